@@ -1,0 +1,1 @@
+"""The contract: methods, sources, problems, records and the catalogue."""

@@ -1,0 +1,139 @@
+"""The catalogue of methods, discovered from the files under `methods/`."""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import SpecificationError, nearest
+from headwater.core.method import AbstractMethod
+
+_ROOT = Path(__file__).resolve().parent.parent / "methods"
+_CLASS = re.compile(r"^class (\w+)\(\s*AbstractMethod\b", re.MULTILINE)
+
+
+@functools.cache
+def method_modules() -> dict[str, str]:
+    """Name of every method and the module that defines it, read from the text without importing."""
+    found = {}
+    for module in pkgutil.walk_packages([str(_ROOT)], "headwater.methods."):
+        path = _ROOT.joinpath(*module.name.split(".")[2:]).with_suffix(".py")
+        if path.is_file():
+            for name in _CLASS.findall(path.read_text(encoding="utf-8")):
+                found[name] = module.name
+    return dict(sorted(found.items()))
+
+
+def method_class(name: str) -> type[AbstractMethod]:
+    """The class of the method called `name`, whatever its case and punctuation.
+
+    Raises `SpecificationError`, naming the nearest methods, if there is none.
+    """
+    plain = {_plain(known): known for known in method_modules()}
+    if _plain(name) not in plain:
+        raise SpecificationError(nearest(name, method_modules(), "method"))
+    known = plain[_plain(name)]
+    return getattr(importlib.import_module(method_modules()[known]), known)
+
+
+def all_methods() -> dict[str, type[AbstractMethod]]:
+    """Every method by name."""
+    return {name: method_class(name) for name in method_modules()}
+
+
+def family(name: str) -> str:
+    """The folder a method lives in: the kind of data that flows into it."""
+    return method_modules()[name].split(".")[2]
+
+
+def settings(method: AbstractMethod) -> dict[str, Any]:
+    """The hyper-parameters of `method` as plain values that JSON can hold."""
+    return {f.name: _plain_value(getattr(method, f.name)) for f in dataclasses.fields(method)}
+
+
+def build_method(name: str, values: dict[str, Any] | None = None) -> AbstractMethod:
+    """The method called `name` with some hyper-parameters set.
+
+    Values may be strings (from a command line), which are read according to the field's type.
+    Raises `SpecificationError` for an unknown method or field, or a value of the wrong type.
+    """
+    cls = method_class(name)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    given = {}
+    for key, value in (values or {}).items():
+        key = key.replace("-", "_")
+        if key not in fields:
+            raise SpecificationError(
+                f"{cls.__name__}: " + nearest(key, fields, "hyper-parameter")
+            )
+        given[key] = _read(value, hints[key], f"{cls.__name__}.{key}")
+    return cls(**given)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", ""))
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain_value(v) for v in value]
+    if isinstance(value, AbstractMethod):
+        return {"method": type(value).__name__, **settings(value)}
+    if hasattr(value, "item") and not isinstance(value, str):
+        return value.item()
+    return value
+
+
+def _read(value: Any, hint: Any, where: str) -> Any:
+    wrong = SpecificationError(f"{where} = {value!r} is not of type {_hint_name(hint)}")
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if type(None) in options and value in (None, "None", "none"):
+            return None
+        for option in (o for o in options if o is not type(None)):
+            try:
+                return _read(value, option, where)
+            except SpecificationError:
+                continue
+        raise wrong
+    if typing.get_origin(hint) is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise SpecificationError(f"{where}: " + nearest(str(value), typing.get_args(hint), "value"))
+    if typing.get_origin(hint) is tuple:
+        parts = value.strip("()[] ").split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise wrong
+        element = typing.get_args(hint)[0]
+        return tuple(_read(p, element, where) for p in parts if p != "")
+    if hint is bool:
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
+            return value.lower() in ("true", "yes")
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if hint in (int, float):
+        if isinstance(value, bool):
+            raise wrong
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise wrong from None
+        if hint is int and number != int(number):
+            raise wrong
+        return hint(number)
+    if hint is str and isinstance(value, str):
+        return value
+    if isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise wrong
+
+
+def _hint_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)

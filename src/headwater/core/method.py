@@ -1,0 +1,169 @@
+"""The contract: a method is a learning rule, and a few things it may also be able to do."""
+
+import abc
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+Problem = TypeVar("Problem")
+"""What `init` needs: `Spaces`, and later finite processes, arms, token specifications…"""
+Data = TypeVar("Data")
+"""What one `update` eats: `Transitions`, …"""
+State = TypeVar("State", bound=eqx.Module)
+"""Everything that changes. Arrays only."""
+
+Metrics = dict[str, Float[Array, ""]]
+Observation = Float[Array, " observation"]
+UnbatchedAction = Float[Array, " action"] | Int[Array, ""]
+
+
+class Info(NamedTuple):
+    """Catalogue entry of a method: read by docs, tests and the command line, never by the maths.
+
+    **Arguments:** `title`, `authors`, `year`, `arxiv` (empty if there is none) and `bibtex` of the
+    paper; `summary`: the method in one line; `parents`: names of the methods it grew from.
+    """
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+    bibtex: str
+    summary: str
+    parents: tuple[str, ...] = ()
+
+
+class AbstractMethod(eqx.Module, Generic[Problem, Data, State]):
+    """A learning rule: data in, new state out.
+
+    It never steps an environment, reads a file, logs, or knows how many steps there will be. Its
+    fields are its hyper-parameters with the paper's defaults; numbers may be swept with `vmap`,
+    whatever sets a shape is static. Concrete classes are final.
+    """
+
+    info: eqx.AbstractClassVar[Info]
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, *, key: PRNGKeyArray) -> State:
+        """The state before any data.
+
+        **Arguments:** `problem`: what there is to learn about; `key`: randomness.
+
+        **Returns:** a module holding arrays only.
+        """
+
+    @abc.abstractmethod
+    def update(self, state: State, data: Data, *, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """One step of learning.
+
+        **Arguments:** `state`: from `init` or the last `update`; `data`: one batch; `key`.
+
+        **Returns:** the new state, of the same tree, shapes and types, and scalars to log.
+        """
+
+
+class AbstractPolicy(eqx.Module, Generic[State]):
+    """Capability: chooses actions."""
+
+    @abc.abstractmethod
+    def act(
+        self, state: State, observation: Observation, *, key: PRNGKeyArray, explore: bool
+    ) -> tuple[UnbatchedAction, PyTree[Shaped[Array, "..."]]]:
+        """An action for one observation.
+
+        **Arguments:** `state`; `observation`: unbatched; `key`; `explore`: act as in data
+        collection if true, greedily and deterministically if false.
+
+        **Returns:** the action (canonical, in [-1, 1], or an integer) and what the update wants
+        remembered beside it (empty for most).
+        """
+
+
+class AbstractLikelihood(eqx.Module, Generic[State]):
+    """Capability: knows how probable its own actions are (needed by importance sampling)."""
+
+    @abc.abstractmethod
+    def log_probability(
+        self, state: State, observation: Observation, action: UnbatchedAction
+    ) -> Float[Array, ""]:
+        """Log-density (or log-probability) of `action` under the exploring policy."""
+
+
+class AbstractValue(eqx.Module, Generic[State]):
+    """Capability: predicts discounted return."""
+
+    @abc.abstractmethod
+    def value(
+        self, state: State, observation: Observation, action: UnbatchedAction
+    ) -> Float[Array, ""]:
+        """Predicted discounted return of `action` in `observation`, in units of the reward."""
+
+
+class AbstractEncoder(eqx.Module, Generic[State]):
+    """Capability: turns an observation into a representation."""
+
+    @abc.abstractmethod
+    def encode(self, state: State, observation: Observation) -> Float[Array, " feature"]:
+        """The representation of one observation."""
+
+
+class AbstractProposer(eqx.Module, Generic[State]):
+    """Capability: proposes candidates to be scored (evolution, quality-diversity, search)."""
+
+    @abc.abstractmethod
+    def propose(self, state: State, *, key: PRNGKeyArray) -> PyTree[Shaped[Array, "candidate ..."]]:
+        """A batch of candidates."""
+
+
+class AbstractTokenModel(eqx.Module, Generic[State]):
+    """Capability: next-token distribution."""
+
+    @abc.abstractmethod
+    def logits(
+        self, state: State, tokens: Int[Array, " position"]
+    ) -> Float[Array, "position vocabulary"]:
+        """Unnormalised log-probabilities of the token after each position."""
+
+
+class AbstractRecurrentPolicy(eqx.Module, Generic[State]):
+    """Capability: chooses actions with a memory that the caller carries."""
+
+    @abc.abstractmethod
+    def begin(self, state: State) -> PyTree[Shaped[Array, "..."]]:
+        """The memory at the start of an episode."""
+
+    @abc.abstractmethod
+    def act_recurrently(
+        self,
+        state: State,
+        memory: PyTree[Shaped[Array, "..."]],
+        observation: Observation,
+        *,
+        key: PRNGKeyArray,
+        explore: bool,
+    ) -> tuple[PyTree[Shaped[Array, "..."]], UnbatchedAction]:
+        """The new memory and the action."""
+
+
+class AbstractPrioritised(eqx.Module, Generic[State, Data]):
+    """Capability: says which rows of a batch deserve to be drawn more often."""
+
+    @abc.abstractmethod
+    def priority(self, state: State, data: Data) -> Float[Array, " batch"]:
+        """A non-negative priority for each row."""
+
+
+class Agent(eqx.Module, Generic[State]):
+    """A method bound to its current state: what a source may ask for actions, and nothing more."""
+
+    method: AbstractMethod[Any, Any, State]
+    state: State
+
+    def act(
+        self, observation: Observation, *, key: PRNGKeyArray, explore: bool
+    ) -> tuple[UnbatchedAction, PyTree[Shaped[Array, "..."]]]:
+        """See `AbstractPolicy.act`."""
+        if not isinstance(self.method, AbstractPolicy):
+            raise TypeError(f"{type(self.method).__name__} is no policy: it cannot act")
+        return self.method.act(self.state, observation, key=key, explore=explore)

@@ -1,0 +1,29 @@
+"""The records that flow from sources into methods."""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int
+
+Action = Float[Array, "*batch action"] | Int[Array, "*batch"]
+
+
+class Transitions(eqx.Module):
+    """A batch of single steps.
+
+    `terminal` says that the process ended (no future reward); `truncated` says only that the record
+    stopped, so the next state still counts. `next_action` and `return_to_go` are known for logged
+    experience alone and are `None` where they are not.
+
+    **Arguments:** `observation`, `next_observation`: `[*batch, observation]`; `action`: canonical
+    (in [-1, 1]) `[*batch, action]`, or integers `[*batch]`; `reward`: `[*batch]`; `terminal`,
+    `truncated`: `[*batch]`; `next_action`: the action logged in the next state, `return_to_go`: the
+    discounted sum of the logged rewards from here to the end of the episode.
+    """
+
+    observation: Float[Array, "*batch observation"]
+    action: Action
+    reward: Float[Array, "*batch"]
+    next_observation: Float[Array, "*batch observation"]
+    terminal: Bool[Array, "*batch"]
+    truncated: Bool[Array, "*batch"]
+    next_action: Action | None = None
+    return_to_go: Float[Array, "*batch"] | None = None

@@ -1,0 +1,143 @@
+"""The problem a control method is initialised for: spaces and what is known of their scale."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float
+
+from headwater.core.errors import SpecificationError
+
+
+class Box(eqx.Module):
+    """A continuous space of flat vectors.
+
+    **Arguments:** `low`, `high`: one bound per component, in the user's units (may be infinite).
+    """
+
+    low: tuple[float, ...] = eqx.field(static=True)
+    high: tuple[float, ...] = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return len(self.low)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every component has two finite bounds."""
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def to_canonical(self, value):
+        """Maps the user's units onto [-1, 1] (arrays of shape `[..., size]`)."""
+        low, high = self._bounds()
+        return ((value - low) / (high - low) * 2.0 - 1.0).astype(value.dtype)
+
+    def from_canonical(self, value):
+        """Maps [-1, 1] onto the user's units (arrays of shape `[..., size]`)."""
+        low, high = self._bounds()
+        return (low + (value + 1.0) * 0.5 * (high - low)).astype(value.dtype)
+
+    def _bounds(self):
+        if not self.bounded:
+            raise SpecificationError(
+                f"this box has infinite bounds {self.low} to {self.high}: actions need finite ones"
+            )
+        return np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+
+
+class Discrete(eqx.Module):
+    """A finite set `0 … count-1`."""
+
+    count: int = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.count
+
+
+class Statistics(eqx.Module):
+    """What logged experience says of scale; methods use it to normalise.
+
+    **Arguments:** `observation_mean`, `observation_std`: per component; `return_low`,
+    `return_high`: smallest and largest undiscounted return of a logged episode.
+    """
+
+    observation_mean: Float[Array, " observation"]
+    observation_std: Float[Array, " observation"]
+    return_low: Float[Array, ""]
+    return_high: Float[Array, ""]
+
+
+class Spaces(eqx.Module):
+    """A control problem: what is observed, what can be done, and for how long.
+
+    Observations are flat float vectors. Inside Headwater a continuous action is always canonical,
+    in [-1, 1]; datasets and environments convert from and to the units of `action`.
+
+    **Arguments:** `observation`, `action`: the spaces; `horizon`: the time limit in steps, if there
+    is one; `statistics`: scale of the logged experience, if there is any.
+    """
+
+    observation: Box
+    action: Box | Discrete
+    horizon: int | None = eqx.field(static=True, default=None)
+    statistics: Statistics | None = None
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are a finite set."""
+        return isinstance(self.action, Discrete)
+
+    @property
+    def observation_size(self) -> int:
+        """Number of components of an observation."""
+        return self.observation.size
+
+    @property
+    def action_size(self) -> int:
+        """Components of a continuous action, or the number of discrete ones."""
+        return self.action.size
+
+    def require_continuous(self, method: str) -> None:
+        """Raises `SpecificationError` if `method`, defined for continuous actions, meets others."""
+        if self.discrete:
+            raise SpecificationError(
+                f"{method} needs continuous actions, but this problem has "
+                f"{self.action_size} discrete ones: use BC, IQL, AWAC, DiscreteCQL, DQN or SAC"
+            )
+
+    def require_discrete(self, method: str) -> None:
+        """Raises `SpecificationError` if `method`, defined for discrete actions, meets others."""
+        if not self.discrete:
+            raise SpecificationError(
+                f"{method} needs discrete actions, but this problem has continuous ones "
+                f"with {self.action_size} components: use IQL, TD3BC, CQL or SAC"
+            )
+
+    def mismatch(self, other: "Spaces") -> str | None:
+        """Why `other` cannot be used where `self` is, in words; `None` if it can."""
+        if self.observation_size != other.observation_size:
+            return (
+                f"observations have {self.observation_size} components on one side "
+                f"and {other.observation_size} on the other"
+            )
+        if self.discrete != other.discrete:
+            kinds = {True: "discrete", False: "continuous"}
+            return (
+                f"actions are {kinds[self.discrete]} on one side "
+                f"and {kinds[other.discrete]} on the other"
+            )
+        if self.action_size != other.action_size:
+            return (
+                f"actions have size {self.action_size} on one side "
+                f"and {other.action_size} on the other"
+            )
+        if isinstance(self.action, Box) and isinstance(other.action, Box):
+            ours = np.asarray([self.action.low, self.action.high])
+            theirs = np.asarray([other.action.low, other.action.high])
+            if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4):
+                return (
+                    f"action bounds are {self.action.low} to {self.action.high} on one side "
+                    f"and {other.action.low} to {other.action.high} on the other"
+                )
+        return None

@@ -1,0 +1,128 @@
+"""What an environment is: in pure JAX, or on the host."""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from headwater.core.method import Observation, UnbatchedAction
+from headwater.core.spaces import Spaces
+
+
+class Step(eqx.Module):
+    """What one step of an environment shows.
+
+    **Arguments:** `observation`: of the state reached, also at the end of an episode; `reward`;
+    `terminal`: the process ended; `truncated`: the time limit was reached instead.
+    """
+
+    observation: Observation
+    reward: Float[Array, ""]
+    terminal: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+
+
+class AbstractEnvironment(eqx.Module):
+    """An environment in pure JAX, unbatched; `interact` adds copies and resets.
+
+    Actions are canonical: in [-1, 1], or an integer.
+    """
+
+    name: eqx.AbstractClassVar[str]
+    reference_returns: eqx.AbstractClassVar[tuple[float, float]]
+    """Mean undiscounted returns of a uniformly random and of an expert policy."""
+
+    @property
+    @abc.abstractmethod
+    def spaces(self) -> Spaces:
+        """Observations, actions and time limit."""
+
+    @abc.abstractmethod
+    def reset(self, *, key: PRNGKeyArray) -> tuple[PyTree, Observation]:
+        """The state that starts an episode, and its observation."""
+
+    @abc.abstractmethod
+    def step(
+        self, state: PyTree, action: UnbatchedAction, *, key: PRNGKeyArray
+    ) -> tuple[PyTree, Step]:
+        """The next state and what is seen of it."""
+
+
+class HostStep(NamedTuple):
+    """What one step of all copies of a host environment shows (NumPy, leading `copy` axis).
+
+    **Arguments:** `observation`: what to act on next, already of the new episode where one ended;
+    `next_observation`: of the state reached, also at the end of an episode; `reward`; `terminal`;
+    `truncated`; `valid`: false where the simulator only reset itself and nothing was learned.
+    """
+
+    observation: Float[np.ndarray, "copy observation"]
+    next_observation: Float[np.ndarray, "copy observation"]
+    reward: Float[np.ndarray, " copy"]
+    terminal: Bool[np.ndarray, " copy"]
+    truncated: Bool[np.ndarray, " copy"]
+    valid: Bool[np.ndarray, " copy"]
+
+
+class AbstractHostEnvironments(abc.ABC):
+    """Several open copies of one host environment. Actions are canonical."""
+
+    exact: bool
+    """Whether `save` and `load` continue exactly, to the bit."""
+
+    @abc.abstractmethod
+    def reset(self, seeds: Int[np.ndarray, " copy"]) -> Float[np.ndarray, "copy observation"]:
+        """Starts an episode in every copy. Later episodes' seeds follow from these."""
+
+    @abc.abstractmethod
+    def step(self, actions: np.ndarray) -> HostStep:
+        """One step in every copy; ended episodes are followed by new ones."""
+
+    @abc.abstractmethod
+    def save(self) -> dict[str, np.ndarray]:
+        """Where every copy is, as named arrays."""
+
+    @abc.abstractmethod
+    def load(self, saved: dict[str, np.ndarray]) -> Float[np.ndarray, "copy observation"]:
+        """Brings every copy back to where `save` left it; returns what to act on next."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Releases the simulators."""
+
+
+class AbstractHostTask(eqx.Module):
+    """A task whose simulator runs on the host: knows its spaces and opens copies of itself."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The name that `headwater.environments.make` knows it by."""
+
+    @property
+    @abc.abstractmethod
+    def spaces(self) -> Spaces:
+        """Observations, actions (with the user's bounds) and time limit."""
+
+    @abc.abstractmethod
+    def open(self, copies: int) -> AbstractHostEnvironments:
+        """`copies` simulators, not yet reset."""
+
+    @property
+    def reference_returns(self) -> tuple[float, float] | None:
+        """Published mean returns of a random and an expert policy, where there are any."""
+        return None
+
+
+def describe_task(task: AbstractEnvironment | AbstractHostTask) -> dict[str, Any]:
+    """Name, sizes and horizon of a task, for people and for JSON."""
+    spaces = task.spaces
+    return {
+        "name": task.name,
+        "observation_size": spaces.observation_size,
+        "action_size": spaces.action_size,
+        "actions": "discrete" if spaces.discrete else "continuous",
+        "horizon": spaces.horizon,
+    }

@@ -1,0 +1,64 @@
+"""Swing up a pendulum and hold it there."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.spaces import Box, Spaces
+from headwater.environments.environment import AbstractEnvironment, Step
+
+
+class PendulumState(eqx.Module):
+    """Angle from upright, angular velocity and steps taken."""
+
+    angle: Float[Array, ""]
+    velocity: Float[Array, ""]
+    time: Int[Array, ""]
+
+
+class Pendulum(AbstractEnvironment):
+    """Torque-limited pendulum, the dynamics of Gymnasium's `Pendulum-v1`.
+
+    Observation: cosine and sine of the angle, angular velocity. Reward: minus the squared angle,
+    with small costs of velocity and torque. No terminal states; 200 steps.
+
+    **Arguments:** `gravity`, `mass`, `length`: in SI units.
+    """
+
+    name: ClassVar[str] = "pendulum"
+    reference_returns: ClassVar[tuple[float, float]] = (-1225.0, -145.0)
+
+    gravity: float = 10.0
+    mass: float = 1.0
+    length: float = 1.0
+
+    @property
+    def spaces(self) -> Spaces:
+        return Spaces(Box((-1.0, -1.0, -8.0), (1.0, 1.0, 8.0)), Box((-2.0,), (2.0,)), horizon=200)
+
+    def reset(self, *, key: PRNGKeyArray):
+        angle_key, velocity_key = jax.random.split(key)
+        state = PendulumState(
+            jax.random.uniform(angle_key, (), minval=-jnp.pi, maxval=jnp.pi),
+            jax.random.uniform(velocity_key, (), minval=-1.0, maxval=1.0),
+            jnp.zeros((), jnp.int32),
+        )
+        return state, _observe(state)
+
+    def step(self, state: PendulumState, action: Array, *, key: PRNGKeyArray):
+        torque = 2.0 * jnp.clip(action[0], -1.0, 1.0)
+        angle = (state.angle + jnp.pi) % (2.0 * jnp.pi) - jnp.pi
+        cost = angle**2 + 0.1 * state.velocity**2 + 0.001 * torque**2
+        swing = 1.5 * self.gravity / self.length * jnp.sin(angle)
+        push = 3.0 * torque / (self.mass * self.length**2)
+        velocity = jnp.clip(state.velocity + 0.05 * (swing + push), -8.0, 8.0)
+        reached = PendulumState(angle + 0.05 * velocity, velocity, state.time + 1)
+        terminal, truncated = jnp.zeros((), bool), reached.time >= 200
+        return reached, Step(_observe(reached), -cost, terminal, truncated)
+
+
+def _observe(state: PendulumState) -> Array:
+    return jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])

@@ -1,0 +1,1 @@
+"""Modules that hold arrays only: networks, heads, ensembles, distributions."""

@@ -1,0 +1,45 @@
+"""Fresh experience of the current policy, used once."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Int, PRNGKeyArray
+import jax.numpy as jnp
+
+from headwater.core.method import Agent
+from headwater.core.records import Transitions
+from headwater.core.source import AbstractSource
+from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.interaction import Copies, begin, interact
+
+
+class Walking(eqx.Module):
+    """Where the copies of the environment are."""
+
+    copies: Copies
+    steps: Int[Array, ""]
+
+
+class Rollout(AbstractSource[Walking, Transitions]):
+    """Acts for `steps` steps in every copy and returns just those, `[steps, copy, …]`.
+
+    Episodes go on across draws. Nothing is kept: this is the source of on-policy methods.
+
+    **Arguments:** `environment`; `steps`: per copy and draw; `copies`: of the environment.
+    """
+
+    environment: AbstractEnvironment
+    steps: int = eqx.field(static=True, default=128)
+    copies: int = eqx.field(static=True, default=8)
+
+    def init(self, *, key: PRNGKeyArray) -> Walking:
+        return Walking(begin(self.environment, self.copies, key=key), jnp.zeros((), jnp.int32))
+
+    def draw(self, state: Walking, agent: Agent, *, key: PRNGKeyArray):
+        def act(observation, key):
+            return agent.act(observation, key=key, explore=True)[0]
+
+        at, rows = interact(self.environment, state.copies, act, steps=self.steps, key=key)
+        return Walking(at, state.steps + self.steps * self.copies), rows
+
+    def environment_steps(self, state: Walking) -> Int[Array, ""]:
+        return state.steps
