@@ -1,0 +1,1 @@
+"""Logged experience: reading, writing, describing and transforming it."""

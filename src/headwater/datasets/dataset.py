@@ -1,0 +1,591 @@
+"""Logged experience in memory: flat columns and episode boundaries."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.errors import DataError
+from headwater.core.records import Transitions
+from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.datasets.references import References, published_references
+
+_ROUNDING = 1e-4
+"""Actions may lie outside their bounds by this fraction of the range: 32-bit rounding."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Episodes laid end to end, one NumPy array per column.
+
+    Build one with `Dataset.from_arrays`, which validates; the constructor does not.
+
+    **Arguments:** `observations`, `next_observations`: float32 `[row, component]`; `actions`:
+    canonical (in [-1, 1]) float32 `[row, component]`, or int32 `[row]`; `rewards`: float32 `[row]`;
+    `terminals`, `truncations`: bool `[row]`, at least one of them true on the last row of every
+    episode and neither elsewhere; `episode_starts`: int64 `[episode + 1]`, first row of each
+    episode and, last, the number of rows; `spaces`: with the user's action bounds and the
+    statistics of this data; `metadata`: plain values that JSON can hold (`name`, `environment`,
+    `source`, `behaviour_score`, `reference_returns`, …).
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminals: np.ndarray
+    truncations: np.ndarray
+    episode_starts: np.ndarray
+    spaces: Spaces
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations,
+        actions,
+        rewards,
+        terminals,
+        truncations=None,
+        next_observations=None,
+        *,
+        action_low=None,
+        action_high=None,
+        discrete: bool | None = None,
+        action_count: int | None = None,
+        horizon: int | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> "Dataset":
+        """A validated dataset from columns of equal length, episodes laid end to end.
+
+        An episode ends where a row is terminal (the process ended: nothing comes after) or
+        truncated (only the record stopped: a time limit, say). If the last row is neither, it is
+        taken as truncated.
+
+        Without `next_observations` the successor of a row is the next row of its episode. The last
+        row of a truncated episode then has no known successor and is dropped, as D4RL does; its
+        observation lives on as the successor of the row before, which becomes the truncated one.
+        A terminal row keeps its own observation as a placeholder that methods ignore.
+
+        **Arguments:** `observations`: `[row, …]`, flattened to vectors; `actions`: `[row,
+        component]` in the user's units, or integers `[row]`; `rewards`, `terminals`,
+        `truncations`: `[row]`; `next_observations`: like `observations`; `action_low`,
+        `action_high`: bounds of continuous actions, scalars or one per component (default: -1 and
+        1); `discrete`: whether actions are a finite set (default: whether they are integers
+        without bounds); `action_count`: size of that set (default: one more than the largest
+        logged); `horizon`: time limit in steps; without `truncations`, an episode that reaches it
+        unterminated is truncated there; `metadata`: plain values.
+
+        Raises `DataError`, with column, row and remedy, for anything that cannot be learned from.
+        """
+        observations = _observations(observations, "observations")
+        rows = observations.shape[0]
+        if rows == 0:
+            raise DataError("the data has no rows: at least one transition is needed")
+        rewards = _scalars(rewards, "rewards", rows)
+        terminals = _flags(terminals, "terminals", rows)
+        if truncations is not None:
+            truncations = _flags(truncations, "truncations", rows)
+        elif horizon is not None:
+            truncations = _truncate_at(terminals, horizon)
+        else:
+            truncations = np.zeros(rows, bool)
+        actions, action_space = _actions(
+            actions, rows, action_low, action_high, discrete, action_count
+        )
+        if not terminals[-1] and not truncations[-1]:
+            truncations = truncations.copy()
+            truncations[-1] = True
+        dropped = 0
+        if next_observations is not None:
+            following = _observations(
+                next_observations, "next_observations", unless=terminals, instead=observations
+            )
+            if following.shape != observations.shape:
+                raise DataError(
+                    f"next_observations has shape {following.shape} "
+                    f"but observations has shape {observations.shape}: they must be equal"
+                )
+        else:
+            following = np.concatenate([observations[1:], observations[-1:]])
+            following[terminals] = observations[terminals]
+            keep = ~(truncations & ~terminals)
+            # A row whose successor is dropped is the new end of its episode.
+            ends = terminals | truncations
+            truncations = truncations | np.append(~keep[1:] & ~ends[:-1], False)
+            dropped = int(rows - np.count_nonzero(keep))
+            if dropped == rows:
+                raise DataError(
+                    "without next_observations the last row of each truncated episode has no known "
+                    "successor and is dropped, and here nothing is left: every episode has one "
+                    "row; give next_observations, or mark rows as terminal where the process ended"
+                )
+            observations, actions, rewards = observations[keep], actions[keep], rewards[keep]
+            following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
+        details = dict(metadata or {})
+        if dropped:
+            details["dropped_rows"] = details.get("dropped_rows", 0) + dropped
+        infinite = (float("inf"),) * observations.shape[1]
+        spaces = Spaces(
+            observation=Box(low=tuple(-bound for bound in infinite), high=infinite),
+            action=action_space,
+            horizon=None if horizon is None else int(horizon),
+        )
+        return _with_statistics(
+            cls(
+                observations,
+                actions,
+                rewards,
+                following,
+                terminals,
+                truncations,
+                _starts(terminals | truncations),
+                spaces,
+                details,
+            )
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        return self.rewards.shape[0]
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return self.episode_starts.shape[0] - 1
+
+    @property
+    def episode_of_row(self) -> np.ndarray:
+        """The episode that each row belongs to, int64 `[row]`."""
+        return np.repeat(np.arange(self.episodes), self.episode_lengths())
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        name = self.metadata.get("name", "unnamed")
+        kind = "discrete" if self.spaces.discrete else "continuous"
+        return (
+            f"Dataset({name}: {self.size:,} transitions in {self.episodes:,} episodes, "
+            f"observations of {self.spaces.observation_size}, {kind} actions of "
+            f"{self.spaces.action_size})"
+        )
+
+    def raw_actions(self) -> np.ndarray:
+        """Actions in the user's units, float32 `[row, component]`, or integers `[row]`."""
+        if isinstance(self.spaces.action, Box):
+            return self.spaces.action.from_canonical(self.actions)
+        return self.actions
+
+    def transitions(self, discount: float = 0.99) -> Transitions:
+        """All rows as one batch with NumPy leaves.
+
+        `next_action` is the action of the following row of the episode (the last row repeats its
+        own); `return_to_go` is discounted with `discount` and stops where the episode does.
+        """
+        following = np.arange(1, self.size + 1)
+        last = self.episode_starts[1:] - 1
+        following[last] = last
+        columns = {
+            "observation": self.observations,
+            "action": self.actions,
+            "reward": self.rewards,
+            "next_observation": self.next_observations,
+            "terminal": self.terminals,
+            "truncated": self.truncations,
+            "next_action": self.actions[following],
+            "return_to_go": self.returns_to_go(discount).astype(np.float32),
+        }
+        # The record declares device arrays; filling its tree lets the columns stay on the host.
+        fields = [field.name for field in dataclasses.fields(Transitions)]
+        return jax.tree.unflatten(_transitions_tree(), [columns[name] for name in fields])
+
+    def returns_to_go(self, discount: float = 0.99) -> np.ndarray:
+        """Discounted sum of rewards from each row to the end of its episode, float64 `[row]`."""
+        return _returns_to_go(self.rewards, self.episode_starts, discount)
+
+    def episode_returns(self, discount: float = 1.0) -> np.ndarray:
+        """Sum of the rewards of each episode, float64 `[episode]`."""
+        if discount != 1.0:
+            return self.returns_to_go(discount)[self.episode_starts[:-1]]
+        return np.add.reduceat(self.rewards, self.episode_starts[:-1], dtype=np.float64)
+
+    def episode_lengths(self) -> np.ndarray:
+        """Number of rows of each episode, int64 `[episode]`."""
+        return np.diff(self.episode_starts)
+
+    def select_episodes(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
+        """The dataset of these episodes, in this order; an episode may be named repeatedly.
+
+        Raises `DataError` if there are none or one does not exist.
+        """
+        chosen = np.asarray(indices, np.int64).reshape(-1)
+        if chosen.size == 0:
+            raise DataError("no episodes were selected: a dataset needs at least one")
+        wrong = chosen[(chosen < -self.episodes) | (chosen >= self.episodes)]
+        if wrong.size:
+            raise DataError(
+                f"there is no episode {wrong[0]}: this dataset has episodes 0 to "
+                f"{self.episodes - 1}"
+            )
+        chosen = chosen % self.episodes
+        lengths = self.episode_lengths()[chosen]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        rows = np.repeat(self.episode_starts[chosen], lengths) + within
+        return _with_statistics(
+            dataclasses.replace(
+                self,
+                observations=self.observations[rows],
+                actions=self.actions[rows],
+                rewards=self.rewards[rows],
+                next_observations=self.next_observations[rows],
+                terminals=self.terminals[rows],
+                truncations=self.truncations[rows],
+                episode_starts=starts,
+                metadata=dict(self.metadata),
+            )
+        )
+
+    def references(self) -> References | None:
+        """What normalises the returns of this dataset: its own references, else published ones."""
+        stored = self.metadata.get("reference_returns")
+        if stored is not None:
+            low, high = (float(value) for value in stored)
+            if not np.isfinite([low, high]).all() or low == high:
+                raise DataError(
+                    f"reference_returns {[low, high]} in the metadata cannot normalise a score: "
+                    "they must be two different finite returns, of a random and an expert policy"
+                )
+            return References(low, high, "stored with the dataset", False)
+        for key in ("environment", "name"):
+            if self.metadata.get(key):
+                found = published_references(str(self.metadata[key]))
+                if found is not None:
+                    return found
+        return None
+
+    def normalised(self, returns) -> np.ndarray:
+        """D4RL-style scores of undiscounted `returns`: 0 is a random policy, 100 an expert.
+
+        Raises `DataError` if no reference returns are known.
+        """
+        references = self.references()
+        if references is None:
+            name = self.metadata.get("environment") or self.metadata.get("name") or "this dataset"
+            raise DataError(
+                f"no reference returns are known for {name}, so scores cannot be normalised: put "
+                "the returns of a random and of an expert policy into the metadata as "
+                "'reference_returns'"
+            )
+        return references.normalise(np.asarray(returns, np.float64))
+
+    def fingerprint(self) -> str:
+        """A hash of the content (columns, boundaries, spaces), the same wherever it is stored."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        total = hashlib.blake2b(digest_size=16)
+        for name in (*COLUMNS, "episode_starts"):
+            column = np.ascontiguousarray(getattr(self, name))
+            total.update(f"{name}{column.dtype.str}{column.shape}".encode())
+            total.update(column.reshape(-1).view(np.uint8).data)
+        action = self.spaces.action
+        bounds = (action.low, action.high) if isinstance(action, Box) else action.count
+        total.update(repr((bounds, self.spaces.horizon)).encode())
+        return total.hexdigest()
+
+    @classmethod
+    def concatenate(cls, datasets: Sequence["Dataset"]) -> "Dataset":
+        """The episodes of all `datasets`, one dataset after the other.
+
+        Metadata is kept where all agree; the names of the parts are listed under `parts`. Raises
+        `DataError` if there are none or their spaces differ.
+        """
+        if not datasets:
+            raise DataError("there are no datasets to concatenate: give at least one")
+        first = datasets[0]
+        for number, other in enumerate(datasets[1:], start=1):
+            reason = first.spaces.mismatch(other.spaces)
+            if reason is not None:
+                raise DataError(f"datasets 0 and {number} cannot be concatenated because {reason}")
+        offsets = np.cumsum([0, *(data.size for data in datasets)])
+        starts = [data.episode_starts[:-1] + o for data, o in zip(datasets, offsets)]
+        metadata = {
+            key: value
+            for key, value in first.metadata.items()
+            if all(data.metadata.get(key) == value for data in datasets)
+        }
+        if len(datasets) > 1:
+            metadata["parts"] = [str(data.metadata.get("name", "unnamed")) for data in datasets]
+        horizons = {data.spaces.horizon for data in datasets}
+        columns = {
+            name: np.concatenate([getattr(data, name) for data in datasets]) for name in COLUMNS
+        }
+        return _with_statistics(
+            cls(
+                **columns,
+                episode_starts=np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+                spaces=Spaces(
+                    observation=first.spaces.observation,
+                    action=first.spaces.action,
+                    horizon=horizons.pop() if len(horizons) == 1 else None,
+                ),
+                metadata=metadata,
+            )
+        )
+
+
+COLUMNS = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminals",
+    "truncations",
+)
+"""The columns of a dataset: one value or vector per row."""
+
+
+@functools.cache
+def _transitions_tree():
+    scalar, vector = jnp.zeros(1), jnp.zeros((1, 1))
+    flag = jnp.zeros(1, bool)
+    return jax.tree.structure(
+        Transitions(vector, vector, scalar, vector, flag, flag, vector, scalar)
+    )
+
+
+def _with_statistics(dataset: Dataset) -> Dataset:
+    returns = dataset.episode_returns()
+    statistics = Statistics(
+        observation_mean=_single(dataset.observations.mean(0, dtype=np.float64)),
+        observation_std=_single(dataset.observations.std(0, dtype=np.float64)),
+        return_low=_single(returns.min()),
+        return_high=_single(returns.max()),
+    )
+    spaces = Spaces(
+        observation=dataset.spaces.observation,
+        action=dataset.spaces.action,
+        horizon=dataset.spaces.horizon,
+        statistics=statistics,
+    )
+    return dataclasses.replace(dataset, spaces=spaces)
+
+
+def _single(value) -> jax.Array:
+    return jnp.asarray(value, jnp.float32)
+
+
+def _starts(last: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.flatnonzero(last) + 1]).astype(np.int64)
+
+
+def _returns_to_go(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
+    from scipy.signal import lfilter
+
+    rewards = rewards.astype(np.float64)
+    lengths = np.diff(starts)
+    totals = np.empty_like(rewards)
+    if lengths.max() > lengths.size:
+        # Few long episodes: a recursive filter over each, backwards.
+        for begin, end in itertools.pairwise(starts):
+            backwards = rewards[begin:end][::-1]
+            totals[begin:end] = lfilter([1.0], [1.0, -float(discount)], backwards)[::-1]
+        return totals
+    # Many short episodes: all of them at once, from each one's last step to its first.
+    order = np.argsort(-lengths, kind="stable")
+    last, sorted_lengths = starts[1:][order] - 1, -lengths[order]
+    following = np.zeros(lengths.size)
+    for back in range(int(lengths.max())):
+        alive = int(np.searchsorted(sorted_lengths, -back, side="left"))
+        rows = last[:alive] - back
+        following = rewards[rows] + discount * following[:alive]
+        totals[rows] = following
+    return totals
+
+
+def _numbers(values, column: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{column} is no rectangular array of numbers ({error}): give one row per step, all of "
+            "the same shape"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{column} has type {array.dtype}, which is no number: convert it to float32 or int32"
+        )
+    return array
+
+
+def _finite(array: np.ndarray, column: str) -> None:
+    good = np.isfinite(array)
+    if good.all():
+        return
+    row, *rest = (int(index) for index in np.argwhere(~good)[0])
+    place = f", component {rest[0]}" if rest else ""
+    count = int(array.size - np.count_nonzero(good))
+    others = f" (and {count - 1:,} more such values)" if count > 1 else ""
+    raise DataError(
+        f"{column} holds {array[(row, *rest)]} at row {row}{place}{others}: every number must be "
+        "finite; remove or repair these rows"
+    )
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _observations(values, column: str, unless=None, instead=None) -> np.ndarray:
+    array = _numbers(values, column)
+    if array.ndim == 0:
+        raise DataError(f"{column} is a single number: give one row per step")
+    array = _as_float(array.reshape(array.shape[0], int(np.prod(array.shape[1:], dtype=int))))
+    if array.shape[0] and array.shape[1] == 0:
+        raise DataError(f"{column} has rows without components: at least one number is needed")
+    if unless is not None and instead is not None and array.shape == instead.shape:
+        # What follows a terminal row means nothing and is often written as NaN.
+        unusable = unless & ~np.isfinite(array).all(1)
+        if unusable.any():
+            array = array.copy()
+            array[unusable] = instead[unusable]
+    _finite(array, column)
+    return array
+
+
+def _one_per_row(values, column: str, rows: int) -> np.ndarray:
+    array = _numbers(values, column)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{column} has shape {array.shape}: one number per row is needed")
+    _length(array, column, rows)
+    return array
+
+
+def _length(array: np.ndarray, column: str, rows: int) -> None:
+    if array.shape[0] != rows:
+        raise DataError(
+            f"{column} has {array.shape[0]:,} rows but observations has {rows:,}: all columns must "
+            "have the same length"
+        )
+
+
+def _scalars(values, column: str, rows: int) -> np.ndarray:
+    array = _as_float(_one_per_row(values, column, rows))
+    _finite(array, column)
+    return array
+
+
+def _flags(values, column: str, rows: int) -> np.ndarray:
+    array = _one_per_row(values, column, rows)
+    if array.dtype == bool:
+        return array
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if wrong.size:
+        raise DataError(
+            f"{column} holds {array[wrong[0]]} at row {wrong[0]}: a flag is 0 or 1, false or true"
+        )
+    return array.astype(bool)
+
+
+def _truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    if horizon < 1:
+        raise DataError(f"horizon is {horizon}: a time limit is at least one step")
+    starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
+    starts = starts[starts < terminals.size]
+    lengths = np.diff(np.append(starts, terminals.size))
+    step = np.arange(1, terminals.size + 1) - np.repeat(starts, lengths)
+    return (step % horizon == 0) & ~terminals
+
+
+def _actions(
+    values, rows: int, low, high, discrete: bool | None, count: int | None
+) -> tuple[np.ndarray, Box | Discrete]:
+    array = _numbers(values, "actions")
+    bounded = low is not None or high is not None
+    if discrete is None:
+        one_each = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+        discrete = count is not None or (array.dtype.kind in "biu" and one_each and not bounded)
+    if discrete:
+        if bounded:
+            raise DataError("discrete actions have no bounds: leave out action_low and action_high")
+        return _discrete_actions(_one_per_row(array, "actions", rows), count)
+    if count is not None:
+        raise DataError("action_count is for discrete actions, but these are declared continuous")
+    if array.ndim == 0:
+        raise DataError("actions is a single number: give one row per step")
+    _length(array, "actions", rows)
+    array = _as_float(array.reshape(rows, int(np.prod(array.shape[1:], dtype=int))))
+    if array.shape[1] == 0:
+        raise DataError("actions has rows without components: at least one number is needed")
+    _finite(array, "actions")
+    space = Box(
+        low=_bound(-1.0 if low is None else low, array.shape[1], "action_low"),
+        high=_bound(1.0 if high is None else high, array.shape[1], "action_high"),
+    )
+    lower, upper = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
+    if np.any(lower >= upper):
+        component = int(np.argmax(lower >= upper))
+        raise DataError(
+            f"action_low is {lower[component]:g} and action_high {upper[component]:g} for "
+            f"component {component}: the lower bound must be below the upper"
+        )
+    slack = _ROUNDING * (upper - lower)
+    outside = (array < lower - slack) | (array > upper + slack)
+    if outside.any():
+        row, component = (int(index) for index in np.argwhere(outside)[0])
+        affected = int(np.count_nonzero(outside.any(1)))
+        remedy = (
+            "correct the bounds or clip these actions"
+            if bounded
+            else "if actions are in other units, declare their bounds with action_low and "
+            f"action_high (here they span {array.min():g} to {array.max():g})"
+        )
+        raise DataError(
+            f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "
+            f"the bounds {lower[component]:g} to {upper[component]:g} (so do {affected:,} of "
+            f"{rows:,} rows): {remedy}"
+        )
+    return np.clip(space.to_canonical(array), -1.0, 1.0), space
+
+
+def _bound(value, size: int, name: str) -> tuple[float, ...]:
+    array = _numbers(value, name).astype(np.float64).reshape(-1)
+    if array.size not in (1, size):
+        raise DataError(
+            f"{name} has {array.size} components but actions have {size}: give one number, or one "
+            "per component"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"{name} is {array.tolist()}: bounds of actions must be finite")
+    return tuple(float(bound) for bound in np.broadcast_to(array, (size,)))
+
+
+def _discrete_actions(array: np.ndarray, count: int | None) -> tuple[np.ndarray, Discrete]:
+    _finite(array, "actions")
+    broken = np.flatnonzero(array != np.floor(array)) if array.dtype.kind == "f" else np.array([])
+    if broken.size:
+        raise DataError(
+            f"actions holds {array[broken[0]]:g} at row {broken[0]}: discrete actions are whole "
+            "numbers; for continuous actions say discrete=False"
+        )
+    size = int(array.max()) + 1 if count is None else int(count)
+    wrong = np.flatnonzero((array < 0) | (array >= size))
+    if wrong.size:
+        raise DataError(
+            f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, but discrete actions are "
+            f"numbered 0 to {size - 1}: renumber them, or correct action_count"
+        )
+    return array.astype(np.int32), Discrete(size)
