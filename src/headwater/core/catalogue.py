@@ -69,9 +69,7 @@ def build_method(name: str, values: dict[str, Any] | None = None) -> AbstractMet
     for key, value in (values or {}).items():
         key = key.replace("-", "_")
         if key not in fields:
-            raise SpecificationError(
-                f"{cls.__name__}: " + nearest(key, fields, "hyper-parameter")
-            )
+            raise SpecificationError(f"{cls.__name__}: " + nearest(key, fields, "hyper-parameter"))
         given[key] = _read(value, hints[key], f"{cls.__name__}.{key}")
     return cls(**given)
 

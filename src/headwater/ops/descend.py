@@ -36,8 +36,6 @@ def polyak(target: Parameters, online: Parameters, rate: float | Array) -> Param
     return jax.tree.map(lambda t, o: t + rate * (o - t), target, online)
 
 
-def cosine_decay(
-    step: Array, decay_updates: float | Array
-) -> Float[Array, ""]:
+def cosine_decay(step: Array, decay_updates: float | Array) -> Float[Array, ""]:
     """Factor falling from 1 to 0 along half a cosine over `decay_updates` steps."""
     return 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(step / decay_updates, 1.0)))

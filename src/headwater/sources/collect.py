@@ -209,8 +209,16 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
         for t in range(steps):
             action = np.asarray(act(state.observation, keys, t))
             step: HostStep = state.environments.step(action.reshape(-1, *action.shape[2:]))
-            rows.append((state.observation, action, *(x.reshape(*shape, *x.shape[1:]) for x in (
-                step.reward, step.next_observation, step.terminal, step.truncated))))
+            rows.append(
+                (
+                    state.observation,
+                    action,
+                    *(
+                        x.reshape(*shape, *x.shape[1:])
+                        for x in (step.reward, step.next_observation, step.terminal, step.truncated)
+                    ),
+                )
+            )
             valid.append(step.valid.reshape(shape))
             state.observation = step.observation.reshape(*shape, -1)
         if rows:

@@ -1,9 +1,8 @@
 """Fresh experience of the current policy, used once."""
 
 import equinox as eqx
-import jax
-from jaxtyping import Array, Int, PRNGKeyArray
 import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import Transitions

@@ -1,0 +1,42 @@
+"""Headwater: learn decisions from experience that already exists.
+
+Everything public is reached from here and imported on first use, so that `import headwater` and
+`headwater --help` stay instant.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "headwater.core.errors": (
+        "DataError",
+        "Diverged",
+        "HeadwaterError",
+        "RunError",
+        "SpecificationError",
+    ),
+    "headwater.core.catalogue": ("all_methods", "build_method"),
+    "headwater.datasets.dataset": ("Dataset",),
+    "headwater.environments.registry": ("make",),
+    "headwater.runs.stage": ("Stage",),
+    "headwater.verbs": ("adapt", "compare", "evaluate", "load", "open_run", "resume", "train"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if not name.startswith("_"):
+        from headwater.core.catalogue import method_modules
+
+        if name in method_modules():
+            return getattr(importlib.import_module(method_modules()[name]), name)
+    raise AttributeError(f"module 'headwater' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    from headwater.core.catalogue import method_modules
+
+    return sorted([*globals(), *_HOME, *method_modules()])

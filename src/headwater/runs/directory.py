@@ -1,0 +1,149 @@
+"""A run directory: specification, metrics, evaluations and checkpoints."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import RunError
+from headwater.runs.checkpoint import Position
+from headwater.runs.files import explain, write_atomically, write_json
+
+_PACKAGES = ("headwater", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco")
+
+
+class RunDirectory:
+    """The files of one run.
+
+    `run.json` (what was asked for, versions, device), `metrics.jsonl`, `evaluations.jsonl` (raw
+    returns) and `checkpoints/`. One process at a time may write to it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, specification: dict[str, Any]) -> "RunDirectory":
+        """A new run at `path`. Raises `RunError` if something is already there."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            remedy = f"continue it with `headwater resume {path}` or choose another name"
+            if not (path / "run.json").is_file():
+                remedy = "choose another name"
+            raise RunError(f"{path} already exists and is not empty: {remedy}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(explain(error, path)) from error
+        write_json(path / "run.json", {**specification, "environment": _surroundings()})
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """An existing run. Raises `RunError` if `path` holds none."""
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is no run: it has no run.json")
+        return cls(path)
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'run.json'}: not readable ({error})") from error
+
+    def lock(self) -> None:
+        """Claims the run for this process. Raises `RunError` if another one is writing to it."""
+        try:
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(explain(error, self.path)) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise RunError(f"{self.path}: another process is writing to this run") from None
+        self._lock = handle
+
+    def unlock(self) -> None:
+        """Gives the run back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Adds `rows` to `<name>.jsonl`."""
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path = self.path / f"{name}.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise RunError(explain(error, path)) from error
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of `<name>.jsonl`; a last line cut short by a crash is left out."""
+        return list(_rows(self.path / f"{name}.jsonl"))
+
+    def rewind(self, position: Position) -> None:
+        """Drops what was logged after `position`, which resuming will log again."""
+        for name in ("metrics", "evaluations"):
+            path = self.path / f"{name}.jsonl"
+            if not path.is_file():
+                continue
+            kept = [
+                row
+                for row in _rows(path)
+                if (row["stage_index"], row["update"]) <= (position.stage, position.update)
+            ]
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            write_atomically(path, lambda temporary, text=text: temporary.write_text(text) and None)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            yield row
+
+
+def _surroundings() -> dict[str, Any]:
+    import jax
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that is running, if it is one."""
+    root = Path(__file__).resolve().parents[3] / ".git"
+    try:
+        head = (root / "HEAD").read_text().strip()
+        return (root / head.removeprefix("ref: ")).read_text().strip() if ":" in head else head
+    except OSError:
+        return None

@@ -1,0 +1,65 @@
+"""What a person sees while a run goes on."""
+
+import sys
+from typing import Any
+
+
+class Progress:
+    """A progress bar with rate and time left on a terminal; one line per note elsewhere.
+
+    **Arguments:** `shown`: `None` shows it only where standard error is a terminal.
+    """
+
+    def __init__(self, shown: bool | None = None):
+        terminal = sys.stderr.isatty()
+        self._lines = bool(shown) and not terminal
+        self._bar: Any = None
+        self._task: Any = None
+        if terminal and shown is not False:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+
+    def begin(self, name: str, total: int, done: int = 0) -> None:
+        """Starts a bar called `name` of `total` updates, `done` of them already made."""
+        if self._bar is not None:
+            if not self._bar.live.is_started:
+                self._bar.start()
+            self._task = self._bar.add_task(name, total=total, completed=done, rate="", note="")
+        elif self._lines:
+            print(f"{name}: {total:,} updates", file=sys.stderr, flush=True)
+
+    def advance(self, updates: int, rate: float) -> None:
+        """Moves on by `updates`, made at `rate` per second."""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=updates, rate=f"{rate:,.0f}/s")
+
+    def note(self, text: str) -> None:
+        """Shows a short remark (the latest evaluation, say)."""
+        if self._bar is not None:
+            self._bar.update(self._task, note=text)
+        elif self._lines:
+            print(f"  {text}", file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,49 @@
+"""A stage: one method fed by one source for some number of updates."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractMethod
+from headwater.core.source import AbstractHostSource, AbstractSource
+
+
+class Outcome(eqx.Module):
+    """What a stage leaves behind: its method and the state learned, for one seed or for all."""
+
+    method: AbstractMethod
+    state: Any
+
+
+Outcomes = dict[str, Outcome]
+"""Outcomes of the stages so far, by stage name."""
+
+Begin = Callable[[Outcomes, Any, PRNGKeyArray], Any]
+"""How a stage starts from earlier ones: `(outcomes, problem, key)` of one seed to a state."""
+
+
+class Stage(eqx.Module):
+    """One method fed by one source.
+
+    **Arguments:** `name`: unique among the stages of a run; `method`; `source`; `updates`: how many,
+    a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn batch
+    is split, one update each; `begin`: how the state starts from what earlier stages learned, if
+    not from `method.init`.
+    """
+
+    name: str = eqx.field(static=True)
+    method: AbstractMethod
+    source: AbstractSource | AbstractHostSource
+    updates: int = eqx.field(static=True)
+    updates_per_draw: int = eqx.field(static=True, default=1)
+    begin: Begin | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.updates < 0 or self.updates_per_draw < 1 or self.updates % self.updates_per_draw:
+            raise SpecificationError(
+                f"stage '{self.name}': updates={self.updates} must be a multiple of "
+                f"updates_per_draw={self.updates_per_draw}, and neither negative"
+            )
