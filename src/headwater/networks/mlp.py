@@ -1,6 +1,7 @@
 """Multilayer perceptrons, alone and in ensembles."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import equinox as eqx
@@ -54,7 +55,7 @@ class MLP(eqx.Module):
         sizes = (input_size, *widths, output_size)
         keys = jax.random.split(key, len(sizes) - 1)
         weights, biases = [], []
-        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:])):
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             weight_key, bias_key = jax.random.split(keys[i])
             last = i == len(sizes) - 2
             weight, offset = _start(weight_key, bias_key, fan_in, fan_out, initialiser)

@@ -510,4 +510,5 @@ class _Log:
         found = checkpoint.find(self.directory.checkpoints)
         if not found:
             return "There is no checkpoint before that."
-        return f"The last good checkpoint is {checkpoint.path_of(self.directory.checkpoints, found[-1])}."
+        path = checkpoint.path_of(self.directory.checkpoints, found[-1])
+        return f"The last good checkpoint is {path}."

@@ -28,9 +28,9 @@ Begin = Callable[[Outcomes, Any, PRNGKeyArray], Any]
 class Stage(eqx.Module):
     """One method fed by one source.
 
-    **Arguments:** `name`: unique among the stages of a run; `method`; `source`; `updates`: how many,
-    a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn batch
-    is split, one update each; `begin`: how the state starts from what earlier stages learned, if
+    **Arguments:** `name`: unique among the stages of a run; `method`; `source`; `updates`: how
+    many, a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn
+    batch is split, one update each; `begin`: how the state starts from what earlier stages learned, if
     not from `method.init`.
     """
 

@@ -39,7 +39,7 @@ def empty(spaces: Spaces, capacity: int) -> Ring:
 
 
 def push(ring: Ring, rows: Transitions, valid: Bool[Array, " row"] | None = None) -> Ring:
-    """The buffer after `rows` (`[row, …]`, at most its capacity); those not `valid` are left out."""
+    """The buffer after `rows` (`[row, …]`, at most its capacity), without those not `valid`."""
     count = rows.reward.shape[0]
     if count > ring.capacity:
         raise ValueError(f"{count} rows do not fit into a buffer of {ring.capacity}")
