@@ -154,11 +154,11 @@ class AbstractPrioritised(eqx.Module, Generic[State, Data]):
         """A non-negative priority for each row."""
 
 
-class Agent(eqx.Module, Generic[State]):
+class Agent(eqx.Module):
     """A method bound to its current state: what a source may ask for actions, and nothing more."""
 
-    method: AbstractMethod[Any, Any, State]
-    state: State
+    method: AbstractMethod
+    state: Any
 
     def act(
         self, observation: Observation, *, key: PRNGKeyArray, explore: bool

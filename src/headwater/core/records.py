@@ -1,8 +1,12 @@
 """The records that flow from sources into methods."""
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
 
+Array = jax.Array | np.ndarray
+"""Records are built on the host as well as on the device."""
 Action = Float[Array, "*batch action"] | Int[Array, "*batch"]
 
 

@@ -105,7 +105,7 @@ class RunDirectory:
                 if (row["stage_index"], row["update"]) <= (position.stage, position.update)
             ]
             text = "".join(json.dumps(row) + "\n" for row in kept)
-            write_atomically(path, lambda temporary, text=text: temporary.write_text(text) and None)
+            write_atomically(path, lambda temporary, text=text: temporary.write_text(text))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

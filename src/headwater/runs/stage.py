@@ -30,8 +30,8 @@ class Stage(eqx.Module):
 
     **Arguments:** `name`: unique among the stages of a run; `method`; `source`; `updates`: how
     many, a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn
-    batch is split, one update each; `begin`: how the state starts from what earlier stages learned, if
-    not from `method.init`.
+    batch is split, one update each; `begin`: how the state starts from what earlier stages learned,
+    if not from `method.init`.
     """
 
     name: str = eqx.field(static=True)
