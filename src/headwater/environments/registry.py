@@ -1,0 +1,87 @@
+"""Environments by name."""
+
+import dataclasses
+from typing import Any
+
+from headwater.core.errors import SpecificationError, nearest
+from headwater.environments.catalogue import environment_class, environment_names
+from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
+from headwater.environments.gymnasium_task import GymnasiumTask
+
+__all__ = ["environment_names", "make"]
+
+ENVPOOL = "envpool:"
+"""What the name of a task begins with that EnvPool simulates."""
+
+
+def make(name: str, **options: Any) -> AbstractEnvironment | AbstractHostTask:
+    """The environment called `name`.
+
+    **Arguments:** `name`: of a pure-JAX environment (`pendulum`), `envpool:` with an EnvPool id, or
+    a Gymnasium id (`HalfCheetah-v5`, `module:Name-v0`); `options`: fields of the environment, or
+    keyword arguments for Gymnasium or EnvPool.
+
+    Raises `SpecificationError`, with the nearest names, if there is none; or if it does not know an
+    option.
+    """
+    if name in environment_names():
+        return _pure(name, options)
+    given = tuple(sorted((key, _hashable(name, key, value)) for key, value in options.items()))
+    if name.startswith(ENVPOOL):
+        from headwater.environments.envpool_task import EnvPoolTask
+
+        task: AbstractHostTask = EnvPoolTask(name.removeprefix(ENVPOOL), given)
+    else:
+        _require_registered(name)
+        task = GymnasiumTask(name, given)
+    # Made here, so that whatever is wrong with it is said at once.
+    _ = task.spaces
+    return task
+
+
+def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
+    known = environment_class(name)
+    fields = [field.name for field in dataclasses.fields(known)]
+    for option in options:
+        if not fields:
+            raise SpecificationError(f"{name} has no options, but '{option}' was given")
+        if option not in fields:
+            raise SpecificationError(f"{name}: {nearest(option, fields, 'option')}")
+    return known(**options)
+
+
+def _require_registered(name: str) -> None:
+    import gymnasium
+
+    try:
+        gymnasium.spec(name)
+    except gymnasium.error.DeprecatedEnv as error:
+        raise SpecificationError(f"Gymnasium no longer has '{name}': {error}") from None
+    except ModuleNotFoundError as error:
+        raise SpecificationError(
+            f"unknown environment '{name}': there is no module '{error.name}' to import"
+        ) from None
+    except gymnasium.error.Error:
+        known = {*environment_names(), *gymnasium.registry}
+        # Old versions and plug-ins of Gymnasium would drown the rest where nothing is near.
+        message = nearest(name, known, "environment")
+        if "did you mean" not in message:
+            message = (
+                f"unknown environment '{name}': it is none of "
+                f"{', '.join(environment_names())}, nor a Gymnasium id such as HalfCheetah-v5, "
+                f"nor 'envpool:' with an EnvPool id"
+            )
+        raise SpecificationError(message) from None
+
+
+def _hashable(name: str, key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        value = tuple(_hashable(name, key, part) for part in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise SpecificationError(
+            f"{name}: option {key} is a {type(value).__name__}; options must be numbers, texts or "
+            f"tuples of them (for others, pass a factory to from_gymnasium)"
+        ) from None
+    return value
