@@ -154,6 +154,6 @@ def test_bad_scores_are_refused_in_words():
     with pytest.raises(SpecificationError, match="did you mean iqm"):
         interval([1.0, 2.0, 3.0], "iqr")
     with pytest.raises(SpecificationError, match="between 0 and 1"):
-        interval([1.0, 2.0, 3.0], level=95)
+        interval([1.0, 2.0, 3.0], level=1.5)
     with pytest.raises(DataError, match="average the episodes"):
         interval(np.zeros((2, 3, 4)))

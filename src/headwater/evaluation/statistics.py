@@ -12,13 +12,12 @@ could be reproduced, and because its dependencies do not import beside current p
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 
-Statistic = Literal["iqm", "mean", "median"]
+STATISTICS = ("iqm", "mean", "median")
 """`iqm`: mean of the middle half of all runs; `mean`; `median`: over tasks, of each task's mean
 over seeds, or over seeds where there is one task."""
 
@@ -93,7 +92,7 @@ def seed_means(returns) -> np.ndarray:
 
 def interval(
     scores,
-    statistic: Statistic = "iqm",
+    statistic: str = "iqm",
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -126,7 +125,7 @@ def interval(
 
 def band(
     curves,
-    statistic: Statistic = "iqm",
+    statistic: str = "iqm",
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -174,7 +173,7 @@ def probability_of_improvement(
 def difference(
     first,
     second,
-    statistic: Statistic = "iqm",
+    statistic: str = "iqm",
     *,
     level: float = 0.95,
     resamples: int = 2000,
