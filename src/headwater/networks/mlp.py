@@ -60,7 +60,7 @@ class MLP(eqx.Module):
             last = i == len(sizes) - 2
             weight, offset = _start(weight_key, bias_key, fan_in, fan_out, initialiser)
             if bias is not None and not last:
-                offset = jnp.full((fan_out,), bias)
+                offset = jnp.full((fan_out,), bias, jnp.float32)
             if last_scale is not None and last:
                 weight = jax.random.uniform(
                     weight_key, (fan_in, fan_out), minval=-last_scale, maxval=last_scale
