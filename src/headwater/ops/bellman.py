@@ -20,3 +20,15 @@ def ensemble_error(
 ) -> Float[Array, ""]:
     """Squared error averaged over the batch and summed over the members of an ensemble."""
     return jnp.mean((predictions - target[None]) ** 2) * predictions.shape[0]
+
+
+def double_value(
+    choosing: Float[Array, "*batch action"], judging: Float[Array, "*batch action"]
+) -> Float[Array, "*batch"]:
+    """The `judging` value of the action that `choosing` likes best: no maximum of one's own noise.
+
+    **Arguments:** values of every discrete action from two networks (or twice from one, for the
+    plain maximum).
+    """
+    best = jnp.argmax(choosing, axis=-1, keepdims=True)
+    return jnp.take_along_axis(judging, best, axis=-1)[..., 0]
