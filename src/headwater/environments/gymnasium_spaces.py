@@ -1,6 +1,8 @@
 """Gymnasium's spaces as flat float observations and canonical actions."""
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,14 @@ from headwater.core.spaces import Box, Discrete, Spaces
 
 LARGEST_OBSERVATION = 10_000
 """Components of a flat observation above which it is surely an image."""
+
+
+@contextlib.contextmanager
+def quiet_casts() -> Iterator[None]:
+    """Silences what Gymnasium says of bounds given in double precision: nothing is lost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
+        yield
 
 
 def translate_spaces(observation: Any, action: Any, horizon: int | None, where: str) -> Spaces:
@@ -30,6 +40,22 @@ def flattener(space: Any) -> Callable[[Any], np.ndarray] | None:
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return None
     return lambda observation: gymnasium.spaces.flatten(space, observation)
+
+
+def batch_flattener(space: Any, copies: int) -> Callable[[Any], np.ndarray]:
+    """What turns a batch of `copies` observations of `space` into float32 `[copy, observation]`."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Box):
+        return lambda batch: np.array(batch, np.float32).reshape(copies, -1)
+    with quiet_casts():
+        batch_space = gymnasium.vector.utils.batch_space(space, copies)
+
+    def flatten(batch: Any) -> np.ndarray:
+        rows = gymnasium.vector.utils.iterate(batch_space, batch)
+        return np.stack([gymnasium.spaces.flatten(space, row) for row in rows]).astype(np.float32)
+
+    return flatten
 
 
 class ActionTranslator:
@@ -106,7 +132,8 @@ def _observation_box(space: Any, where: str) -> Box:
     import gymnasium
 
     try:
-        flat = gymnasium.spaces.flatten_space(space)
+        with quiet_casts():
+            flat = gymnasium.spaces.flatten_space(space)
     except NotImplementedError:
         flat = None
     if not isinstance(flat, gymnasium.spaces.Box):

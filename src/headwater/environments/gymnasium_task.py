@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from headwater.environments.gymnasium_spaces import (
     ActionTranslator,
     check_finite,
     flattener,
+    quiet_casts,
     translate_spaces,
 )
 
@@ -55,7 +55,7 @@ class GymnasiumTask(AbstractHostTask):
 
         Raises `SpecificationError` if Gymnasium cannot make it.
         """
-        return _make(self.id, {**dict(self.options), **options})
+        return make_simulator(self.id, {**dict(self.options), **options})
 
 
 class GymnasiumEnvironments(AbstractHostEnvironments):
@@ -120,7 +120,7 @@ class GymnasiumEnvironments(AbstractHostEnvironments):
         over = terminal | truncated
         if over.any():
             truncated &= ~terminal
-            for i in np.flatnonzero(over):
+            for i in np.flatnonzero(over).tolist():
                 self._episodes[i] += 1
                 following[i] = self._begin(i)
             self._longest = int(self._elapsed.max())
@@ -218,17 +218,23 @@ def _spaces_of(task: GymnasiumTask) -> Spaces:
         simulator.close()
 
 
-def _make(id: str, options: dict[str, Any]) -> Any:
+def make_simulator(known: Any, options: dict[str, Any]) -> Any:
+    """One `gymnasium.Env`.
+
+    **Arguments:** `known`: its id, or the `gymnasium.envs.registration.EnvSpec` of one; `options`:
+    keyword arguments of `gymnasium.make`.
+
+    Raises `SpecificationError` if Gymnasium cannot make it.
+    """
     import gymnasium
 
+    id = known if isinstance(known, str) else known.id
     try:
-        specification = gymnasium.spec(id)
+        specification = gymnasium.spec(known) if isinstance(known, str) else known
         if "mujoco" in str(specification.entry_point).lower():
             quiet_mujoco()
-        with warnings.catch_warnings():
-            # Said of bounds that are given in double precision; nothing is lost.
-            warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
-            return gymnasium.make(id, disable_env_checker=True, **options)
+        with quiet_casts():
+            return gymnasium.make(known, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv as error:
         raise SpecificationError(f"Gymnasium does not know '{id}': {error}") from None
     except (gymnasium.error.Error, ImportError) as error:
@@ -253,12 +259,6 @@ def quiet_mujoco() -> None:
         return
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(_mujoco_warning)
-
-
-def quiet_mujoco_if_loaded() -> None:
-    """The same where MuJoCo is in use already."""
-    if "mujoco" in sys.modules:
-        quiet_mujoco()
 
 
 def _mujoco_warning(message: Any) -> None:

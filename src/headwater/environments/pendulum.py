@@ -29,7 +29,9 @@ class Pendulum(AbstractEnvironment):
     """
 
     name: ClassVar[str] = "pendulum"
-    reference_returns: ClassVar[tuple[float, float]] = (-1225.0, -145.0)
+    # Measured over 4,000 and 1,000 episodes; the expert is dynamic programming on a grid of 201
+    # angles, 201 velocities and 21 torques.
+    reference_returns: ClassVar[tuple[float, float]] = (-1231.0, -137.0)
 
     gravity: float = 10.0
     mass: float = 1.0
