@@ -93,7 +93,7 @@ class Dataset:
         if truncations is not None:
             truncations = _flags(truncations, "truncations", rows)
         elif horizon is not None:
-            truncations = _truncate_at(terminals, horizon)
+            truncations = truncate_at(terminals, horizon)
         else:
             truncations = np.zeros(rows, bool)
         actions, action_space = _actions(
@@ -181,7 +181,8 @@ class Dataset:
     def raw_actions(self) -> np.ndarray:
         """Actions in the user's units, float32 `[row, component]`, or integers `[row]`."""
         if isinstance(self.spaces.action, Box):
-            return self.spaces.action.from_canonical(self.actions)
+            raw = self.spaces.action.from_canonical(self.actions.astype(np.float64))
+            return raw.astype(np.float32)
         return self.actions
 
     def transitions(self, discount: float = 0.99) -> Transitions:
@@ -500,7 +501,7 @@ def _flags(values, column: str, rows: int) -> np.ndarray:
     return array.astype(bool)
 
 
-def _truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
+def truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
     if horizon < 1:
         raise DataError(f"horizon is {horizon}: a time limit is at least one step")
     starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
@@ -558,7 +559,8 @@ def _actions(
             f"the bounds {lower[component]:g} to {upper[component]:g} (so do {affected:,} of "
             f"{rows:,} rows): {remedy}"
         )
-    return np.clip(space.to_canonical(array), -1.0, 1.0), space
+    canonical = space.to_canonical(array.astype(np.float64))  # exact for the usual bounds
+    return np.clip(canonical, -1.0, 1.0).astype(np.float32), space
 
 
 def _bound(value, size: int, name: str) -> tuple[float, ...]:

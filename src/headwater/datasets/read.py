@@ -1,0 +1,205 @@
+"""Reading logged experience, whatever format it is in."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from headwater.core.errors import DataError, HeadwaterError, nearest
+from headwater.datasets.columns import Mapping, Options, finish, join, whole_episodes
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.directory_format import is_column_directory, read_directory
+from headwater.datasets.minari_format import data_directory, local_names, local_root
+
+_SIDECARS = (".columns.toml", ".columns.json")
+
+
+def load(
+    path: str | Path,
+    *,
+    columns: Mapping | None = None,
+    action_low: Any = None,
+    action_high: Any = None,
+    discrete: bool | None = None,
+    action_count: int | None = None,
+    horizon: int | None = None,
+    dones: Literal["terminal", "truncated"] | None = None,
+    never_terminal: bool = False,
+    metadata: dict[str, Any] | None = None,
+) -> Dataset:
+    """The dataset in a file or directory, or the Minari dataset of that name on this machine.
+
+    The format is recognised by the content: Minari (HDF5, Arrow or Parquet), D4RL's HDF5, tables
+    (Parquet, Arrow/Feather, CSV), NumPy's `.npz`, and Headwater's column directory. Options may
+    also be written, as TOML or JSON, into a file next to it, such as `log.columns.toml` for
+    `log.parquet`.
+
+    **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
+    name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
+    rewards, terminals, truncations, dones, next_observations and episodes; `action_low`,
+    `action_high`, `discrete`, `action_count`, `horizon`, `metadata`: see `Dataset.from_arrays`;
+    `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:
+    the process never ends by itself, so that no column says so.
+
+    Raises `DataError`, naming the file, column, row and remedy, if it cannot be used.
+    """
+    options = Options(
+        columns,
+        action_low,
+        action_high,
+        discrete,
+        action_count,
+        horizon,
+        dones,
+        never_terminal,
+        metadata,
+    )
+    place = locate(path)
+    try:
+        if is_column_directory(place):
+            dataset = read_directory(place)
+            dataset.metadata.update(metadata or {})
+        else:
+            stored, chunks = _open(place, options, None)
+            dataset = finish(join(chunks), options.over(stored))
+    except DataError as error:
+        raise _named(place, error) from None
+    dataset.metadata.setdefault("name", place.stem)
+    dataset.metadata["source"] = place.name
+    return dataset
+
+
+def load_blocks(path: str | Path, rows: int, options: Options | None = None) -> Iterator[Dataset]:
+    """The same data as blocks of whole episodes, at least `rows` rows each, read as they are used.
+
+    Memory use is that of a few blocks, or of the longest episode, except for `.npz` and CSV, which
+    are read whole. Raises `DataError` as `load` does.
+    """
+    options = options or Options()
+    place = locate(path)
+    try:
+        if is_column_directory(place):
+            yield read_directory(place)
+            return
+        stored, chunks = _open(place, options, rows)
+        for _, block in whole_episodes(chunks, options.over(stored), rows):
+            block.metadata.setdefault("name", place.stem)
+            block.metadata["source"] = place.name
+            yield block
+    except DataError as error:
+        raise _named(place, error) from None
+
+
+def locate(path: str | Path) -> Path:
+    """The file or directory that `path` means, which may be the name of a local Minari dataset.
+
+    Raises `DataError`, with the nearest names, if there is nothing there.
+    """
+    place = Path(path).expanduser()
+    if place.exists():
+        return place
+    name = str(path).removeprefix("minari:").strip("/")
+    local = local_root() / name
+    if name and data_directory(local) is not None:
+        return local
+    siblings = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
+    known = local_names()
+    hint = ""
+    for candidates, kind in ((siblings, "file"), (known, "Minari dataset")):
+        sentence = nearest(place.name if kind == "file" else name, candidates, kind)
+        if "did you mean" in sentence:
+            hint = f"; did you mean {sentence.split('did you mean ')[1]}"
+            break
+    raise DataError(
+        f"there is no file or directory '{path}', and no Minari dataset of that name on this "
+        f"machine{hint or ': check the path'}"
+    )
+
+
+def _open(place: Path, options: Options, rows: int | None):
+    sidecar = _sidecar(place)
+    given = options.over(sidecar)
+    kind = _kind(place)
+    if kind == "minari":
+        from headwater.datasets.minari_format import open_minari
+
+        directory = data_directory(place)
+        assert directory is not None
+        stored, chunks = open_minari(directory, rows)
+    elif kind == "hdf5":
+        from headwater.datasets.hdf5_format import open_hdf5
+
+        stored, chunks = open_hdf5(place, given.columns, rows)
+    elif kind == "npz":
+        from headwater.datasets.numpy_format import open_archive
+
+        stored, chunks = open_archive(place, given.columns)
+    else:
+        from headwater.datasets.table_format import open_table
+
+        stored, chunks = open_table(place, kind, given.columns, rows)
+    return {**stored, **sidecar}, chunks
+
+
+def _kind(place: Path) -> str:
+    if place.is_dir():
+        if data_directory(place) is not None:
+            return "minari"
+        found = ", ".join(sorted(item.name for item in place.iterdir())[:10]) or "nothing"
+        raise DataError(
+            f"this directory is neither a Minari dataset (metadata.json) nor a column directory "
+            f"(dataset.json); it holds {found}"
+        )
+    try:
+        with place.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise DataError(f"it cannot be read ({error.strerror}): check its permissions") from None
+    if not head:
+        raise DataError("the file is empty: copy or download it again")
+    for magic, kind in (
+        (b"\x89HDF\r\n\x1a\n", "hdf5"),
+        (b"PAR1", "parquet"),
+        (b"ARROW1", "arrow"),
+        (b"PK", "npz"),
+    ):
+        if head.startswith(magic):
+            return kind
+    if head.startswith((b"\x80", b"\x93NUMPY")) or place.suffix in (".pkl", ".pickle"):
+        raise DataError(
+            "this is a pickle or a single array: pickles are never loaded because they can run "
+            "code; save the columns with np.savez"
+        )
+    if place.suffix == ".csv":
+        return "csv"
+    if place.suffix in (".hdf5", ".h5", ".parquet", ".arrow", ".feather", ".npz"):
+        raise DataError(
+            f"the content is not that of a {place.suffix} file: it is truncated or corrupt; copy "
+            "or download it again"
+        )
+    raise DataError(
+        "its format is not recognised: Minari, D4RL HDF5, Parquet, Arrow/Feather, CSV, .npz and "
+        "column directories can be read"
+    )
+
+
+def _sidecar(place: Path) -> dict[str, Any]:
+    for suffix in _SIDECARS:
+        file = place.with_name(place.stem + suffix)
+        if not file.is_file():
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+            found = tomllib.loads(text) if suffix.endswith("toml") else json.loads(text)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file.name} next to it cannot be read: {error}") from None
+        if not isinstance(found, dict) or not isinstance(found.get("columns", {}), dict):
+            raise DataError(f"{file.name} next to it must be a table with a part [columns]")
+        return found
+    return {}
+
+
+def _named(place: Path, error: HeadwaterError) -> DataError:
+    text = str(error)
+    return DataError(text if text.startswith(str(place)) else f"{place}: {text}")

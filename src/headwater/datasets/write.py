@@ -1,0 +1,207 @@
+"""Writing logged experience: whole or not at all."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import DataError, SpecificationError, nearest
+from headwater.datasets.columns import Options
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.directory_format import is_column_directory, write_directory
+from headwater.datasets.minari_format import data_directory
+from headwater.datasets.read import load, load_blocks, locate
+
+FORMATS = (
+    "minari",
+    "minari-arrow",
+    "minari-parquet",
+    "parquet",
+    "arrow",
+    "npz",
+    "d4rl",
+    "columns",
+)
+"""What can be written: three variants of Minari, two kinds of table, and so on."""
+
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".npz": "npz",
+    ".hdf5": "d4rl",
+    ".h5": "d4rl",
+    "": "columns",
+}
+
+
+def write(
+    dataset: Dataset,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    overwrite: bool = False,
+    name: str | None = None,
+) -> Path:
+    """Writes `dataset` to `path`, under a temporary name first, and returns the path.
+
+    Actions are written in the user's units, except into a column directory, which is for replay
+    from disk and holds them canonical.
+
+    **Arguments:** `format`: one of `FORMATS` (default: by the suffix; a name without one becomes a
+    column directory); `overwrite`: replace what is there; `name`: what Minari calls the dataset
+    (default: the directory's name with a version).
+
+    Raises `DataError` if the path is taken, the disk is full or the format cannot hold the data.
+    """
+    place, kind = Path(path).expanduser(), _format(path, format)
+    with _atomic(place, overwrite) as temporary:
+        if kind == "columns":
+            temporary.mkdir()
+            write_directory([dataset], temporary)
+        elif kind.startswith("minari"):
+            from headwater.datasets.minari_format import write_minari
+
+            temporary.mkdir()
+            data_format = {"minari": "hdf5"}.get(kind, kind.removeprefix("minari-"))
+            called = name or _minari_name(place)
+            write_minari(dataset, temporary / "data", name=called, data_format=data_format)
+        else:
+            _writer(kind)(dataset, temporary)
+    return place
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    format: str | None = None,
+    *,
+    overwrite: bool = False,
+    options: dict[str, Any] | None = None,
+    rows: int = 65_536,
+) -> Path:
+    """Reads `source`, writes it to `target` and returns that path.
+
+    To a column directory the data goes in blocks of whole episodes of about `rows` rows, so that
+    it may be larger than memory.
+
+    **Arguments:** `format`, `overwrite`: see `write`; `options`: see `load`. Raises `DataError` if
+    the source cannot be used or the target cannot be written.
+    """
+    place = Path(target).expanduser()
+    if place.exists() and place.resolve() == locate(source).resolve():
+        raise DataError(f"{place} is both source and target: give another target")
+    if _format(target, format) != "columns":
+        _refuse_taken(place, overwrite)
+        return write(load(source, **(options or {})), target, format, overwrite=overwrite)
+    with _atomic(place, overwrite) as temporary:
+        temporary.mkdir()
+        write_directory(load_blocks(source, rows, Options(**(options or {}))), temporary)
+    return place
+
+
+def _format(path: str | Path, format: str | None) -> str:
+    if format is not None:
+        if format not in FORMATS:
+            raise SpecificationError(nearest(format, FORMATS, "format"))
+        return format
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise SpecificationError(
+            f"'{path}' does not say in which format to write: give one of {', '.join(FORMATS)}"
+        )
+    return _SUFFIXES[suffix]
+
+
+def _writer(kind: str) -> Callable[[Dataset, Path], None]:
+    if kind == "npz":
+        from headwater.datasets.numpy_format import write_archive
+
+        return write_archive
+    if kind == "d4rl":
+        from headwater.datasets.hdf5_format import write_hdf5
+
+        return write_hdf5
+    from headwater.datasets.table_format import write_arrow, write_parquet
+
+    return write_parquet if kind == "parquet" else write_arrow
+
+
+def _minari_name(place: Path) -> str:
+    return place.name if "-v" in place.name else f"{place.name}-v0"
+
+
+def _refuse_taken(place: Path, overwrite: bool) -> None:
+    if os.path.lexists(place) and not overwrite:
+        raise DataError(
+            f"{place} exists already and is left as it is: give another path, or overwrite=True"
+        )
+    if place.is_dir() and not is_column_directory(place) and data_directory(place) is None:
+        raise DataError(
+            f"{place} is a directory but no dataset, and is not overwritten: give another path"
+        )
+
+
+@contextlib.contextmanager
+def _atomic(place: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary name next to `place`; what is written there takes its place at the end."""
+    _refuse_taken(place, overwrite)
+    if not place.parent.is_dir():
+        raise DataError(f"the directory {place.parent} does not exist: create it first")
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    replaced = place.with_name(f".{place.name}.{os.getpid()}.replaced")
+    try:
+        _remove(temporary)
+        yield temporary
+        _synchronise(temporary)
+        _refuse_taken(place, overwrite)
+        if place.is_dir() or (temporary.is_dir() and place.exists()):
+            # A directory cannot be renamed over another: the old one steps aside first.
+            os.rename(place, replaced)
+            try:
+                os.rename(temporary, place)
+            except BaseException:
+                os.rename(replaced, place)
+                raise
+            _remove(replaced)
+        else:
+            os.replace(temporary, place)
+        _synchronise_one(place.parent)
+    except (OSError, RuntimeError) as error:
+        # The libraries that write some of the formats put the reason into words only.
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise DataError(
+                f"the disk is full: {place} was not written, and nothing is left of the attempt; "
+                "make room or give a path on another disk"
+            ) from None
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{place} cannot be written ({reason})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    if path.is_dir():
+        for item in path.rglob("*"):
+            _synchronise_one(item)
+    _synchronise_one(path)
+
+
+def _synchronise_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
