@@ -1,0 +1,142 @@
+"""Sample savings against simulated curves whose truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.evaluation.savings import sample_savings, samples_to_target
+
+STEPS = np.arange(0, 50_001, 1000.0)
+FAST, SLOW = [3000, 4000, 4000, 5000, 6000], [18_000, 20_000, 21_000, 25_000, 30_000]
+
+
+def curves(times, steps=STEPS):
+    """Returns that jump from -1000 to -100 at each run's time."""
+    return np.where(steps[None] >= np.asarray(times, float)[:, None], -100.0, -1000.0)
+
+
+def savings(fast, slow, **options):
+    return sample_savings((STEPS, curves(fast)), (STEPS, curves(slow)), -200.0, **options)
+
+
+def test_samples_are_those_of_the_first_evaluation_at_the_target():
+    found = samples_to_target(STEPS, curves([0, 300, 4000, 90_000]), -200.0)
+    np.testing.assert_array_equal(found.latest, [1000, 1000, 4000, np.inf])
+    np.testing.assert_array_equal(found.earliest, [0, 1000, 4000, 50_000])
+    np.testing.assert_array_equal(found.reached, [True, True, True, False])
+    assert found.median == 2500.0
+
+
+def test_smoothing_ignores_a_lucky_evaluation():
+    returns = np.array([[0.0, 9.0, 0.0, 6.0, 6.0, 6.0]])
+    steps = np.arange(6.0)
+    assert samples_to_target(steps, returns, 6.0).latest[0] == 1.0
+    # Trailing means of three: 0, 4.5, 3, 5, 4, 6.
+    assert samples_to_target(steps, returns, 6.0, smooth=3).latest[0] == 5.0
+    assert samples_to_target(steps, returns, 4.5, smooth=3).latest[0] == 1.0
+
+
+def test_uncensored_runs_give_the_ratio_of_medians():
+    found = savings(FAST, SLOW)
+    assert (found.ratio, found.known) == (21 / 4, "exactly")
+    assert 18 / 6 <= found.low < found.ratio < found.high <= 30 / 3
+    assert found.sentence == (
+        "reaches -200 after 4,000 steps instead of 21,000: 5.2× fewer (95% interval 3.5–7.5×)"
+    )
+
+
+def test_one_censored_run_leaves_the_ratio_known_and_opens_the_upper_end():
+    found = savings(FAST, [*SLOW[:4], 90_000])
+    assert (found.ratio, found.known) == (21 / 4, "exactly")
+    assert found.low > 3.0 and found.high is None
+    assert found.sentence.endswith("× or more), 1 of 5 scratch runs never did")
+
+
+def test_mostly_censored_runs_give_a_lower_bound():
+    found = savings(FAST, [18_000, 25_000, 90_000, 90_000, 90_000])
+    assert (found.ratio, found.known) == (50 / 4, "at least")
+    assert found.low < found.ratio and found.high is None
+    assert "more than 50,000: at least 12.5× fewer" in found.sentence
+
+
+def test_reaching_at_once_counts_as_the_first_evaluation_at_most():
+    found = savings([0] * 5, SLOW)
+    assert (found.ratio, found.known, found.high) == (21.0, "at least", None)
+    assert found.sentence.startswith(
+        "reaches -200 before any new sample instead of after 21,000 steps: at least 21.0× fewer"
+    )
+    assert savings([0] * 5, [0] * 5).ratio is None
+
+
+def test_savings_may_be_losses():
+    found = savings(SLOW, FAST)
+    assert found.ratio == pytest.approx(4 / 21)
+    assert "instead of 4,000: 5.2× more (95% interval 3.5–7.5×)" in found.sentence
+    never = savings([90_000] * 5, FAST)
+    assert (never.known, never.low) == ("at most", None)
+    assert "at least 12.5× more" in never.sentence
+    assert never.sentence.endswith("none of 5 runs with the log ever did")
+
+
+def test_no_run_arrives():
+    found = savings([90_000] * 5, [90_000] * 5)
+    assert (found.ratio, found.low, found.high) == (None, None, None)
+    assert "nothing can be said" in found.sentence
+
+
+def test_too_few_seeds_give_no_interval():
+    found = savings(FAST[:2], SLOW)
+    assert found.ratio is not None and found.low is None and found.high is None
+    assert "no interval: 2 seeds" in found.sentence
+
+
+def test_a_coarse_scratch_grid_does_not_count_as_savings():
+    coarse = np.arange(0, 50_001, 10_000.0)
+    times = [11_000, 12_000, 13_000]
+    fine = sample_savings((STEPS, curves(times)), (STEPS, curves(times)), -200.0)
+    mixed = sample_savings((STEPS, curves(times)), (coarse, curves(times, coarse)), -200.0)
+    assert fine.ratio == 1.0
+    # Seen at 20,000, but the finer grid could have shown it at 11,000.
+    assert mixed.ratio == pytest.approx(11 / 12)
+
+
+def test_plain_values_are_json_without_infinities():
+    plain = json.loads(json.dumps(savings(FAST, [90_000] * 5).plain(), allow_nan=False))
+    assert plain["without_log"]["samples"] == [None] * 5
+    assert plain["known"] == "at least" and plain["high"] is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "least"), [(1e9, 0.92), (30_000.0, 0.92)], ids=["uncensored", "censored"]
+)
+def test_interval_covers_the_true_ratio(budget, least):
+    """Log-normal times, medians 4,000 and 20,000; 30,000 steps censor a fifth of the slow."""
+    rng, repetitions, covered, closed = np.random.default_rng(0), 300, 0, 0
+    steps = np.unique(np.round(np.geomspace(100, min(budget, 1e6), 1500)))
+    for _ in range(repetitions):
+        fast = 4000 * np.exp(0.5 * rng.normal(size=5))
+        slow = 20_000 * np.exp(0.5 * rng.normal(size=5))
+        found = sample_savings(
+            (steps, curves(fast, steps)), (steps, curves(slow, steps)), -200.0, resamples=400
+        )
+        covered += (found.low or 0.0) <= 5.0 <= (found.high or np.inf)
+        closed += found.low is not None
+    assert least < covered / repetitions < 0.995
+    assert closed / repetitions > 0.95
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert savings(FAST, SLOW, seed=1).plain() == savings(FAST, SLOW, seed=1).plain()
+
+
+def test_bad_curves_are_refused_in_words():
+    with pytest.raises(DataError, match="one row of returns per seed"):
+        samples_to_target(STEPS, curves(FAST)[:, 1:], 0.0)
+    with pytest.raises(DataError, match="must rise"):
+        samples_to_target(STEPS[::-1], curves(FAST), 0.0)
+    with pytest.raises(DataError, match="seed 0 at evaluation 2 is nan"):
+        samples_to_target([0.0, 1.0, 2.0], [[0.0, 1.0, np.nan]], 0.0)
+    with pytest.raises(SpecificationError, match="at least one evaluation"):
+        samples_to_target(STEPS, curves(FAST), 0.0, smooth=0)
