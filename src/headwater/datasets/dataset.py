@@ -137,7 +137,7 @@ class Dataset:
             action=action_space,
             horizon=None if horizon is None else int(horizon),
         )
-        return _with_statistics(
+        return with_statistics(
             cls(
                 observations,
                 actions,
@@ -241,7 +241,7 @@ class Dataset:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         rows = np.repeat(self.episode_starts[chosen], lengths) + within
-        return _with_statistics(
+        return with_statistics(
             dataclasses.replace(
                 self,
                 observations=self.observations[rows],
@@ -266,7 +266,7 @@ class Dataset:
                     "they must be two different finite returns, of a random and an expert policy"
                 )
             return References(low, high, "stored with the dataset", False)
-        for key in ("environment", "name"):
+        for key in () if self.metadata.get("relabelled") else ("environment", "name"):
             if self.metadata.get(key):
                 found = published_references(str(self.metadata[key]))
                 if found is not None:
@@ -331,7 +331,7 @@ class Dataset:
         columns = {
             name: np.concatenate([getattr(data, name) for data in datasets]) for name in COLUMNS
         }
-        return _with_statistics(
+        return with_statistics(
             cls(
                 **columns,
                 episode_starts=np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
@@ -365,7 +365,8 @@ def _transitions_tree():
     )
 
 
-def _with_statistics(dataset: Dataset) -> Dataset:
+def with_statistics(dataset: Dataset) -> Dataset:
+    """The dataset with the statistics of its spaces computed from its columns."""
     returns = dataset.episode_returns()
     statistics = Statistics(
         observation_mean=_single(dataset.observations.mean(0, dtype=np.float64)),
@@ -502,6 +503,7 @@ def _flags(values, column: str, rows: int) -> np.ndarray:
 
 
 def truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    """Flags `[row]` of the rows at which a time limit of `horizon` steps cut an episode."""
     if horizon < 1:
         raise DataError(f"horizon is {horizon}: a time limit is at least one step")
     starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])

@@ -1,0 +1,181 @@
+"""From datasets to datasets, and to weights for drawing from them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.datasets.dataset import Dataset, with_statistics
+
+
+def return_weights(dataset: Dataset, temperature: float = 0.1) -> np.ndarray:
+    """RW: probability of drawing each row, higher in episodes of higher return, float64 `[row]`.
+
+    Returns are scaled to [0, 1] over the episodes; a row's probability is the softmax, over all
+    rows, of its episode's value over `temperature`. A long episode so counts in proportion to its
+    length. From Hong et al. 2023, arXiv 2306.13085. Raises `SpecificationError` unless
+    `temperature` is positive.
+    """
+    return _softmax_over_rows(dataset, dataset.episode_returns(), temperature)
+
+
+def advantage_weights(dataset: Dataset, temperature: float = 0.1) -> np.ndarray:
+    """AW: like `return_weights`, by how much an episode did better than its start promised.
+
+    The promise is a linear regression (with intercept) of the episodes' returns on their first
+    observations, which takes the luck of the starting state out of the weight.
+    """
+    return _softmax_over_rows(dataset, episode_advantages(dataset), temperature)
+
+
+def episode_advantages(dataset: Dataset) -> np.ndarray:
+    """Return of each episode minus a linear prediction from its first observation `[episode]`."""
+    returns = dataset.episode_returns()
+    first = dataset.observations[dataset.episode_starts[:-1]].astype(np.float64)
+    spread = first.std(0)
+    # In units of its spread, so that the solver's cut-off treats all components alike.
+    inputs = (first - first.mean(0)) / np.where(spread > 0, spread, 1.0)
+    inputs = np.column_stack([np.ones(dataset.episodes), inputs])
+    solution, *_ = np.linalg.lstsq(inputs, returns, rcond=None)
+    return returns - inputs @ solution
+
+
+def effective_sample_size(weights: np.ndarray) -> float:
+    """(Σw)²/Σw²: the number of equally weighted rows that would be worth as much."""
+    weights = np.asarray(weights, np.float64)
+    return float(weights.sum() ** 2 / np.sum(weights**2))
+
+
+def positive_sided_variance(returns: np.ndarray) -> float:
+    """E[max(G − mean G, 0)²]: how far the better episodes stand out (Hong et al. 2023)."""
+    returns = np.asarray(returns, np.float64)
+    return float(np.mean(np.maximum(returns - returns.mean(), 0.0) ** 2))
+
+
+def top_episodes(dataset: Dataset, fraction: float, discount: float = 1.0) -> Dataset:
+    """The best `fraction` of the episodes by discounted return (at least one), in logged order.
+
+    Raises `SpecificationError` unless the fraction is in (0, 1].
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise SpecificationError(
+            f"fraction = {fraction} is not in (0, 1]: give 0.1 for the best tenth of the episodes"
+        )
+    count = max(1, int(fraction * dataset.episodes + 1e-9))
+    best = np.argsort(-dataset.episode_returns(discount), kind="stable")[:count]
+    chosen = dataset.select_episodes(np.sort(best))
+    chosen.metadata["top_fraction"] = float(fraction)
+    return chosen
+
+
+def mix(
+    datasets: Sequence[Dataset],
+    fractions: Sequence[float],
+    *,
+    size: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Whole episodes of several datasets, in a random order, in given shares of the transitions.
+
+    **Arguments:** `fractions`: share of each dataset, together 1; `size`: transitions in all
+    (default: as many as the scarcest part allows); a part takes random episodes until its share is
+    reached, so that it may exceed it by less than one episode; `seed`: of the random choice.
+
+    Raises `SpecificationError` for shares that do not fit and `DataError` if a part is too small.
+    """
+    shares = np.asarray(fractions, np.float64)
+    if len(datasets) != shares.size or shares.size == 0:
+        raise SpecificationError(
+            f"there are {len(datasets)} datasets but {shares.size} fractions: give one for each"
+        )
+    if np.any(shares <= 0) or abs(shares.sum() - 1.0) > 1e-6:
+        raise SpecificationError(
+            f"fractions {shares.tolist()} must be positive and add up to 1: they are shares of the "
+            "transitions"
+        )
+    if size is None:
+        size = int(min(data.size / share for data, share in zip(datasets, shares)) + 1e-6)
+    random = np.random.default_rng(seed)
+    parts = []
+    for number, (data, share) in enumerate(zip(datasets, shares)):
+        needed = int(np.ceil(size * share - 1e-6))
+        if data.size < needed:
+            raise DataError(
+                f"dataset {number} has {data.size:,} transitions but {needed:,} are needed for "
+                f"{share:g} of {size:,}: ask for a smaller size"
+            )
+        order = random.permutation(data.episodes)
+        total = np.cumsum(data.episode_lengths()[order])
+        parts.append(data.select_episodes(order[: int(np.searchsorted(total, needed)) + 1]))
+    together = Dataset.concatenate(parts)
+    mixed = together.select_episodes(random.permutation(together.episodes))
+    mixed.metadata["mixture"] = {
+        "fractions": shares.tolist(),
+        "transitions": [part.size for part in parts],
+        "seed": seed,
+    }
+    return mixed
+
+
+def scale_rewards(dataset: Dataset, scale: float = 1.0, shift: float = 0.0) -> Dataset:
+    """The dataset with rewards `scale · reward + shift`.
+
+    Reference returns are scaled along; a shift makes them meaningless (it adds up over an episode's
+    length), so that scores can then no longer be normalised. Raises `SpecificationError` unless
+    both numbers are finite and the scale is positive.
+    """
+    if not (np.isfinite(scale) and np.isfinite(shift) and scale > 0):
+        raise SpecificationError(
+            f"scale = {scale} and shift = {shift} must be finite, and the scale positive"
+        )
+    references = dataset.references()
+    scaled = relabel(dataset, lambda data: data.rewards.astype(np.float64) * scale + shift)
+    if shift == 0.0:
+        del scaled.metadata["relabelled"]
+        if references is not None:
+            scaled.metadata["reference_returns"] = [
+                references.random * scale,
+                references.expert * scale,
+            ]
+    scaled.metadata["reward_scale"] = float(scale)
+    scaled.metadata["reward_shift"] = float(shift)
+    return scaled
+
+
+def relabel(dataset: Dataset, reward: Callable[[Dataset], np.ndarray]) -> Dataset:
+    """The dataset with other rewards; its scores can then no longer be normalised.
+
+    **Arguments:** `reward`: from the dataset to one number per row. Raises `DataError` if it
+    returns anything else.
+    """
+    rewards = np.asarray(reward(dataset))
+    if rewards.shape != (dataset.size,) or rewards.dtype.kind not in "biuf":
+        raise DataError(
+            f"the new rewards have shape {rewards.shape} and type {rewards.dtype}: one number for "
+            f"each of the {dataset.size:,} rows is needed"
+        )
+    bad = np.flatnonzero(~np.isfinite(rewards))
+    if bad.size:
+        raise DataError(f"the new reward is {rewards[bad[0]]} at row {bad[0]}: it must be finite")
+    metadata = {k: v for k, v in dataset.metadata.items() if k != "reference_returns"}
+    changed = dataclasses.replace(
+        dataset, rewards=rewards.astype(np.float32), metadata={**metadata, "relabelled": True}
+    )
+    return with_statistics(changed)
+
+
+def scaled_to_unit(values: np.ndarray) -> np.ndarray:
+    """Values mapped onto [0, 1] by their smallest and largest (all 0 if they are equal)."""
+    values = np.asarray(values, np.float64)
+    width = values.max() - values.min()
+    return (values - values.min()) / width if width > 0 else np.zeros_like(values)
+
+
+def _softmax_over_rows(dataset: Dataset, values: np.ndarray, temperature: float) -> np.ndarray:
+    if not temperature > 0.0:
+        raise SpecificationError(f"temperature = {temperature} must be positive")
+    # Values at most 1: the largest exponent is 0, so that nothing overflows.
+    exponentials = np.exp((scaled_to_unit(values) - 1.0) / temperature)
+    weights = np.repeat(exponentials, dataset.episode_lengths())
+    return weights / weights.sum()
