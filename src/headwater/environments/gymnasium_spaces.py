@@ -131,16 +131,17 @@ def check_finite(
 def _observation_box(space: Any, where: str) -> Box:
     import gymnasium
 
+    unusable = SpecificationError(
+        f"{where}: observations of type {type(space).__name__} cannot be flattened into a vector "
+        f"of fixed size: wrap the environment so that it shows a Box, Dict or Tuple"
+    )
     try:
         with quiet_casts():
             flat = gymnasium.spaces.flatten_space(space)
     except NotImplementedError:
-        flat = None
+        raise unusable from None
     if not isinstance(flat, gymnasium.spaces.Box):
-        raise SpecificationError(
-            f"{where}: observations of type {type(space).__name__} cannot be flattened into a "
-            f"vector of fixed size: wrap the environment so that it shows a Box, Dict or Tuple"
-        )
+        raise unusable
     size = int(np.prod(flat.shape))
     if size > LARGEST_OBSERVATION:
         raise SpecificationError(

@@ -1,6 +1,7 @@
 """Registered Gymnasium environments as tasks, with exact continuation by replay."""
 
 import functools
+import importlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -230,7 +231,7 @@ def make_simulator(known: Any, options: dict[str, Any]) -> Any:
 
     id = known if isinstance(known, str) else known.id
     try:
-        specification = gymnasium.spec(known) if isinstance(known, str) else known
+        specification = registered(known) if isinstance(known, str) else known
         if "mujoco" in str(specification.entry_point).lower():
             quiet_mujoco()
         with quiet_casts():
@@ -245,6 +246,16 @@ def make_simulator(known: Any, options: dict[str, Any]) -> Any:
         raise SpecificationError(
             f"Gymnasium cannot make '{id}' with options {options}: {error}"
         ) from None
+
+
+def registered(id: str) -> Any:
+    """What Gymnasium's registry says of `id`, after importing the module it may name."""
+    import gymnasium
+
+    module, _, plain = id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    return gymnasium.spec(plain)
 
 
 def quiet_mujoco() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from headwater.core.errors import SpecificationError, nearest
 from headwater.environments.catalogue import environment_class, environment_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.environments.gymnasium_task import GymnasiumTask
+from headwater.environments.gymnasium_task import GymnasiumTask, registered
 
 __all__ = ["environment_names", "make"]
 
@@ -54,7 +54,7 @@ def _require_registered(name: str) -> None:
     import gymnasium
 
     try:
-        gymnasium.spec(name)
+        registered(name)
     except gymnasium.error.DeprecatedEnv as error:
         raise SpecificationError(f"Gymnasium no longer has '{name}': {error}") from None
     except ModuleNotFoundError as error:
