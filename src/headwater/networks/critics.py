@@ -1,5 +1,7 @@
 """Value networks."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -53,3 +55,30 @@ def critics(
 ) -> Ensemble:
     """An ensemble of `Critic`s; calling it gives `[member, *batch]`."""
     return Ensemble(lambda k: Critic(spaces, widths, key=k, **options), members, key=key)
+
+
+def candidate_values(
+    ensemble: Ensemble,
+    observation: Float[Array, "*batch observation"],
+    actions: Float[Array, "candidate *batch action"] | Int[Array, "candidate *batch"],
+) -> Float[Array, "member candidate *batch"]:
+    """What the critics of `ensemble` think of several actions in each observation.
+
+    Discrete critics are evaluated once, whatever the number of candidates.
+    """
+    critic = ensemble.stacked
+    assert isinstance(critic, Critic)
+    if critic.discrete:
+        values = jnp.moveaxis(ensemble.each(_all_values(observation)), -1, 1)
+        chosen = jnp.broadcast_to(actions[None], (values.shape[0], *actions.shape))
+        return jnp.take_along_axis(values, chosen, axis=1)
+    repeated = jnp.broadcast_to(observation[None], (actions.shape[0], *observation.shape))
+    return ensemble(repeated, actions)
+
+
+def _all_values(observation: Array) -> Callable[[eqx.Module], Array]:
+    def values(critic: eqx.Module) -> Array:
+        assert isinstance(critic, Critic)
+        return critic.values(observation)
+
+    return values
