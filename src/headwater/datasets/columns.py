@@ -189,6 +189,10 @@ def whole_episodes(
         yield start, _finish_from({k: v[:end] for k, v in together.items()}, options, start)
         held, threshold = [{k: v[end:] for k, v in together.items()}], rows
         start += end
+        if options.metadata and "dropped_rows" in options.metadata:
+            # What was dropped before is told once, by the first block.
+            told = {k: v for k, v in options.metadata.items() if k != "dropped_rows"}
+            options = options._replace(metadata=told)
     rest = _joined(held) if held else {}
     if rest and len(rest["rewards"]):
         yield start, _finish_from(rest, options, start)

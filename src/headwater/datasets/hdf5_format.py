@@ -20,7 +20,7 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
     Raises `DataError` for a damaged file, a missing column or data kept outside of the file.
     """
     with open_file(path) as file:
-        names = [name for name in file if _is_array(file[name])]
+        names = [name for name in file if _is_array(_item(file, name))]
         if not names and any(name.startswith("episode_") for name in file):
             raise DataError(
                 "this is the data file of a Minari dataset, whose spaces are in metadata.json next "
@@ -42,7 +42,7 @@ def open_file(path: Path):
             f"this HDF5 file is truncated or corrupt ({_reason(error)}): copy or download it again"
         ) from None
     try:
-        _refuse_outside(file, "")
+        _refuse_outside(file, "", set())
     except BaseException:
         file.close()
         raise
@@ -102,13 +102,22 @@ def _read(file, columns: list[str], rows: slice) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.column_stack(parts)
 
 
+def _item(file, name: str):
+    try:
+        return file[name]
+    except (KeyError, OSError):
+        raise DataError(
+            f"'{name}' leads to nothing in the file: remove it, or write the file again"
+        ) from None
+
+
 def _is_array(item) -> bool:
     import h5py
 
     return isinstance(item, h5py.Dataset) and len(item.shape or ()) > 0
 
 
-def _refuse_outside(group, prefix: str) -> None:
+def _refuse_outside(group, prefix: str, visited: set[int]) -> None:
     import h5py
 
     for name in group:
@@ -119,15 +128,15 @@ def _refuse_outside(group, prefix: str) -> None:
                 f"'{where}' is a link to another file ({link.filename}), which is not followed: "
                 "write a file that holds the data itself"
             )
-        if isinstance(link, h5py.SoftLink) and name not in group:
-            raise DataError(f"'{where}' is a link to {link.path}, which is not in the file")
-        # A link inside the file leads to what is visited by its own name.
         if not isinstance(link, h5py.HardLink):
-            continue
+            continue  # A link inside the file leads to what is visited by its own name.
         item = group[name]
+        address = h5py.h5o.get_info(item.id).addr
+        if address in visited:
+            continue
+        visited.add(address)
         if isinstance(item, h5py.Group):
-            if not prefix.count("/") > 32:
-                _refuse_outside(item, where + "/")
+            _refuse_outside(item, where + "/", visited)
         elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
             raise DataError(
                 f"'{where}' keeps its data in other files, which are not opened: write a file that "

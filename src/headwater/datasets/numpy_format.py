@@ -20,7 +20,7 @@ def open_archive(path: Path, mapping: Mapping | None):
     Raises `DataError` for a damaged file, a missing column or Python objects instead of numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = _stored(archive)
             names = [name for name in archive.files if name not in stored]
             roles = resolve(names, mapping)

@@ -89,14 +89,14 @@ def _draw_returns(axis, dataset: Dataset, description: Description) -> None:
     if references is not None:
         low, width = references["random"], references["expert"] - references["random"]
         scores = axis.secondary_xaxis(
-            -0.24, functions=(lambda g: 100 * (g - low) / width, lambda s: low + s * width / 100)
+            "top", functions=(lambda g: 100 * (g - low) / width, lambda s: low + s * width / 100)
         )
         mark = ", indicative" if references["indicative"] else ""
         scores.set_xlabel(
             f"normalised score (0 random, 100 expert{mark})", color=_FAINT, fontsize=9
         )
         scores.tick_params(colors=_FAINT, labelsize=8.5, length=3)
-        scores.spines["bottom"].set_color("#b9c3cb")
+        scores.spines["top"].set_color("#b9c3cb")
 
 
 def _draw_order(axis, dataset: Dataset, description: Description) -> None:
@@ -125,7 +125,13 @@ def _draw_order(axis, dataset: Dataset, description: Description) -> None:
     if high > low:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.2 * (high - low))
     axis.legend(
-        loc="upper left", ncols=3, frameon=False, fontsize=8.5, labelcolor=_FAINT, handletextpad=0.4
+        loc="upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=_FAINT,
+        handletextpad=0.4,
+        markerscale=float(np.sqrt(22 / size)),
     )
     axis.grid(axis="y", color=_GRID)
     lengths = description.length_quantiles
