@@ -115,8 +115,10 @@ def _binned(dataset: Dataset, rows: slice, low: np.ndarray, high: np.ndarray) ->
     values = dataset.observations[rows]
     if not dataset.spaces.discrete:
         values = np.concatenate([values, dataset.actions[rows]], axis=1)
+    low, high = low.astype(np.float64), high.astype(np.float64)
     width = np.where(high > low, high - low, 1.0)
-    bins = np.floor((values - low) / width * BINS).clip(0, BINS - 1).astype(np.int64)
+    # Multiplied first: whole numbers then fall exactly onto the edges of their bins.
+    bins = np.floor((values - low) * BINS / width).clip(0, BINS - 1).astype(np.int64)
     if dataset.spaces.discrete:
         bins = np.concatenate([bins, dataset.actions[rows, None].astype(np.int64)], axis=1)
     return bins

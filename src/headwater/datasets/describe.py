@@ -351,7 +351,7 @@ def _suggestions(
             f"TQ {quality:.2f} is not high: expect behaviour cloning to stay at that level, and "
             "constrained methods (TD3+BC, IQL, CQL) to need broad data to do better"
         )
-    elif not broad:
+    elif coverage is not None:
         found.append(
             f"SACo {coverage:.2f} is low: expect unconstrained off-policy methods to overestimate; "
             "constrained ones (TD3+BC, IQL, CQL) or, if the episodes are good, BC are safer"
