@@ -62,7 +62,7 @@ def save(directory: Path, position: Position, parts: dict[str, dict[str, np.ndar
     """
     name = f"{position.stage:02d}-{position.name}-{position.update:012d}.safetensors"
     arrays = {
-        f"{part}|{path}": np.ascontiguousarray(array)
+        f"{part}|{path}": np.asarray(array, order="C")
         for part, group in parts.items()
         for path, array in group.items()
     }

@@ -1,0 +1,1 @@
+"""What every method must satisfy, found by walking the catalogue."""

@@ -1,0 +1,491 @@
+"""What every method must do, whatever it learns. Each check takes a `Case` and asserts.
+
+Compilation is nearly all of the cost, so everything that is compiled is compiled once per case and
+shared. Methods go into compiled functions as trees: every number that is not static is traced.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy, AbstractValue
+from headwater.core.records import Transitions
+from headwater.runs import checkpoint
+from headwater.runs.checkpoint import Position
+
+from . import kinds
+from .kinds import Kind
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""Tiny programs that run a few times: compiling them well would be most of the cost."""
+
+UPDATES = 4
+"""Length of the runs that are compared. Settings that act later are dead to these tests."""
+
+
+class Case:
+    """One method on one kind of data, with its compiled pieces."""
+
+    def __init__(self, method: AbstractMethod, kind: Kind):
+        self.method, self.kind = method, kind
+        self.key = jax.random.key(1)
+        self.traces = 0
+        batch = jit(kind.batch)
+        # One for each update. Made now, since traced functions look at them.
+        self.batches: list[Any] = [batch(jax.random.fold_in(self.key, i)) for i in range(UPDATES)]
+        self.init = jit(lambda method, key: method.init(kind.problem, key=key))
+        self.update = jit(self._counted_update)
+        self.probe = jit(self._probe)
+        self.experience = jit(self._experience)
+
+    @functools.cached_property
+    def first(self) -> Any:
+        """The state before any data."""
+        return self.init(self.method, self.key)
+
+    @functools.cached_property
+    def trained(self) -> Any:
+        """The state after the batches, updated one by one."""
+        return self.run(self.method, self.key)[0]
+
+    def run(self, method: AbstractMethod, key, batches=None) -> tuple[Any, Any]:
+        """State and last metrics after a Python loop over `batches`."""
+        state, metrics = self.init(method, key), None
+        for i, data in enumerate(self.batches if batches is None else batches):
+            state, metrics = self.update(method, state, data, jax.random.fold_in(key, i))
+        return state, metrics
+
+    def changed(self, change, updates: int = 2) -> list[np.ndarray]:
+        """State and metrics after `updates` on the first batch, edited by `change`."""
+        data = change(self.batches[0])
+        return numbers(self.run(self.method, self.key, [data] * updates))
+
+    def _counted_update(self, method, state, data, key):
+        self.traces += 1
+        return method.update(state, data, key=key)
+
+    def _probe(self, method, state, key):
+        """Whatever the method's capabilities answer, for one observation."""
+        data = jax.tree.map(lambda x: x[0], self.batches[0])
+        while data.reward.ndim:
+            data = jax.tree.map(lambda x: x[0], data)
+        answers: dict[str, Any] = {}
+        if isinstance(method, AbstractPolicy):
+            for explore in (False, True):
+                answers[f"act, explore={explore}"] = method.act(
+                    state, data.observation, key=key, explore=explore
+                )
+        if isinstance(method, AbstractValue):
+            answers["value"] = method.value(state, data.observation, data.action)
+        if isinstance(method, AbstractLikelihood):
+            answers["log_probability"] = method.log_probability(
+                state, data.observation, data.action
+            )
+        return answers
+
+    def _experience(self, method, key):
+        """A whole run, compiled as one: first state, a scan over the batches, all answers."""
+        first = method.init(self.kind.problem, key=key)
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *self.batches)
+
+        def step(state, given):
+            i, data = given
+            return method.update(state, data, key=jax.random.fold_in(key, i))
+
+        last, metrics = jax.lax.scan(step, first, (jnp.arange(UPDATES), stacked))
+        return first, last, metrics, self._probe(method, last, jax.random.fold_in(key, UPDATES))
+
+
+# Comparing --------------------------------------------------------------------------------------
+
+
+def numbers(tree: Any) -> list[np.ndarray]:
+    """The leaves of `tree` on the host."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def names(tree: Any) -> list[str]:
+    """Where in `tree` each leaf is."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two trees hold the same bits (a NaN equals a NaN)."""
+    left, right = numbers(a), numbers(b)
+    return len(left) == len(right) and all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(left, right)
+    )
+
+
+def assert_close(a: Any, b: Any, what: str) -> None:
+    """Equality up to the order of summation."""
+    for name, x, y in zip(names(a), numbers(a), numbers(b), strict=True):
+        np.testing.assert_allclose(
+            x, y, rtol=2e-3, atol=2e-5, equal_nan=True, err_msg=f"{what}: {name}"
+        )
+
+
+def swept(method: AbstractMethod) -> dict[str, float]:
+    """The settings that are numbers and not static, by name."""
+    found = {}
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name)
+        static = field.metadata.get("static", False)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not static:
+            found[field.name] = value
+    return found
+
+
+def with_setting(method: AbstractMethod, name: str, value: Any) -> AbstractMethod:
+    """`method` with one number replaced, by an array if need be."""
+    return eqx.tree_at(lambda m: getattr(m, name), method, value)
+
+
+# State ------------------------------------------------------------------------------------------
+
+
+def check_state_holds_arrays_only(case: Case) -> None:
+    """A Python number in the state would be a constant of the compiled program."""
+    method, key = case.method, case.key
+    state = eqx.filter_eval_shape(method.init, case.kind.problem, key=key)
+    later = eqx.filter_eval_shape(method.update, state, case.batches[0], key=key)[0]
+    for tree in (state, later):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            where = jax.tree_util.keystr(path)
+            assert isinstance(leaf, jax.ShapeDtypeStruct), f"state{where} is no array: {leaf!r}"
+            assert leaf.dtype != np.float64, f"state{where} is float64"
+
+
+def check_update_keeps_the_structure(case: Case) -> None:
+    """Same tree, shapes and types before and after; metrics are floating-point scalars."""
+    method, key = case.method, case.key
+    before = eqx.filter_eval_shape(method.init, case.kind.problem, key=key)
+    after, metrics = eqx.filter_eval_shape(method.update, before, case.batches[0], key=key)
+    assert jax.tree.structure(before) == jax.tree.structure(after), "update changes the tree"
+    for name, old, new in zip(names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype), (
+            f"state{name}: {old.dtype}{old.shape} becomes {new.dtype}{new.shape}"
+        )
+    assert metrics, "update logs nothing"
+    for name, metric in metrics.items():
+        assert metric.shape == () and jnp.issubdtype(metric.dtype, jnp.floating), (
+            f"metric {name} is {metric.dtype}{metric.shape}, not a floating-point scalar"
+        )
+
+
+def check_second_call_does_not_retrace(case: Case) -> None:
+    """One program serves every update."""
+    state = case.init(case.method, case.key)
+    for data in case.batches:
+        state, _ = case.update(case.method, state, data, case.key)
+    assert case.traces == 1, f"update was traced {case.traces} times for the same shapes"
+
+
+def check_tracing_is_reproducible(case: Case) -> None:
+    """Two traces give one program: no NumPy randomness, clock or counter inside."""
+    texts = []
+    for _ in range(2):
+
+        def update(method, state, data, key):
+            return method.update(state, data, key=key)
+
+        arguments = (case.method, case.first, case.batches[0], case.key)
+        texts.append(jit(update).lower(*arguments).as_text())
+    assert texts[0] == texts[1], "tracing update twice gives two programs"
+
+
+# Equivalent ways to run -------------------------------------------------------------------------
+
+
+def check_same_key_gives_the_same_result(case: Case) -> None:
+    """To the bit, metrics included."""
+    assert same(case.run(case.method, case.key), case.run(case.method, case.key))
+
+
+def check_scan_equals_loop(case: Case) -> None:
+    """A compiled run is the Python loop."""
+    first, last, metrics, _ = case.experience(case.method, case.key)
+    state, at_the_end = case.run(case.method, case.key)
+    assert_close(first, case.first, "first state")
+    assert_close(last, state, "state")
+    assert_close(jax.tree.map(lambda x: x[-1], metrics), at_the_end, "metrics")
+
+
+def check_vmap_equals_separate_runs(case: Case) -> None:
+    """Over seeds and over every number at once."""
+    scales = (1.0, 0.95, 0.9)
+    methods = [
+        jax.tree.map(lambda x, s=s: x * s if isinstance(x, float) else x, case.method)
+        for s in scales
+    ]
+    runs = [(m, jax.random.fold_in(case.key, i)) for i, m in enumerate(methods)]
+    stacked = jax.tree.map(
+        lambda *x: jnp.asarray(x), *methods, is_leaf=lambda x: isinstance(x, float)
+    )
+    together = jit(jax.vmap(case._experience))(stacked, jnp.stack([k for _, k in runs]))
+    for i, (method, key) in enumerate(runs):
+        alone = case.experience(method, key)
+        # Answers are left out: an arg max may flip where two values nearly tie.
+        assert_close(jax.tree.map(lambda x, i=i: x[i], together[:3]), alone[:3], f"run {i}")
+
+
+def check_checkpoint_continues_exactly(case: Case, directory: Path) -> None:
+    """Save, load, continue: the bits of an uninterrupted run."""
+    state = case.init(case.method, case.key)
+    state, _ = case.update(case.method, state, case.batches[0], case.key)
+    path = checkpoint.save(directory, Position(0, "s", 1), {"method": checkpoint.flatten(state)})
+    template = eqx.filter_eval_shape(case.method.init, case.kind.problem, key=case.key)
+    loaded = checkpoint.restore(template, checkpoint.read(path)["method"], str(path))
+    assert same(state, loaded), "what was loaded is not what was saved"
+    uninterrupted = case.update(case.method, state, case.batches[1], case.key)
+    assert same(uninterrupted, case.update(case.method, loaded, case.batches[1], case.key))
+
+
+# Settings ---------------------------------------------------------------------------------------
+
+
+def check_every_number_matters(cases: Sequence[Case]) -> None:
+    """A setting that changes nothing, however far it is turned and on whatever data, is dead."""
+    dead = set(swept(cases[0].method))
+    for case in cases:
+        reference = case.experience(case.method, case.key)
+        for name in dead:
+            value = getattr(case.method, name)
+            tried = [value * c for c in (0.5, 2.0, 1e-6, 1e-3, 1e3)] + [0.0, 1.0, -1.0, 10.0, 1e-3]
+            if isinstance(value, int):
+                tried = [1, 2, 3, 5, value + 1]
+            if any(
+                not same(case.experience(with_setting(case.method, name, x), case.key), reference)
+                for x in tried
+                if x != value and np.isfinite(x)
+            ):
+                dead = dead - {name}
+    assert not dead, f"no change within {UPDATES} updates: {', '.join(sorted(dead))}"
+
+
+def check_floats_can_be_swept(case: Case) -> None:
+    """A static float could be neither swept nor traced."""
+    for field in dataclasses.fields(case.method):
+        static = field.metadata.get("static", False)
+        value = getattr(case.method, field.name)
+        assert not (static and isinstance(value, float)), f"{field.name} is static"
+
+
+def check_every_option_traces(case: Case) -> None:
+    """Each other value of a flag or choice gives a method that can be initialised and updated."""
+    cls = type(case.method)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value, hint = getattr(case.method, field.name), hints[field.name]
+        options = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        for option in (not value,) if isinstance(value, bool) else options:
+            if option == value:
+                continue
+            try:
+                method = dataclasses.replace(case.method, **{field.name: option})
+                state = eqx.filter_eval_shape(method.init, case.kind.problem, key=case.key)
+                eqx.filter_eval_shape(method.update, state, case.batches[0], key=case.key)
+            except SpecificationError as error:
+                assert field.name in str(error) or cls.__name__ in str(error), error
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def check_finite_on_hard_inputs(case: Case) -> None:
+    """Degenerate but legal batches leave state and metrics finite."""
+    for name, change in _HARD.items():
+        results = case.run(case.method, case.key, [change(b) for b in case.batches[:3]])
+        for where, array in zip(names(results), numbers(results)):
+            if np.issubdtype(array.dtype, np.floating):
+                assert np.all(np.isfinite(array)), f"{name}: {where} is not finite"
+
+
+def check_terminal_rows_ignore_the_next_observation(case: Case) -> None:
+    """Nothing follows the end of a process: not even a NaN there may reach the learner."""
+    reference = case.changed(lambda data: data)
+    for what, value in (("another one", 7.5), ("a NaN", jnp.nan)):
+        edited = case.changed(lambda data, v=value: _next_observation(data, kinds.TERMINAL, v))
+        assert same(edited, reference), f"{what} behind a terminal row changes the update"
+
+
+def check_truncated_rows_bootstrap(case: Case) -> None:
+    """Where the next observation counts at all, it counts behind a truncated row too."""
+    reference = case.changed(lambda data: data)
+    ordinary = slice(kinds.TRUNCATED.stop, None)
+    if same(case.changed(lambda data: _next_observation(data, ordinary, 7.5)), reference):
+        pytest.skip("the update never looks at the next observation")
+    edited = case.changed(lambda data: _next_observation(data, kinds.TRUNCATED, 7.5))
+    assert not same(edited, reference), "a truncated row is treated as terminal"
+
+
+def check_row_order_is_irrelevant(case: Case) -> None:
+    """A batch is a set, unless each row has randomness of its own."""
+    if not case.kind.flat:
+        pytest.skip("the rows of this kind of data are ordered")
+    data, other = case.batches[0], jax.random.fold_in(case.key, 99)
+    one = case.update(case.method, case.first, data, case.key)
+    if not same(one, case.update(case.method, case.first, data, other)):
+        pytest.skip("the update draws random numbers for each row")
+    order = np.random.default_rng(0).permutation(kinds.ROWS)
+    permuted = jax.tree.map(lambda x: x[order], data)
+    assert_close(case.update(case.method, case.first, permuted, case.key), one, "permuted")
+
+
+def check_missing_columns_are_explained(case: Case) -> None:
+    """Without statistics and logged-only columns a method works, or says in words what it needs."""
+    problem = kinds.without_statistics(case.kind.problem)
+    state = eqx.filter_eval_shape(case.method.init, problem, key=case.key)
+    data = dataclasses.replace(case.batches[0], next_action=None, return_to_go=None)
+    try:
+        eqx.filter_eval_shape(case.method.update, state, data, key=case.key)
+    except (SpecificationError, DataError) as error:
+        missing = ("next_action", "return_to_go", "next action", "return")
+        assert any(word in str(error) for word in missing), error
+
+
+# Capabilities -----------------------------------------------------------------------------------
+
+
+def check_actions_are_inside_the_space(case: Case) -> None:
+    """For one observation and for many, near and far, trained and not, exploring and not."""
+    spaces = case.kind.problem
+    far = jnp.asarray([[0.0] * 3, [1.0] * 3, [-50.0] * 3, [1e4, -1e4, 1e4]])
+    keys = jax.random.split(case.key, len(far))
+    for explore in (False, True):
+
+        def act(state, observation, key, explore=explore):
+            return _policy(case).act(state, observation, key=key, explore=explore)[0]
+
+        one, many = jit(act), jit(jax.vmap(act, in_axes=(None, 0, 0)))
+        for state in (case.first, case.trained):
+            actions = np.asarray(many(state, far, keys))
+            if spaces.discrete:
+                assert actions.shape == (len(far),) and actions.dtype == np.int32
+                assert np.all((actions >= 0) & (actions < spaces.action_size)), actions
+            else:
+                assert actions.shape == (len(far), spaces.action_size)
+                assert actions.dtype == np.float32
+                assert np.all(np.abs(actions) <= 1.0), f"explore={explore}: {actions}"
+            alone = np.asarray(one(state, far[1], keys[1]))
+            np.testing.assert_allclose(alone, actions[1], rtol=1e-4, atol=1e-5)
+
+
+def check_greedy_actions_are_deterministic(case: Case) -> None:
+    """`explore=False` does not look at the key; `explore=True` does."""
+    observation = jnp.asarray([0.3, -0.2, 0.5])
+    keys, state = jax.random.split(case.key, 64), case.trained
+    for explore in (False, True):
+
+        def act(key, explore=explore):
+            return _policy(case).act(state, observation, key=key, explore=explore)[0]
+
+        actions = np.asarray(jit(jax.vmap(act))(keys))
+        alike = bool(np.all(actions == actions[:1]))
+        assert alike is not explore, (
+            "exploring actions do not depend on the key"
+            if explore
+            else "greedy actions depend on the key"
+        )
+
+
+def check_log_probability(case: Case) -> None:
+    """Finite, also for actions at the edge; over discrete actions the probabilities sum to one."""
+    method, state = case.method, case.trained
+    assert isinstance(method, AbstractLikelihood)
+    spaces = case.kind.problem
+    observations = jnp.asarray([[0.0, 0.0, 0.0], [1.0, -2.0, 0.5], [30.0, -30.0, 30.0]])
+    if spaces.discrete:
+        actions = jnp.arange(spaces.action_size, dtype=jnp.int32)
+    else:
+        actions = jnp.asarray([[0.0, 0.0], [0.5, -0.9], [1.0, -1.0]])
+    each = jax.vmap(lambda o: jax.vmap(lambda a: method.log_probability(state, o, a))(actions))
+    found = np.asarray(jit(each)(observations))
+    assert found.shape == (len(observations), len(actions))
+    assert np.all(np.isfinite(found)), found
+    if spaces.discrete:
+        np.testing.assert_allclose(np.exp(found).sum(1), 1.0, rtol=1e-5)
+
+
+def check_value(case: Case) -> None:
+    """A finite floating-point scalar."""
+    value = case.probe(case.method, case.trained, case.key)["value"]
+    assert value.shape == () and value.dtype == jnp.float32 and bool(jnp.isfinite(value)), value
+
+
+CHECKS = (
+    check_state_holds_arrays_only,
+    check_update_keeps_the_structure,
+    check_second_call_does_not_retrace,
+    check_tracing_is_reproducible,
+    check_same_key_gives_the_same_result,
+    check_scan_equals_loop,
+    check_vmap_equals_separate_runs,
+    check_checkpoint_continues_exactly,
+    check_floats_can_be_swept,
+    check_every_option_traces,
+    check_finite_on_hard_inputs,
+    check_terminal_rows_ignore_the_next_observation,
+    check_truncated_rows_bootstrap,
+    check_row_order_is_irrelevant,
+    check_missing_columns_are_explained,
+)
+"""For every method on every kind of data that it takes."""
+
+POLICY_CHECKS = (check_actions_are_inside_the_space, check_greedy_actions_are_deterministic)
+
+
+def checks_for(method: AbstractMethod) -> list[Any]:
+    """The checks that apply, by capability."""
+    found = list(CHECKS)
+    if isinstance(method, AbstractPolicy):
+        found.extend(POLICY_CHECKS)
+    if isinstance(method, AbstractLikelihood):
+        found.append(check_log_probability)
+    if isinstance(method, AbstractValue):
+        found.append(check_value)
+    return found
+
+
+def _policy(case: Case) -> AbstractPolicy:
+    assert isinstance(case.method, AbstractPolicy)
+    return case.method
+
+
+def _next_observation(data: Transitions, rows: slice, value: float) -> Transitions:
+    return dataclasses.replace(data, next_observation=data.next_observation.at[rows].set(value))
+
+
+def _edge(action):
+    if jnp.issubdtype(action.dtype, jnp.integer):
+        return action
+    return jnp.where(action < 0.0, -1.0, 1.0)
+
+
+_HARD = {
+    "all terminal": lambda d: dataclasses.replace(d, terminal=jnp.ones_like(d.terminal)),
+    "no rewards": lambda d: dataclasses.replace(
+        d, reward=jnp.zeros_like(d.reward), return_to_go=jnp.zeros_like(d.reward)
+    ),
+    "one action": lambda d: dataclasses.replace(
+        d, action=jnp.zeros_like(d.action), next_action=jnp.zeros_like(d.action)
+    ),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "actions at the edge": lambda d: dataclasses.replace(
+        d, action=_edge(d.action), next_action=_edge(d.next_action)
+    ),
+    "large rewards": lambda d: dataclasses.replace(
+        d, reward=1e6 * d.reward, return_to_go=1e6 * d.return_to_go
+    ),
+}

@@ -1,0 +1,112 @@
+"""What each kind of data looks like: a tiny problem and random batches. One row per kind."""
+
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractMethod
+from headwater.core.records import Transitions
+from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+
+ROWS = 16
+TERMINAL = slice(0, 4)
+"""Rows of a batch that are terminal."""
+TRUNCATED = slice(4, 7)
+"""Rows of a batch that are truncated; the rest is neither."""
+_OBSERVATION, _ACTION, _CHOICES = 3, 2, 4
+
+
+class Kind(NamedTuple):
+    """One kind of data.
+
+    `problem` is what `init` gets; `batch(key)` makes data for one update; `flat` says that its rows
+    come in no order, so that checks may edit and permute them one by one.
+    """
+
+    name: str
+    problem: Any
+    batch: Callable[[Any], Any]
+    flat: bool
+
+
+def kinds_for(cls: type[AbstractMethod]) -> list[Kind]:
+    """The kinds that `cls` declares in `AbstractMethod[Problem, Data, State]` and takes."""
+    return [kind for kind in _declared(cls) if refusal(cls, kind) is None]
+
+
+def refusal(cls: type[AbstractMethod], kind: Kind) -> str | None:
+    """Why the method refuses this problem, in its own words; `None` if it does not."""
+    try:
+        eqx.filter_eval_shape(cls().init, kind.problem, key=jax.random.key(0))
+    except SpecificationError as error:
+        return str(error)
+    except Exception:
+        # Whatever else is wrong belongs to the checks, which show it.
+        return None
+    return None
+
+
+def without_statistics(problem: Any) -> Any:
+    """The same problem when nothing was logged."""
+    return Spaces(problem.observation, problem.action, problem.horizon)
+
+
+def _declared(cls: type[AbstractMethod]) -> list[Kind]:
+    for base in cls.__orig_bases__:  # pyright: ignore[reportAttributeAccessIssue]
+        if typing.get_origin(base) is AbstractMethod:
+            problem, data, _ = typing.get_args(base)
+            if (problem, data) not in _KINDS:
+                raise LookupError(
+                    f"{cls.__name__} learns from {data.__name__} of {problem.__name__}, "
+                    "which has no row in tests/contract/kinds.py yet"
+                )
+            return list(_KINDS[problem, data])
+    raise LookupError(f"{cls.__name__} does not derive from AbstractMethod[Problem, Data, State]")
+
+
+def _spaces(action: Box | Discrete) -> Spaces:
+    statistics = Statistics(
+        observation_mean=jnp.asarray([0.1, -0.2, 0.3]),
+        observation_std=jnp.asarray([1.0, 0.5, 2.0]),
+        return_low=jnp.asarray(-3.0),
+        return_high=jnp.asarray(4.0),
+    )
+    box = Box((-10.0,) * _OBSERVATION, (10.0,) * _OBSERVATION)
+    return Spaces(box, action, horizon=20, statistics=statistics)
+
+
+def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
+    keys = jax.random.split(key, 6)
+
+    def action(key):
+        if discrete:
+            return jax.random.randint(key, shape, 0, _CHOICES, jnp.int32)
+        return jax.random.uniform(key, (*shape, _ACTION), minval=-0.9, maxval=0.9)
+
+    row = jnp.broadcast_to(jnp.arange(shape[0]).reshape(-1, *(1 for _ in shape[1:])), shape)
+    return Transitions(
+        observation=jax.random.normal(keys[0], (*shape, _OBSERVATION)),
+        action=action(keys[1]),
+        reward=jax.random.normal(keys[2], shape),
+        next_observation=jax.random.normal(keys[3], (*shape, _OBSERVATION)),
+        terminal=row < TERMINAL.stop,
+        truncated=(row >= TRUNCATED.start) & (row < TRUNCATED.stop),
+        next_action=action(keys[4]),
+        return_to_go=jax.random.normal(keys[5], shape),
+    )
+
+
+_CONTINUOUS = _spaces(Box((-2.0, 0.0), (2.0, 1.0)))
+_DISCRETE = _spaces(Discrete(_CHOICES))
+
+_KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
+    (Spaces, Transitions): (
+        Kind("continuous", _CONTINUOUS, lambda key: _transitions(key, (ROWS,), False), True),
+        Kind("discrete", _DISCRETE, lambda key: _transitions(key, (ROWS,), True), True),
+    ),
+}

@@ -1,0 +1,28 @@
+"""Smaller sizes for the tests, by the name of the field that holds them."""
+
+import dataclasses
+import functools
+
+from headwater.core.catalogue import method_class
+from headwater.core.method import AbstractMethod
+
+SMALL = {
+    "widths": (8, 8),
+    "actor_widths": (8, 8),
+    "critic_widths": (8, 8),
+    "members": 3,
+    "critic_updates": 2,
+    "proposals": 3,
+    "target_period": 2,
+    "policy_period": 2,
+    "actor_period": 2,
+}
+"""Field name to the value that it gets in tests, wherever a method has such a field."""
+
+
+@functools.cache
+def small(name: str) -> AbstractMethod:
+    """The method called `name` with its sizes shrunk and everything else as published."""
+    cls = method_class(name)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{field: value for field, value in SMALL.items() if field in fields})
