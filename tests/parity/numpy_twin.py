@@ -51,6 +51,11 @@ def batch(seed: int, discrete: bool) -> Transitions:
     return jax.tree.map(jax.numpy.asarray, columns)
 
 
+def begin(method, discrete: bool):
+    """The state before any data."""
+    return eqx.filter_jit(method.init)(problem(discrete), key=jax.random.key(1))
+
+
 @eqx.filter_jit
 def update(method, state, data, *, key):
     """One update, compiled."""

@@ -13,13 +13,13 @@ from .numpy_twin import (
     Adam,
     Perceptron,
     batch,
+    begin,
     expect_gradient,
     expect_same,
     expect_twins,
     leaves,
     member,
     move,
-    problem,
     standardised,
     update,
 )
@@ -46,7 +46,7 @@ def test_three_updates(discrete):
         target_rate=0.1,
         widths=(8, 8),
     )
-    state = method.init(problem(discrete), key=jax.random.key(1))
+    state = begin(method, discrete)
     parameters = leaves(state.actor)
     log_std = np.zeros(0) if discrete else parameters.pop()
     actor = Perceptron(parameters)

@@ -12,10 +12,10 @@ from .numpy_twin import (
     Adam,
     Perceptron,
     batch,
+    begin,
     expect_gradient,
     expect_same,
     leaves,
-    problem,
     standardised,
     update,
 )
@@ -57,7 +57,7 @@ def _squashed_normal(output, action):
 )
 def test_three_updates(discrete, likelihood, loss):
     method = BC(learning_rate=1e-2, likelihood=likelihood, widths=(8, 8))
-    state = method.init(problem(discrete), key=jax.random.key(1))
+    state = begin(method, discrete)
     network = Perceptron(leaves(state.actor))
     adam = Adam(network.parameters, 1e-2)
     for i in range(3):
@@ -73,7 +73,7 @@ def test_three_updates(discrete, likelihood, loss):
 
 def test_log_probability_of_a_deterministic_policy_is_that_of_its_noise():
     method = BC(exploration_noise=0.3, widths=(8,))
-    state = method.init(problem(False), key=jax.random.key(2))
+    state = begin(method, False)
     data = batch(0, False)
     observation, action = data.observation[0], data.action[0]
     centre, _ = method.act(state, observation, key=jax.random.key(3), explore=False)

@@ -14,11 +14,11 @@ from .numpy_twin import (
     Adam,
     Perceptron,
     batch,
+    begin,
     expect_gradient,
     expect_same,
     leaves,
     move,
-    problem,
     standardised,
     update,
 )
@@ -39,7 +39,7 @@ def test_three_updates(weight, double):
         method = DQN(double=double, **FIELDS)
     else:
         method = DiscreteCQL(double=double, conservative_weight=weight, **FIELDS)
-    state = method.init(problem(True), key=jax.random.key(1))
+    state = begin(method, True)
     critic, target = (Perceptron(leaves(state.critic)) for _ in range(2))
     adam = Adam(critic.parameters, 1e-2)
     rows = np.arange(ROWS)

@@ -14,13 +14,13 @@ from .numpy_twin import (
     Adam,
     Perceptron,
     batch,
+    begin,
     expect_gradient,
     expect_same,
     expect_twins,
     leaves,
     member,
     move,
-    problem,
     update,
 )
 
@@ -34,7 +34,7 @@ def test_three_updates():
         target_rate=0.1,
         widths=(8, 8),
     )
-    state = method.init(problem(False), key=jax.random.key(1))
+    state = begin(method, False)
     assert all(np.all(b == np.float32(0.1)) for b in state.actor.network.biases[:-1])
     assert np.max(np.abs(state.actor.network.weights[-1])) <= 1e-3
     assert np.max(np.abs(state.critics.stacked.network.weights[-1])) <= 3e-3
@@ -99,7 +99,7 @@ def test_three_updates():
 
 def test_says_what_is_missing_without_the_next_action():
     method = ReBRAC(widths=(8,))
-    state = method.init(problem(False), key=jax.random.key(1))
+    state = begin(method, False)
     data = batch(0, False)
     data = eqx.tree_at(lambda d: d.next_action, data, None)
     with pytest.raises(SpecificationError, match=r"next_action.*use TD3BC"):

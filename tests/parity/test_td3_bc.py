@@ -12,13 +12,13 @@ from .numpy_twin import (
     Adam,
     Perceptron,
     batch,
+    begin,
     expect_gradient,
     expect_same,
     expect_twins,
     leaves,
     member,
     move,
-    problem,
     standardised,
     update,
 )
@@ -26,7 +26,7 @@ from .numpy_twin import (
 
 def test_four_updates():
     method = TD3BC(target_noise=0.0, learning_rate=1e-2, target_rate=0.1, widths=(8, 8))
-    state = method.init(problem(False), key=jax.random.key(1))
+    state = begin(method, False)
     actor, target_actor = (Perceptron(leaves(state.actor)) for _ in range(2))
     twins, target_twins = ([Perceptron(member(state.critics, i)) for i in (0, 1)] for _ in "ab")
     actor_adam = Adam(actor.parameters, 1e-2)
@@ -72,7 +72,7 @@ def test_four_updates():
 
 def test_values_of_zero_do_not_divide_by_zero():
     method = TD3BC(policy_delay=1, widths=(8,))
-    state = method.init(problem(False), key=jax.random.key(1))
+    state = begin(method, False)
     nothing = jax.tree.map(lambda leaf: 0.0 * leaf, state.critics)
     state = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, (nothing, nothing))
     data = batch(0, False)
