@@ -9,7 +9,7 @@ from headwater.runs.files import write_atomically
 INK, FAINT, FRAME, GRID = "#22303c", "#6b7a88", "#b9c3cb", "#e9edf0"
 """Text, secondary text, axes, grid."""
 
-COLOURS = ("#1f6f8b", "#d9822b", "#5b34c4", "#7a1030", "#6ab4f0", "#2e8b57", "#cfa8b8", "#101418")
+COLOURS = ("#1f6f8b", "#d9822b", "#5b34c4", "#8a1232", "#6ab4f0", "#4aa568", "#dba4bb", "#000000")
 """Of series, in order; told apart also with deuteranopia and protanopia."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
