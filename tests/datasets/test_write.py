@@ -248,6 +248,15 @@ def test_a_full_disk_leaves_things_as_they_were(tmp_path, monkeypatch, existing)
     assert len(list(tmp_path.iterdir())) == int(existing)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_too_little_room_is_noticed_beforehand(tmp_path, monkeypatch, kind):
+    usage = write_module.shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(write_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"the disk is full: .* needs up to 0 MB and 0 MB are free"):
+        write(example(), place(tmp_path, kind), kind)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_replacement_puts_the_old_one_back(tmp_path, monkeypatch):
     path = write(example(), tmp_path / "columns")
     rename = os.rename

@@ -259,7 +259,8 @@ def action_support(dataset: Dataset) -> dict[str, Any]:
         }
     actions = dataset.actions
     bins = np.floor((actions + 1.0) * (0.5 * _ACTION_BINS)).clip(0, _ACTION_BINS - 1).astype(int)
-    visited = [np.unique(column).size / _ACTION_BINS for column in bins.T]
+    counts = [np.bincount(column, minlength=_ACTION_BINS) for column in bins.T]
+    visited = [np.count_nonzero(count) / _ACTION_BINS for count in counts]
     return {
         "mean": actions.mean(0, dtype=np.float64).tolist(),
         "std": actions.std(0, dtype=np.float64).tolist(),

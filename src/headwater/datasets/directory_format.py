@@ -256,7 +256,7 @@ def _open(path: Path, name: str, rows: int) -> np.ndarray:
     file = path / f"{name}.npy"
     try:
         column = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # Whatever a damaged header makes the library trip on.
         reason = " ".join(str(error).split())[:120]
         raise DataError(
             f"{file} is missing, truncated or corrupt ({reason}): write the directory again"

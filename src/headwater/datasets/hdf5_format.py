@@ -27,7 +27,12 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
                 "to it: load the directory, not the file"
             )
         roles = resolve(names, mapping)
-        stored = _stored(file)
+        try:
+            stored = _stored(file)
+        except DataError:
+            raise
+        except Exception as error:  # The library raises whatever a damaged file makes it trip on.
+            raise _damaged(error) from None
     return stored, _chunks(path, roles, rows)
 
 
@@ -37,15 +42,16 @@ def open_file(path: Path):
 
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"this HDF5 file is truncated or corrupt ({_reason(error)}): copy or download it again"
-        ) from None
+    except (OSError, RuntimeError) as error:
+        raise _damaged(error) from None
     try:
         _refuse_outside(file, "", set())
-    except BaseException:
+    except DataError:
         file.close()
         raise
+    except Exception as error:
+        file.close()
+        raise _damaged(error) from None
     return file
 
 
@@ -53,7 +59,8 @@ def write_hdf5(dataset: Dataset, path: Path) -> None:
     """Writes D4RL's layout, with actions in the user's units and explicit next observations."""
     import h5py
 
-    with h5py.File(path, "w") as file:
+    # Built in memory: the library does not survive a disk that fills up while it writes.
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
         arrays = {
             "observations": dataset.observations,
             "actions": dataset.raw_actions(),
@@ -66,6 +73,9 @@ def write_hdf5(dataset: Dataset, path: Path) -> None:
             file.create_dataset(name, data=array)
         for name, value in stored_options(dataset).items():
             file.attrs[_PREFIX + name] = value
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
 
 
 def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterator[Chunk]:
@@ -91,7 +101,7 @@ def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterat
 def _read(file, columns: list[str], rows: slice) -> np.ndarray:
     try:
         parts = [np.asarray(file[name][rows]) for name in columns]
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DataError(
             f"column '{columns[0]}' cannot be read ({_reason(error)}): the file is truncated or "
             "corrupt; copy or download it again"
@@ -105,7 +115,7 @@ def _read(file, columns: list[str], rows: slice) -> np.ndarray:
 def _item(file, name: str):
     try:
         return file[name]
-    except (KeyError, OSError):
+    except (KeyError, OSError, RuntimeError):
         raise DataError(
             f"'{name}' leads to nothing in the file: remove it, or write the file again"
         ) from None
@@ -168,5 +178,11 @@ def _stored(file) -> dict[str, Any]:
     return stored
 
 
-def _reason(error: OSError) -> str:
+def _damaged(error: Exception) -> DataError:
+    return DataError(
+        f"this HDF5 file is truncated or corrupt ({_reason(error)}): copy or download it again"
+    )
+
+
+def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120]

@@ -1,13 +1,12 @@
 """NumPy archives (`.npz`): one array per column, never a pickle."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, HeadwaterError
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 
@@ -25,7 +24,9 @@ def open_archive(path: Path, mapping: Mapping | None):
             names = [name for name in archive.files if name not in stored]
             roles = resolve(names, mapping)
             chunk: Chunk = {role: _read(archive, columns) for role, columns in roles.items()}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+    except HeadwaterError:
+        raise
+    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
         reason = " ".join(str(error).split())[:120]
         raise DataError(
             f"this .npz file is truncated or corrupt ({reason}): copy or download it again"

@@ -75,7 +75,8 @@ def _open(path: Path, kind: str, rows: int | None):
 
     try:
         if kind == "parquet":
-            file = parquet.ParquetFile(path)
+            # Buffering ahead would hold on to everything that was read.
+            file = parquet.ParquetFile(path, pre_buffer=False)
             return file.schema_arrow, _guarded(file.iter_batches(batch_size=rows or 65_536))
         if kind == "csv":
             table = pyarrow.csv.read_csv(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.datasets.columns import Options
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import COLUMNS, Dataset
 from headwater.datasets.directory_format import is_column_directory, write_directory
 from headwater.datasets.minari_format import data_directory
 from headwater.datasets.read import load, load_blocks, locate
@@ -58,6 +58,8 @@ def write(
     Raises `DataError` if the path is taken, the disk is full or the format cannot hold the data.
     """
     place, kind = Path(path).expanduser(), _format(path, format)
+    _refuse_taken(place, overwrite)
+    _require_space(place, dataset, kind)
     with _atomic(place, overwrite) as temporary:
         if kind == "columns":
             temporary.mkdir()
@@ -142,6 +144,21 @@ def _refuse_taken(place: Path, overwrite: bool) -> None:
     if place.is_dir() and not is_column_directory(place) and data_directory(place) is None:
         raise DataError(
             f"{place} is a directory but no dataset, and is not overwritten: give another path"
+        )
+
+
+def _require_space(place: Path, dataset: Dataset, kind: str) -> None:
+    if not place.parent.is_dir():
+        return
+    needed = sum(getattr(dataset, name).nbytes for name in COLUMNS)
+    if kind.startswith("minari"):
+        # Blocks and file system entries of its own for every episode.
+        needed += 24_000 * dataset.episodes
+    free = shutil.disk_usage(place.parent).free
+    if free < needed:
+        raise DataError(
+            f"the disk is full: {place} needs up to {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} "
+            "MB are free; make room or give a path on another disk"
         )
 
 
