@@ -29,7 +29,7 @@ def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     if not name.startswith("_"):
-        from headwater.core.catalogue import method_modules
+        from headwater.core.listing import method_modules
 
         if name in method_modules():
             return getattr(importlib.import_module(method_modules()[name]), name)
@@ -37,6 +37,6 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    from headwater.core.catalogue import method_modules
+    from headwater.core.listing import method_modules
 
     return sorted([*globals(), *_HOME, *method_modules()])

@@ -1,32 +1,27 @@
 """The catalogue of methods, discovered from the files under `methods/`."""
 
 import dataclasses
-import functools
 import importlib
-import pkgutil
 import re
 import types
 import typing
-from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from headwater.core.errors import SpecificationError, nearest
+from headwater.core.listing import method_modules
 from headwater.core.method import AbstractMethod
 
-_ROOT = Path(__file__).resolve().parent.parent / "methods"
-_CLASS = re.compile(r"^class (\w+)\(\s*AbstractMethod\b", re.MULTILINE)
-
-
-@functools.cache
-def method_modules() -> dict[str, str]:
-    """Name of every method and the module that defines it, read from the text without importing."""
-    found = {}
-    for module in pkgutil.walk_packages([str(_ROOT)], "headwater.methods."):
-        path = _ROOT.joinpath(*module.name.split(".")[2:]).with_suffix(".py")
-        if path.is_file():
-            for name in _CLASS.findall(path.read_text(encoding="utf-8")):
-                found[name] = module.name
-    return dict(sorted(found.items()))
+__all__ = [
+    "all_methods",
+    "build_method",
+    "family",
+    "method_class",
+    "method_modules",
+    "settings",
+]
 
 
 def method_class(name: str) -> type[AbstractMethod]:
@@ -83,7 +78,7 @@ def _plain_value(value: Any) -> Any:
         return [_plain_value(v) for v in value]
     if isinstance(value, AbstractMethod):
         return {"method": type(value).__name__, **settings(value)}
-    if hasattr(value, "item") and not isinstance(value, str):
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
         return value.item()
     return value
 

@@ -1,0 +1,202 @@
+"""House rules that are read from the text of the code."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "headwater"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "core": set(),
+    "ops": {"core"},
+    "networks": {"core", "ops"},
+    "methods": {"core", "ops", "networks"},
+    "environments": {"core"},
+    "datasets": {"core", "ops"},
+    "sources": {"core", "ops", "environments", "datasets"},
+}
+"""Room to the rooms below it, as far as their order is no single line."""
+ABOVE = ("runs", "evaluation", "claims", "verbs", "report", "cli")
+"""Each of these may import every room above and every earlier one of these."""
+for _i, _room in enumerate(ABOVE):
+    MAY_IMPORT[_room] = {*MAY_IMPORT, *ABOVE[:_i]} - {_room}
+
+
+def _room(path: Path) -> str:
+    """The folder or, beside the folders, the file itself."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(text: str) -> list[str]:
+    """Every module that `text` imports, wherever in the file."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            # `from headwater import x` means the module headwater.x.
+            module = node.module or ""
+            found += (
+                [f"{module}.{a.name}" for a in node.names] if module == "headwater" else [module]
+            )
+    return found
+
+
+def wrong_import(room: str, module: str) -> bool:
+    """Whether a file in `room` must not import `module`."""
+    parts = module.split(".")
+    if parts[0] != "headwater" or len(parts) < 2:
+        return False
+    return parts[1] not in {room, *MAY_IMPORT[room]}
+
+
+def _files(*leave_out: str):
+    kept = [path for path in FILES if path.relative_to(PACKAGE).as_posix() not in leave_out]
+    return pytest.mark.parametrize("path", kept, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+
+
+@_files("__init__.py", "__main__.py")
+def test_imports_point_down(path):
+    room = _room(path)
+    assert room in MAY_IMPORT, f"the room {room} has no place in the order yet"
+    for module in imports(path.read_text(encoding="utf-8")):
+        assert not wrong_import(room, module), f"{room} may not import {module}"
+        if room == "methods" and module.startswith("headwater.methods."):
+            pytest.fail(f"a method imports another method's file: {module}")
+
+
+def test_a_wrong_import_would_be_noticed():
+    assert wrong_import("core", "headwater.ops.bellman")
+    assert wrong_import("methods", "headwater.sources.replay")
+    assert wrong_import("methods", "headwater.environments.pendulum")
+    assert wrong_import("sources", "headwater.runs.loop")
+    assert wrong_import("runs", "headwater.evaluation.returns")
+    assert wrong_import("environments", "headwater.datasets.dataset")
+    assert not wrong_import("verbs", "headwater.evaluation.returns")
+    assert not wrong_import("methods", "headwater.networks.mlp")
+    assert imports("def f():\n    from headwater.runs import loop") == ["headwater.runs"]
+    assert imports("from headwater import runs") == ["headwater.runs"]
+
+
+def test_no_drawers():
+    drawers = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "stuff", "lib"}
+    for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert not drawers & {part.removesuffix(".py") for part in path.parts[-4:]}, path
+
+
+BANNED = {
+    r"\b(import (cloud)?pickle|pickle\.loads?)\b": "loading a pickle runs whatever is in it",
+    r"allow_pickle\s*=\s*True": "loading a pickle runs whatever is in it",
+    r"(?<![\w.])(eval|exec)\(": "text is data",
+    r"\bhasattr\(": "declare it on an abstract class and ask isinstance",
+    r"\bsuper\(": "concrete classes are final",
+    r"/(work|tmp|home|root|mnt|Users)/": "a path of one machine",
+    r"\b(TODO|FIXME|XXX)\b": "finish it or file it",
+}
+
+
+@_files()
+def test_nothing_banned(path):
+    text = path.read_text(encoding="utf-8")
+    for pattern, reason in BANNED.items():
+        found = re.search(pattern, text)
+        assert found is None, f"{found[0] if found else ''}: {reason}"
+
+
+def test_banned_things_would_be_noticed():
+    for text in ("import pickle", "x = eval(y)", "hasattr(a, 'b')", "super().f()", "'/tmp/x'"):
+        assert any(re.search(pattern, text) for pattern in BANNED), text
+    assert not any(re.search(p, "jax.eval_shape(f); m.eval(x)") for p in BANNED)
+
+
+@_files()
+def test_everything_public_is_documented(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{path.name} has no docstring"
+    for name in undocumented(tree):
+        pytest.fail(f"{name} has no docstring")
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Public functions and classes without a docstring.
+
+    A method of a class that derives from another one may take its text from there.
+    """
+    missing = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                missing.append(node.name)
+            if isinstance(node, ast.ClassDef):
+                root = all(
+                    isinstance(b, ast.Name) and b.id in ("ABC", "NamedTuple") for b in node.bases
+                )
+                for item in node.body:
+                    if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
+                        inherited = not root and not node.name.startswith("Abstract")
+                        if not ast.get_docstring(item) and not inherited:
+                            missing.append(f"{node.name}.{item.name}")
+    return missing
+
+
+@_files()
+def test_concrete_classes_are_final(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                name = _base_name(base)
+                assert name.startswith("Abstract") or name in _OUTSIDE or name in _ERRORS, (
+                    f"{node.name} derives from {name}, which is not abstract"
+                )
+
+
+_OUTSIDE = {
+    "Module",
+    "Generic",
+    "NamedTuple",
+    "ABC",
+    "Exception",
+    "Protocol",
+    "TypedDict",
+    "StrEnum",
+}
+_ERRORS = {"HeadwaterError", "HTMLParser", "Handler", "Enum"}
+"""Errors form a family on purpose; the rest are bases that libraries ask for."""
+
+
+def _base_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Subscript):
+        return _base_name(node.value)
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "?")
+
+
+_LAZY = "import sys; sys.argv = ['headwater', '--help']\n{body}\nprint('jax' in sys.modules)"
+
+
+def _loads_jax(body: str) -> bool:
+    code = _LAZY.format(body=body)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1] == "True"
+
+
+def test_import_does_not_load_jax():
+    assert not _loads_jax("import headwater; dir(headwater)")
+
+
+@pytest.mark.skipif(not (PACKAGE / "__main__.py").is_file(), reason="there is no command line yet")
+def test_help_does_not_load_jax():
+    body = "import runpy\ntry:\n    runpy.run_module('headwater', run_name='__main__')\n"
+    body += "except SystemExit as end:\n    assert not end.code, end.code"
+    assert not _loads_jax(body)
+
+
+def test_the_probe_would_notice_jax():
+    assert _loads_jax("import jax")
