@@ -20,7 +20,7 @@ from headwater.networks.critics import candidate_values
 from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.bellman import backup
+from headwater.ops.bellman import backup, ensemble_error
 from headwater.ops.descend import begin, descend, polyak
 from headwater.ops.ensemble import Reduction, random_members, reduce_members
 from headwater.ops.soft import best_soft_value, soft_value, temperature_loss
@@ -120,6 +120,12 @@ def wished_entropy(
     return per_component * policy.mode().shape[-1]
 
 
+def policy_entropy(policy: AbstractDistribution, *, key: PRNGKeyArray) -> Float[Array, ""]:
+    """Mean entropy over a batch: an estimate from one sample each, exact for discrete actions."""
+    _, log_density, weight = policy.expectation(key)
+    return _entropy(log_density, weight)
+
+
 def soft_target(
     state: State,
     data: Transitions,
@@ -172,6 +178,24 @@ def improve_critics(
     return state, metrics
 
 
+def regress_critics(
+    state: State,
+    data: Transitions,
+    target: Float[Array, " batch"],
+    *,
+    learning_rate: Number,
+    target_rate: Number,
+) -> tuple[State, Metrics]:
+    """One step of the critics towards `target`, in squared error summed over them."""
+
+    def loss(ensemble: Ensemble):
+        prediction = ensemble(data.observation, data.action)
+        error = ensemble_error(prediction, target)
+        return error, {"critic_loss": error, "q": jnp.mean(prediction)}
+
+    return improve_critics(state, loss, learning_rate=learning_rate, target_rate=target_rate)
+
+
 def improve_actor(
     state: State,
     observation: Float[Array, "batch observation"],
@@ -189,7 +213,7 @@ def improve_actor(
     def loss(actor: Actor):
         action, log_density, weight = actor(observation).expectation(key)
         q = reduce_members(candidate_values(state.critics, observation, action), reduction)
-        entropy = -jnp.mean(jnp.sum(weight * log_density, axis=0))
+        entropy = _entropy(log_density, weight)
         return -jnp.mean(soft_value(q, log_density, weight, temperature)), entropy
 
     (actor_loss, entropy), gradients = jax.value_and_grad(loss, has_aux=True)(state.actor)
@@ -212,3 +236,7 @@ def improve_temperature(
         state, log_temperature=log_temperature, temperature_optimiser=temperature_optimiser
     )
     return state, {"temperature": jnp.exp(log_temperature)}
+
+
+def _entropy(log_density: Array, weight: Array) -> Float[Array, ""]:
+    return -jnp.mean(jnp.sum(weight * log_density, axis=0))

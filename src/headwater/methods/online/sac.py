@@ -4,7 +4,6 @@ from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.method import (
@@ -18,7 +17,6 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import choose, stochastic_actor
 from headwater.networks.critics import critics
-from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.networks.soft_actor_critic import (
     LayerNorm,
@@ -26,13 +24,12 @@ from headwater.networks.soft_actor_critic import (
     begin_soft,
     check_target_members,
     improve_actor,
-    improve_critics,
     improve_temperature,
     layer_norms,
+    regress_critics,
     soft_target,
     wished_entropy,
 )
-from headwater.ops.bellman import ensemble_error
 from headwater.ops.ensemble import Reduction, reduce_members
 from headwater.ops.pieces import step_on_pieces
 
@@ -49,8 +46,8 @@ class SAC(
     $M$ a random set of target critics; $L_Q = \sum_i E(y - Q_i(s,a))^2$, for each of the
     `critic_updates` equal pieces of the batch in turn; then
     $L_\pi = E_{a\sim\pi}[\alpha\log\pi(a|s) - Q(s,a)]$ with the lowest (or the mean) of the
-    critics, and $L_\alpha = \log\alpha\,(H(\pi) - \bar H)$. Expectations over the policy are one sample for
-    continuous actions and exact for discrete ones.
+    critics, and $L_\alpha = \log\alpha\,(H(\pi) - \bar H)$. Expectations over the policy are one
+    sample for continuous actions and exact for discrete ones.
 
     WSRL's online stage is `SAC(members=10, target_members=2, layer_norm="both", critic_updates=4,
     backup_entropy=0.0, actor_learning_rate=1e-4, temperature_learning_rate=1e-4)` on batches of
@@ -175,11 +172,10 @@ class SAC(
             key=key,
         )
 
-        def loss(ensemble: Ensemble):
-            prediction = ensemble(data.observation, data.action)
-            error = ensemble_error(prediction, target)
-            return error, {"critic_loss": error, "q": jnp.mean(prediction)}
-
-        return improve_critics(
-            state, loss, learning_rate=self.critic_learning_rate, target_rate=self.target_rate
+        return regress_critics(
+            state,
+            data,
+            target,
+            learning_rate=self.critic_learning_rate,
+            target_rate=self.target_rate,
         )
