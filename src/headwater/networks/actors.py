@@ -25,10 +25,15 @@ class CategoricalActor(eqx.Module):
 
 
 class TanhGaussianActor(eqx.Module):
-    """A squashed normal whose mean and spread both depend on the observation."""
+    """A squashed normal whose mean and spread both depend on the observation.
+
+    **Arguments:** `log_std_range`: bounds of the log-deviation; `log_std_offset`: added to what the
+    network says of it, so that an actor can start out narrower.
+    """
 
     network: MLP
     log_std_range: tuple[float, float] = eqx.field(static=True)
+    log_std_offset: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -37,16 +42,17 @@ class TanhGaussianActor(eqx.Module):
         *,
         key: PRNGKeyArray,
         log_std_range: tuple[float, float] = (-20.0, 2.0),
+        log_std_offset: float = 0.0,
         **options,
     ):
         spaces.require_continuous("a Gaussian policy")
         outputs = 2 * spaces.action_size
         self.network = MLP(spaces.observation_size, outputs, widths, key=key, **options)
-        self.log_std_range = log_std_range
+        self.log_std_range, self.log_std_offset = log_std_range, log_std_offset
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> TanhNormal:
         mean, log_std = jnp.split(self.network(observation), 2, axis=-1)
-        return TanhNormal(mean, jnp.clip(log_std, *self.log_std_range))
+        return TanhNormal(mean, jnp.clip(log_std + self.log_std_offset, *self.log_std_range))
 
 
 class GaussianActor(eqx.Module):
