@@ -185,6 +185,30 @@ def test_few_effective_episodes_are_warned_of():
     assert "neither value nor interval can be trusted" in str(found)
 
 
+def test_wrong_behaviour_probabilities_are_warned_of(estimates):
+    assert not any("where 1 is expected" in str(found) for found in estimates.values())
+    data, behaviour = logged(100)
+    found = evaluate_off_policy(
+        data, POLICY, STATE, estimators=("pdis",), discount=DISCOUNT, behaviour=behaviour + 1.0
+    )
+    assert "where 1 is expected" in str(found["pdis"])
+
+
+def test_a_constant_reward_is_valued_from_the_first_update(key):
+    rows = 60
+    data = Dataset.from_arrays(
+        np.zeros((rows, STATES)),
+        np.zeros(rows, int),
+        np.ones(rows),
+        np.zeros(rows),
+        np.arange(1, rows + 1) % 3 == 0,
+        np.zeros((rows, STATES)),
+        action_count=ACTIONS,
+    )
+    [fit], _ = fit_value(data, POLICY, STATE, discount=0.95, updates=1, widths=(8,), key=key)
+    assert float(fit.offset) == pytest.approx(20.0)
+
+
 def test_cloned_behaviour_is_the_behaviour(key):
     data, behaviour = logged(1500)
     found = behaviour_log_probabilities(data, widths=(16,), updates=1500, key=key)

@@ -125,7 +125,7 @@ def fit_value(
     *,
     discount: float = 0.99,
     explore: bool = False,
-    updates: int = 20_000,
+    updates: int = 10_000,
     batch: int = 256,
     learning_rate: float = 1e-3,
     target_rate: float = 0.05,
@@ -179,7 +179,7 @@ def fit_value(
         jnp.asarray(data.terminals),
         next_choices,
     )
-    offset = jnp.asarray(to_go.mean(), jnp.float32)
+    offset = jnp.asarray(_constant_value(data, discount), jnp.float32)
     scale = jnp.asarray(max(float(to_go.std()), 1e-6), jnp.float32)
     keys = jax.random.split(fit_key, resampled + 1)
     settings = (data.spaces, updates, batch, widths)
@@ -187,6 +187,18 @@ def fit_value(
     fitted = _fit(settings, columns, offset, scale, rates, (padded, sizes), keys)
     critics = [jax.tree.map(lambda leaf, i=i: leaf[i], fitted) for i in range(resampled + 1)]
     return [FittedValue(critic, normaliser, offset, scale) for critic in critics], counts
+
+
+def _constant_value(data: Dataset, discount: float) -> float:
+    """The constant that satisfies the Bellman equation on average: where the fit begins.
+
+    From here the slowest part of the fit, the overall level, is right at once; the mean return to
+    go would be too small in size wherever episodes are truncated.
+    """
+    onward = discount * (1.0 - float(data.terminals.mean()))
+    if onward > 0.9999:
+        return float(data.returns_to_go(discount).mean())
+    return float(data.rewards.mean(dtype=np.float64)) / (1.0 - onward)
 
 
 @eqx.filter_jit
