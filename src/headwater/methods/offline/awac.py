@@ -24,8 +24,7 @@ from headwater.networks.actors import (
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import critics
-from headwater.networks.distributions import Categorical
+from headwater.networks.critics import candidate_values, critics
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.bellman import backup, ensemble_error
@@ -175,8 +174,6 @@ class AWAC(
 def _policy_value(
     actor: Actor, twins: Ensemble, observation: Array, *, key: PRNGKeyArray
 ) -> Float[Array, " batch"]:
-    policy = actor(observation)
-    if isinstance(policy, Categorical):
-        values = jnp.min(twins.each(lambda critic: critic.values(observation)), axis=0)
-        return jnp.sum(jax.nn.softmax(policy.logits) * values, axis=-1)
-    return jnp.min(twins(observation, policy.sample(key)[0]), axis=0)
+    actions, _, weight = actor(observation).expectation(key)
+    q = jnp.min(candidate_values(twins, observation, actions), axis=0)
+    return jnp.sum(weight * q, axis=0)
