@@ -6,12 +6,15 @@ from typing import Generic, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from headwater.core.method import Agent
 
 Data = TypeVar("Data")
 SourceState = TypeVar("SourceState")
+
+Keys = Key[Array, " seed"]
+"""One random key for each seed."""
 
 
 class AbstractSource(eqx.Module, Generic[SourceState, Data]):
@@ -48,13 +51,11 @@ class AbstractHostSource(eqx.Module, Generic[SourceState, Data]):
     """
 
     @abc.abstractmethod
-    def init(self, *, keys: PRNGKeyArray) -> SourceState:
+    def init(self, *, keys: Keys) -> SourceState:
         """Opens what has to be open (environments, files) and returns the state."""
 
     @abc.abstractmethod
-    def draw(
-        self, state: SourceState, agent: Agent, *, keys: PRNGKeyArray
-    ) -> tuple[SourceState, Data]:
+    def draw(self, state: SourceState, agent: Agent, *, keys: Keys) -> tuple[SourceState, Data]:
         """The next batch for every seed; `agent.state` has a leading `seed` axis."""
 
     @abc.abstractmethod
@@ -62,10 +63,10 @@ class AbstractHostSource(eqx.Module, Generic[SourceState, Data]):
         """The state as named NumPy arrays, enough to continue exactly."""
 
     @abc.abstractmethod
-    def load(self, saved: dict[str, np.ndarray], *, keys: PRNGKeyArray) -> SourceState:
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> SourceState:
         """The state again from what `save` returned."""
 
-    def prepare(self, state: SourceState, agent: Agent, *, keys: PRNGKeyArray) -> SourceState:
+    def prepare(self, state: SourceState, agent: Agent, *, keys: Keys) -> SourceState:
         """What must happen once, before the first draw and without learning (warm-up)."""
         return state
 

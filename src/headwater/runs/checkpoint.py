@@ -1,5 +1,6 @@
 """Checkpoints: one safetensors file each, arrays by path and a JSON description in its header."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -72,11 +73,20 @@ def save(directory: Path, position: Position, parts: dict[str, dict[str, np.ndar
         "parts": json.dumps({part: list(group) for part, group in parts.items()}),
     }
     path = directory / name
-    write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata=description))
+    write_atomically(path, lambda temporary: _write(temporary, arrays, description))
     mine = [p for p in find(directory) if p.stage == position.stage]
     for old in mine[:-_KEPT]:
         path_of(directory, old).unlink(missing_ok=True)
     return path
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], description: dict[str, str]) -> None:
+    try:
+        save_file(arrays, path, metadata=description)
+    except SafetensorError as error:
+        # The library hides the operating system's error in its text.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def find(directory: Path) -> list[Position]:

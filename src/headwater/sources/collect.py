@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
-from headwater.core.source import AbstractHostSource, AbstractSource
+from headwater.core.source import AbstractHostSource, AbstractSource, Keys
 from headwater.environments.environment import (
     AbstractEnvironment,
     AbstractHostEnvironments,
@@ -140,7 +140,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
     def __check_init__(self):
         check_collection(self)
 
-    def init(self, *, keys: PRNGKeyArray) -> HostCollecting:
+    def init(self, *, keys: Keys) -> HostCollecting:
         seeds = keys.shape[0]
         environments = self.task.open(seeds * self.copies)
         observation = environments.reset(_environment_seeds(keys, self.copies))
@@ -148,7 +148,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
         shape = (seeds, self.copies, -1)
         return HostCollecting(environments, observation.reshape(shape), rings, 0, self.capacity)
 
-    def prepare(self, state: HostCollecting, agent: Agent, *, keys: PRNGKeyArray):
+    def prepare(self, state: HostCollecting, agent: Agent, *, keys: Keys):
         keys = jax.vmap(jax.random.split)(keys)
         for act, steps, these in (
             (self._random_actor(), self.random_steps, keys[:, 0]),
@@ -159,7 +159,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
                 state = self._walk(state, act, block, block_keys)
         return state
 
-    def draw(self, state: HostCollecting, agent: Agent, *, keys: PRNGKeyArray):
+    def draw(self, state: HostCollecting, agent: Agent, *, keys: Keys):
         keys = _split_each(keys)
         act = _policy_actor(agent)
         state = self._walk(state, act, self.steps_per_draw // self.copies, keys[:, 0])
@@ -178,7 +178,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
             saved[f"ring.{name}"] = np.asarray(column[:, :present])
         return saved
 
-    def load(self, saved: dict[str, np.ndarray], *, keys: PRNGKeyArray) -> HostCollecting:
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> HostCollecting:
         state = self.init(keys=keys)
         prefix = "environment."
         inside = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
@@ -260,7 +260,7 @@ def _columns(data: Transitions) -> dict[str, Array]:
     return {k: v for k, v in vars(data).items() if v is not None}
 
 
-def _environment_seeds(keys: PRNGKeyArray, copies: int) -> np.ndarray:
+def _environment_seeds(keys: Keys, copies: int) -> np.ndarray:
     bits = jax.vmap(lambda k: jax.random.bits(k, (copies,), jnp.uint32))(keys)
     return np.asarray(bits).reshape(-1).astype(np.int64) % (2**31 - 1)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
-from headwater.core.source import AbstractHostSource, AbstractSource
+from headwater.core.source import AbstractHostSource, AbstractSource, Keys
 
 
 class Mixed(AbstractSource[tuple, Transitions]):
@@ -51,13 +51,13 @@ class HostMixed(AbstractHostSource[list, Transitions]):
 
     sources: tuple[AbstractSource | AbstractHostSource, ...]
 
-    def init(self, *, keys: PRNGKeyArray) -> list:
+    def init(self, *, keys: Keys) -> list:
         return [
             source.init(keys=k) if isinstance(source, AbstractHostSource) else _init(source, k)
             for source, k in zip(self.sources, self._keys(keys))
         ]
 
-    def prepare(self, state: list, agent: Agent, *, keys: PRNGKeyArray) -> list:
+    def prepare(self, state: list, agent: Agent, *, keys: Keys) -> list:
         return [
             source.prepare(s, agent, keys=k)
             if isinstance(source, AbstractHostSource)
@@ -65,7 +65,7 @@ class HostMixed(AbstractHostSource[list, Transitions]):
             for source, s, k in zip(self.sources, state, self._keys(keys))
         ]
 
-    def draw(self, state: list, agent: Agent, *, keys: PRNGKeyArray):
+    def draw(self, state: list, agent: Agent, *, keys: Keys):
         drawn = [
             source.draw(s, agent, keys=k)
             if isinstance(source, AbstractHostSource)
@@ -91,7 +91,7 @@ class HostMixed(AbstractHostSource[list, Transitions]):
             saved.update({f"{i}.{name}": value for name, value in part.items()})
         return saved
 
-    def load(self, saved: dict[str, np.ndarray], *, keys: PRNGKeyArray) -> list:
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> list:
         states = []
         for i, (source, k) in enumerate(zip(self.sources, self._keys(keys))):
             prefix = f"{i}."
@@ -113,7 +113,7 @@ class HostMixed(AbstractHostSource[list, Transitions]):
     def uses_agent(self) -> bool:
         return any(not isinstance(s, AbstractHostSource) or s.uses_agent for s in self.sources)
 
-    def _keys(self, keys: PRNGKeyArray):
+    def _keys(self, keys: Keys):
         split = jax.vmap(lambda k: jax.random.split(k, len(self.sources)))(keys)
         return [split[:, i] for i in range(len(self.sources))]
 

@@ -13,11 +13,12 @@ from headwater.sources.replay import take
 class Ring(eqx.Module):
     """The newest transitions, in the order of their arrival modulo the capacity.
 
-    **Arguments:** `data`: `[capacity, …]`; `written`: how many rows were ever pushed.
+    **Arguments:** `data`: `[capacity, …]`; `written`: how many rows were ever pushed. Both have a
+    leading `seed` axis where a host source keeps one buffer per seed.
     """
 
     data: Transitions
-    written: Int[Array, ""]
+    written: Int[Array, "*seed"]
 
     @property
     def capacity(self) -> int:
