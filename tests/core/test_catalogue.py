@@ -1,0 +1,67 @@
+"""Methods by name, and their settings from text."""
+
+import pytest
+
+import headwater
+from headwater.core import catalogue
+from headwater.core.catalogue import build_method, family, method_class, method_modules
+from headwater.core.errors import SpecificationError, nearest
+
+
+def test_every_method_is_found_where_its_file_is():
+    for name, module in method_modules().items():
+        assert method_class(name).__module__ == module
+        assert getattr(headwater, name) is method_class(name)
+        assert name in dir(headwater)
+        assert module.split(".")[2] == family(name)
+
+
+@pytest.mark.parametrize("name", ("IQL", "iql", "I-Q-L"))
+def test_names_are_read_kindly(name):
+    assert method_class(name).__name__ == "IQL"
+    assert method_class("td3+bc").__name__ == "TD3BC"
+
+
+def test_unknown_names_meet_the_nearest():
+    with pytest.raises(SpecificationError, match=r"unknown method 'IQLL': did you mean .*IQL"):
+        method_class("IQLL")
+    with pytest.raises(AttributeError, match="no attribute 'nothing_like_it'"):
+        _ = headwater.nothing_like_it
+
+
+def test_settings_are_read_from_text():
+    method = build_method(
+        "iql",
+        {"expectile": "0.9", "widths": "(16, 8)", "normalise-rewards": "no", "discount": 1},
+    )
+    assert method == method_class("IQL")(
+        expectile=0.9, widths=(16, 8), normalise_rewards=False, discount=1.0
+    )
+    assert isinstance(method.discount, float)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("expectil", 0.5, r"IQL: unknown hyper-parameter 'expectil': did you mean expectile\?"),
+        ("expectile", "high", r"IQL\.expectile = 'high' is not of type float"),
+        ("expectile", True, "is not of type float"),
+        ("widths", "8.5,8", r"IQL\.widths = '8\.5' is not of type int"),
+        ("widths", 8, "is not of type"),
+        ("normalise_rewards", 1, r"IQL\.normalise_rewards = 1 is not of type bool"),
+    ],
+)
+def test_wrong_settings_are_explained(name, value, message):
+    with pytest.raises(SpecificationError, match=message):
+        build_method("IQL", {name: value})
+
+
+def test_choices_are_listed():
+    with pytest.raises(SpecificationError, match=r"x: unknown value 'befor': did you mean before"):
+        from typing import Literal
+
+        catalogue._read("befor", Literal["before", "after"], "x")
+
+
+def test_nearest_lists_everything_where_nothing_is_near():
+    assert nearest("zzz", ["b", "a"], "letter") == "unknown letter 'zzz': known letters are a, b."
