@@ -72,8 +72,12 @@ def candidate_values(
         values = jnp.moveaxis(ensemble.each(_all_values(observation)), -1, 1)
         chosen = jnp.broadcast_to(actions[None], (values.shape[0], *actions.shape))
         return jnp.take_along_axis(values, chosen, axis=1)
+    # One long matrix is multiplied faster than a stack of short ones.
     repeated = jnp.broadcast_to(observation[None], (actions.shape[0], *observation.shape))
-    return ensemble(repeated, actions)
+    rows = ensemble(
+        repeated.reshape(-1, observation.shape[-1]), actions.reshape(-1, actions.shape[-1])
+    )
+    return rows.reshape(rows.shape[0], *actions.shape[:-1])
 
 
 def _all_values(observation: Array) -> Callable[[eqx.Module], Array]:
