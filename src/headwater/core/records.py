@@ -1,12 +1,18 @@
 """The records that flow from sources into methods."""
 
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Array = jax.Array | np.ndarray
-"""Records are built on the host as well as on the device."""
+if TYPE_CHECKING:
+    Array = jax.Array
+else:
+    # Records are built on the host as well as on the device; code reads them as JAX arrays.
+    Array = jax.Array | np.ndarray
+
 Action = Float[Array, "*batch action"] | Int[Array, "*batch"]
 
 

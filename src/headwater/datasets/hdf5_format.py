@@ -36,7 +36,7 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
     return stored, _chunks(path, roles, rows)
 
 
-def open_file(path: Path):
+def open_file(path: Path) -> Any:
     """An open HDF5 file with nothing in it that points outside. Raises `DataError`."""
     import h5py
 
@@ -130,6 +130,9 @@ def _is_array(item) -> bool:
 def _refuse_outside(group, prefix: str, visited: set[int]) -> None:
     import h5py
 
+    # Defined in the compiled part, where a type checker does not look.
+    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+
     for name in group:
         link = group.get(name, getlink=True)
         where = f"{prefix}{name}"
@@ -141,7 +144,7 @@ def _refuse_outside(group, prefix: str, visited: set[int]) -> None:
         if not isinstance(link, h5py.HardLink):
             continue  # A link inside the file leads to what is visited by its own name.
         item = group[name]
-        address = h5py.h5o.get_info(item.id).addr
+        address = h5o.get_info(item.id).addr
         if address in visited:
             continue
         visited.add(address)

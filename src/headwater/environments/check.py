@@ -74,11 +74,11 @@ def _check_pure(task: AbstractEnvironment, steps: int, seed: int) -> None:
     _check_rows(
         task.name,
         task.spaces,
-        seen.observation,
-        seen.next_observation,
-        seen.reward,
-        seen.terminal,
-        seen.truncated,
+        np.asarray(seen.observation),
+        np.asarray(seen.next_observation),
+        np.asarray(seen.reward),
+        np.asarray(seen.terminal),
+        np.asarray(seen.truncated),
         np.ones(seen.reward.shape, bool),
     )
 

@@ -39,7 +39,7 @@ def flattener(space: Any) -> Callable[[Any], np.ndarray] | None:
 
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return None
-    return lambda observation: gymnasium.spaces.flatten(space, observation)
+    return lambda observation: np.asarray(gymnasium.spaces.flatten(space, observation))
 
 
 def batch_flattener(space: Any, copies: int) -> Callable[[Any], np.ndarray]:
@@ -53,7 +53,8 @@ def batch_flattener(space: Any, copies: int) -> Callable[[Any], np.ndarray]:
 
     def flatten(batch: Any) -> np.ndarray:
         rows = gymnasium.vector.utils.iterate(batch_space, batch)
-        return np.stack([gymnasium.spaces.flatten(space, row) for row in rows]).astype(np.float32)
+        flat = [np.asarray(gymnasium.spaces.flatten(space, row)) for row in rows]
+        return np.stack(flat).astype(np.float32)
 
     return flatten
 

@@ -268,8 +268,11 @@ def quiet_mujoco() -> None:
         import mujoco
     except ImportError:
         return
-    if mujoco.get_mju_user_warning() is None:
-        mujoco.set_mju_user_warning(_mujoco_warning)
+    # Both are in MuJoCo's compiled part, where a type checker does not look.
+    if mujoco.get_mju_user_warning() is None:  # pyright: ignore[reportAttributeAccessIssue]
+        mujoco.set_mju_user_warning(  # pyright: ignore[reportAttributeAccessIssue]
+            _mujoco_warning
+        )
 
 
 def _mujoco_warning(message: Any) -> None:

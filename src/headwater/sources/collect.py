@@ -223,12 +223,21 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
             state.observation = step.observation.reshape(*shape, -1)
         if rows:
             # [steps][seed, copy, …] to [seed, steps · copy, …]
-            columns = [np.stack(c, 1).reshape(shape[0], -1, *c[0].shape[2:]) for c in zip(*rows)]
+            columns: list[Any] = [
+                np.stack(c, 1).reshape(shape[0], -1, *c[0].shape[2:]) for c in zip(*rows)
+            ]
             state.rings = _push_each(
                 state.rings, Transitions(*columns), np.stack(valid, 1).reshape(shape[0], -1)
             )
         state.steps += steps * shape[1]
         return state
+
+
+def collect(task: AbstractEnvironment | AbstractHostTask, **sizes: int) -> Collect | HostCollect:
+    """The collecting source of `task`, with the fields of `Collect` given in `sizes`."""
+    if isinstance(task, AbstractEnvironment):
+        return Collect(task, **sizes)
+    return HostCollect(task, **sizes)
 
 
 def check_collection(source: Any) -> None:

@@ -153,10 +153,18 @@ class ReBRAC(
             return state.actor, *targets, state.actor_optimiser, state.actor_loss
 
         due = state.step % self.policy_delay == 0
-        actor, *targets, moments, last_loss = jax.lax.cond(due, improve, wait)
+        actor, target_actor, target_critics, moments, last_loss = jax.lax.cond(due, improve, wait)
         step = state.step + 1
         state = ReBRACState(
-            actor, twins, *targets, moments, critic_optimiser, state.normaliser, last_loss, step
+            actor=actor,
+            critics=twins,
+            target_actor=target_actor,
+            target_critics=target_critics,
+            actor_optimiser=moments,
+            critic_optimiser=critic_optimiser,
+            normaliser=state.normaliser,
+            actor_loss=last_loss,
+            step=step,
         )
         return state, {"critic_loss": loss, "actor_loss": last_loss, "q": q}
 

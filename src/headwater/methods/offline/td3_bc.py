@@ -111,14 +111,7 @@ class TD3BC(
 
     def update(self, state: TD3BCState, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
-        next_action = smoothed_action(
-            state.target_actor(data.next_observation),
-            key=key,
-            noise=self.target_noise,
-            largest=self.target_noise_bound,
-        )
-        next_value = jnp.min(state.target_critics(data.next_observation, next_action), axis=0)
-        target = backup(data.reward, self.discount, data.terminal, next_value)
+        target = self._target(state, data, key)
         optimiser = optax.adam(self.learning_rate)
 
         def critic_loss(twins: Ensemble):
@@ -148,13 +141,31 @@ class TD3BC(
             return state.actor, *targets, state.actor_optimiser, state.actor_loss
 
         step = state.step + 1
-        actor, *targets, moments, last_loss = jax.lax.cond(
+        actor, target_actor, target_critics, moments, last_loss = jax.lax.cond(
             step % self.policy_delay == 0, improve, wait
         )
         state = TD3BCState(
-            actor, twins, *targets, moments, critic_optimiser, state.normaliser, last_loss, step
+            actor=actor,
+            critics=twins,
+            target_actor=target_actor,
+            target_critics=target_critics,
+            actor_optimiser=moments,
+            critic_optimiser=critic_optimiser,
+            normaliser=state.normaliser,
+            actor_loss=last_loss,
+            step=step,
         )
         return state, {"critic_loss": loss, "actor_loss": last_loss, "q": q}
+
+    def _target(self, state: TD3BCState, data: Transitions, key: PRNGKeyArray):
+        next_action = smoothed_action(
+            state.target_actor(data.next_observation),
+            key=key,
+            noise=self.target_noise,
+            largest=self.target_noise_bound,
+        )
+        value = jnp.min(state.target_critics(data.next_observation, next_action), axis=0)
+        return backup(data.reward, self.discount, data.terminal, value)
 
     def act(self, state: TD3BCState, observation: Array, *, key: PRNGKeyArray, explore: bool):
         observation, noise = state.normaliser(observation), self.exploration_noise
