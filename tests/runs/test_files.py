@@ -115,7 +115,7 @@ def test_a_damaged_specification_is_explained(tmp_path):
 
 
 def test_a_run_says_what_it_ran_on(tmp_path):
-    environment = RunDirectory.create(tmp_path / "run", {}).specification["environment"]
+    environment = RunDirectory.create(tmp_path / "run", {}).specification["made_with"]
     assert environment["versions"]["jax"] and environment["device"].startswith("cpu")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import re
 import types
 import typing
@@ -79,7 +80,9 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, AbstractMethod):
         return {"method": type(value).__name__, **settings(value)}
     if isinstance(value, np.generic | np.ndarray | jax.Array):
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value
 
 

@@ -1,6 +1,9 @@
 """The problem a control method is initialised for: spaces and what is known of their scale."""
 
+from typing import Any
+
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -98,6 +101,43 @@ class Spaces(eqx.Module):
         """Components of a continuous action, or the number of discrete ones."""
         return self.action.size
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        action: dict[str, Any] = (
+            {"low": list(self.action.low), "high": list(self.action.high)}
+            if isinstance(self.action, Box)
+            else {"count": self.action.count}
+        )
+        statistics = self.statistics
+        return {
+            "observation": {
+                "low": _ends(self.observation.low),
+                "high": _ends(self.observation.high),
+            },
+            "action": action,
+            "horizon": self.horizon,
+            "statistics": None
+            if statistics is None
+            else {name: np.asarray(v).tolist() for name, v in vars(statistics).items()},
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Spaces":
+        """What `to_json` wrote. Raises `KeyError`, `TypeError` or `ValueError` for any other."""
+        low = [-np.inf if v is None else float(v) for v in stored["observation"]["low"]]
+        high = [np.inf if v is None else float(v) for v in stored["observation"]["high"]]
+        action = stored["action"]
+        if "count" in action:
+            space: Box | Discrete = Discrete(int(action["count"]))
+        else:
+            space = Box(tuple(map(float, action["low"])), tuple(map(float, action["high"])))
+        statistics = stored["statistics"]
+        if statistics is not None:
+            statistics = Statistics(
+                **{name: jnp.asarray(value, jnp.float32) for name, value in statistics.items()}
+            )
+        return cls(Box(tuple(low), tuple(high)), space, stored["horizon"], statistics)
+
     def require_continuous(self, method: str) -> None:
         """Raises `SpecificationError` if `method`, defined for continuous actions, meets others."""
         if self.discrete:
@@ -141,3 +181,7 @@ class Spaces(eqx.Module):
                     f"and {other.action.low} to {other.action.high} on the other"
                 )
         return None
+
+
+def _ends(values: tuple[float, ...]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]

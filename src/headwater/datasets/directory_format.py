@@ -53,7 +53,7 @@ def open_columns(path: Path | str) -> Columns:
     if starts[0] != 0 or starts[-1] != description["rows"] or np.any(np.diff(starts) < 1):
         raise DataError(f"{path / 'episode_starts.npy'}: the boundaries do not fit the columns")
     try:
-        spaces = _spaces(description["spaces"])
+        spaces = Spaces.from_json(description["spaces"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path / _DESCRIPTION}: the spaces are incomplete ({error})") from None
     widths = {"observations": spaces.observation_size, "next_observations": spaces.observation_size}
@@ -115,28 +115,16 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
         raise DataError("there are no rows to write: at least one transition is needed")
     if dropped:
         metadata["dropped_rows"] = dropped
+    statistics = Statistics(
+        *(jnp.asarray(part, jnp.float32) for part in (moments.mean, moments.deviation, low, high))
+    )
     boundaries = np.concatenate(starts)
     np.save(path / "episode_starts.npy", boundaries, allow_pickle=False)
     description = {
         "format": _FORMAT,
         "rows": rows,
         "episodes": int(boundaries.size - 1),
-        "spaces": {
-            "observation": {
-                "low": _ends(spaces.observation.low),
-                "high": _ends(spaces.observation.high),
-            },
-            "action": {"low": list(spaces.action.low), "high": list(spaces.action.high)}
-            if isinstance(spaces.action, Box)
-            else {"count": spaces.action.count},
-            "horizon": spaces.horizon,
-            "statistics": {
-                "observation_mean": moments.mean.tolist(),
-                "observation_std": moments.deviation.tolist(),
-                "return_low": float(low),
-                "return_high": float(high),
-            },
-        },
+        "spaces": dataclasses.replace(spaces, statistics=statistics).to_json(),
         "metadata": metadata,
     }
     text = json.dumps(description, indent=1) + "\n"
@@ -212,29 +200,6 @@ def _wider(spaces: Spaces, other: Spaces) -> Spaces:
     if reason is not None:
         raise DataError(f"the data changes in the middle: {reason}")
     return spaces
-
-
-def _ends(values: tuple[float, ...]) -> list[float | None]:
-    return [value if np.isfinite(value) else None for value in values]
-
-
-def _spaces(stored: dict[str, Any]) -> Spaces:
-    low = [-np.inf if v is None else float(v) for v in stored["observation"]["low"]]
-    high = [np.inf if v is None else float(v) for v in stored["observation"]["high"]]
-    action = stored["action"]
-    if "count" in action:
-        space: Box | Discrete = Discrete(int(action["count"]))
-    else:
-        space = Box(tuple(map(float, action["low"])), tuple(map(float, action["high"])))
-    statistics = stored["statistics"]
-    return Spaces(
-        observation=Box(tuple(low), tuple(high)),
-        action=space,
-        horizon=stored["horizon"],
-        statistics=Statistics(
-            **{name: jnp.asarray(value, jnp.float32) for name, value in statistics.items()}
-        ),
-    )
 
 
 def _description(path: Path) -> dict[str, Any]:

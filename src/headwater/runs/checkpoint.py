@@ -56,10 +56,16 @@ def restore(template: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
     return jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[n]) for n in expected])
 
 
-def save(directory: Path, position: Position, parts: dict[str, dict[str, np.ndarray]]) -> Path:
-    """Writes one checkpoint and removes all but the newest two of its stage.
+def save(
+    directory: Path,
+    position: Position,
+    parts: dict[str, dict[str, np.ndarray]],
+    kept: int | None = _KEPT,
+) -> Path:
+    """Writes one checkpoint and removes all but the newest `kept` of its stage, if there are more.
 
-    **Arguments:** `parts`: named groups of arrays by path, as `flatten` returns them.
+    **Arguments:** `parts`: named groups of arrays by path, as `flatten` returns them; `kept`:
+    `None` removes nothing.
     """
     name = f"{position.stage:02d}-{position.name}-{position.update:012d}.safetensors"
     arrays = {
@@ -74,9 +80,10 @@ def save(directory: Path, position: Position, parts: dict[str, dict[str, np.ndar
     }
     path = directory / name
     write_atomically(path, lambda temporary: _write(temporary, arrays, description))
-    mine = [p for p in find(directory) if p.stage == position.stage]
-    for old in mine[:-_KEPT]:
-        path_of(directory, old).unlink(missing_ok=True)
+    if kept is not None:
+        mine = [p for p in find(directory) if p.stage == position.stage]
+        for old in mine[:-kept]:
+            path_of(directory, old).unlink(missing_ok=True)
     return path
 
 

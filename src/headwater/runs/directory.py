@@ -20,12 +20,13 @@ class RunDirectory:
     """The files of one run.
 
     `run.json` (what was asked for, versions, device), `metrics.jsonl`, `evaluations.jsonl` (raw
-    returns) and `checkpoints/`. One process at a time may write to it.
+    returns), `checkpoints/` and, if asked for, `snapshots/`. One process at a time may write to it.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.snapshots = path / "snapshots"
         self._lock: int | None = None
 
     @classmethod
@@ -41,7 +42,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(explain(error, path)) from error
-        write_json(path / "run.json", {**specification, "environment": _surroundings()})
+        write_json(path / "run.json", {**specification, "made_with": _surroundings()})
         return cls(path)
 
     @classmethod

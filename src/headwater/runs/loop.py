@@ -61,6 +61,7 @@ def run(
     progress: bool | None = None,
     layout: SeedLayout | None = None,
     earlier: Outcomes | None = None,
+    keep: bool = False,
 ) -> Result:
     """Runs `stages` one after the other, all seeds side by side, and continues what is unfinished.
 
@@ -69,14 +70,16 @@ def run(
     holds checkpoints; `evaluate`: called before the first and after the last update of a stage and
     `evaluations - 1` times between; `logs`: rows of metrics per stage; `progress`: show a bar;
     `layout`: seeds one after the other (`"map"`, faster on a CPU) or in one batch (`"vmap"`);
-    `earlier`: outcomes, with a leading seed axis, of stages of another run that these build on.
+    `earlier`: outcomes, with a leading seed axis, of stages of another run that these build on;
+    `keep`: keep the method's state at every evaluation, under `snapshots/`, and in the last
+    checkpoint the source's, with what it collected.
 
     Raises `Diverged` when a metric is not finite, `RunError` when files cannot be written or read.
     """
     indices = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not indices or not stages or len({s.name for s in stages}) != len(stages):
         raise SpecificationError("a run needs at least one seed, and stages with distinct names")
-    log = _Log(directory, Progress(progress))
+    log = _Log(directory, Progress(progress), keep)
     outcomes: Outcomes = dict(earlier or {})
     if directory is not None:
         directory.lock()
@@ -290,6 +293,7 @@ def _over_seeds(function, arguments, layout):
 
 @eqx.filter_jit
 def _keys_at(keys, step):
+    # `step` must be an array: a Python number would be compiled in, once for every step.
     return jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, step)))(keys)
 
 
@@ -320,7 +324,7 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
     stage = place.stage
     ahead = None
     for i in range(first, first + count):
-        keys = _keys_at(place.keys, i)
+        keys = _keys_at(place.keys, np.uint32(i))
         if ahead is not None:
             source_state, data = ahead.result()
         else:
@@ -329,7 +333,7 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
         if drawer is not None and i + 1 < first + count:
             # Such a source looks at the keys alone, so it may draw while the update computes.
             agent = Agent(stage.method, None)
-            following = _keys_at(place.keys, i + 1)[:, 0]
+            following = _keys_at(place.keys, np.uint32(i + 1))[:, 0]
             ahead = drawer.submit(stage.source.draw, source_state, agent, keys=following)
         else:
             ahead = None
@@ -396,9 +400,10 @@ def _interval(updates: int, pieces: int, unit: int) -> int:
 class _Log:
     """What a run writes down, in memory and, if there is a directory, in its files."""
 
-    def __init__(self, directory: RunDirectory | None, progress: Progress):
+    def __init__(self, directory: RunDirectory | None, progress: Progress, keep: bool):
         self.directory = directory
         self.progress = progress
+        self.keep = keep
         self.metrics: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
 
@@ -438,11 +443,11 @@ class _Log:
         return state, checkpoint.restore(template, parts["source"], where)
 
     def save(self, place: _Place, update: int, state: Any, source_state: Any) -> None:
-        """Writes a checkpoint; a finished stage needs no source any more."""
+        """Writes a checkpoint; a finished stage needs no source any more, unless it is kept."""
         if self.directory is None:
             return
         parts = {"method": checkpoint.flatten(state)}
-        if update < place.stage.updates:
+        if update < place.stage.updates or self.keep:
             source = place.stage.source
             if isinstance(source, AbstractHostSource):
                 parts["source"] = source.save(source_state)
@@ -495,6 +500,9 @@ class _Log:
         self.evaluations.extend(rows)
         if self.directory is not None:
             self.directory.append("evaluations", rows)
+            if self.keep:
+                parts = {"method": checkpoint.flatten(state)}
+                checkpoint.save(self.directory.snapshots, place.position(update), parts, kept=None)
         self.progress.note(f"{place.stage.name} {update:,}: mean return {returns.mean():,.1f}")
 
     def _read(self, place: _Place, update: int, outcomes: Outcomes):

@@ -1,0 +1,213 @@
+"""Named chains of stages: how logged experience is learned from, and how the result goes online."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.catalogue import settings
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractMethod
+from headwater.core.records import Transitions
+from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
+from headwater.methods.imitation.bc import BCState
+from headwater.methods.offline.awac import AWACState
+from headwater.methods.offline.discrete_cql import DiscreteCQLState
+from headwater.methods.offline.iql import IQL, IQLState
+from headwater.methods.online.dqn import DQN, DQNState
+from headwater.methods.online.sac import SAC
+from headwater.networks.actors import DeterministicActor
+from headwater.networks.mlp import Ensemble
+from headwater.networks.soft_actor_critic import (
+    ConservativeActorCritic,
+    SoftActorCritic,
+    begin_soft,
+)
+from headwater.runs.stage import Outcome, Outcomes, Stage
+from headwater.sources.collect import collect
+from headwater.sources.mixed import mixed
+from headwater.sources.replay import Replay
+
+Task = AbstractEnvironment | AbstractHostTask
+
+Recipe = Literal["wsrl", "rlpd", "continue", "scratch"]
+RECIPES: dict[str, str] = {
+    "wsrl": "start SAC from the offline actor and critics, warm up, drop the offline data",
+    "rlpd": "learn from nothing, half of every batch from the log (the offline run is not used)",
+    "continue": "the offline method goes on, half of every batch from the log",
+    "scratch": "the online method of wsrl, from nothing and without the log",
+}
+"""Ways of going online, and what each does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How a method acts while it learns.
+
+    **Arguments:** `steps`: environment steps in all, those before the first update included;
+    `rows`: rows of data per update; `random_steps`: uniformly random steps at first;
+    `warm_up_steps`: steps of the starting policy after those, before the first update; `block`:
+    environment steps between updates, of which there are then as many; `updates_per_step`: that
+    many times as many; `capacity`: of the buffer (default: `steps`).
+    """
+
+    steps: int
+    rows: int = 256
+    random_steps: int = 0
+    warm_up_steps: int = 0
+    block: int = 1
+    updates_per_step: int = 1
+    capacity: int | None = None
+
+    @property
+    def updates(self) -> int:
+        """Updates that fit into the steps."""
+        learning = self.steps - self.random_steps - self.warm_up_steps
+        return max(0, learning // self.block) * self.block * self.updates_per_step
+
+
+def online_stage(
+    method: AbstractMethod,
+    task: Task,
+    budget: Budget,
+    *,
+    name: str = "online",
+    data: Transitions | None = None,
+    begin: Any = None,
+) -> Stage:
+    """Learning while acting in `task`.
+
+    **Arguments:** `data`: logged transitions that make up half of every batch, if given; `begin`:
+    see `Stage`. Raises `SpecificationError` if no step is left to learn from.
+    """
+    if budget.updates < 1:
+        raise SpecificationError(
+            f"{budget.steps} environment steps leave none to learn from after "
+            f"{budget.random_steps + budget.warm_up_steps} steps of warm-up: allow more steps"
+        )
+    updates_per_draw = budget.block * budget.updates_per_step
+    rows = updates_per_draw * budget.rows
+    share = rows if data is None else rows // 2
+    source: Any = collect(
+        task,
+        capacity=budget.capacity or budget.steps,
+        batch_size=share,
+        steps_per_draw=budget.block,
+        random_steps=budget.random_steps,
+        warm_up_steps=budget.warm_up_steps,
+    )
+    if data is not None:
+        source = mixed([Replay(data, rows - share), source])
+    return Stage(name, method, source, budget.updates, updates_per_draw, begin)
+
+
+def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
+    """What follows `offline` online in WSRL: the shapes of its networks, WSRL's settings otherwise.
+
+    Four critic updates per environment step, and layer-normalised critics where the offline method
+    has them.
+    """
+    given = settings(offline)
+    shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
+    shared["widths"] = tuple(given["widths"])
+    if discrete and not isinstance(offline, IQL) and type(offline).__name__ not in ("AWAC", "BC"):
+        return DQN(**shared)
+    members = given.get("members", 2)
+    return SAC(
+        **shared,
+        members=members,
+        target_members=min(2, members),
+        layer_norm=given.get("layer_norm", "none"),
+        critic_updates=4,
+        backup_entropy=0.0,
+        actor_learning_rate=1e-4,
+        temperature_learning_rate=1e-4,
+    )
+
+
+def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
+    """Rows that one update of `method` eats if each of its gradient steps sees `batch_size`."""
+    return batch_size * settings(method).get("critic_updates", 1)
+
+
+def warm_start(online: SAC | DQN, upstream: str) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
+    """A `Stage.begin` that starts `online` from the outcome of the stage called `upstream`."""
+
+    def begin_online(outcomes: Outcomes, problem: Any, key: PRNGKeyArray):
+        outcome = outcomes[upstream]
+        if isinstance(online, DQN):
+            return _warm_values(outcome)
+        return _warm_actor_critic(outcome, online, problem, key)
+
+    return begin_online
+
+
+def carry_on(upstream: str) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
+    """A `Stage.begin` that takes over the state of the stage called `upstream` as it is."""
+    return lambda outcomes, problem, key: outcomes[upstream].state
+
+
+def continuing(method: AbstractMethod) -> AbstractMethod:
+    """`method` for going on online: without a schedule that has run out."""
+    if isinstance(method, IQL):
+        return dataclasses.replace(method, actor_decay_updates=math.inf)
+    return method
+
+
+def _warm_values(outcome: Outcome) -> DQNState:
+    state = outcome.state
+    if not isinstance(state, DiscreteCQLState | DQNState):
+        raise _cannot_start(outcome)
+    return DQNState(
+        state.critic, state.target, state.optimiser, state.normaliser, _exploration_over(state.step)
+    )
+
+
+def _exploration_over(step):
+    # ε-greedy exploration falls with the updates made: what was learned offline is not to be
+    # thrown over by random actions.
+    return jnp.maximum(step, jnp.asarray(1_000_000, step.dtype))
+
+
+def _warm_actor_critic(outcome: Outcome, online: SAC, problem: Any, key: PRNGKeyArray):
+    """The parts of the soft actor-critic, taken over or, where the method has none, begun."""
+    state = outcome.state
+    if isinstance(state, SoftActorCritic | ConservativeActorCritic):
+        names = [field.name for field in dataclasses.fields(SoftActorCritic)]
+        return SoftActorCritic(**{name: getattr(state, name) for name in names})
+    if isinstance(state, IQLState):
+        # Its critics count rewards in other units; the last layer is linear.
+        critics = _divide_values(state.networks.critics, state.reward_scale)
+        targets = _divide_values(state.target_critics, state.reward_scale)
+        actor, normaliser = state.networks.actor, state.normaliser
+    elif isinstance(state, AWACState):
+        actor, critics, targets = state.actor, state.critics, state.target_critics
+        normaliser = state.normaliser
+    elif isinstance(state, BCState) and not isinstance(state.actor, DeterministicActor):
+        fresh = online.init(problem, key=key)
+        actor, critics, targets = state.actor, fresh.critics, fresh.target_critics
+        normaliser = state.normaliser
+    else:
+        raise _cannot_start(outcome)
+    soft = begin_soft(actor, critics, normaliser, online.initial_temperature)
+    return eqx.tree_at(lambda s: s.target_critics, soft, targets)
+
+
+def _divide_values(critics: Ensemble, scale) -> Ensemble:
+    def last(ensemble):
+        network = ensemble.stacked.network
+        return network.weights[-1], network.biases[-1]
+
+    return eqx.tree_at(last, critics, tuple(part / scale for part in last(critics)))
+
+
+def _cannot_start(outcome: Outcome) -> SpecificationError:
+    return SpecificationError(
+        f"{type(outcome.method).__name__} leaves no stochastic actor that the wsrl recipe could "
+        "start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, IQL, AWAC, "
+        "SACN, EDAC, or DiscreteCQL for discrete actions"
+    )
