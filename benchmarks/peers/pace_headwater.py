@@ -1,0 +1,41 @@
+"""Updates per second of Headwater's loop, with replay from memory."""
+
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import pace
+
+from headwater.datasets.read import load
+from headwater.methods.offline.cql import CQL
+from headwater.methods.offline.iql import IQL
+from headwater.methods.offline.sac_n import SACN
+from headwater.methods.offline.td3_bc import TD3BC
+from headwater.runs.loop import run
+from headwater.runs.stage import Stage
+from headwater.sources.replay import Replay
+
+options = pace.arguments()
+dataset = load(options.data)
+source = Replay(jax.tree.map(jnp.asarray, dataset.transitions()), options.batch_size)
+method = {
+    "iql": IQL(widths=options.widths),
+    "td3_bc": TD3BC(widths=options.widths),
+    "sac_n": SACN(widths=options.widths, members=10),
+    "cql": CQL(widths=options.widths),
+}[options.method]
+
+
+def advance(updates: int) -> None:
+    """A run of its own, from the first state to the last."""
+    run([Stage("offline", method, source, updates)], dataset.spaces, logs=10, progress=False)
+
+
+pace.hand_back(
+    pace.measure(advance, options.seconds),
+    {
+        "headwater": importlib.metadata.version("headwater"),
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+    },
+)
