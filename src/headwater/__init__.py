@@ -20,7 +20,15 @@ _HOMES = {
     "headwater.datasets.dataset": ("Dataset",),
     "headwater.environments.registry": ("make",),
     "headwater.runs.stage": ("Stage",),
-    "headwater.verbs": ("adapt", "compare", "evaluate", "load", "open_run", "resume", "train"),
+    "headwater.datasets.read": ("load",),
+    "headwater.verbs.adapt": ("adapt",),
+    "headwater.verbs.collect": ("collect",),
+    "headwater.verbs.compare": ("compare",),
+    "headwater.verbs.evaluate": ("evaluate",),
+    "headwater.verbs.execute": ("resume",),
+    "headwater.verbs.export": ("export",),
+    "headwater.verbs.run": ("open_run",),
+    "headwater.verbs.train": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,45 @@ class RunDirectory:
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: str | Path, specification: dict[str, Any]) -> "RunDirectory":
-        """A new run at `path`. Raises `RunError` if something is already there."""
+    def create(
+        cls,
+        path: str | Path,
+        specification: dict[str, Any],
+        fill: Callable[[Path], None] | None = None,
+    ) -> "RunDirectory":
+        """A new run at `path`, complete or not there at all.
+
+        **Arguments:** `fill`: writes what else the run needs into the directory that it is given.
+        Raises `RunError` if something is already at `path`.
+        """
+        path = Path(path)
+        cls.refuse(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        except OSError as error:
+            raise RunError(explain(error, path)) from error
+        try:
+            if fill is not None:
+                fill(temporary)
+            write_json(temporary / "run.json", {**specification, "made_with": _surroundings()})
+            temporary.chmod(0o755)
+            temporary.rename(path)
+        except OSError as error:
+            raise RunError(explain(error, path)) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(path)
+
+    @staticmethod
+    def refuse(path: str | Path) -> None:
+        """Raises `RunError` if something is already at `path`."""
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             remedy = f"continue it with `headwater resume {path}` or choose another name"
             if not (path / "run.json").is_file():
                 remedy = "choose another name"
             raise RunError(f"{path} already exists and is not empty: {remedy}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(explain(error, path)) from error
-        write_json(path / "run.json", {**specification, "made_with": _surroundings()})
-        return cls(path)
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":

@@ -1,0 +1,146 @@
+"""Carry out what a specification asks, in memory or in a directory."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core.errors import RunError
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.write import write
+from headwater.evaluation.returns import evaluate_returns
+from headwater.runs import checkpoint
+from headwater.runs.checkpoint import Position
+from headwater.runs.directory import RunDirectory
+from headwater.runs.loop import run
+from headwater.runs.recipes import Task
+from headwater.verbs.run import UPSTREAM_DIRECTORY, Run, open_run
+from headwater.verbs.specification import UPSTREAM, Plan, Specification, plan, updates_of
+
+_DATA_DIRECTORY = "data"
+"""Where a run's directory holds data that was given as an object."""
+
+
+def execute(
+    asked: Specification,
+    *,
+    out: str | Path | None,
+    data: Dataset | None = None,
+    task: Task | None = None,
+    upstream: Run | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """The run that `asked` describes, from its beginning.
+
+    **Arguments:** `out`: the run's directory, which must not exist; `None` keeps it in memory;
+    `data`, `task`, `upstream`: as objects; data without a file is copied into the directory, and so
+    is the part of `upstream` that is needed, so that the run can go on without them.
+    """
+    if out is not None:
+        RunDirectory.refuse(out)
+    planned = plan(asked, None, data, task)
+    asked = dataclasses.replace(
+        asked, spaces=planned.problem.to_json(), references=planned.references
+    )
+    directory = None
+    if out is not None:
+        if data is not None and asked.data is not None and asked.data.path is None:
+            kept = dataclasses.replace(asked.data, path=_DATA_DIRECTORY)
+            asked = dataclasses.replace(asked, data=kept)
+
+        def fill(temporary: Path) -> None:
+            if data is not None and asked.data is not None and asked.data.path == _DATA_DIRECTORY:
+                write(data, temporary / _DATA_DIRECTORY, "columns")
+            if upstream is not None:
+                save_run(upstream, temporary / UPSTREAM_DIRECTORY)
+
+        directory = RunDirectory.create(out, asked.to_json(), fill)
+    return _carry_out(asked, planned, directory, upstream, progress)
+
+
+def resume(
+    path: str | Path,
+    *,
+    data: Dataset | None = None,
+    env: Task | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """Continues a run where its newest checkpoint left it; a finished run is returned as it is.
+
+    **Arguments:** `path`: its directory; `data`, `env`: the environment if it was passed as an
+    object, or the data if it cannot be found where it was.
+
+    Raises `RunError` if there is no run at `path` or it cannot be continued, `DataError` if its
+    data has changed.
+    """
+    directory = RunDirectory.open(path)
+    asked = Specification.from_json(directory.specification, str(path))
+    if asked.spaces is None:
+        raise RunError(
+            f"{path} was not made by train or adapt: give its own command again to continue it"
+        )
+    newest = checkpoint.find(directory.checkpoints)
+    if newest and newest[-1].update >= updates_of(asked):
+        return open_run(path)
+    upstream = None
+    if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
+        upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
+    planned = plan(asked, directory.path, data, env)
+    return _carry_out(asked, planned, directory, upstream, progress)
+
+
+def save_run(finished: Run, path: Path) -> None:
+    """Writes what is needed to build on `finished` into a new directory at `path`."""
+
+    def fill(temporary: Path) -> None:
+        position = Position(0, UPSTREAM, updates_of(finished.specification))
+        parts = {"method": checkpoint.flatten(finished.state)}
+        checkpoint.save(temporary / "checkpoints", position, parts)
+        if finished.path is not None:
+            for name in ("metrics.jsonl", "evaluations.jsonl"):
+                if (finished.path / name).is_file():
+                    shutil.copy(finished.path / name, temporary / name)
+            if (finished.path / UPSTREAM_DIRECTORY).is_dir():
+                shutil.copytree(finished.path / UPSTREAM_DIRECTORY, temporary / UPSTREAM_DIRECTORY)
+
+    RunDirectory.create(path, finished.specification.to_json(), fill)
+
+
+def _carry_out(
+    asked: Specification,
+    planned: Plan,
+    directory: RunDirectory | None,
+    upstream: Run | None,
+    progress: bool | None,
+) -> Run:
+    task = planned.task
+
+    def evaluate(method, states, key) -> np.ndarray:
+        assert task is not None
+        return evaluate_returns(method, states, task, episodes=asked.episodes, key=key)
+
+    earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
+    result = run(
+        planned.stages,
+        planned.problem,
+        seeds=asked.seeds,
+        seed=asked.seed,
+        directory=directory,
+        evaluate=None if task is None else evaluate,
+        evaluations=asked.evaluations,
+        progress=progress,
+        earlier=earlier,
+    )
+    outcome = result.outcomes[planned.stages[-1].name]
+    return Run(
+        asked,
+        outcome.method,
+        outcome.state,
+        planned.problem,
+        result.metrics,
+        result.evaluations,
+        None if directory is None else directory.path,
+        upstream=upstream,
+    )

@@ -1,0 +1,314 @@
+"""What a run was asked to do, as values that JSON can hold, and how stages are built from it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.catalogue import build_method, family, settings
+from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.method import AbstractMethod
+from headwater.core.spaces import Spaces
+from headwater.datasets import transform
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.directory_format import is_column_directory, open_columns
+from headwater.datasets.read import load
+from headwater.datasets.references import published_references
+from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.registry import make
+from headwater.methods.online.rlpd import RLPD
+from headwater.runs import recipes
+from headwater.runs.recipes import Budget, Task
+from headwater.runs.stage import Stage
+from headwater.sources.out_of_core import OutOfCoreReplay
+from headwater.sources.replay import Replay
+from headwater.sources.weighted import WeightedReplay
+
+UPSTREAM = "offline"
+"""The stage that a run adapts."""
+WEIGHTS = ("return", "advantage")
+"""How rows can be weighted: RW and AW of Hong et al. (2023)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodChoice:
+    """A method by name, with the hyper-parameters that it was given."""
+
+    name: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: AbstractMethod) -> "MethodChoice":
+        """The choice of `method` as it is."""
+        return cls(type(method).__name__, settings(method))
+
+    def build(self) -> AbstractMethod:
+        """The method."""
+        return build_method(self.name, self.settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataChoice:
+    """Which logged experience, and how it is drawn.
+
+    **Arguments:** `path`: absolute, or relative to the run's directory; `options`: of
+    `headwater.load`; `fingerprint`: of the content before `top` is taken; `top`: only this fraction
+    of the episodes, the best by return; `weights`: of `WEIGHTS`, or `None` for uniform replay;
+    `temperature`: of the weights; `from_disk`: mapped instead of read into memory.
+    """
+
+    path: str | None
+    options: dict[str, Any]
+    fingerprint: str | None
+    top: float | None = None
+    weights: str | None = None
+    temperature: float = 0.1
+    from_disk: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskChoice:
+    """A task by name, with the options that it was made with; `own`: passed as an object."""
+
+    name: str
+    options: dict[str, Any]
+    own: bool = False
+
+    @classmethod
+    def of(cls, task: Task) -> "TaskChoice":
+        """The choice of `task` as it is."""
+        if isinstance(task, AbstractEnvironment):
+            return cls(task.name, dict(vars(task)))
+        options = getattr(task, "options", None)
+        return cls(task.name, dict(options or ()), own=options is None)
+
+    def build(self) -> Task:
+        """The task. Raises `RunError` for an object of the user's, which has no name."""
+        if self.own:
+            raise RunError(
+                f"the environment '{self.name}' was passed as an object: pass it again (in Python)"
+            )
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        return make(self.name, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Specification:
+    """Everything that determines a run.
+
+    **Arguments:** `verb`: `train` or `adapt`; `method`; `seeds`: which; `seed`: root of all
+    randomness; `evaluations`, `episodes`: how often, and over how many; `updates`: of offline
+    learning; `batch_size`: rows per gradient step; `data`, `task`: what is learned from, and what
+    is acted or evaluated in; `budget`: of acting, `None` for offline learning; `recipe`: how an
+    earlier run is adapted; `spaces`: of the problem, with its statistics; `references`: random and
+    expert return that normalise scores, and where they come from.
+    """
+
+    verb: str
+    method: MethodChoice
+    seeds: list[int]
+    seed: int
+    evaluations: int
+    episodes: int
+    batch_size: int
+    updates: int | None = None
+    data: DataChoice | None = None
+    task: TaskChoice | None = None
+    budget: Budget | None = None
+    recipe: str | None = None
+    spaces: dict[str, Any] | None = None
+    references: list[Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any], where: str) -> "Specification":
+        """From what `to_json` gave. Raises `RunError` if it is something else."""
+        parts = {"method": MethodChoice, "data": DataChoice, "task": TaskChoice, "budget": Budget}
+        names = {field.name for field in dataclasses.fields(cls)}
+        try:
+            given = {name: value for name, value in stored.items() if name in names}
+            for name, part in parts.items():
+                if given.get(name) is not None:
+                    given[name] = part(**given[name])
+            return cls(**given)
+        except (TypeError, AttributeError) as error:
+            raise RunError(f"{where}: this is not the specification of a run ({error})") from None
+
+
+class Plan(NamedTuple):
+    """What the loop needs."""
+
+    stages: list[Stage]
+    problem: Spaces
+    task: Task | None
+    references: list[Any] | None
+
+
+def plan(
+    asked: Specification, directory: Path | None, data: Dataset | None, task: Task | None
+) -> Plan:
+    """The stages of a run.
+
+    **Arguments:** `directory`: of the run, which relative paths are relative to; `data`, `task`:
+    where the caller has them already. Raises `DataError` or `SpecificationError` for what does not
+    fit together.
+    """
+    method = asked.method.build()
+    if task is None and asked.task is not None:
+        task = asked.task.build()
+    logged = None if asked.data is None else _Logged(asked.data, directory, data)
+    if logged is not None and task is not None:
+        reason = logged.spaces.mismatch(task.spaces)
+        if reason is not None:
+            raise SpecificationError(f"the data does not fit the environment {task.name}: {reason}")
+    if logged is not None:
+        horizon = logged.spaces.horizon or (task.spaces.horizon if task is not None else None)
+        problem = dataclasses.replace(logged.spaces, horizon=horizon)
+    elif task is not None:
+        problem = task.spaces
+    else:
+        raise SpecificationError("there is nothing to learn from: give data or an environment")
+    references = _references(logged, task)
+    if asked.budget is None:
+        assert logged is not None and asked.updates is not None
+        source = logged.source(method, asked.batch_size)
+        stages = [Stage("offline", method, source, asked.updates)]
+    else:
+        assert task is not None
+        stages = [
+            recipes.online_stage(
+                method,
+                task,
+                asked.budget,
+                data=None if logged is None else logged.transitions(method),
+                begin=begin_of(asked, method),
+            )
+        ]
+    return Plan(stages, problem, task, references)
+
+
+class _Logged:
+    """Logged experience as a specification describes it."""
+
+    def __init__(self, choice: DataChoice, directory: Path | None, data: Dataset | None):
+        self.choice = choice
+        self.path: Path | None = None
+        if choice.path is not None:
+            self.path = Path(choice.path)
+            if not self.path.is_absolute() and directory is not None:
+                self.path = directory / self.path
+        if choice.from_disk:
+            self.data, self.columns = None, self._mapped()
+            self.spaces, self.metadata = self.columns.spaces, self.columns.metadata
+            return
+        if data is None:
+            if self.path is None:
+                raise RunError("this run's data was held in memory and is not known any more")
+            data = load(self.path, **choice.options)
+        if choice.fingerprint is not None and data.fingerprint() != choice.fingerprint:
+            raise DataError(
+                f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
+                "another run"
+            )
+        if choice.top is not None:
+            data = transform.top_episodes(data, choice.top)
+        self.data = data
+        self.spaces, self.metadata = data.spaces, data.metadata
+
+    def transitions(self, method: AbstractMethod):
+        """All rows, on the device."""
+        if self.data is None:
+            raise SpecificationError(
+                "data that stays on disk cannot be mixed with an environment's: leave out from_disk"
+            )
+        discount = settings(method).get("discount", 0.99)
+        return jax.tree.map(jnp.asarray, self.data.transitions(discount))
+
+    def source(self, method: AbstractMethod, batch_size: int):
+        """Where an offline method's batches come from."""
+        rows = recipes.rows_per_update(method, batch_size)
+        if self.data is None:
+            assert self.path is not None
+            return OutOfCoreReplay(str(self.path), rows)
+        if self.choice.weights is None:
+            return Replay(self.transitions(method), rows)
+        weigh = {
+            "return": transform.return_weights,
+            "advantage": transform.advantage_weights,
+        }
+        if self.choice.weights not in weigh:
+            raise SpecificationError(nearest(self.choice.weights, WEIGHTS, "kind of weights"))
+        weights = weigh[self.choice.weights](self.data, self.choice.temperature)
+        return WeightedReplay(self.transitions(method), np.asarray(weights), rows)
+
+    def _mapped(self):
+        if self.path is None or not is_column_directory(self.path):
+            raise SpecificationError(
+                f"{self.path}: only a column directory can stay on disk; make one with "
+                "`headwater data convert FILE DIRECTORY`"
+            )
+        if self.choice.top is not None or self.choice.weights is not None:
+            raise SpecificationError(
+                "data that stays on disk is drawn uniformly: leave out top and weights"
+            )
+        return open_columns(self.path)
+
+
+def updates_of(asked: Specification) -> int:
+    """Updates that a run makes in all."""
+    if asked.budget is not None:
+        return asked.budget.updates
+    assert asked.updates is not None
+    return asked.updates
+
+
+def begin_of(asked: Specification, method: AbstractMethod) -> Any:
+    """How a run starts from the one that it adapts: a `Stage.begin`, or `None`."""
+    if asked.recipe == "wsrl":
+        return recipes.warm_start(method, UPSTREAM)  # pyright: ignore[reportArgumentType]
+    if asked.recipe == "continue":
+        return recipes.carry_on(UPSTREAM)
+    return None
+
+
+def _references(logged: _Logged | None, task: Task | None) -> list[Any] | None:
+    """Random and expert return and where they come from."""
+    if logged is not None and logged.data is not None:
+        known = logged.data.references()
+        if known is not None:
+            return [known.random, known.expert, known.source, known.indicative]
+    if task is not None:
+        known = published_references(task.name)
+        if known is not None:
+            return [known.random, known.expert, known.source, known.indicative]
+        if task.reference_returns is not None:
+            return [*task.reference_returns, f"measured in {task.name}", False]
+    return None
+
+
+def check_kind(method: AbstractMethod, has_data: bool, has_task: bool) -> None:
+    """Raises `SpecificationError` unless `method` gets the experience that it learns from."""
+    name, kind = type(method).__name__, family(type(method).__name__)
+    if kind == "online":
+        if not has_task:
+            raise SpecificationError(f"{name} learns online: give it an environment")
+        if isinstance(method, RLPD) and not has_data:
+            raise SpecificationError("RLPD learns online and from a log: give it data as well")
+        if has_data and not isinstance(method, RLPD):
+            raise SpecificationError(
+                f"{name} learns from what it does, not from a log: use RLPD for both, or train an "
+                "offline method and adapt it"
+            )
+    elif not has_data:
+        raise SpecificationError(f"{name} learns from logged experience: give it data")
+
+
+def is_online(method: AbstractMethod) -> bool:
+    """Whether `method` acts while it learns."""
+    return family(type(method).__name__) == "online"
