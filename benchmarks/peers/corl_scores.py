@@ -28,6 +28,8 @@ def main() -> None:
     options = _parser().parse_args()
     os.environ.update({"OMP_NUM_THREADS": str(options.threads)})
     torch.set_num_threads(options.threads)
+    if options.evaluations > options.updates:
+        sys.exit(f"{options.updates} updates cannot have {options.evaluations} evaluations")
     if options.only_seed is not None:
         options.out.write_text(json.dumps(_train(options, options.only_seed)))
         return
@@ -41,7 +43,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "seed.json"
             extra = ["--only-seed", str(seed), "--out", str(part)]
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], *extra], check=True)
+            child = subprocess.run([sys.executable, __file__, *sys.argv[1:], *extra])
+            if child.returncode != 0:
+                sys.exit(f"seed {seed} failed: what was finished before it is in {options.out}")
             result["seeds"].append(json.loads(part.read_text()))
         _write(options.out, result)
     last = [each["evaluations"][-1]["returns"] for each in result["seeds"]]
