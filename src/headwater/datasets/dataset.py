@@ -210,7 +210,7 @@ class Dataset:
 
     def returns_to_go(self, discount: float = 0.99) -> np.ndarray:
         """Discounted sum of rewards from each row to the end of its episode, float64 `[row]`."""
-        return _returns_to_go(self.rewards, self.episode_starts, discount)
+        return returns_to_go(self.rewards, self.episode_starts, discount)
 
     def episode_returns(self, discount: float = 1.0) -> np.ndarray:
         """Sum of the rewards of each episode, float64 `[episode]`."""
@@ -391,7 +391,12 @@ def _starts(last: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(last) + 1]).astype(np.int64)
 
 
-def _returns_to_go(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
+def returns_to_go(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
+    """Discounted sum of rewards from each row to the end of its episode, float64 `[row]`.
+
+    **Arguments:** `rewards`: `[row]`; `starts`: `[episode + 1]`, first row of each episode and,
+    last, the number of rows; `discount`.
+    """
     from scipy.signal import lfilter
 
     rewards = rewards.astype(np.float64)

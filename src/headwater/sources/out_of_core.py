@@ -1,0 +1,186 @@
+"""Uniform replay of transitions that stay on disk."""
+
+import dataclasses
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.core.method import Agent
+from headwater.core.records import Transitions
+from headwater.core.source import AbstractHostSource, Keys
+from headwater.datasets.dataset import returns_to_go
+from headwater.datasets.directory_format import open_columns
+
+_MOST_ROWS = 2**31 - 1
+"""Rows are drawn as 32-bit integers."""
+_BLOCK = 1_000_000
+"""Rows whose return to go is computed at once."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mapped:
+    """The open files of a column directory.
+
+    **Arguments:** `columns`: mapped arrays by the names of the fields of `Dataset`;
+    `return_to_go`: float32 `[row]`, mapped as well, where it was asked for.
+    """
+
+    columns: dict[str, np.ndarray]
+    return_to_go: np.ndarray | None
+
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        return self.columns["rewards"].shape[0]
+
+
+class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
+    """Draws rows uniformly, with replacement, from a column directory too large for memory.
+
+    The host twin of `Replay`: the same keys draw the same rows, for which it reads no more of the
+    files than the pages these are on. What it draws does not depend on the agent, so the loop
+    draws ahead while an update computes. Handing over a batch takes about as long as a small
+    update: where updates take less than a few milliseconds, draw for several of them at once, with
+    `batch_size` of 8 · 256, say, and the stage's `updates_per_draw` of 8, which changes nothing in
+    how rows are drawn.
+
+    `headwater.datasets.write.write` makes such a directory (format `"columns"`);
+    `open_columns(path).spaces` is what to initialise a method for.
+
+    **Arguments:** `path`: of the directory; `batch_size`: rows per draw; `discount`: of
+    `return_to_go`, which is left out without it. The returns are computed once, when the run
+    begins, into a temporary file of four bytes per row.
+    """
+
+    path: Path | str = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True, default=256)
+    discount: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.batch_size < 1:
+            raise SpecificationError(
+                f"OutOfCoreReplay: batch_size={self.batch_size}, but a batch has at least one row"
+            )
+
+    def init(self, *, keys: Keys) -> Mapped:
+        opened = open_columns(Path(self.path).expanduser())
+        if opened.size > _MOST_ROWS:
+            raise DataError(
+                f"{self.path} has {opened.size:,} rows, but no more than {_MOST_ROWS:,} can be "
+                "replayed: divide it into several directories and mix them"
+            )
+        # Plain arrays of the same memory: a subclass costs time at every access.
+        columns = {name: column.view(np.ndarray) for name, column in opened.columns.items()}
+        returns = None
+        if self.discount is not None:
+            returns = _map_returns(columns["rewards"], opened.episode_starts, self.discount)
+        return Mapped(columns, returns)
+
+    def draw(self, state: Mapped, agent: Agent, *, keys: Keys):
+        rows = np.asarray(_rows(_beside_host(keys), self.batch_size, state.size))
+        return state, Transitions(**jax.device_put(gather(state, rows)))
+
+    def save(self, state: Mapped) -> dict[str, np.ndarray]:
+        return {"rows": np.asarray(state.size)}
+
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> Mapped:
+        state = self.init(keys=keys)
+        if state.size != int(saved["rows"]):
+            raise DataError(
+                f"{self.path} has {state.size:,} rows but had {int(saved['rows']):,} when the run "
+                "was interrupted: continue with the data that it began with, or begin a new run"
+            )
+        return state
+
+    @property
+    def uses_agent(self) -> bool:
+        return False
+
+
+def gather(state: Mapped, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of `Transitions`, with the shape of `rows` in front, read from the files.
+
+    The last row of an episode repeats its own action as `next_action`, as in
+    `Dataset.transitions`.
+    """
+    # In the order of the file, so that the disk is read in one direction and each page once.
+    order = np.argsort(rows, axis=None)
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(order.size)
+    ordered = rows.reshape(-1)[order]
+
+    def read(column: np.ndarray, at: np.ndarray = ordered) -> np.ndarray:
+        found = column.take(at, axis=0).take(inverse, axis=0)
+        return found.reshape(*rows.shape, *column.shape[1:])
+
+    columns = state.columns
+    terminal, truncated = read(columns["terminals"]), read(columns["truncations"])
+    # Only the last row of an episode is terminal or truncated.
+    following = ordered + ~(terminal | truncated).reshape(-1)[order]
+    fields = {
+        "observation": read(columns["observations"]),
+        "action": read(columns["actions"]),
+        "reward": read(columns["rewards"]),
+        "next_observation": read(columns["next_observations"]),
+        "terminal": terminal,
+        "truncated": truncated,
+        "next_action": read(columns["actions"], following),
+    }
+    if state.return_to_go is not None:
+        fields["return_to_go"] = read(state.return_to_go)
+    return fields
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _rows(keys, count, size):
+    return jax.vmap(lambda key: jax.random.randint(key, (count,), 0, size))(keys)
+
+
+def _beside_host(keys: Keys) -> Keys:
+    # An accelerator would queue the draw behind the update that is meant to hide it.
+    if jax.default_backend() == "cpu":
+        return keys
+    try:
+        return jax.device_put(keys, jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to leave the host's processor alone.
+        return keys
+
+
+def _map_returns(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
+    """Returns to go of all rows, mapped from a file that vanishes with the process."""
+    try:
+        # Written rather than mapped for writing: a full disk then is an error, not a crash.
+        with tempfile.TemporaryFile() as file:
+            _write_returns(file, rewards, starts, discount)
+            return np.memmap(file, np.float32, "r", shape=rewards.shape).view(np.ndarray)
+    except OSError as error:
+        raise DataError(
+            f"the returns to go of {rewards.size:,} rows cannot be stored in the temporary "
+            f"directory {tempfile.gettempdir()} ({error}): make room there, or name another "
+            "directory in the environment variable TMPDIR"
+        ) from None
+
+
+def _write_returns(file: IO[bytes], rewards, starts, discount: float) -> None:
+    following = 0.0
+    # From the last block to the first, since each builds on the one after it.
+    for begin in reversed(range(0, rewards.size, _BLOCK)):
+        end = min(begin + _BLOCK, rewards.size)
+        first, beyond = np.searchsorted(starts, (begin, end), side="right")
+        inside = starts[first:beyond]
+        cuts = np.unique(np.concatenate([[begin], inside, [end]]))
+        totals = returns_to_go(rewards[begin:end], cuts - begin, discount)
+        if end not in inside:
+            # The last episode of this block goes on in the next.
+            rest = np.arange(end - cuts[-2], 0, -1)
+            totals[cuts[-2] - begin :] += discount**rest * following
+        following = float(totals[0])
+        file.seek(begin * 4)
+        file.write(totals.astype(np.float32).data)
+    file.flush()
