@@ -91,7 +91,8 @@ class Categorical(AbstractDistribution):
     logits: Float[Array, "*batch action"]
 
     def mode(self):
-        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+        # Counted from the front: under `vmap`, the ONNX converter mistakes -1 for another axis.
+        return jnp.argmax(self.logits, axis=self.logits.ndim - 1).astype(jnp.int32)
 
     def sample(self, key):
         action = jax.random.categorical(key, self.logits).astype(jnp.int32)

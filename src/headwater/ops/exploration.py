@@ -17,19 +17,23 @@ def smoothed_action(
     return jnp.clip(action + shift, -1.0, 1.0)
 
 
+def greedy(values: Float[Array, " action"]) -> Int[Array, ""]:
+    """The action of largest value; the first of several."""
+    return jnp.argmax(values).astype(jnp.int32)
+
+
 def epsilon_greedy(
     values: Float[Array, " action"], epsilon: float | Float[Array, ""], *, key: PRNGKeyArray
 ) -> Int[Array, ""]:
     """The action of largest value, or with probability `epsilon` any, uniformly."""
     coin_key, action_key = jax.random.split(key)
     anything = jax.random.randint(action_key, (), 0, values.shape[-1], jnp.int32)
-    greedy = jnp.argmax(values).astype(jnp.int32)
-    return jnp.where(jax.random.uniform(coin_key) < epsilon, anything, greedy)
+    return jnp.where(jax.random.uniform(coin_key) < epsilon, anything, greedy(values))
 
 
 def epsilon_greedy_log_probability(
     values: Float[Array, " action"], action: Int[Array, ""], epsilon: float | Float[Array, ""]
 ) -> Float[Array, ""]:
     """Log-probability of `action` under `epsilon_greedy`; -infinity where it is never taken."""
-    greedy = jnp.where(action == jnp.argmax(values), 1.0 - epsilon, 0.0)
-    return jnp.log(greedy + epsilon / values.shape[-1])
+    best = jnp.where(action == jnp.argmax(values), 1.0 - epsilon, 0.0)
+    return jnp.log(best + epsilon / values.shape[-1])

@@ -21,7 +21,7 @@ from headwater.networks.critics import Critic
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.bellman import backup, double_value
 from headwater.ops.descend import begin, descend, polyak
-from headwater.ops.exploration import epsilon_greedy, epsilon_greedy_log_probability
+from headwater.ops.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
 from headwater.ops.regression import huber
 
 
@@ -132,7 +132,9 @@ class DiscreteCQL(
 
     def act(self, state: DiscreteCQLState, observation: Array, *, key: PRNGKeyArray, explore: bool):
         values = state.critic.values(state.normaliser(observation))
-        return epsilon_greedy(values, self.exploration if explore else 0.0, key=key), ()
+        if not explore:
+            return greedy(values), ()
+        return epsilon_greedy(values, self.exploration, key=key), ()
 
     def value(self, state: DiscreteCQLState, observation: Array, action: Array) -> Array:
         return state.critic(state.normaliser(observation), action)

@@ -21,7 +21,7 @@ from headwater.networks.critics import Critic
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.bellman import backup, double_value
 from headwater.ops.descend import begin, descend, polyak
-from headwater.ops.exploration import epsilon_greedy, epsilon_greedy_log_probability
+from headwater.ops.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
 from headwater.ops.regression import huber
 
 
@@ -127,9 +127,10 @@ class DQN(
         return state, {"critic_loss": critic_loss, "q": q, "exploration": self._epsilon(state)}
 
     def act(self, state: DQNState, observation: Array, *, key: PRNGKeyArray, explore: bool):
-        epsilon = self._epsilon(state) if explore else 0.0
         values = state.critic.values(state.normaliser(observation))
-        return epsilon_greedy(values, epsilon, key=key), ()
+        if not explore:
+            return greedy(values), ()
+        return epsilon_greedy(values, self._epsilon(state), key=key), ()
 
     def value(self, state: DQNState, observation: Array, action: Array) -> Array:
         return state.critic(state.normaliser(observation), action)
