@@ -91,8 +91,7 @@ class Categorical(AbstractDistribution):
     logits: Float[Array, "*batch action"]
 
     def mode(self):
-        # Counted from the front: under `vmap`, the ONNX converter mistakes -1 for another axis.
-        return jnp.argmax(self.logits, axis=self.logits.ndim - 1).astype(jnp.int32)
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def sample(self, key):
         action = jax.random.categorical(key, self.logits).astype(jnp.int32)
