@@ -166,8 +166,12 @@ def default_behaviour(spaces: Spaces) -> AbstractMethod:
     """The small online method that trains a behaviour policy unless another is given."""
     if spaces.discrete:
         return DQN(learning_rate=1e-3, widths=(64, 64), exploration_updates=20_000)
-    rates = {f"{part}_learning_rate": 1e-3 for part in ("actor", "critic", "temperature")}
-    return SAC(widths=(64, 64), **rates)
+    return SAC(
+        widths=(64, 64),
+        actor_learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        temperature_learning_rate=1e-3,
+    )
 
 
 class _Behaviour:

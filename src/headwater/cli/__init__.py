@@ -1,0 +1,61 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "the whole idea in a few minutes: log, learn, adapt, count what was saved"),
+    "data describe": ("data_describe", "what is in a dataset, and what can be expected of it"),
+    "data collect": ("data_collect", "make datasets of graded quality in a task of your choice"),
+    "data convert": ("data_convert", "rewrite a dataset in another format"),
+    "methods": ("methods", "list the methods, or show one with its hyper-parameters"),
+    "train": ("train", "train a method on logged experience, or online"),
+    "adapt": ("adapt", "take an offline run online, with few new samples"),
+    "resume": ("resume", "continue an interrupted run"),
+    "evaluate": ("evaluate", "measure the policies of a run"),
+    "compare": ("compare", "set runs side by side: table, intervals, learning curves"),
+    "export": ("export", "write a policy for use elsewhere: ONNX, StableHLO or safetensors"),
+}
+"""Every command: the file that holds it, and what it does."""
+
+_HEAD = """headwater: learn decisions from experience that already exists
+
+usage: headwater COMMAND [options]      headwater COMMAND --help for the options
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command named by `arguments` (default: of the process); returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if given[0] in ("-V", "--version"):
+        from headwater import __version__
+
+        print(f"headwater {__version__}")
+        return 0
+    name = " ".join(given[:2]) if given[0] == "data" else given[0]
+    if given[0] == "data" and (len(given) == 1 or given[1] in ("-h", "--help")):
+        print(_overview("data "))
+        return 0
+    if name not in COMMANDS:
+        from headwater.core.errors import nearest
+
+        print(f"error: {nearest(name, COMMANDS, 'command')}", file=sys.stderr)
+        return 2
+    from headwater.cli.frame import carry_out
+
+    module = importlib.import_module(f"headwater.cli.{COMMANDS[name][0]}")
+    return carry_out(name, module.command, given[len(name.split()) :])
+
+
+def _overview(prefix: str = "") -> str:
+    lines = [_HEAD]
+    lines += [
+        f"  {name:<14} {summary}"
+        for name, (_, summary) in COMMANDS.items()
+        if name.startswith(prefix)
+    ]
+    return "\n".join(lines)

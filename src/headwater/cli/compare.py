@@ -1,0 +1,72 @@
+"""`headwater compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from headwater.cli.frame import print_json, print_table
+
+
+def command(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")],
+    /,
+    baseline: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None,
+    target: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
+    names: tuple[str, ...] = (),
+    figure: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PNG")] = None,
+    level: float = 0.95,
+    json: bool = False,
+) -> None:
+    """Set runs side by side: final returns with intervals, and how many samples a log saved.
+
+    Args:
+        runs: Directories of runs that were evaluated in the same task.
+        baseline: Name of the run that the others are held against; by default the one that learned
+            online without a log, if there is just one.
+        target: The return whose samples are counted; by default nine tenths of the way from the
+            first to the last level of the baseline.
+        names: What to call the runs, one name each.
+        figure: Where to draw learning curves, as PNG; by default `comparison.png`.
+        level: Coverage of the intervals.
+        json: Print the result as JSON and draw only if --figure says where.
+    """
+    from headwater.verbs.compare import compare
+
+    result = compare(runs, names=names or None, baseline=baseline, target=target, level=level)
+    if json:
+        if figure is not None:
+            result.draw(figure)
+        print_json(result.to_json())
+        return
+    print_comparison(result)
+    print(f"figure: {result.draw(figure or Path('comparison.png'))}")
+
+
+def print_comparison(result) -> None:
+    """Prints the table of a comparison, and a sentence for each saving."""
+    rows = []
+    for row in result.rows:
+        rows.append(
+            [
+                row.name,
+                row.method,
+                str(row.seeds),
+                f"{row.steps:,}" if row.steps else "none",
+                str(row.score),
+                "" if row.normalised is None else str(row.normalised),
+                "" if row.advantage is None else str(row.advantage.interval),
+            ]
+        )
+    against = f"over {result.baseline}" if result.baseline else ""
+    columns = ["run", "method", "seeds", "new steps", "return", "normalised", against]
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    print_table(
+        result.task or "",
+        [columns[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+    )
+    print("interquartile mean over seeds of the last evaluation, with bootstrap intervals")
+    for row in result.rows:
+        if row.savings is not None:
+            print(f"{row.name} {row.savings.sentence}")

@@ -1,0 +1,68 @@
+"""`headwater data convert`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from headwater.cli.frame import read_settings
+
+
+def command(
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")],
+    /,
+    format: Annotated[
+        Literal[
+            "minari",
+            "minari-arrow",
+            "minari-parquet",
+            "parquet",
+            "arrow",
+            "npz",
+            "d4rl",
+            "columns",
+        ]
+        | None,
+        tyro.conf.arg(aliases=["-f"]),
+    ] = None,
+    column: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    action_low: tuple[float, ...] = (),
+    action_high: tuple[float, ...] = (),
+    horizon: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    dones: Literal["terminal", "truncated"] | None = None,
+    never_terminal: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Rewrite a dataset in another format.
+
+    A column directory (`columns`) is what `headwater train --from-disk` draws from; to it, data
+    larger than memory is converted in blocks.
+
+    Args:
+        source: File or directory, or name of a local Minari dataset.
+        target: What to write; it must not exist.
+        format: Of the target; by default by its suffix, a name without one being a column
+            directory.
+        column: Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The
+            roles: observations, actions, rewards, terminals, truncations, dones,
+            next_observations, episodes.
+        action_low: Lower bounds of the actions: one number, or one for each component.
+        action_high: Upper bounds.
+        horizon: Time limit of an episode in steps.
+        dones: What a column that only says "done" means.
+        never_terminal: The process never ends by itself.
+        overwrite: Replace the target if it exists.
+    """
+    from headwater.datasets.write import convert
+
+    options = {
+        "columns": {k: v.split(",") if "," in v else v for k, v in read_settings(column).items()},
+        "action_low": list(action_low),
+        "action_high": list(action_high),
+        "horizon": horizon,
+        "dones": dones,
+        "never_terminal": never_terminal,
+    }
+    given = {name: value for name, value in options.items() if value not in (None, [], {}, False)}
+    print(convert(source, target, format, overwrite=overwrite, options=given or None))

@@ -1,0 +1,54 @@
+"""`headwater data describe`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from headwater.cli.frame import print_json, print_table
+
+
+def command(
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    /,
+    figure: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PNG")] = None,
+    reference: Annotated[str | None, tyro.conf.arg(metavar="REFERENCE")] = None,
+    random_return: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
+    online_return: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
+    json: bool = False,
+) -> None:
+    """Say what is in a dataset, draw it, and suggest what kind of method to expect to work.
+
+    Args:
+        data: File or directory, or name of a local Minari dataset.
+        figure: Where to draw, as PNG; by default DATA-description.png in this directory.
+        reference: Another dataset, whose coverage SACo is relative to (a replay of online
+            learning, say).
+        random_return: Return of a random policy, for TQ; by default the dataset's reference.
+        online_return: Best return of a policy trained online, for TQ; by default the same.
+        json: Print as JSON and draw only if --figure says where.
+    """
+    from headwater.datasets.describe import describe
+    from headwater.datasets.read import load
+    from headwater.report.dataset_figure import draw_description
+
+    dataset = load(data)
+    description = describe(
+        dataset,
+        reference=None if reference is None else load(reference),
+        random_return=random_return,
+        online_return=online_return,
+    )
+    if json:
+        if figure is not None:
+            draw_description(dataset, description, figure)
+        print_json(description.to_json())
+        return
+    print_table("", ["", ""], description.rows())
+    for title, lines in (("Note", description.notes), ("Expect", description.suggestions)):
+        for line in lines:
+            print(f"{title}: {line}")
+    name = dataset.metadata.get("name", Path(data).stem)
+    where = figure or Path(f"{str(name).replace('/', '-')}-description.png")
+    draw_description(dataset, description, where)
+    print(f"figure: {where}")

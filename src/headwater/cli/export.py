@@ -1,0 +1,32 @@
+"""`headwater export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+def command(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    /,
+    format: Annotated[
+        Literal["onnx", "stablehlo", "safetensors"], tyro.conf.arg(aliases=["-f"])
+    ] = "onnx",
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Write the greedy policy of one seed for use without Headwater.
+
+    It takes raw observations and gives actions in the units of the environment.
+
+    Args:
+        run: Directory of the run.
+        format: `onnx` (needs the extra headwater[onnx]), `stablehlo` or `safetensors`.
+        out: The file to write; by default named after the run and the seed.
+        seed: Which of the run's seeds.
+        overwrite: Replace the file if it exists.
+    """
+    from headwater.verbs.export import export
+
+    print(export(run, out, format=format, seed=seed, overwrite=overwrite))

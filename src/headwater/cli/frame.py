@@ -1,0 +1,114 @@
+"""What every command shares: reading its options, and saying what went wrong in one sentence."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headwater.core.errors import HeadwaterError, SpecificationError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
+
+
+def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) -> int:
+    """Runs `command` with options read by tyro; returns the exit status."""
+    # Warnings of libraries are for developers; errors are said below.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import warnings
+
+    import tyro
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    keep_compiled_programs()
+    try:
+        status = tyro.cli(
+            command,
+            prog=f"headwater {name}",
+            args=list(arguments),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except HeadwaterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was saved is kept (see `headwater resume`)", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `head` does: there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except MemoryError:
+        print(
+            "error: memory ran out; take fewer seeds or a smaller buffer, or leave the data on "
+            "disk with --from-disk",
+            file=sys.stderr,
+        )
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return FAILED
+    return status if isinstance(status, int) else 0
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache directory, unless told otherwise."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "headwater", "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def print_json(value: Any) -> None:
+    """Prints `value` for programs."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=_plain))
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """Options given as `NAME=VALUE`. Raises `SpecificationError` for anything else."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise SpecificationError(f"'{pair}' is not of the form NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options of a task given as `NAME=VALUE`, values read as JSON where they are."""
+    found: dict[str, Any] = {}
+    for name, value in read_settings(pairs).items():
+        try:
+            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table; every column but the first is aligned to the right where it is a number."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        # A pipe or a file has no width of its own.
+        console = Console(width=120)
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if callable(getattr(value, "tolist", None)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,69 @@
+"""`headwater methods`."""
+
+import dataclasses
+import re
+import textwrap
+from typing import Annotated
+
+import tyro
+
+from headwater.cli.frame import print_json, print_table
+
+
+def command(
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = None,
+    /,
+    json: bool = False,
+) -> None:
+    """List the methods, or show one of them with its hyper-parameters.
+
+    Args:
+        name: A method; all of them if left out.
+        json: Print as JSON.
+    """
+    from headwater.core.catalogue import all_methods, family, method_class, settings
+
+    if name is not None:
+        cls = method_class(name)
+        method = cls()
+        info = {
+            "name": cls.__name__,
+            "kind": family(cls.__name__),
+            **cls.info._asdict(),
+            "hyper_parameters": settings(method),
+        }
+        if json:
+            print_json(info)
+            return
+        print(f"{cls.__name__} ({info['kind']}): {cls.info.summary}\n")
+        print(f"{cls.info.authors} ({cls.info.year}). {cls.info.title}.{_link(cls.info.arxiv)}\n")
+        print(textwrap.dedent("    " + (cls.__doc__ or "")).strip() + "\n")
+        types = {f.name: str(f.type) for f in dataclasses.fields(cls)}
+        rows = [[k, _short(v), _plain(types[k])] for k, v in settings(method).items()]
+        print_table("Set with --set NAME=VALUE", ["hyper-parameter", "default", "type"], rows)
+        return
+    found = all_methods()
+    if json:
+        print_json(
+            [{"name": n, "kind": family(n), **cls.info._asdict()} for n, cls in found.items()]
+        )
+        return
+    order = sorted(found, key=lambda n: (family(n), n.lower()))
+    print_table(
+        "",
+        ["method", "learns from", "year", "what it is"],
+        [[n, family(n), str(found[n].info.year), found[n].info.summary] for n in order],
+    )
+    print("headwater methods NAME shows one of them")
+
+
+def _link(arxiv: str) -> str:
+    return f" arXiv:{arxiv}" if arxiv else ""
+
+
+def _short(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _plain(hint: str) -> str:
+    return re.sub(r"<class '(\w+)'>", r"\1", hint).replace("typing.", "")

@@ -1,0 +1,126 @@
+"""`headwater train`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from headwater.cli.frame import print_json, read_options, read_settings
+
+
+def command(
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")],
+    /,
+    data: Annotated[str | None, tyro.conf.arg(aliases=["-d"], metavar="DATA")] = None,
+    env: Annotated[str | None, tyro.conf.arg(aliases=["-e"], metavar="ENV")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
+    seeds: int = 4,
+    updates: int = 100_000,
+    steps: int = 100_000,
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    batch_size: int = 256,
+    top: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
+    weights: Literal["return", "advantage"] | None = None,
+    temperature: float = 0.1,
+    from_disk: bool = False,
+    random_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    block: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    evaluations: int = 10,
+    episodes: int = 10,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Train a method on logged experience, or online, with several seeds at once.
+
+    Examples: `headwater train IQL --data log.parquet`, `headwater train BC -d log.npz --top 0.1`,
+    `headwater train SAC --env HalfCheetah-v5 --steps 200000`.
+
+    Args:
+        method: Name of the method (see `headwater methods`).
+        data: File or directory with logged experience, or name of a local Minari dataset.
+        env: Where to evaluate, and for online methods to act: `pendulum`, `HalfCheetah-v5`,
+            `envpool:Hopper-v4`, … By default what the data says; `none` for no evaluation.
+        out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist.
+        seeds: How many seeds to train.
+        updates: Gradient steps of an offline method.
+        steps: Environment steps of an online method.
+        set: A hyper-parameter, as NAME=VALUE; may be repeated.
+        env_option: An option of the environment, as NAME=VALUE; may be repeated.
+        batch_size: Rows per gradient step.
+        top: Learn only from this fraction of the episodes, the best by return.
+        weights: Draw rows by the return (RW) or the advantage (AW) of their episode.
+        temperature: Of the weights; smaller is more selective.
+        from_disk: Leave the data (a column directory) on disk and draw from there.
+        random_steps: Random steps of an online method before it learns.
+        block: Environment steps between the updates of an online method.
+        evaluations: How often to evaluate.
+        episodes: Episodes per evaluation and seed.
+        seed: Root of all randomness.
+        json: Print the result as JSON.
+    """
+    from headwater.core.catalogue import build_method
+    from headwater.environments.registry import make
+    from headwater.verbs.train import train
+
+    built = build_method(method, read_settings(set))
+    name = type(built).__name__
+    options = read_options(env_option)
+    where = out or default_out(name, data, env)
+    run = train(
+        built,
+        data,
+        env=make(env, **options) if env is not None and options else env,
+        updates=updates,
+        steps=steps,
+        seeds=seeds,
+        seed=seed,
+        batch_size=batch_size,
+        top=top,
+        weights=weights,
+        temperature=temperature,
+        from_disk=from_disk,
+        random_steps=random_steps,
+        block=block,
+        evaluations=evaluations,
+        episodes=episodes,
+        out=where,
+        progress=None if json else True,
+    )
+    report(run, json)
+
+
+def default_out(method: str, data: str | None, env: str | None) -> Path:
+    """`runs/METHOD-DATA`, or the environment if there is no data."""
+    of = Path(data).stem if data is not None else (env or "run")
+    return Path("runs") / f"{method.lower()}-{of.replace('/', '-').replace(':', '-')}"
+
+
+def report(run, json: bool) -> None:
+    """Says how a run ended."""
+    score, curve = run.score(), run.curve
+    normalised = None
+    if score is not None and run.references is not None:
+        from headwater.evaluation.statistics import interval, seed_means
+
+        normalised = interval(run.normalised(seed_means(run.final_returns)))
+    if json:
+        import dataclasses
+
+        print_json(
+            {
+                "run": run.path,
+                "method": type(run.method).__name__,
+                "seeds": run.specification.seeds,
+                "score": score and dataclasses.asdict(score),
+                "normalised": normalised and dataclasses.asdict(normalised),
+                "curve": curve and {"at": curve[0], "returns": curve[1]},
+            }
+        )
+        return
+    print(f"{type(run.method).__name__}, {run.seeds} seeds: {run.path}")
+    if score is None:
+        print("not evaluated: give an environment with --env")
+        return
+    print(f"return {score}" + ("" if normalised is None else f", normalised {normalised}"))
+    print("(interquartile mean over seeds of the last evaluation, with its 95% interval)")

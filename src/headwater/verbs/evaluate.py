@@ -1,0 +1,122 @@
+"""Measure what a trained policy is worth: by acting, or from a log without acting."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from headwater.core.catalogue import settings
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractLikelihood, AbstractPolicy
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.read import load
+from headwater.evaluation.off_policy import Estimate, evaluate_off_policy
+from headwater.evaluation.returns import evaluate_returns
+from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.runs.recipes import Task
+from headwater.verbs.run import Run, open_run
+from headwater.verbs.train import as_task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a run is worth.
+
+    **Arguments:** `run`: its name; `returns`: undiscounted, `[seed, episode]`, if it was acted;
+    `score`, `normalised`: interquartile mean over seeds of the mean return, in its own units and on
+    the scale from a random policy (0) to an expert (100); `estimates`: for each seed, what the
+    estimators say of the expected discounted return, if a log was given.
+    """
+
+    run: str
+    environment: str | None = None
+    returns: np.ndarray | None = None
+    score: Interval | None = None
+    normalised: Interval | None = None
+    estimates: list[dict[str, Estimate]] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        return {
+            "run": self.run,
+            "environment": self.environment,
+            "returns": None if self.returns is None else self.returns.tolist(),
+            "score": None if self.score is None else dataclasses.asdict(self.score),
+            "normalised": None if self.normalised is None else dataclasses.asdict(self.normalised),
+            "estimates": None
+            if self.estimates is None
+            else [
+                {name: dataclasses.asdict(e) for name, e in each.items()} for each in self.estimates
+            ],
+        }
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    env: Task | str | None = None,
+    episodes: int = 100,
+    explore: bool = False,
+    data: Dataset | str | Path | None = None,
+    estimators: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluates every seed of a run, in its task and, if a log is given, from that log.
+
+    **Arguments:** `run`: or its directory; `env`: where to act (default: where it was evaluated;
+    `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
+    greedily; `data`: logged experience for off-policy evaluation; `estimators`: of
+    `headwater.evaluation.off_policy.ESTIMATORS` (default: fitted Q evaluation, and the weighted and
+    doubly robust ones where the policy knows the probabilities of its actions); `seed`.
+
+    Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    method = run.method
+    if not isinstance(method, AbstractPolicy):
+        raise SpecificationError(f"{type(method).__name__} is no policy: it cannot be evaluated")
+    if env is None and run.specification.task is not None:
+        task = run.specification.task.build()
+    else:
+        task = as_task(env)
+    if task is None and data is None:
+        raise SpecificationError(
+            f"{run.name}: give an environment to act in, or data to judge from"
+        )
+    returns = score = normalised = None
+    if task is not None:
+        reason = run.spaces.mismatch(task.spaces)
+        if reason is not None:
+            raise SpecificationError(f"{run.name} does not fit {task.name}: {reason}")
+        key = jax.random.key(seed)
+        returns = evaluate_returns(
+            method, run.state, task, episodes=episodes, key=key, explore=explore
+        )
+        score = interval(seed_means(returns))
+        if run.references is not None:
+            normalised = interval(run.normalised(seed_means(returns)))
+    estimates = None
+    if data is not None:
+        data = data if isinstance(data, Dataset) else load(data)
+        reason = run.spaces.mismatch(data.spaces)
+        if reason is not None:
+            raise SpecificationError(f"{run.name} does not fit the data: {reason}")
+        able = isinstance(method, AbstractLikelihood)
+        estimators = estimators or (("fqe", "wis", "wpdis", "wdr") if able else ("fqe",))
+        estimates = [
+            evaluate_off_policy(
+                data,
+                method,
+                jax.tree.map(lambda leaf, i=i: leaf[i], run.state),
+                estimators=estimators,
+                discount=settings(method).get("discount", 0.99),
+                explore=explore or set(estimators) != {"fqe"},
+                seed=seed,
+            )
+            for i in range(run.seeds)
+        ]
+    name = None if task is None else task.name
+    return Evaluation(run.name, name, returns, score, normalised, estimates)
