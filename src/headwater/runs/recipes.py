@@ -116,12 +116,14 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
     shared["widths"] = tuple(given["widths"])
     if discrete and not isinstance(offline, IQL) and type(offline).__name__ not in ("AWAC", "BC"):
         return DQN(**shared)
-    members = given.get("members", 2)
+    members, layer_norm = given.get("members", 2), given.get("layer_norm", "none")
+    if isinstance(layer_norm, bool):  # ReBRAC's are its critics' alone.
+        layer_norm = "critics" if layer_norm else "none"
     return SAC(
         **shared,
         members=members,
         target_members=min(2, members),
-        layer_norm=given.get("layer_norm", "none"),
+        layer_norm=layer_norm,
         critic_updates=4,
         backup_entropy=0.0,
         actor_learning_rate=1e-4,

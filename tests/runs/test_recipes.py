@@ -1,0 +1,297 @@
+"""Recipes: what is taken over, how much is acted, and which rows are learned from."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from headwater.core.catalogue import build_method
+from headwater.core.errors import SpecificationError
+from headwater.core.method import Agent
+from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.environments.gymnasium_task import GymnasiumTask
+from headwater.environments.pendulum import Pendulum
+from headwater.methods.offline.iql import IQL
+from headwater.methods.online.dqn import DQN
+from headwater.methods.online.sac import SAC
+from headwater.runs.loop import run
+from headwater.runs.recipes import (
+    Budget,
+    carry_on,
+    continuing,
+    online_method,
+    online_stage,
+    rows_per_update,
+    warm_start,
+)
+from headwater.runs.stage import Outcome
+from headwater.sources.collect import Collect, HostCollect
+from headwater.sources.mixed import HostMixed, Mixed
+from headwater.sources.replay import Replay
+
+from .tiny import Tiny, logged
+
+STATISTICS = Statistics(
+    jnp.asarray([1.0, -2.0, 0.5]), jnp.asarray([2.0, 0.1, 3.0]), jnp.asarray(-7.0), jnp.asarray(3.0)
+)
+BOX = Box((-math.inf,) * 3, (math.inf,) * 3)
+CONTINUOUS = Spaces(BOX, Box((-1.0, -1.0), (1.0, 1.0)), 50, STATISTICS)
+DISCRETE = Spaces(BOX, Discrete(3), 50, STATISTICS)
+OBSERVATIONS = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
+ACTIONS = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (20, 2)), jnp.float32)
+
+
+def learned(name: str, spaces: Spaces = CONTINUOUS, **fields) -> Outcome:
+    """A method whose every array has moved by an amount of its own, as if it had learned."""
+    method = build_method(name, {"widths": (8, 8), **fields})
+    state = method.init(spaces, key=jax.random.key(3))
+    leaves, structure = jax.tree.flatten(state)
+    draw = np.random.default_rng(2)
+    moved = [
+        leaf + jnp.asarray(0.1 * draw.random(leaf.shape), jnp.float32)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        else leaf
+        for leaf in leaves
+    ]
+    return Outcome(method, jax.tree.unflatten(structure, moved))
+
+
+def started(outcome: Outcome, spaces: Spaces = CONTINUOUS):
+    """What goes online after `outcome`, and its state: as a problem, it has no statistics."""
+    online = online_method(outcome.method, spaces.discrete)
+    problem = dataclasses.replace(spaces, statistics=None)
+    begin = warm_start(online, "before")
+    return online, begin({"before": outcome}, problem, jax.random.key(9))
+
+
+def assert_equal(one, other) -> None:
+    ours, theirs = jax.tree.leaves(one), jax.tree.leaves(other)
+    assert len(ours) == len(theirs) > 0
+    for x, y in zip(ours, theirs):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("name", ["CQL", "CalQL", "SACN", "EDAC"])
+def test_soft_methods_hand_over_every_part_as_it_is(name):
+    members = {"members": 3} if name in ("SACN", "EDAC") else {}
+    outcome = learned(name, **members)
+    online, state = started(outcome)
+    for part in dataclasses.fields(state):
+        assert_equal(getattr(state, part.name), getattr(outcome.state, part.name))
+    assert type(state).__name__ == "SoftActorCritic"
+    assert online.members == members.get("members", 2) and online.target_members == 2
+    assert online.critic_updates == 4 and online.backup_entropy == 0.0
+    assert online.widths == (8, 8)
+    if name == "CalQL":
+        # It can go on: the shapes of networks and moments are those that SAC expects.
+        moved, metrics = jax.jit(online.update)(state, rows(4 * 8), key=jax.random.key(0))
+        assert all(np.isfinite(x) for x in metrics.values())
+        assert jax.tree.structure(moved) == jax.tree.structure(state)
+
+
+def rows(count: int):
+    draw = np.random.default_rng(5)
+
+    def normal(*shape):
+        return jnp.asarray(draw.normal(size=shape), jnp.float32)
+
+    flags = jnp.zeros(count, bool)
+    template = logged(count)
+    return dataclasses.replace(
+        template,
+        observation=normal(count, 3),
+        next_observation=normal(count, 3),
+        action=jnp.tanh(normal(count, 2)),
+        reward=normal(count),
+        terminal=flags,
+        truncated=flags,
+    )
+
+
+def test_iql_values_come_over_in_units_of_reward():
+    outcome = learned("IQL")
+    # 1000 / (3 - -7), and then moved a little.
+    scale = float(outcome.state.reward_scale)
+    assert abs(scale - 100.0) < 1.0
+    online, state = started(outcome)
+    theirs = outcome.method.value(outcome.state, OBSERVATIONS, ACTIONS)
+    np.testing.assert_allclose(
+        online.value(state, OBSERVATIONS, ACTIONS), theirs, rtol=1e-5, atol=1e-6
+    )
+    scaled = outcome.state.normaliser(OBSERVATIONS)
+    for ours, before in (
+        (state.critics, outcome.state.networks.critics),
+        (state.target_critics, outcome.state.target_critics),
+    ):
+        np.testing.assert_allclose(
+            ours(scaled, ACTIONS), before(scaled, ACTIONS) / scale, rtol=1e-5, atol=1e-6
+        )
+    assert_equal(state.actor, outcome.state.networks.actor)
+    assert_equal(state.normaliser, outcome.state.normaliser)
+    act = {"key": jax.random.key(1), "explore": True}
+    np.testing.assert_array_equal(
+        online.act(state, OBSERVATIONS[0], **act)[0],
+        outcome.method.act(outcome.state, OBSERVATIONS[0], **act)[0],
+    )
+    assert float(jnp.exp(state.log_temperature)) == pytest.approx(online.initial_temperature)
+    # Fresh moments, of the shapes that the taken networks need.
+    assert all(not np.any(x) for x in jax.tree.leaves(state.critic_optimiser))
+    jax.jit(online.update)(state, rows(4 * 8), key=jax.random.key(0))
+
+
+def test_awac_hands_over_actor_critics_and_targets():
+    outcome = learned("AWAC")
+    online, state = started(outcome)
+    for part in ("actor", "critics", "target_critics", "normaliser"):
+        assert_equal(getattr(state, part), getattr(outcome.state, part))
+    np.testing.assert_array_equal(
+        online.value(state, OBSERVATIONS, ACTIONS),
+        outcome.method.value(outcome.state, OBSERVATIONS, ACTIONS),
+    )
+
+
+def test_a_cloned_actor_gets_fresh_critics():
+    outcome = learned("BC", likelihood=True)
+    online, state = started(outcome)
+    fresh = online.init(CONTINUOUS, key=jax.random.key(9))
+    assert_equal(state.actor, outcome.state.actor)
+    assert_equal(state.normaliser, outcome.state.normaliser)
+    assert_equal(state.critics, fresh.critics)
+    assert_equal(state.target_critics, fresh.critics)
+
+
+@pytest.mark.parametrize("name", ["IQL", "AWAC", "BC"])
+def test_discrete_actors_go_on_with_sac(name):
+    outcome = learned(name, DISCRETE)
+    online, state = started(outcome, DISCRETE)
+    assert isinstance(online, SAC)
+    greedy = {"key": jax.random.key(1), "explore": False}
+    for observation in OBSERVATIONS[:4]:
+        ours = online.act(state, observation, **greedy)[0]
+        assert int(ours) == int(outcome.method.act(outcome.state, observation, **greedy)[0])
+
+
+@pytest.mark.parametrize("name", ["BC", "TD3BC", "ReBRAC"])
+def test_methods_without_a_stochastic_actor_are_refused(name):
+    expected = f"{name} leaves no stochastic actor that the wsrl recipe could start from: use the"
+    with pytest.raises(SpecificationError, match=expected):
+        started(learned(name))
+
+
+def test_discrete_cql_starts_dqn_that_acts_greedily():
+    outcome = learned("DiscreteCQL", DISCRETE)
+    online, state = started(outcome, DISCRETE)
+    assert isinstance(online, DQN)
+    assert_equal(state.critic, outcome.state.critic)
+    assert_equal(state.target, outcome.state.target)
+    assert_equal(state.normaliser, outcome.state.normaliser)
+    observation = OBSERVATIONS[0]
+    best = int(jnp.argmax(outcome.state.critic.values(outcome.state.normaliser(observation))))
+    chosen = jax.vmap(lambda k: online.act(state, observation, key=k, explore=True)[0])(
+        jax.random.split(jax.random.key(0), 2000)
+    )
+    # ε is 0.01: two thirds of that are other actions.
+    assert 0.98 < float(jnp.mean(chosen == best)) < 1.0
+    # From nothing it would be random.
+    fresh = online.init(DISCRETE, key=jax.random.key(0))
+    drawn = jax.vmap(lambda k: online.act(fresh, observation, key=k, explore=True)[0])(
+        jax.random.split(jax.random.key(0), 2000)
+    )
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 2000, 1 / 3, atol=0.06)
+
+
+def test_online_method_keeps_the_shapes_and_the_discount():
+    offline = build_method(
+        "CalQL", {"widths": (16, 4), "discount": 0.9, "members": 5, "layer_norm": "both"}
+    )
+    online = online_method(offline, False)
+    assert isinstance(online, SAC)
+    assert (online.widths, online.discount, online.members) == ((16, 4), 0.9, 5)
+    assert online.layer_norm == "both" and online.normalise_observations
+    assert rows_per_update(online, 32) == 128
+    assert rows_per_update(offline, 32) == 32
+
+
+@pytest.mark.parametrize("layer_norm, expected", [(True, "critics"), (False, "none")])
+def test_online_method_reads_the_layer_norm_of_rebrac(layer_norm, expected):
+    online = online_method(build_method("ReBRAC", {"layer_norm": layer_norm}), False)
+    assert isinstance(online, SAC) and online.layer_norm == expected
+
+
+def test_going_on_with_iql_does_not_stop_learning():
+    method = continuing(IQL(actor_decay_updates=10.0, discount=0.9))
+    assert isinstance(method, IQL)
+    assert (method.actor_decay_updates, method.discount) == (math.inf, 0.9)
+    unchanged = build_method("AWAC")
+    assert continuing(unchanged) is unchanged
+    outcome = learned("IQL")
+    assert carry_on("before")({"before": outcome}, CONTINUOUS, jax.random.key(0)) is outcome.state
+
+
+@pytest.mark.parametrize(
+    "budget, updates",
+    [
+        (Budget(100), 100),
+        (Budget(100, random_steps=10, warm_up_steps=20), 70),
+        (Budget(100, random_steps=10, block=8), 88),
+        (Budget(100, block=8, updates_per_step=3), 288),
+        (Budget(10, random_steps=10), 0),
+        (Budget(10, random_steps=30), 0),
+        (Budget(17, random_steps=10, block=8), 0),
+    ],
+)
+def test_updates_that_fit_into_a_budget(budget, updates):
+    assert budget.updates == updates
+
+
+def test_a_budget_that_warming_up_uses_up_is_refused():
+    budget = Budget(10, random_steps=4, warm_up_steps=6)
+    with pytest.raises(SpecificationError, match="10 environment steps leave none to learn from"):
+        online_stage(Tiny(), Pendulum(), budget)
+
+
+@pytest.mark.parametrize("block, steps", [(1, 40), (8, 34)])
+def test_the_environment_is_stepped_as_often_as_the_budget_says(block, steps):
+    budget = Budget(40, rows=4, random_steps=6, warm_up_steps=4, block=block, updates_per_step=2)
+    stage = online_stage(Tiny(), Pendulum(), budget)
+    assert isinstance(stage.source, Collect) and stage.source.capacity == 40
+    result = run([stage], Pendulum().spaces, seeds=2, evaluations=1, logs=1, progress=False)
+    assert steps == 10 + 30 // block * block
+    assert result.metrics[-1]["environment_steps"] == steps
+    assert result.metrics[-1]["update"] == budget.updates == 2 * (steps - 10)
+    # Each update had rows of its own.
+    assert stage.source.batch_size == 4 * stage.updates_per_draw
+
+
+def test_half_of_every_batch_is_from_the_log():
+    # The log is marked by a reward that the environment never gives.
+    log = dataclasses.replace(logged(), reward=jnp.full(200, 7.0))
+    budget = Budget(20, rows=6, random_steps=4, block=4)
+    stage = online_stage(Tiny(), Pendulum(), budget, data=log)
+    assert isinstance(stage.source, Mixed)
+    assert [type(s) for s in stage.source.sources] == [Replay, Collect]
+    agent = Agent(stage.method, stage.method.init(Pendulum().spaces, key=jax.random.key(0)))
+    state = stage.source.prepare(
+        stage.source.init(key=jax.random.key(1)), agent, key=jax.random.key(2)
+    )
+    _, drawn = stage.source.draw(state, agent, key=jax.random.key(3))
+    marked = np.asarray(drawn.reward) == 7.0
+    assert marked.size == 4 * 6
+    # In every piece that one update sees, not only over all of them.
+    np.testing.assert_array_equal(marked.reshape(4, 6).sum(1), 3)
+
+
+def test_host_tasks_are_collected_from_on_the_host():
+    task = GymnasiumTask("Pendulum-v1")
+    budget = Budget(20, rows=5, random_steps=4, block=4)
+    stage = online_stage(Tiny(), task, budget)
+    assert isinstance(stage.source, HostCollect) and stage.updates_per_draw == 4
+    stage = online_stage(Tiny(), task, budget, data=logged())
+    assert isinstance(stage.source, HostMixed)
+    # An odd number of rows: none is lost.
+    assert [s.batch_size for s in stage.source.sources] == [10, 10]
+    stage = online_stage(Tiny(), task, dataclasses.replace(budget, block=1), data=logged())
+    assert [s.batch_size for s in stage.source.sources] == [3, 2]
