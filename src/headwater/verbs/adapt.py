@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from headwater.core.catalogue import build_method, settings
-from headwater.core.errors import RunError, SpecificationError, nearest
+from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.runs.recipes import (
@@ -86,6 +86,7 @@ def adapt(
     reason = upstream.spaces.mismatch(task.spaces)
     if reason is not None:
         raise SpecificationError(f"the run does not fit the environment {task.name}: {reason}")
+    same_task = before.task is None or before.task.name == task.name
     method = _method(recipe, upstream.method, task.spaces.discrete, set or {})
     rows = before.batch_size if batch_size is None else batch_size
     begins_fresh = recipe in ("rlpd", "scratch")
@@ -93,6 +94,8 @@ def adapt(
     chosen, logged = None, None
     if recipe in ("rlpd", "continue"):
         chosen, logged = _log(upstream, data)
+    elif data is not None:
+        raise SpecificationError(f"the recipe '{recipe}' uses no log: leave out data")
     asked = Specification(
         verb="adapt",
         method=MethodChoice.of(method),
@@ -112,7 +115,7 @@ def adapt(
             updates_per_step=updates_per_step,
         ),
         recipe=recipe,
-        references=before.references,
+        references=before.references if same_task else None,
     )
     kept = None if begins_fresh else upstream
     return execute(asked, out=out, data=logged, task=task, upstream=kept, progress=progress)
@@ -146,9 +149,12 @@ def _log(upstream: Run, data: Dataset | str | Path | None):
     if not path.is_absolute() and upstream.path is not None:
         path = upstream.path / path
     chosen, loaded = choose_data(path, choice.options)
-    if chosen is not None and chosen.fingerprint != choice.fingerprint:
-        raise SpecificationError(f"{path} is not what the offline run learned from: it has changed")
     assert chosen is not None
+    if choice.fingerprint is not None and chosen.fingerprint != choice.fingerprint:
+        raise DataError(f"{path} is not what the offline run learned from: it has changed")
+    if not Path(choice.path).is_absolute():
+        # It lies in the directory of the offline run, which may be deleted: copied anew.
+        chosen = dataclasses.replace(chosen, path=None)
     return dataclasses.replace(chosen, top=choice.top), loaded
 
 

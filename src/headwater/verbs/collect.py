@@ -1,5 +1,6 @@
 """Make datasets of graded quality by training a behaviour policy, as D4RL did."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -120,7 +121,8 @@ def collect(
     method = behaviour or default_behaviour(task.spaces)
     out = Path(out)
     policy = _Behaviour(task, method, steps, batch_size, snapshots, seed)
-    policy.train(out / "behaviour", progress)
+    sizes = {"transitions": transitions, "medium": medium}
+    policy.train(out / "behaviour", sizes, progress)
     worst = policy.random_score()
     best = max(policy.snapshots, key=lambda snapshot: snapshot.score)
     wanted = worst + medium * (best.score - worst)
@@ -200,8 +202,11 @@ class _Behaviour:
         self.stage = online_stage(method, task, budget, name="behaviour")
         self.directory: RunDirectory
 
-    def train(self, path: Path, progress: bool | None) -> None:
-        """Trains, or goes on training, or finds that all is done."""
+    def train(self, path: Path, sizes: dict[str, Any], progress: bool | None) -> None:
+        """Trains, or goes on training, or finds that all is done.
+
+        **Arguments:** `sizes`: what else must be the same to go on with this collection.
+        """
         request = {
             "verb": "collect",
             "task": {"name": self.task.name, "options": task_options(self.task)},
@@ -210,7 +215,10 @@ class _Behaviour:
             "batch_size": self.batch_size,
             "snapshots": self.count,
             "seed": self.seed,
+            **sizes,
         }
+        # As it comes back from the file: lists for tuples.
+        request = json.loads(json.dumps(request))
         if (path / "run.json").is_file():
             self.directory = RunDirectory.open(path)
             before = self.directory.specification

@@ -16,7 +16,7 @@ from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.recipes import Task
-from headwater.verbs.run import UPSTREAM_DIRECTORY, Run, open_run
+from headwater.verbs.run import UPSTREAM_DIRECTORY, Run, open_run, state_shapes
 from headwater.verbs.specification import UPSTREAM, Plan, Specification, plan, updates_of
 
 _DATA_DIRECTORY = "data"
@@ -41,9 +41,11 @@ def execute(
     if out is not None:
         RunDirectory.refuse(out)
     planned = plan(asked, None, data, task)
-    asked = dataclasses.replace(
-        asked, spaces=planned.problem.to_json(), references=planned.references
-    )
+    references = planned.references if asked.references is None else asked.references
+    asked = dataclasses.replace(asked, spaces=planned.problem.to_json(), references=references)
+    # Now, since a method that cannot begin should leave no directory behind.
+    earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
+    state_shapes(asked, planned.stages[-1].method, planned.problem, earlier)
     directory = None
     if out is not None:
         if data is not None and asked.data is not None and asked.data.path is None:

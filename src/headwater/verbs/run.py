@@ -144,8 +144,13 @@ class Policy:
         **Returns:** `[…, component]` in the units of the action space, or integers `[…]`. Raises
         `SpecificationError` if the observation is of another size or not finite.
         """
-        observation = np.asarray(observation, np.float32)
         size = self.spaces.observation_size
+        try:
+            observation = np.asarray(observation, np.float32)
+        except (TypeError, ValueError):
+            raise SpecificationError(
+                f"this policy observes vectors of {size} numbers, not {observation!r}"
+            ) from None
         if observation.ndim == 0 or observation.shape[-1] != size:
             raise SpecificationError(
                 f"this policy observes vectors of {size} components, not of shape "
@@ -201,7 +206,7 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"{path}: nothing was saved yet; start it with `headwater resume {path}`")
     file = checkpoint.path_of(directory.checkpoints, found[-1])
     state = checkpoint.restore(
-        _template(asked, method, spaces, earlier), checkpoint.read(file)["method"], str(file)
+        state_shapes(asked, method, spaces, earlier), checkpoint.read(file)["method"], str(file)
     )
     return Run(
         asked,
@@ -216,7 +221,10 @@ def open_run(path: str | Path) -> Run:
     )
 
 
-def _template(asked: Specification, method: AbstractMethod, spaces: Spaces, earlier: Outcomes):
+def state_shapes(
+    asked: Specification, method: AbstractMethod, spaces: Spaces, earlier: Outcomes
+) -> Any:
+    """Shapes of a run's state. Raises `SpecificationError` if its method cannot begin there."""
     begin = begin_of(asked, method)
     keys = jax.random.split(jax.random.key(0), len(asked.seeds))
 

@@ -7,6 +7,7 @@ from headwater.core.catalogue import build_method, method_class
 from headwater.core.errors import HeadwaterError, SpecificationError
 from headwater.core.method import AbstractMethod
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load, locate
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import make
@@ -76,12 +77,12 @@ def train(
     """
     method = as_method(method)
     has_data = data is not None
-    check_kind(method, has_data, env is not None and env != "none")
+    check_kind(method, has_data, env != "none" and (env is not None or has_data))
     chosen, data = choose_data(
         data, data_options, top=top, weights=weights, temperature=temperature, from_disk=from_disk
     )
-    recorded = None if data is None else data.metadata.get("environment")
-    task = as_task(env, recorded)
+    task = as_task(env, None if chosen is None else _recorded(chosen, data))
+    check_kind(method, has_data, task is not None)
     budget = None
     if is_online(method):
         assert task is not None
@@ -144,6 +145,14 @@ def choose_data(
         return DataChoice(path, options or {}, None, **how), None
     loaded = load(path, **(options or {}))
     return DataChoice(path, options or {}, loaded.fingerprint(), **how), loaded
+
+
+def _recorded(chosen: DataChoice, data: Dataset | None) -> str | None:
+    """The task that the data says it was logged in."""
+    if data is not None:
+        return data.metadata.get("environment")
+    path = Path(chosen.path or "")
+    return open_columns(path).metadata.get("environment") if is_column_directory(path) else None
 
 
 def seed_list(seeds: int | list[int]) -> list[int]:
