@@ -32,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if given[0] in ("-V", "--version"):
-        from headwater import __version__
+        from importlib.metadata import version
 
-        print(f"headwater {__version__}")
+        print(f"headwater {version('headwater')}")
         return 0
     name = " ".join(given[:2]) if given[0] == "data" else given[0]
     if given[0] == "data" and (len(given) == 1 or given[1] in ("-h", "--help")):

@@ -294,7 +294,7 @@ def _over_seeds(function, arguments, layout):
 @eqx.filter_jit
 def _keys_at(keys, step):
     # `step` must be an array: a Python number would be compiled in, once for every step.
-    return jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, step)))(keys)
+    return jax.vmap(lambda k: tuple(jax.random.split(jax.random.fold_in(k, step))))(keys)
 
 
 def _default_layout() -> SeedLayout:
@@ -324,22 +324,22 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
     stage = place.stage
     ahead = None
     for i in range(first, first + count):
-        keys = _keys_at(place.keys, np.uint32(i))
+        draw_keys, update_keys = _keys_at(place.keys, np.uint32(i))
         if ahead is not None:
             source_state, data = ahead.result()
         else:
             agent = Agent(stage.method, state)
-            source_state, data = stage.source.draw(source_state, agent, keys=keys[:, 0])
+            source_state, data = stage.source.draw(source_state, agent, keys=draw_keys)
         if drawer is not None and i + 1 < first + count:
             # Such a source looks at the keys alone, so it may draw while the update computes.
             agent = Agent(stage.method, None)
-            following = _keys_at(place.keys, np.uint32(i + 1))[:, 0]
+            following = _keys_at(place.keys, np.uint32(i + 1))[0]
             ahead = drawer.submit(stage.source.draw, source_state, agent, keys=following)
         else:
             ahead = None
         if sums is None:
             sums = _zeros_like_metrics(stage, *_first((state, data)), len(place.seeds))
-        fixed = (stage.method, data, keys[:, 1], stage.updates_per_draw, place.layout)
+        fixed = (stage.method, data, update_keys, stage.updates_per_draw, place.layout)
         state, sums = _update_each(fixed, (state, sums))
     return state, source_state, sums
 

@@ -165,7 +165,7 @@ class Policy:
         action = np.asarray(_act(self.method, self.state, batch, key, explore))
         if isinstance(self.spaces.action, Box):
             action = self.spaces.action.from_canonical(action)
-        return action.reshape(*observation.shape[:-1], *action.shape[1:])
+        return action.reshape((*observation.shape[:-1], *action.shape[1:]))
 
 
 def _one_of(states: Any, seed: int) -> Any:

@@ -1,6 +1,7 @@
 """What a run was asked to do, as values that JSON can hold, and how stages are built from it."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import make
+from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.online.rlpd import RLPD
 from headwater.runs import recipes
 from headwater.runs.recipes import Budget, Task
@@ -31,6 +33,9 @@ UPSTREAM = "offline"
 """The stage that a run adapts."""
 WEIGHTS = ("return", "advantage")
 """How rows can be weighted: RW and AW of Hong et al. (2023)."""
+
+_DISK_DRAWS = 8
+"""Batches that are drawn from the disk at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +182,15 @@ def plan(
     references = _references(logged, task)
     if asked.budget is None:
         assert logged is not None and asked.updates is not None
-        source = logged.source(method, asked.batch_size)
-        stages = [Stage("offline", method, source, asked.updates)]
+        pieces = logged.updates_per_draw(asked.updates)
+        source = logged.source(method, pieces * asked.batch_size)
+        stages = [Stage("offline", method, source, asked.updates, pieces)]
     else:
         assert task is not None
+        if logged is not None and logged.choice.weights is not None:
+            raise SpecificationError(
+                f"{asked.method.name} draws its log uniformly while it acts: leave out weights"
+            )
         stages = [
             recipes.online_stage(
                 method,
@@ -230,12 +240,18 @@ class _Logged:
         discount = settings(method).get("discount", 0.99)
         return jax.tree.map(jnp.asarray, self.data.transitions(discount))
 
+    def updates_per_draw(self, updates: int) -> int:
+        """How many updates share a draw: it pays for the way from the disk."""
+        return math.gcd(updates, _DISK_DRAWS) if self.data is None else 1
+
     def source(self, method: AbstractMethod, batch_size: int):
         """Where an offline method's batches come from."""
         rows = recipes.rows_per_update(method, batch_size)
         if self.data is None:
             assert self.path is not None
-            return OutOfCoreReplay(str(self.path), rows)
+            # Only Cal-QL asks for the logged returns, which cost a pass over the data.
+            discount = method.discount if isinstance(method, CalQL) else None
+            return OutOfCoreReplay(str(self.path), rows, discount)
         if self.choice.weights is None:
             return Replay(self.transitions(method), rows)
         weigh = {
@@ -250,8 +266,8 @@ class _Logged:
     def _mapped(self):
         if self.path is None or not is_column_directory(self.path):
             raise SpecificationError(
-                f"{self.path}: only a column directory can stay on disk; make one with "
-                "`headwater data convert FILE DIRECTORY`"
+                f"{self.path or 'the data'}: only a column directory can stay on disk; make one "
+                "with `headwater data convert FILE DIRECTORY`"
             )
         if self.choice.top is not None or self.choice.weights is not None:
             raise SpecificationError(

@@ -28,7 +28,7 @@ HOST_BLOCK = 8
 
 
 def train(
-    method: AbstractMethod | str,
+    method: AbstractMethod | str | type,
     data: Dataset | str | Path | None = None,
     *,
     env: Task | str | None = None,
@@ -53,7 +53,7 @@ def train(
 
     **Arguments:**
 
-    - `method`: as an object with its hyper-parameters set, or the name of one.
+    - `method`: as an object with its hyper-parameters set, or the name or class of one.
     - `data`: logged experience, or where it lies; not for methods that only learn online.
     - `env`: where to evaluate, and for online methods to act: a task or its name. Unless given, the
       one recorded in the data, if it is known here; `"none"` for no evaluation.
