@@ -26,7 +26,7 @@ def adapt(
     run: Run | str | Path,
     *,
     env: Task | str | None = None,
-    recipe: Recipe = "wsrl",
+    recipe: Recipe | str = "wsrl",
     steps: int = 50_000,
     data: Dataset | str | Path | None = None,
     set: dict[str, Any] | None = None,
@@ -122,7 +122,7 @@ def adapt(
 
 
 def _method(
-    recipe: Recipe, offline: AbstractMethod, discrete: bool, changes: dict[str, Any]
+    recipe: str, offline: AbstractMethod, discrete: bool, changes: dict[str, Any]
 ) -> AbstractMethod:
     if recipe == "continue":
         method = continuing(offline)

@@ -31,6 +31,8 @@ from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.recipes import Budget, Task, online_stage, rows_per_update
+from headwater.verbs.specification import check_kind
+from headwater.verbs.train import as_method
 
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
 """Grades of data: a uniformly random policy; the behaviour policy a third of the way from there to
@@ -118,7 +120,8 @@ def collect(
         raise SpecificationError(f"medium = {medium} must lie between 0 (random) and 1 (the best)")
     if transitions < 1 or snapshots < 2:
         raise SpecificationError("at least one transition and two snapshots are needed")
-    method = behaviour or default_behaviour(task.spaces)
+    method = as_method(behaviour or default_behaviour(task.spaces))
+    check_kind(method, has_data=False, has_task=True)
     out = Path(out)
     policy = _Behaviour(task, method, steps, batch_size, snapshots, seed)
     sizes = {"transitions": transitions, "medium": medium}
@@ -167,7 +170,7 @@ def collect(
 def default_behaviour(spaces: Spaces) -> AbstractMethod:
     """The small online method that trains a behaviour policy unless another is given."""
     if spaces.discrete:
-        return DQN(learning_rate=1e-3, widths=(64, 64), exploration_updates=20_000)
+        return DQN(learning_rate=1e-3, widths=(64, 64), exploration_updates=20_000.0)
     return SAC(
         widths=(64, 64),
         actor_learning_rate=1e-3,
