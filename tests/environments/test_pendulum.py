@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.environments.interaction import episode_returns, random_action
-from headwater.environments.pendulum import Pendulum, PendulumState
+from headwater.environments.pendulum import Pendulum, PendulumState, swing_up_action
 
 
 def test_every_step_is_gymnasiums(key):
@@ -30,3 +30,12 @@ def test_random_actions_earn_the_reference(key):
     mean = float(jnp.mean(episode_returns(task, act, episodes=500, key=key)))
     # The standard deviation of a return is 294.
     assert abs(mean - task.reference_returns[0]) < 4 * 294 / 500**0.5
+
+
+def test_the_scripted_expert_swings_up_and_stays(key):
+    task = Pendulum()
+    returns = episode_returns(task, lambda o, k: swing_up_action(o), episodes=500, key=key)
+    # The standard deviation of a return is 85; the optimum is -137.
+    assert abs(float(jnp.mean(returns)) + 146.0) < 4 * 85 / 500**0.5
+    hanging, upright = jnp.array([-1.0, 0.0, 1.0]), jnp.array([1.0, 0.0, 0.0])
+    assert swing_up_action(hanging)[0] == 1.0 and swing_up_action(upright)[0] == 0.0
