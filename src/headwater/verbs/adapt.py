@@ -86,7 +86,7 @@ def adapt(
     reason = upstream.spaces.mismatch(task.spaces)
     if reason is not None:
         raise SpecificationError(f"the run does not fit the environment {task.name}: {reason}")
-    same_task = before.task is None or before.task.name == task.name
+    same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
     method = _method(recipe, upstream.method, task.spaces.discrete, set or {})
     rows = before.batch_size if batch_size is None else batch_size
     begins_fresh = recipe in ("rlpd", "scratch")

@@ -18,6 +18,7 @@ from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.recipes import Task
 from headwater.verbs.run import Run, open_run
+from headwater.verbs.specification import TaskChoice
 from headwater.verbs.train import as_task
 
 
@@ -96,7 +97,8 @@ def evaluate(
             method, run.state, task, episodes=episodes, key=key, explore=explore
         )
         score = interval(seed_means(returns))
-        if run.references is not None:
+        usual = run.specification.task
+        if run.references is not None and (usual is None or usual.same_as(TaskChoice.of(task))):
             normalised = interval(run.normalised(seed_means(returns)))
     estimates = None
     if data is not None:

@@ -1,6 +1,7 @@
 """What a run was asked to do, as values that JSON can hold, and how stages are built from it."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +90,11 @@ class TaskChoice:
             return cls(task.name, dict(vars(task)))
         options = getattr(task, "options", None)
         return cls(task.name, dict(options or ()), own=options is None)
+
+    def same_as(self, other: "TaskChoice") -> bool:
+        """Whether both are one task, options included: only then do their returns compare."""
+        mine, theirs = (json.dumps(c.options, sort_keys=True, default=str) for c in (self, other))
+        return self.name == other.name and mine == theirs
 
     def build(self) -> Task:
         """The task. Raises `RunError` for an object of the user's, which has no name."""
@@ -303,9 +309,14 @@ def _references(logged: _Logged | None, task: Task | None) -> list[Any] | None:
         known = published_references(task.name)
         if known is not None:
             return [known.random, known.expert, known.source, known.indicative]
-        if task.reference_returns is not None:
+        if task.reference_returns is not None and not _altered(task):
             return [*task.reference_returns, f"measured in {task.name}", False]
     return None
+
+
+def _altered(task: Task) -> bool:
+    """Whether options make this another task than the one that its references were measured in."""
+    return isinstance(task, AbstractEnvironment) and vars(task) != vars(type(task)())
 
 
 def check_kind(method: AbstractMethod, has_data: bool, has_task: bool) -> None:
