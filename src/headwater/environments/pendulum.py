@@ -23,8 +23,8 @@ class Pendulum(AbstractEnvironment):
     """Torque-limited pendulum, the dynamics of Gymnasium's `Pendulum-v1`.
 
     Observation: cosine and sine of the angle, angular velocity. Reward: minus the squared angle,
-    with small costs of velocity and torque. No terminal states; 200 steps. The reference returns are
-    those of the default machine.
+    with small costs of velocity and torque. No terminal states; 200 steps.
+    The reference returns are those of the default machine.
 
     **Arguments:** `gravity`, `mass`, `length`: in SI units.
     """
