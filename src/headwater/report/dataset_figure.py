@@ -6,28 +6,24 @@ import numpy as np
 
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.describe import Description
+from headwater.report import style
 
-_INK, _FAINT, _GRID = "#22303c", "#6b7a88", "#e3e8ec"
-_MAIN, _SECOND = "#1f6f8b", "#d9822b"
+_MAIN, _SECOND = style.COLOURS[:2]
 _POINTS = 4_000
 _BINS = 41
 _PROJECTED = 100_000
 
 
 def draw_description(dataset: Dataset, description: Description, path: str | Path) -> None:
-    """Writes a PNG of four panels to `path`.
+    """Writes a PNG of four panels to `path`, whole or not at all.
 
     They show the distribution of returns, the returns in the order of collection, the actions that
     were tried, and the first two principal components of the observations.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.5, 7.6), dpi=140, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04, hspace=0.05)  # pyright: ignore
+    figure = style.new_figure(10.5, 7.6)
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.05)  # pyright: ignore
     axes = figure.subplots(2, 2)
-    figure.suptitle(_title(description), x=0.012, ha="left", color=_INK, fontsize=13, weight="bold")
+    style.head(figure, _title(description))
     _draw_returns(axes[0, 0], dataset, description)
     _draw_order(axes[0, 1], dataset, description)
     if dataset.spaces.discrete:
@@ -35,7 +31,7 @@ def draw_description(dataset: Dataset, description: Description, path: str | Pat
     else:
         _draw_support(figure, axes[1, 0], dataset)
     _draw_states(figure, axes[1, 1], dataset)
-    figure.savefig(path, format="png")
+    style.save(figure, path)
 
 
 def _title(description: Description) -> str:
@@ -46,16 +42,11 @@ def _title(description: Description) -> str:
     )
 
 
-def _style(axis, title: str, across: str, up: str) -> None:
-    axis.set_title(title, loc="left", color=_INK, fontsize=11)
-    axis.set_xlabel(across, color=_FAINT, fontsize=9)
-    axis.set_ylabel(up, color=_FAINT, fontsize=9)
-    axis.tick_params(colors=_FAINT, labelsize=8.5, length=3)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color("#b9c3cb")
-    axis.set_axisbelow(True)
+def _dress(axis, title: str, across: str, up: str, *, grid: bool = True) -> None:
+    axis.set_title(title, loc="left", color=style.INK, fontsize=11)
+    style.dress(axis, across=across, up=up)
+    if not grid:
+        axis.grid(False)
 
 
 def _draw_returns(axis, dataset: Dataset, description: Description) -> None:
@@ -81,10 +72,9 @@ def _draw_returns(axis, dataset: Dataset, description: Description) -> None:
         ha="left" if on_right else "right",
         va="center",
         color=_SECOND,
-        fontsize=9,
+        fontsize=style.TICK,
     )
-    axis.grid(axis="y", color=_GRID)
-    _style(axis, "Returns of the episodes", "undiscounted return", "episodes")
+    _dress(axis, "Returns of the episodes", "undiscounted return", "episodes")
     references = description.references
     if references is not None:
         low, width = references["random"], references["expert"] - references["random"]
@@ -93,10 +83,10 @@ def _draw_returns(axis, dataset: Dataset, description: Description) -> None:
         )
         mark = ", indicative" if references["indicative"] else ""
         scores.set_xlabel(
-            f"normalised score (0 random, 100 expert{mark})", color=_FAINT, fontsize=9
+            f"normalised score (0 random, 100 expert{mark})", color=style.FAINT, fontsize=style.TICK
         )
-        scores.tick_params(colors=_FAINT, labelsize=8.5, length=3)
-        scores.spines["top"].set_color("#b9c3cb")
+        scores.tick_params(colors=style.FAINT, labelsize=style.TICK, length=3)
+        scores.spines["top"].set_color(style.FRAME)
 
 
 def _draw_order(axis, dataset: Dataset, description: Description) -> None:
@@ -117,7 +107,7 @@ def _draw_order(axis, dataset: Dataset, description: Description) -> None:
         axis.plot(
             np.arange(middle.size) + start,
             middle,
-            color=_INK,
+            color=style.INK,
             linewidth=1.6,
             label=f"mean of {window}",
         )
@@ -128,19 +118,18 @@ def _draw_order(axis, dataset: Dataset, description: Description) -> None:
         loc="upper left",
         ncols=3,
         frameon=False,
-        fontsize=8.5,
-        labelcolor=_FAINT,
+        fontsize=style.TICK,
+        labelcolor=style.FAINT,
         handletextpad=0.4,
         markerscale=float(np.sqrt(22 / size)),
     )
-    axis.grid(axis="y", color=_GRID)
     lengths = description.length_quantiles
     length = (
         f"all {lengths[0]:,.0f} steps long"
         if lengths[0] == lengths[-1]
         else f"{lengths[0]:,.0f} to {lengths[-1]:,.0f} steps long"
     )
-    _style(axis, "Returns in the order of collection", f"episode ({length})", "undiscounted return")
+    _dress(axis, "Returns in the order of collection", f"episode ({length})", "undiscounted return")
 
 
 def _draw_support(figure, axis, dataset: Dataset) -> None:
@@ -161,7 +150,7 @@ def _draw_support(figure, axis, dataset: Dataset) -> None:
     axis.set_yticks(ticks)
     for line in range(1, size):
         axis.axhline(line - 0.5, color="white", linewidth=1.2)
-    _style(axis, "Actions tried", "canonical action (white: never tried)", "component")
+    _dress(axis, "Actions tried", "canonical action (white: never tried)", "component", grid=False)
     _bar(figure, image, axis, "% of the rows, per bin")
 
 
@@ -170,7 +159,7 @@ def _draw_counts(axis, dataset: Dataset) -> None:
     shares = np.bincount(dataset.actions, minlength=count) / dataset.size * 100.0
     bars = axis.bar(np.arange(count), shares, color=_MAIN, alpha=0.9, width=0.75)
     if count <= 10:
-        axis.bar_label(bars, fmt="%.1f%%", color=_FAINT, fontsize=8.5, padding=2)
+        axis.bar_label(bars, fmt="%.1f%%", color=style.FAINT, fontsize=style.TICK, padding=2)
     axis.axhline(100.0 / count, color=_SECOND, linewidth=1.4, linestyle=(0, (4, 3)))
     axis.set_ylim(0, max(shares.max(), 100.0 / count) * 1.18)
     axis.annotate(
@@ -181,11 +170,10 @@ def _draw_counts(axis, dataset: Dataset) -> None:
         textcoords="offset points",
         ha="right",
         color=_SECOND,
-        fontsize=8.5,
+        fontsize=style.TICK,
     )
     axis.set_xticks(np.unique(np.linspace(0, count - 1, min(count, 18)).astype(int)))
-    axis.grid(axis="y", color=_GRID)
-    _style(axis, "Actions tried", "action", "% of the rows")
+    _dress(axis, "Actions tried", "action", "% of the rows")
 
 
 def _draw_states(figure, axis, dataset: Dataset) -> None:
@@ -195,18 +183,18 @@ def _draw_states(figure, axis, dataset: Dataset) -> None:
     rows = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1.0)
     if rows.shape[1] == 1:
         axis.hist(rows[:, 0], bins=50, color=_MAIN, edgecolor="white", linewidth=0.5)
-        axis.grid(axis="y", color=_GRID)
-        _style(axis, "States visited", "standardised observation", "rows")
+        _dress(axis, "States visited", "standardised observation", "rows")
         return
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows.T)))
     share = values[::-1][:2] / max(values.sum(), 1e-12) * 100.0
     points = rows @ vectors[:, ::-1][:, :2]
     image = axis.hexbin(*points.T, gridsize=48, bins="log", mincnt=1, cmap=_colours(), linewidths=0)
-    _style(
+    _dress(
         axis,
         "States visited",
         f"first principal component ({share[0]:.0f} % of the variance)",
         f"second ({share[1]:.0f} %)",
+        grid=False,
     )
     _bar(figure, image, axis, "rows" if step == 1 else f"rows (one in {step} shown)")
 
@@ -214,8 +202,8 @@ def _draw_states(figure, axis, dataset: Dataset) -> None:
 def _bar(figure, image, axis, label: str) -> None:
     bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28)
     bar.outline.set_visible(False)  # pyright: ignore
-    bar.ax.tick_params(colors=_FAINT, labelsize=8, length=2)
-    bar.set_label(label, color=_FAINT, fontsize=8.5)
+    bar.ax.tick_params(colors=style.FAINT, labelsize=style.NOTE, length=2)
+    bar.set_label(label, color=style.FAINT, fontsize=style.TICK)
 
 
 def _logarithmic(values: np.ndarray):
