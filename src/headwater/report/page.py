@@ -1,0 +1,95 @@
+"""One HTML file for people: text, tables, pictures and commands, nothing loaded from elsewhere.
+
+A section is made by `text`, `table`, `picture` or `commands`; whatever is passed in is escaped.
+"""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from headwater.core.errors import RunError
+from headwater.runs.files import explain, write_atomically
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #22303c; --faint: #5b6a78; --line: #d8dfe5;
+  --paper: #ffffff; --shade: #f3f6f8; --accent: #1f6f8b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4eaef; --faint: #9fadba; --line: #35424e;
+  --paper: #151c22; --shade: #1e272f; --accent: #6fbdd8; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; }
+p { margin: .5rem 0; }
+.lead { font-size: 1.1rem; border-left: 4px solid var(--accent); padding: .1rem 0 .1rem 1rem;
+  margin: 1.2rem 0; }
+.faint, figcaption { color: var(--faint); font-size: .875rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .94rem;
+  font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--faint); font-weight: 600;
+  border-bottom: 2px solid var(--line); }
+th, td { padding: .42rem .9rem .42rem 0; vertical-align: top; }
+td { border-bottom: 1px solid var(--line); }
+figure { margin: 1rem 0; }
+img { display: block; width: 100%; height: auto; background: #ffffff; border-radius: 6px;
+  border: 1px solid var(--line); }
+figcaption { margin-top: .4rem; }
+pre { background: var(--shade); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto;
+  font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
+"""
+
+
+def write_page(path: str | Path, title: str, sections: Sequence[tuple[str, str]]) -> Path:
+    """Writes a page of `sections`, whole or not at all, and returns its path.
+
+    **Arguments:** `sections`: a heading, which may be empty, and HTML made by the functions here.
+    """
+    body = "\n".join(
+        (f"<h2>{html.escape(heading)}</h2>\n" if heading else "") + content
+        for heading, content in sections
+    )
+    document = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+    path = Path(path)
+    write_atomically(path, lambda temporary: temporary.write_text(document, encoding="utf-8"))
+    return path
+
+
+def text(*paragraphs: str, kind: str = "") -> str:
+    """Paragraphs; `kind`: `lead` for what matters most, `faint` for notes."""
+    mark = f' class="{kind}"' if kind else ""
+    return "\n".join(f"<p{mark}>{html.escape(paragraph)}</p>" for paragraph in paragraphs)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; without `columns` it has no head, and the first cells name the others."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<div class="wide"><table>\n{head}<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def picture(path: str | Path, caption: str) -> str:
+    """A PNG, held in the page itself. Raises `RunError` if it cannot be read."""
+    try:
+        image = base64.b64encode(Path(path).read_bytes()).decode("ascii")
+    except OSError as error:
+        raise RunError(explain(error, Path(path))) from error
+    caption = html.escape(caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{image}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def commands(*lines: str) -> str:
+    """Commands as they are typed."""
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
