@@ -115,3 +115,12 @@ def test_factories_and_their_faults():
         from_gymnasium(_Counter())
     with pytest.raises(SpecificationError, match="not a int"):
         from_gymnasium(3)
+
+
+def test_a_time_limit_is_found_in_the_wrappers_of_an_environment_without_a_specification():
+    def make():
+        bare = gymnasium.make("CartPole-v1").unwrapped
+        bare.spec = None
+        return gymnasium.wrappers.TimeLimit(gymnasium.wrappers.TimeLimit(bare, 40), 30)
+
+    assert from_gymnasium(make, "cart").spaces.horizon == 30

@@ -204,8 +204,17 @@ def episode_seed(seed: int, number: int) -> int:
 
 
 def time_limit(simulator: Any) -> int | None:
-    """The time limit of a Gymnasium environment in steps, if it declares one."""
-    return None if simulator.spec is None else simulator.spec.max_episode_steps
+    """The time limit of a Gymnasium environment in steps, if it declares or is wrapped in one."""
+    import gymnasium
+
+    if simulator.spec is not None and simulator.spec.max_episode_steps is not None:
+        return simulator.spec.max_episode_steps
+    limits = []
+    while isinstance(simulator, gymnasium.Wrapper):
+        if isinstance(simulator, gymnasium.wrappers.TimeLimit):
+            limits.append(simulator._max_episode_steps)
+        simulator = simulator.env
+    return min(limits, default=None)
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
+from headwater.environments.catalogue import environment_class, environment_names
 from headwater.evaluation.savings import Savings, sample_savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
 from headwater.report.curves import draw_learning_curves
@@ -121,9 +122,9 @@ def compare(
             f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
             "run, and as many different names as runs"
         )
-    tasks = {run.specification.task.name if run.specification.task else None for run in opened}
-    if len(tasks) > 1:
-        listed = ", ".join(sorted(str(task) for task in tasks))
+    tasks = [_task(run) for run in opened]
+    if len(set(tasks)) > 1:
+        listed = ", ".join(sorted(set(tasks)))
         raise SpecificationError(f"the runs were evaluated in different tasks: {listed}")
     for name, run in zip(names, opened):
         if run.final_returns is None:
@@ -168,7 +169,20 @@ def compare(
                 savings,
             )
         )
-    return Comparison(rows, tasks.pop(), baseline, target, acted)
+    return Comparison(rows, tasks[0], baseline, target, acted)
+
+
+def _task(run: Run) -> str:
+    """The task that a run was evaluated in, with the options that are not the usual ones."""
+    chosen = run.specification.task
+    if chosen is None:
+        return "none"
+    usual: dict[str, Any] = {}
+    if chosen.name in environment_names():
+        usual = vars(environment_class(chosen.name)())
+    unusual = {k: v for k, v in chosen.options.items() if k not in usual or usual[k] != v}
+    options = ", ".join(f"{name}={value}" for name, value in sorted(unusual.items()))
+    return chosen.name + (f" ({options})" if options else "")
 
 
 def _without_log(run: Run) -> bool:

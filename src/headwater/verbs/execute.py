@@ -83,9 +83,10 @@ def resume(
         raise RunError(
             f"{path} was not made by train or adapt: give its own command again to continue it"
         )
-    newest = checkpoint.find(directory.checkpoints)
-    if newest and newest[-1].update >= updates_of(asked):
-        return open_run(path)
+    if checkpoint.find(directory.checkpoints):
+        found = open_run(path)
+        if found.finished:
+            return found
     upstream = None
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)

@@ -17,6 +17,7 @@ from headwater.core.spaces import Box, Spaces
 from headwater.datasets.references import References
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs import checkpoint
+from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.verbs.specification import UPSTREAM, Specification, begin_of, updates_of
@@ -201,13 +202,8 @@ def open_run(path: str | Path) -> Run:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}/run.json: the spaces are incomplete ({error})") from None
     method = asked.method.build()
-    found = checkpoint.find(directory.checkpoints)
-    if not found:
-        raise RunError(f"{path}: nothing was saved yet; start it with `headwater resume {path}`")
-    file = checkpoint.path_of(directory.checkpoints, found[-1])
-    state = checkpoint.restore(
-        state_shapes(asked, method, spaces, earlier), checkpoint.read(file)["method"], str(file)
-    )
+    position, file, arrays = _newest(directory)
+    state = checkpoint.restore(state_shapes(asked, method, spaces, earlier), arrays, str(file))
     return Run(
         asked,
         method,
@@ -216,8 +212,26 @@ def open_run(path: str | Path) -> Run:
         directory.rows("metrics"),
         directory.rows("evaluations"),
         directory.path,
-        finished=found[-1].update >= updates_of(asked),
+        finished=position.update >= updates_of(asked),
         upstream=upstream,
+    )
+
+
+def _newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarray]]:
+    """The newest checkpoint that can be read, its file, and the method's arrays in it."""
+    found = checkpoint.find(directory.checkpoints)
+    damaged = ""
+    for position in reversed(found):
+        file = checkpoint.path_of(directory.checkpoints, position)
+        try:
+            return position, file, checkpoint.read(file)["method"]
+        except RunError as error:
+            damaged = damaged or str(error)
+    if found:
+        raise RunError(damaged)
+    raise RunError(
+        f"{directory.path}: nothing was saved yet; start it with `headwater resume "
+        f"{directory.path}`"
     )
 
 

@@ -1,0 +1,22 @@
+"""The examples run as they are, only shorter."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+SHORT = {"updates": 40, "steps": 200, "seeds": 2}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    wanted = inspect.signature(module.main).parameters
+    module.main(**{name: value for name, value in SHORT.items() if name in wanted})
+    assert capsys.readouterr().out.strip()
