@@ -5,30 +5,31 @@ from typing import Annotated, Literal
 
 import tyro
 
+from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import read_options, read_settings
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
-    env: Annotated[str | None, tyro.conf.arg(aliases=["-e"], metavar="ENV")] = None,
+    env: Annotated[str | None, option("ENV", "-e")] = None,
     recipe: Annotated[
-        Literal["wsrl", "rlpd", "continue", "scratch"], tyro.conf.arg(aliases=["-r"])
+        Literal["wsrl", "rlpd", "continue", "scratch"], option("{wsrl,rlpd,continue,scratch}", "-r")
     ] = "wsrl",
-    steps: int = 50_000,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
-    data: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None,
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    batch_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    warm_up_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    random_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    block: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    updates_per_step: int = 1,
-    evaluations: int = 20,
-    episodes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    json: bool = False,
+    steps: Annotated[int, option("N")] = 50_000,
+    out: Annotated[Path | None, option("DIR", "-o")] = None,
+    data: Annotated[str | None, option("DATA")] = None,
+    set: Settings = (),
+    env_option: Settings = (),
+    batch_size: Annotated[int | None, option("N")] = None,
+    warm_up_steps: Annotated[int | None, option("N")] = None,
+    random_steps: Annotated[int | None, option("N")] = None,
+    block: Annotated[int | None, option("N")] = None,
+    updates_per_step: Annotated[int, option("N")] = 1,
+    evaluations: Annotated[int, option("N")] = 20,
+    episodes: Annotated[int | None, option("N")] = None,
+    seed: Annotated[int | None, option("N")] = None,
+    json: Flag = False,
 ) -> None:
     """Take an offline run online, each of its seeds by itself, with few new samples.
 
@@ -44,12 +45,15 @@ def command(
         steps: New environment steps in all, warm-up included.
         out: Directory of the new run; by default RUN-RECIPE. It must not exist.
         data: The log, for `rlpd` and `continue`; by default what the run learned from.
-        set: A hyper-parameter of the online method, as NAME=VALUE; may be repeated.
-        env_option: An option of the environment, as NAME=VALUE; may be repeated.
+        set: A hyper-parameter of the online method; may be repeated.
+        env_option: An option of the environment; may be repeated.
         batch_size: Rows per gradient step; by default as in the run.
-        warm_up_steps: Steps of the offline policy before the first update of `wsrl`.
-        random_steps: Random steps of `rlpd` and `scratch` before the first update.
-        block: Environment steps between updates, of which there are then as many.
+        warm_up_steps: Steps of the offline policy before the first update of `wsrl`; by
+            default a fifth of the steps, at most 5,000.
+        random_steps: Random steps of `rlpd` and `scratch` before the first update; by default
+            a tenth of the steps, at most 5,000.
+        block: Environment steps between updates, of which there are then as many; by
+            default 1, or 8 where the simulator is not compiled.
         updates_per_step: That many times as many updates.
         evaluations: How often to evaluate.
         episodes: Episodes per evaluation and seed; by default as in the run.

@@ -5,18 +5,19 @@ from typing import Annotated
 
 import tyro
 
+from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
 
 
 def command(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, option("RUN…")],
     /,
-    baseline: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None,
-    target: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
-    names: tuple[str, ...] = (),
-    figure: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PNG")] = None,
-    level: float = 0.95,
-    json: bool = False,
+    baseline: Annotated[str | None, option("TEXT")] = None,
+    target: Annotated[float | None, option("X")] = None,
+    names: Annotated[tuple[str, ...], option("NAME…")] = (),
+    figure: Annotated[Path | None, option("PNG", "-o")] = None,
+    level: Annotated[float, option("X")] = 0.95,
+    json: Flag = False,
 ) -> None:
     """Set runs side by side: final returns with intervals, and how many samples a log saved.
 

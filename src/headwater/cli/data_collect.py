@@ -5,27 +5,32 @@ from typing import Annotated, Literal
 
 import tyro
 
+from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import print_json, print_table, read_options, read_settings
 
 
 def command(
-    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")],
+    env: Annotated[str, tyro.conf.Positional, option("ENV")],
     /,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
-    kinds: tuple[
-        Literal["random", "medium", "medium-replay", "medium-expert", "expert", "full-replay"], ...
+    out: Annotated[Path | None, option("DIR", "-o")] = None,
+    kinds: Annotated[
+        tuple[
+            Literal["random", "medium", "medium-replay", "medium-expert", "expert", "full-replay"],
+            ...,
+        ],
+        option("KIND…"),
     ] = ("random", "medium", "medium-replay", "medium-expert", "expert"),
-    transitions: int = 200_000,
-    steps: int = 300_000,
-    medium: float = 1 / 3,
-    method: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None,
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    batch_size: int = 128,
-    snapshots: int = 60,
-    seed: int = 0,
+    transitions: Annotated[int, option("N")] = 200_000,
+    steps: Annotated[int, option("N")] = 300_000,
+    medium: Annotated[float, option("X")] = 1 / 3,
+    method: Annotated[str | None, option("METHOD")] = None,
+    set: Settings = (),
+    batch_size: Annotated[int, option("N")] = 128,
+    snapshots: Annotated[int, option("N")] = 60,
+    seed: Annotated[int, option("N")] = 0,
     format: Literal["parquet", "npz", "arrow", "d4rl", "minari", "columns"] = "parquet",
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    json: bool = False,
+    env_option: Settings = (),
+    json: Flag = False,
 ) -> None:
     """Make datasets of graded quality, as D4RL did, by training a behaviour policy.
 
@@ -34,19 +39,21 @@ def command(
     Args:
         env: The task: `pendulum`, `HalfCheetah-v5`, `envpool:Hopper-v4`, …
         out: Directory of the datasets; by default `data/ENV`.
-        kinds: Which grades: a random policy, one a third of the way to the best, what that one saw
-            until then, the data of that and of the best, the best, everything that was ever seen.
-        transitions: Logged with each policy.
+        kinds: Which grades: `random`, a uniformly random policy; `medium`, one a third of the way
+            to the best; `medium-replay`, what that one saw while it learned; `expert`, the best;
+            `medium-expert`, medium and expert data together; `full-replay`, everything that was
+            ever seen.
+        transitions: How many to log with each policy.
         steps: Environment steps of the behaviour policy's training.
         medium: How far the medium policy is from random (0) to the best (1).
         method: The behaviour policy's online method; by default a small SAC, or DQN for discrete
             actions.
-        set: A hyper-parameter of it, as NAME=VALUE; may be repeated.
-        batch_size: Its rows per gradient step.
-        snapshots: Of it, to choose the medium and the best from.
+        set: A hyper-parameter of that method; may be repeated.
+        batch_size: Rows per gradient step of its training.
+        snapshots: How many times to keep the policy while it learns, to choose from.
         seed: Root of all randomness.
-        format: Of the datasets.
-        env_option: An option of the environment, as NAME=VALUE; may be repeated.
+        format: Format of the datasets.
+        env_option: An option of the environment; may be repeated.
         json: Print the result as JSON.
     """
     from headwater.core.catalogue import build_method, settings

@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import read_settings
 
 
 def command(
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
-    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")],
+    source: Annotated[str, tyro.conf.Positional, option("SOURCE")],
+    target: Annotated[Path, tyro.conf.Positional, option("TARGET")],
     /,
     format: Annotated[
         Literal[
@@ -24,15 +25,17 @@ def command(
             "columns",
         ]
         | None,
-        tyro.conf.arg(aliases=["-f"]),
+        option("{minari,minari-arrow,minari-parquet,parquet,arrow,npz,d4rl,columns}", "-f"),
     ] = None,
-    column: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    action_low: tuple[float, ...] = (),
-    action_high: tuple[float, ...] = (),
-    horizon: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    dones: Literal["terminal", "truncated"] | None = None,
-    never_terminal: bool = False,
-    overwrite: bool = False,
+    column: Settings = (),
+    action_low: Annotated[tuple[float, ...], option("X…")] = (),
+    action_high: Annotated[tuple[float, ...], option("X…")] = (),
+    horizon: Annotated[int | None, option("N")] = None,
+    dones: Annotated[
+        Literal["terminal", "truncated"] | None, option("{terminal,truncated}")
+    ] = None,
+    never_terminal: Flag = False,
+    overwrite: Flag = False,
 ) -> None:
     """Rewrite a dataset in another format.
 
@@ -48,7 +51,7 @@ def command(
             roles: observations, actions, rewards, terminals, truncations, dones,
             next_observations, episodes.
         action_low: Lower bounds of the actions: one number, or one for each component.
-        action_high: Upper bounds.
+        action_high: Upper bounds of the actions, likewise.
         horizon: Time limit of an episode in steps.
         dones: What a column that only says "done" means.
         never_terminal: The process never ends by itself.

@@ -5,17 +5,18 @@ from typing import Annotated
 
 import tyro
 
+from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
 
 
 def command(
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")],
+    data: Annotated[str, tyro.conf.Positional, option("DATA")],
     /,
-    figure: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PNG")] = None,
-    reference: Annotated[str | None, tyro.conf.arg(metavar="REFERENCE")] = None,
-    random_return: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
-    online_return: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
-    json: bool = False,
+    figure: Annotated[Path | None, option("PNG", "-o")] = None,
+    reference: Annotated[str | None, option("REFERENCE")] = None,
+    random_return: Annotated[float | None, option("X")] = None,
+    online_return: Annotated[float | None, option("X")] = None,
+    json: Flag = False,
 ) -> None:
     """Say what is in a dataset, draw it, and suggest what kind of method to expect to work.
 
@@ -45,9 +46,6 @@ def command(
         print_json(description.to_json())
         return
     print_table("", ["", ""], description.rows())
-    for title, lines in (("Note", description.notes), ("Expect", description.suggestions)):
-        for line in lines:
-            print(f"{title}: {line}")
     name = dataset.metadata.get("name", Path(data).stem)
     where = figure or Path(f"{str(name).replace('/', '-')}-description.png")
     draw_description(dataset, description, where)

@@ -5,32 +5,34 @@ from typing import Annotated
 
 import tyro
 
+from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import print_json, print_table, read_options
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
-    env: Annotated[str | None, tyro.conf.arg(aliases=["-e"], metavar="ENV")] = None,
-    episodes: int = 100,
-    explore: bool = False,
-    data: Annotated[str | None, tyro.conf.arg(aliases=["-d"], metavar="DATA")] = None,
-    estimators: tuple[str, ...] = (),
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    seed: int = 0,
-    json: bool = False,
+    env: Annotated[str | None, option("ENV", "-e")] = None,
+    episodes: Annotated[int, option("N")] = 100,
+    explore: Flag = False,
+    data: Annotated[str | None, option("DATA", "-d")] = None,
+    estimators: Annotated[tuple[str, ...], option("NAME…")] = (),
+    env_option: Settings = (),
+    seed: Annotated[int, option("N")] = 0,
+    json: Flag = False,
 ) -> None:
     """Measure every seed's policy by acting, and from a log without acting if one is given.
 
     Args:
         run: Directory of the run, which may still be unfinished.
         env: Where to act; by default where the run was evaluated; `none` for nowhere.
-        episodes: Per seed.
+        episodes: How many, for each seed.
         explore: Act as in data collection instead of greedily.
         data: Logged experience for off-policy evaluation (expected discounted return).
-        estimators: Of fqe, is, wis, pdis, wpdis, dr, wdr; by default those that the policy allows.
-        env_option: An option of the environment, as NAME=VALUE; may be repeated.
-        seed: Of the episodes.
+        estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr and wdr; by default
+            fqe, and wis, wpdis and wdr where the policy knows the probabilities of its actions.
+        env_option: An option of the environment; may be repeated.
+        seed: Root of the randomness of the episodes.
         json: Print the result as JSON, raw returns included.
     """
     from headwater.environments.registry import make

@@ -5,16 +5,18 @@ from typing import Annotated, Literal
 
 import tyro
 
+from headwater.cli.arguments import Flag, option
+
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
     format: Annotated[
-        Literal["onnx", "stablehlo", "safetensors"], tyro.conf.arg(aliases=["-f"])
+        Literal["onnx", "stablehlo", "safetensors"], option("{onnx,stablehlo,safetensors}", "-f")
     ] = "onnx",
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
-    seed: int = 0,
-    overwrite: bool = False,
+    out: Annotated[Path | None, option("FILE", "-o")] = None,
+    seed: Annotated[int, option("N")] = 0,
+    overwrite: Flag = False,
 ) -> None:
     """Write the greedy policy of one seed for use without Headwater.
 

@@ -11,6 +11,11 @@ from headwater.core.errors import HeadwaterError, SpecificationError
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
 
+_NO_MEMORY = (
+    "error: memory ran out; take fewer seeds or a smaller buffer, or leave the data on disk with "
+    "--from-disk"
+)
+
 
 def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) -> int:
     """Runs `command` with options read by tyro; returns the exit status."""
@@ -18,34 +23,38 @@ def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import warnings
 
-    import tyro
-
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     keep_compiled_programs()
     try:
-        status = tyro.cli(
-            command,
-            prog=f"headwater {name}",
-            args=list(arguments),
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        from headwater.cli.arguments import Misused, read
+
+        try:
+            status = read(name, command, arguments)()
+        except Misused as error:
+            print(f"error: {error}", file=sys.stderr)
+            return MISUSED
     except HeadwaterError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was saved is kept (see `headwater resume`)", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        # Whoever was stopped and left something behind has noted how to go on.
+        print("; ".join(["\ninterrupted", *getattr(stop, "__notes__", ())]), file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
         # The reader of a pipe has gone, as `head` does: there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except MemoryError:
-        print(
-            "error: memory ran out; take fewer seeds or a smaller buffer, or leave the data on "
-            "disk with --from-disk",
-            file=sys.stderr,
-        )
+        print(_NO_MEMORY, file=sys.stderr)
+        return FAILED
+    except RuntimeError as error:
+        # That is how the compiler says that an allocation failed.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(_NO_MEMORY, file=sys.stderr)
         return FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import tyro
 
+from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
 
 
 def command(
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = None,
+    name: Annotated[str | None, tyro.conf.Positional, option("METHOD")] = None,
     /,
-    json: bool = False,
+    json: Flag = False,
 ) -> None:
     """List the methods, or show one of them with its hyper-parameters.
 

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import tyro
 
+from headwater.cli.arguments import option
+
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], /, json: bool = False
+    run: Annotated[Path, tyro.conf.Positional, option("RUN")], /, json: bool = False
 ) -> None:
     """Continue an interrupted run where its newest checkpoint left it, to the same numbers.
 

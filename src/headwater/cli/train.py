@@ -5,31 +5,32 @@ from typing import Annotated, Literal
 
 import tyro
 
+from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import print_json, read_options, read_settings
 
 
 def command(
-    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")],
+    method: Annotated[str, tyro.conf.Positional, option("METHOD")],
     /,
-    data: Annotated[str | None, tyro.conf.arg(aliases=["-d"], metavar="DATA")] = None,
-    env: Annotated[str | None, tyro.conf.arg(aliases=["-e"], metavar="ENV")] = None,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
-    seeds: int = 4,
-    updates: int = 100_000,
-    steps: int = 100_000,
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    batch_size: int = 256,
-    top: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
-    weights: Literal["return", "advantage"] | None = None,
-    temperature: float = 0.1,
-    from_disk: bool = False,
-    random_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    block: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
-    evaluations: int = 10,
-    episodes: int = 10,
-    seed: int = 0,
-    json: bool = False,
+    data: Annotated[str | None, option("DATA", "-d")] = None,
+    env: Annotated[str | None, option("ENV", "-e")] = None,
+    out: Annotated[Path | None, option("DIR", "-o")] = None,
+    seeds: Annotated[int, option("N")] = 4,
+    updates: Annotated[int, option("N")] = 100_000,
+    steps: Annotated[int, option("N")] = 100_000,
+    set: Settings = (),
+    env_option: Settings = (),
+    batch_size: Annotated[int, option("N")] = 256,
+    top: Annotated[float | None, option("X")] = None,
+    weights: Annotated[Literal["return", "advantage"] | None, option("{return,advantage}")] = None,
+    temperature: Annotated[float, option("X")] = 0.1,
+    from_disk: Flag = False,
+    random_steps: Annotated[int | None, option("N")] = None,
+    block: Annotated[int | None, option("N")] = None,
+    evaluations: Annotated[int, option("N")] = 10,
+    episodes: Annotated[int, option("N")] = 10,
+    seed: Annotated[int, option("N")] = 0,
+    json: Flag = False,
 ) -> None:
     """Train a method on logged experience, or online, with several seeds at once.
 
@@ -45,15 +46,18 @@ def command(
         seeds: How many seeds to train.
         updates: Gradient steps of an offline method.
         steps: Environment steps of an online method.
-        set: A hyper-parameter, as NAME=VALUE; may be repeated.
-        env_option: An option of the environment, as NAME=VALUE; may be repeated.
+        set: A hyper-parameter; may be repeated.
+        env_option: An option of the environment; may be repeated.
         batch_size: Rows per gradient step.
         top: Learn only from this fraction of the episodes, the best by return.
-        weights: Draw rows by the return (RW) or the advantage (AW) of their episode.
+        weights: Draw rows by the return (RW) or the advantage (AW) of their episode; by default
+            uniformly.
         temperature: Of the weights; smaller is more selective.
         from_disk: Leave the data (a column directory) on disk and draw from there.
-        random_steps: Random steps of an online method before it learns.
-        block: Environment steps between the updates of an online method.
+        random_steps: Random steps of an online method before it learns; by default a tenth of the
+            steps, at most 5,000.
+        block: Environment steps between the updates of an online method, of which there are then as
+            many; by default 1, or 8 where the simulator is not compiled.
         evaluations: How often to evaluate.
         episodes: Episodes per evaluation and seed.
         seed: Root of all randomness.

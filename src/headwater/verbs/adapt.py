@@ -111,7 +111,7 @@ def adapt(
             rows=rows_per_update(method, rows),
             random_steps=_unless(random_steps, min(5_000, steps // 10) if begins_fresh else 0),
             warm_up_steps=_unless(warm_up_steps, warm),
-            block=block or default_block(task),
+            block=default_block(task) if block is None else block,
             updates_per_step=updates_per_step,
         ),
         recipe=recipe,

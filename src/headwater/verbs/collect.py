@@ -118,8 +118,15 @@ def collect(
         raise SpecificationError(nearest(format, _SUFFIXES, "format"))
     if not 0.0 < medium < 1.0:
         raise SpecificationError(f"medium = {medium} must lie between 0 (random) and 1 (the best)")
-    if transitions < 1 or snapshots < 2:
-        raise SpecificationError("at least one transition and two snapshots are needed")
+    for name, value, least in (
+        ("transitions", transitions, 1),
+        ("steps", steps, 1),
+        ("batch_size", batch_size, 1),
+        ("snapshots", snapshots, 2),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise SpecificationError(f"{name} = {value}: it must be at least {least}")
     method = as_method(behaviour or default_behaviour(task.spaces))
     check_kind(method, has_data=False, has_task=True)
     out = Path(out)

@@ -75,6 +75,8 @@ def evaluate(
 
     Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
     """
+    if seed < 0:
+        raise SpecificationError(f"seed = {seed}: it must be at least 0")
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
     if not isinstance(method, AbstractPolicy):

@@ -17,7 +17,14 @@ from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.recipes import Task
 from headwater.verbs.run import UPSTREAM_DIRECTORY, Run, open_run, state_shapes
-from headwater.verbs.specification import UPSTREAM, Plan, Specification, plan, updates_of
+from headwater.verbs.specification import (
+    UPSTREAM,
+    Plan,
+    Specification,
+    check_numbers,
+    plan,
+    updates_of,
+)
 
 _DATA_DIRECTORY = "data"
 """Where a run's directory holds data that was given as an object."""
@@ -38,6 +45,7 @@ def execute(
     `data`, `task`, `upstream`: as objects; data without a file is copied into the directory, and so
     is the part of `upstream` that is needed, so that the run can go on without them.
     """
+    check_numbers(asked)
     if out is not None:
         RunDirectory.refuse(out)
     planned = plan(asked, None, data, task)
@@ -125,17 +133,22 @@ def _carry_out(
         return evaluate_returns(method, states, task, episodes=asked.episodes, key=key)
 
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
-    result = run(
-        planned.stages,
-        planned.problem,
-        seeds=asked.seeds,
-        seed=asked.seed,
-        directory=directory,
-        evaluate=None if task is None else evaluate,
-        evaluations=asked.evaluations,
-        progress=progress,
-        earlier=earlier,
-    )
+    try:
+        result = run(
+            planned.stages,
+            planned.problem,
+            seeds=asked.seeds,
+            seed=asked.seed,
+            directory=directory,
+            evaluate=None if task is None else evaluate,
+            evaluations=asked.evaluations,
+            progress=progress,
+            earlier=earlier,
+        )
+    except KeyboardInterrupt as stop:
+        if directory is not None:
+            stop.add_note(f"continue with `headwater resume {directory.path}`")
+        raise
     outcome = result.outcomes[planned.stages[-1].name]
     return Run(
         asked,

@@ -282,6 +282,45 @@ class _Logged:
         return open_columns(self.path)
 
 
+MOST_SEEDS = 10_000
+"""More than this is a slip, which would fill the memory before anything is said."""
+
+_LARGEST_SEED = 2**32 - 1
+
+
+def check_numbers(asked: Specification) -> None:
+    """Raises `SpecificationError` for a number that is out of its range."""
+    least: dict[str, tuple[int | None, int]] = {
+        "updates": (asked.updates, 1),
+        "batch_size": (asked.batch_size, 1),
+        "evaluations": (asked.evaluations, 1),
+        "episodes": (asked.episodes, 1),
+        "seed": (asked.seed, 0),
+    }
+    if asked.budget is not None:
+        least["steps"] = (asked.budget.steps, 1)
+        least["random_steps"] = (asked.budget.random_steps, 0)
+        least["warm_up_steps"] = (asked.budget.warm_up_steps, 0)
+        least["block"] = (asked.budget.block, 1)
+        least["updates_per_step"] = (asked.budget.updates_per_step, 1)
+    for name, (value, lowest) in least.items():
+        if value is not None and value < lowest:
+            raise SpecificationError(f"{name} = {value}: it must be at least {lowest}")
+    for seed in (asked.seed, *asked.seeds):
+        if not 0 <= seed <= _LARGEST_SEED:
+            raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
+    for name, value in asked.method.settings.items():
+        where = f"{asked.method.name}.{name} = {value}"
+        if name.endswith("learning_rate") and not 0.0 < float(value) < math.inf:
+            raise SpecificationError(f"{where}: a learning rate is a positive number")
+        if name == "discount" and not 0.0 <= float(value) <= 1.0:
+            raise SpecificationError(f"{where}: it must lie between 0 and 1")
+        if name == "widths" and any(width < 1 for width in value):
+            raise SpecificationError(f"{where}: every layer needs at least one unit")
+        if value == "nan":
+            raise SpecificationError(f"{where}: it must be a number")
+
+
 def updates_of(asked: Specification) -> int:
     """Updates that a run makes in all."""
     if asked.budget is not None:

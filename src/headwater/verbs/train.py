@@ -15,6 +15,7 @@ from headwater.runs.recipes import Budget, Task, rows_per_update
 from headwater.verbs.execute import execute
 from headwater.verbs.run import Run
 from headwater.verbs.specification import (
+    MOST_SEEDS,
     DataChoice,
     MethodChoice,
     Specification,
@@ -90,7 +91,7 @@ def train(
             steps=steps,
             rows=rows_per_update(method, batch_size),
             random_steps=min(5_000, steps // 10) if random_steps is None else random_steps,
-            block=block or default_block(task),
+            block=default_block(task) if block is None else block,
         )
     asked = Specification(
         verb="train",
@@ -157,6 +158,8 @@ def _recorded(chosen: DataChoice, data: Dataset | None) -> str | None:
 
 def seed_list(seeds: int | list[int]) -> list[int]:
     """Which seeds. Raises `SpecificationError` if there are none or one is named twice."""
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        raise SpecificationError(f"seeds = {seeds}: at most {MOST_SEEDS:,} are trained at once")
     chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
     if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise SpecificationError(
