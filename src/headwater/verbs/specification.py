@@ -227,11 +227,7 @@ class _Logged:
             if self.path is None:
                 raise RunError("this run's data was held in memory and is not known any more")
             data = load(self.path, **choice.options)
-        if choice.fingerprint is not None and data.fingerprint() != choice.fingerprint:
-            raise DataError(
-                f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
-                "another run"
-            )
+        self._check_unchanged(data.fingerprint())
         if choice.top is not None:
             data = transform.top_episodes(data, choice.top)
         self.data = data
@@ -279,7 +275,16 @@ class _Logged:
             raise SpecificationError(
                 "data that stays on disk is drawn uniformly: leave out top and weights"
             )
-        return open_columns(self.path)
+        columns = open_columns(self.path)
+        self._check_unchanged(columns.fingerprint())
+        return columns
+
+    def _check_unchanged(self, fingerprint: str) -> None:
+        if self.choice.fingerprint not in (None, fingerprint):
+            raise DataError(
+                f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
+                "another run"
+            )
 
 
 MOST_SEEDS = 10_000

@@ -143,7 +143,8 @@ def choose_data(
         return DataChoice(None, {}, data.fingerprint(), **how), data
     path = str(locate(data).resolve())
     if how.get("from_disk"):
-        return DataChoice(path, options or {}, None, **how), None
+        known = open_columns(path).fingerprint() if is_column_directory(Path(path)) else None
+        return DataChoice(path, options or {}, known, **how), None
     loaded = load(path, **(options or {}))
     return DataChoice(path, options or {}, loaded.fingerprint(), **how), loaded
 
