@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import read_options, read_settings
+from headwater.cli.frame import chosen_task, read_settings
 
 
 def command(
@@ -61,16 +61,11 @@ def command(
         json: Print the result as JSON.
     """
     from headwater.cli.train import report
-    from headwater.core.errors import SpecificationError
-    from headwater.environments.registry import make
     from headwater.verbs.adapt import adapt
 
-    options = read_options(env_option)
-    if options and env is None:
-        raise SpecificationError("--env-option needs --env: the environment that it is for")
     result = adapt(
         run,
-        env=make(env, **options) if env is not None and options else env,
+        env=chosen_task(env, env_option),
         recipe=recipe,
         steps=steps,
         data=data,

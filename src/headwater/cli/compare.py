@@ -54,9 +54,9 @@ def print_comparison(result) -> None:
                 row.method,
                 str(row.seeds),
                 f"{row.steps:,}" if row.steps else "none",
-                str(row.score),
-                "" if row.normalised is None else str(row.normalised),
-                "" if row.advantage is None else str(row.advantage.interval),
+                _cell(row.score),
+                "" if row.normalised is None else _cell(row.normalised),
+                "" if row.advantage is None else _cell(row.advantage.interval),
             ]
         )
     against = f"over {result.baseline}" if result.baseline else ""
@@ -67,7 +67,16 @@ def print_comparison(result) -> None:
         [columns[i] for i in kept],
         [[row[i] for i in kept] for row in rows],
     )
-    print("interquartile mean over seeds of the last evaluation, with bootstrap intervals")
+    few = any(row.score.low is None for row in result.rows)
+    print(
+        "interquartile mean over seeds of the last evaluation, with bootstrap intervals"
+        + (" where there are at least three seeds" if few else "")
+    )
     for row in result.rows:
         if row.savings is not None:
             print(f"{row.name} {row.savings.sentence}")
+
+
+def _cell(interval) -> str:
+    # The number of seeds, which is why there is no interval, has a column of its own.
+    return str(interval).partition(" (no interval")[0]

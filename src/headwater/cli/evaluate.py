@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import print_json, print_table, read_options
+from headwater.cli.frame import chosen_task, print_json, print_table
 
 
 def command(
@@ -35,13 +35,11 @@ def command(
         seed: Root of the randomness of the episodes.
         json: Print the result as JSON, raw returns included.
     """
-    from headwater.environments.registry import make
     from headwater.verbs.evaluate import evaluate
 
-    options = read_options(env_option)
     result = evaluate(
         run,
-        env=make(env, **options) if env is not None and options else env,
+        env=chosen_task(env, env_option),
         episodes=episodes,
         explore=explore,
         data=data,

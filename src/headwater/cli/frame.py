@@ -97,6 +97,21 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def chosen_task(env: str | None, pairs: Sequence[str]) -> Any:
+    """The task called `env`, made with options if there are any; else just the name.
+
+    Raises `SpecificationError` for options of no task.
+    """
+    options = read_options(pairs)
+    if not options:
+        return env
+    if env in (None, "none"):
+        raise SpecificationError("--env-option needs --env: the environment that it is for")
+    from headwater.environments.registry import make
+
+    return make(env, **options)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table; every column but the first is aligned to the right where it is a number."""
     from rich.box import SIMPLE_HEAD

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import print_json, read_options, read_settings
+from headwater.cli.frame import chosen_task, print_json, read_settings
 
 
 def command(
@@ -64,17 +64,15 @@ def command(
         json: Print the result as JSON.
     """
     from headwater.core.catalogue import build_method
-    from headwater.environments.registry import make
     from headwater.verbs.train import train
 
     built = build_method(method, read_settings(set))
     name = type(built).__name__
-    options = read_options(env_option)
     where = out or default_out(name, data, env)
     run = train(
         built,
         data,
-        env=make(env, **options) if env is not None and options else env,
+        env=chosen_task(env, env_option),
         updates=updates,
         steps=steps,
         seeds=seeds,
@@ -127,4 +125,5 @@ def report(run, json: bool) -> None:
         print("not evaluated: give an environment with --env")
         return
     print(f"return {score}" + ("" if normalised is None else f", normalised {normalised}"))
-    print("(interquartile mean over seeds of the last evaluation, with its 95% interval)")
+    with_interval = "" if score.low is None else ", with its 95% interval"
+    print(f"(interquartile mean over seeds of the last evaluation{with_interval})")

@@ -109,7 +109,8 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> dict[str, list[str
             raise DataError(
                 f"no column is recognised as {role}; the columns are {_listed(names)}: say which "
                 f"one it is with columns={{'{role}': 'NAME'}} (a list, or a family such as "
-                "'NAME_*', if every component has its own)"
+                "'NAME_*', if every component has its own), or as a command with `headwater data "
+                f"convert --column {role}=NAME`"
             )
     return found
 
@@ -156,7 +157,8 @@ def endings(chunk: Chunk, rows: int, options: Options) -> tuple[np.ndarray, np.n
         raise DataError(
             "no column says where the process ended (terminals): map one with "
             "columns={'terminals': 'NAME'}, or say never_terminal=True if episodes only ever end "
-            "by a time limit"
+            "by a time limit (as a command: `headwater data convert --column terminals=NAME` or "
+            "`--never-terminal`)"
         )
     if "episodes" in chunk:
         boundary = _changes(chunk["episodes"].reshape(-1))

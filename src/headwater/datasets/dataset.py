@@ -88,6 +88,8 @@ class Dataset:
         rows = observations.shape[0]
         if rows == 0:
             raise DataError("the data has no rows: at least one transition is needed")
+        if horizon is not None and horizon < 1:
+            raise DataError(f"horizon is {horizon}: a time limit is at least one step")
         rewards = _scalars(rewards, "rewards", rows)
         terminals = _flags(terminals, "terminals", rows)
         if truncations is not None:

@@ -139,7 +139,8 @@ def _minari_name(place: Path) -> str:
 def _refuse_taken(place: Path, overwrite: bool) -> None:
     if os.path.lexists(place) and not overwrite:
         raise DataError(
-            f"{place} exists already and is left as it is: give another path, or overwrite=True"
+            f"{place} exists already and is left as it is: give another path, or "
+            "overwrite=True (--overwrite)"
         )
     if place.is_dir() and not is_column_directory(place) and data_directory(place) is None:
         raise DataError(

@@ -47,6 +47,10 @@ def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
             raise SpecificationError(f"{name} has no options, but '{option}' was given")
         if option not in fields:
             raise SpecificationError(f"{name}: {nearest(option, fields, 'option')}")
+        if not isinstance(options[option], bool | int | float):
+            raise SpecificationError(
+                f"{name}: option {option} = {options[option]!r} must be a number"
+            )
     return known(**options)
 
 

@@ -49,6 +49,10 @@ def explain(error: OSError, path: Path) -> str:
         return f"{path}: the disk is full; free some room and resume (nothing written was lost)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: this place cannot be written; choose another or change its permissions"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{path}: there is a file where a directory is needed; choose another place"
+    if error.errno == errno.EFBIG:
+        return f"{path}: a limit on the size of files was reached; raise it (ulimit -f) and resume"
     return f"{path}: {error.strerror or error}"
 
 

@@ -227,6 +227,9 @@ class _Behaviour:
             "seed": self.seed,
             **sizes,
         }
+        # What cannot begin should leave no directory behind.
+        method, spaces = self.method, self.task.spaces
+        eqx.filter_eval_shape(lambda key: method.init(spaces, key=key), jax.random.key(0))
         # As it comes back from the file: lists for tuples.
         request = json.loads(json.dumps(request))
         if (path / "run.json").is_file():
@@ -235,8 +238,8 @@ class _Behaviour:
             for name, value in request.items():
                 if before.get(name) != value:
                     raise RunError(
-                        f"{path.parent} holds a collection with {name} = {before.get(name)}, not "
-                        f"{value}: choose another directory or ask for the same again"
+                        f"{path.parent} holds a collection with {_first(name, before, request)}: "
+                        "choose another directory or ask for the same again"
                     )
         else:
             self.directory = RunDirectory.create(path, request)
@@ -331,6 +334,14 @@ class _Behaviour:
         columns = host_transitions(self.task, act, steps=copies * steps, seed=start, copies=copies)
         del columns["copy"]
         return columns
+
+
+def _first(name: str, before: Any, now: Any) -> str:
+    """The first difference in the part called `name`, as few words as it takes."""
+    old, new = before.get(name), now[name]
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return _first(next(key for key in new if old[key] != new[key]), old, new)
+    return f"{name} = {old}, not {new}"
 
 
 class _Random(AbstractPolicy):

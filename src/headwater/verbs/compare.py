@@ -115,6 +115,8 @@ def compare(
     Raises `SpecificationError` if runs have no evaluations, were evaluated in different tasks, or
     have the same name.
     """
+    if target is not None and not np.isfinite(target):
+        raise SpecificationError(f"target = {target}: it must be a return, a finite number")
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
     names = list(names) if names is not None else [run.name for run in opened]
     if not opened or len(names) != len(opened) or len(set(names)) != len(names):
