@@ -55,6 +55,6 @@ def command(
         console.print(f"figure   {path}", markup=False, soft_wrap=True)
     runs = " ".join(str(result.runs[name]) for name in ("adapted", "scratch"))
     console.print(
-        f"go on    headwater compare {runs} --target {TARGET}", markup=False, soft_wrap=True
+        f"go on    headwater compare {runs} --target {TARGET:g}", markup=False, soft_wrap=True
     )
     console.print(f"\n{result.seconds:.0f} s", markup=False)

@@ -139,14 +139,16 @@ def _mark_levels(axis, target: float | None, references: Mapping[str, float]) ->
     low, high = axis.get_ylim()
     axis.set_ylim(low, high)
     for name, value, colour, _ in levels:
-        near_top = value > high - 0.08 * (high - low)
+        room = 0.08 * (high - low)
+        # Below its line where it would leave the axes, or meet the name of a line above.
+        below = value > high - room or any(0.0 < v - value < room for _, v, _, _ in levels)
         axis.annotate(
             f"{name} {style.short_number(value)}",
             (0.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(5, -3 if near_top else 3),
+            xytext=(5, -3 if below else 3),
             textcoords="offset points",
-            va="top" if near_top else "bottom",
+            va="top" if below else "bottom",
             color=colour,
             fontsize=style.NOTE,
             zorder=4,

@@ -137,6 +137,11 @@ def _draw_support(figure, axis, dataset: Dataset) -> None:
     density = np.stack([np.histogram(column, edges)[0] for column in dataset.actions.T])
     density = density / dataset.size * 100.0
     size = density.shape[0]
+    if size == 1:
+        axis.stairs(density[0], edges, fill=True, color=_MAIN, alpha=0.9)
+        axis.set_xlim(-1.0, 1.0)
+        _dress(axis, "Actions tried", "canonical action", f"% of the rows, in {_BINS} bins")
+        return
     image = axis.imshow(
         np.where(density > 0, density, np.nan),
         aspect="auto",
@@ -200,9 +205,14 @@ def _draw_states(figure, axis, dataset: Dataset) -> None:
 
 
 def _bar(figure, image, axis, label: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     bar = figure.colorbar(image, ax=axis, pad=0.02, aspect=28)
     bar.outline.set_visible(False)  # pyright: ignore
     bar.ax.tick_params(colors=style.FAINT, labelsize=style.NOTE, length=2)
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    style.shorten_ticks(bar.ax.yaxis)
     bar.set_label(label, color=style.FAINT, fontsize=style.TICK)
 
 
