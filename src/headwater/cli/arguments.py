@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from headwater.core.errors import SpecificationError, nearest
+from headwater.core.errors import HeadwaterError, nearest
 
 
-class Misused(SpecificationError):
+class Misused(HeadwaterError):
     """Arguments that a command does not take."""
 
 

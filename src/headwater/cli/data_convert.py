@@ -25,7 +25,7 @@ def command(
             "columns",
         ]
         | None,
-        option("{minari,minari-arrow,minari-parquet,parquet,arrow,npz,d4rl,columns}", "-f"),
+        option("FORMAT", "-f"),
     ] = None,
     column: Settings = (),
     action_low: Annotated[tuple[float, ...], option("X…")] = (),
@@ -45,8 +45,8 @@ def command(
     Args:
         source: File or directory, or name of a local Minari dataset.
         target: What to write; it must not exist.
-        format: Of the target; by default by its suffix, a name without one being a column
-            directory.
+        format: Of the target: parquet, arrow, npz, d4rl, columns, minari, minari-arrow or
+            minari-parquet; by default by its suffix, a name without one being a column directory.
         column: Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The
             roles: observations, actions, rewards, terminals, truncations, dones,
             next_observations, episodes.
@@ -67,5 +67,10 @@ def command(
         "dones": dones,
         "never_terminal": never_terminal,
     }
-    given = {name: value for name, value in options.items() if value not in (None, [], {}, False)}
+    # Not by equality: a horizon of 0 is a mistake to be told.
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != [] and value != {}
+    }
     print(convert(source, target, format, overwrite=overwrite, options=given or None))

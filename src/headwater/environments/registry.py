@@ -51,7 +51,9 @@ def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
             raise SpecificationError(
                 f"{name}: option {option} = {options[option]!r} must be a number"
             )
-    return known(**options)
+    # Written as on a command line, `mass=2` is a whole number.
+    given = {k: v if isinstance(v, bool) else float(v) for k, v in options.items()}
+    return known(**given)
 
 
 def _require_registered(name: str) -> None:

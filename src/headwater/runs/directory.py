@@ -84,9 +84,12 @@ class RunDirectory:
     def specification(self) -> dict[str, Any]:
         """What `run.json` says."""
         try:
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            stored = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / 'run.json'}: not readable ({error})") from error
+        if not isinstance(stored, dict):
+            raise RunError(f"{self.path / 'run.json'}: this is not the specification of a run")
+        return stored
 
     def lock(self) -> None:
         """Claims the run for this process. Raises `RunError` if another one is writing to it."""

@@ -147,9 +147,12 @@ class Specification:
             for name, part in parts.items():
                 if given.get(name) is not None:
                     given[name] = part(**given[name])
-            return cls(**given)
-        except (TypeError, AttributeError) as error:
-            raise RunError(f"{where}: this is not the specification of a run ({error})") from None
+            asked = cls(**given)
+            check_numbers(asked)
+        except (TypeError, ValueError, AttributeError, SpecificationError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"{where}: this is not the specification of a run ({reason})") from None
+        return asked
 
 
 class Plan(NamedTuple):
@@ -295,13 +298,14 @@ _LARGEST_SEED = 2**32 - 1
 
 def check_numbers(asked: Specification) -> None:
     """Raises `SpecificationError` for a number that is out of its range."""
-    least: dict[str, tuple[int | None, int]] = {
-        "updates": (asked.updates, 1),
+    least = {
         "batch_size": (asked.batch_size, 1),
         "evaluations": (asked.evaluations, 1),
         "episodes": (asked.episodes, 1),
         "seed": (asked.seed, 0),
     }
+    if asked.updates is not None:
+        least["updates"] = (asked.updates, 1)
     if asked.budget is not None:
         least["steps"] = (asked.budget.steps, 1)
         least["random_steps"] = (asked.budget.random_steps, 0)
@@ -309,7 +313,7 @@ def check_numbers(asked: Specification) -> None:
         least["block"] = (asked.budget.block, 1)
         least["updates_per_step"] = (asked.budget.updates_per_step, 1)
     for name, (value, lowest) in least.items():
-        if value is not None and value < lowest:
+        if value < lowest:
             raise SpecificationError(f"{name} = {value}: it must be at least {lowest}")
     for seed in (asked.seed, *asked.seeds):
         if not 0 <= seed <= _LARGEST_SEED:
