@@ -140,8 +140,10 @@ def _mark_levels(axis, target: float | None, references: Mapping[str, float]) ->
     axis.set_ylim(low, high)
     for name, value, colour, _ in levels:
         room = 0.08 * (high - low)
-        # Below its line where it would leave the axes, or meet the name of a line above.
-        below = value > high - room or any(0.0 < v - value < room for _, v, _, _ in levels)
+        gaps = [other - value for _, other, _, _ in levels]
+        # Below its line where it would leave the axes, but never where another name is.
+        leaves = value > high - room and not any(-room < gap < 0.0 for gap in gaps)
+        below = leaves or any(0.0 < gap < room for gap in gaps)
         axis.annotate(
             f"{name} {style.short_number(value)}",
             (0.0, value),

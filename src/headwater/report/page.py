@@ -36,7 +36,7 @@ figure { margin: 1rem 0; }
 img { display: block; width: 100%; height: auto; background: #ffffff; border-radius: 6px;
   border: 1px solid var(--line); }
 figcaption { margin-top: .4rem; }
-pre { background: var(--shade); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto;
+pre { background: var(--shade); border-radius: 6px; padding: .8rem 1rem; white-space: pre-wrap;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 """
 

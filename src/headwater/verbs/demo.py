@@ -381,8 +381,10 @@ def _part(
     began, there = time.perf_counter(), (path / "run.json").is_file()
     finished = resume(path, progress=progress) if there else start(path)
     seconds = time.perf_counter() - began
-    taken = f"{seconds:.0f} s" if seconds >= 1 else "at once"
-    say(f"  {path}: return {finished.score()} {'(there already, ' if there else '('}{taken})")
+    taken = f"{seconds:.0f} s"
+    if there:
+        taken = f"continued, {taken}" if seconds >= 1.0 else "kept from before"
+    say(f"  {path}: return {finished.score()} ({taken})")
     return finished
 
 
@@ -458,7 +460,7 @@ def _write_report(result: Demonstration, out: Path, scale: Scale) -> None:
         (
             "The same by hand",
             page.text("The log is made by headwater demo itself. From there on:")
-            + page.commands(*commands(out, scale)),
+            + page.commands("\n\n".join(commands(out, scale))),
         ),
     ]
     page.write_page(result.page, "Headwater: what a log is worth", sections)
