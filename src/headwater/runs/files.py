@@ -26,6 +26,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        # Temporary files are made for their owner alone; this one is to be like any other.
+        temporary.chmod(0o666 & ~_mask())
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -54,6 +56,12 @@ def explain(error: OSError, path: Path) -> str:
     if error.errno == errno.EFBIG:
         return f"{path}: a limit on the size of files was reached; raise it (ulimit -f) and resume"
     return f"{path}: {error.strerror or error}"
+
+
+def _mask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sync_directory(directory: Path) -> None:
