@@ -45,7 +45,7 @@ def main(updates: int = 3_000, steps: int = 2_000, seeds: int = 3) -> None:
     for row in comparison.rows:
         print(f"{row.name}: {row.score}")
         if row.savings is not None:
-            print(f"{row.name} {row.savings}")
+            print(f"{row.name}: {row.savings}")
     action = adapted.policy(np.array([1.0, 0.0, 0.0]))
     print("torque when upright and at rest:", action)
 

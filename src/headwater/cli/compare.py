@@ -74,7 +74,7 @@ def print_comparison(result) -> None:
     )
     for row in result.rows:
         if row.savings is not None:
-            print(f"{row.name} {row.savings.sentence}")
+            print(f"{row.name}: {row.savings.sentence}")
 
 
 def _cell(interval) -> str:
