@@ -11,7 +11,7 @@ from .asking import TINY, begin, done, write_log
 
 pytestmark = pytest.mark.slow
 
-TRAIN = ("train", "IQL", "-d", "log.npz", "--seeds", 2, "--updates", 400, *TINY)
+TRAIN = ("train", "IQL", "-d", "log.npz", "-e", "pendulum", "--seeds", 2, "--updates", 400, *TINY)
 OFTEN = ("--evaluations", 20, "--episodes", 2)
 
 
@@ -40,7 +40,8 @@ def final(path):
 
 def test_a_killed_run_goes_on_to_the_same_numbers(folder):
     whole = begin(*TRAIN, *OFTEN, "-o", "whole", folder=folder)
-    assert whole.wait(timeout=120) == 0
+    _, err = whole.communicate(timeout=120)
+    assert whole.returncode == 0, err
     process = begin(*TRAIN, *OFTEN, "-o", "cut", folder=folder)
     stop(process, folder / "cut", signal.SIGKILL, after=6)
     assert process.returncode == -signal.SIGKILL

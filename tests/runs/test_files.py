@@ -88,7 +88,7 @@ def test_a_place_that_cannot_be_written_is_explained(tmp_path, monkeypatch):
 
 def test_a_file_in_the_way_is_explained(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="file/run: Not a directory"):
+    with pytest.raises(RunError, match="file/run: there is a file where a directory"):
         RunDirectory.create(tmp_path / "file" / "run", {})
 
 
@@ -156,3 +156,9 @@ def test_what_does_not_fit_is_named():
     ):
         with pytest.raises(RunError, match=message):
             checkpoint.restore(template, arrays, "file")
+
+
+def test_a_written_file_may_be_read_as_any_other(tmp_path):
+    files.write_json(tmp_path / "a.json", {})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode

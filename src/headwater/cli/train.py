@@ -120,7 +120,8 @@ def report(run, json: bool) -> None:
             }
         )
         return
-    print(f"{type(run.method).__name__}, {run.seeds} seeds: {run.path}")
+    seeds = "1 seed" if run.seeds == 1 else f"{run.seeds} seeds"
+    print(f"{type(run.method).__name__}, {seeds}: {run.path}")
     if score is None:
         print("not evaluated: give an environment with --env")
         return

@@ -70,7 +70,10 @@ def write(
             temporary.mkdir()
             data_format = {"minari": "hdf5"}.get(kind, kind.removeprefix("minari-"))
             called = name or _minari_name(place)
-            write_minari(dataset, temporary / "data", name=called, data_format=data_format)
+            # Minari takes a relative path as one below the file that it is just writing.
+            write_minari(
+                dataset, temporary.absolute() / "data", name=called, data_format=data_format
+            )
         else:
             _writer(kind)(dataset, temporary)
     return place
