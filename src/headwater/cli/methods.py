@@ -22,11 +22,11 @@ def command(
         name: A method; all of them if left out.
         json: Print as JSON.
     """
-    from headwater.core.catalogue import all_methods, family, method_class, settings
+    from headwater.core.catalogue import all_methods, build_method, family, settings
 
     if name is not None:
-        cls = method_class(name)
-        method = cls()
+        method = build_method(name)
+        cls = type(method)
         info = {
             "name": cls.__name__,
             "kind": family(cls.__name__),
