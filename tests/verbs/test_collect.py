@@ -154,8 +154,8 @@ def test_asking_again_changes_nothing_and_rebuilds_what_is_gone(pendulum):
         ({"seed": 1}, "seed = 0, not 1"),
         ({"transitions": 200}, "transitions = 400, not 200"),
         ({"medium": 0.5}, "medium = 0.33"),
-        ({"behaviour": SAC(widths=(8, 4))}, "method = "),
-        ({"task": Pendulum(gravity=9.0)}, "task = "),
+        ({"behaviour": SAC(widths=(8, 4))}, r"widths = \[8, 8\], not \[8, 4\]"),
+        ({"task": Pendulum(gravity=9.0)}, r"gravity = 10\.0, not 9\.0"),
     ],
 )
 def test_another_collection_in_the_same_place_is_refused(pendulum, options, name):
@@ -171,9 +171,9 @@ def test_another_collection_in_the_same_place_is_refused(pendulum, options, name
         ({"kinds": ["medium-reply"]}, "unknown kind of data 'medium-reply': did you mean medium-r"),
         ({"format": "parket"}, "unknown format 'parket': did you mean parquet"),
         ({"medium": 1.0}, r"medium = 1\.0 must lie between 0"),
-        ({"snapshots": 1}, "at least one transition and two snapshots are needed"),
-        ({"transitions": 0}, "at least one transition and two snapshots are needed"),
-        ({"steps": 0}, "leave none to learn from"),
+        ({"snapshots": 1}, "snapshots = 1: it must be at least 2"),
+        ({"transitions": 0}, "transitions = 0: it must be at least 1"),
+        ({"steps": 0}, "steps = 0: it must be at least 1"),
         ({"behaviour": IQL(widths=(8, 8))}, "IQL learns from logged experience"),
     ],
 )
