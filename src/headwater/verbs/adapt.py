@@ -8,6 +8,7 @@ from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.directory_format import open_columns
 from headwater.runs.recipes import (
     Budget,
     Recipe,
@@ -150,7 +151,9 @@ def _log(upstream: Run, data: Dataset | str | Path | None):
         path = upstream.path / path
     chosen, loaded = choose_data(path, choice.options)
     assert chosen is not None
-    if choice.fingerprint is not None and chosen.fingerprint != choice.fingerprint:
+    # What was left on disk has a fingerprint of its own kind.
+    known = open_columns(path).fingerprint() if choice.from_disk else chosen.fingerprint
+    if choice.fingerprint not in (None, known):
         raise DataError(f"{path} is not what the offline run learned from: it has changed")
     if not Path(choice.path).is_absolute():
         # It lies in the directory of the offline run, which may be deleted: copied anew.

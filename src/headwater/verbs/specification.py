@@ -320,8 +320,8 @@ def check_numbers(asked: Specification) -> None:
             raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
     for name, value in asked.method.settings.items():
         where = f"{asked.method.name}.{name} = {value}"
-        if name.endswith("learning_rate") and not 0.0 < float(value) < math.inf:
-            raise SpecificationError(f"{where}: a learning rate is a positive number")
+        if name.endswith("learning_rate") and not 0.0 <= float(value) < math.inf:
+            raise SpecificationError(f"{where}: a learning rate is no negative number")
         if name == "discount" and not 0.0 <= float(value) <= 1.0:
             raise SpecificationError(f"{where}: it must lie between 0 and 1")
         if name == "widths" and any(width < 1 for width in value):
