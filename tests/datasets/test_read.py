@@ -10,7 +10,9 @@ import pytest
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.columns import Options
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.read import load, load_blocks
+from headwater.datasets.write import write
 
 ROWS = 12
 
@@ -323,3 +325,22 @@ def test_nothing_outside_the_file_is_opened(tmp_path, columns):
     with h5py.File(path, "a") as file:
         file["rewards"] = h5py.SoftLink("/nowhere")
     refused(path, "'rewards' leads to nothing in the file")
+
+
+@pytest.mark.parametrize("place", [0.1, 0.35, 0.6])
+def test_a_flipped_bit_in_a_parquet_file_is_noticed(tmp_path, place):
+    generator = np.random.default_rng(0)
+    data = Dataset.from_arrays(
+        generator.normal(size=(500, 3)),
+        generator.uniform(-1, 1, (500, 1)),
+        generator.normal(size=500),
+        np.zeros(500, bool),
+        np.arange(500) % 50 == 49,
+        generator.normal(size=(500, 3)),
+    )
+    path = write(data, tmp_path / "log.parquet")
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"log\.parquet: this .* file is truncated or corrupt"):
+        load(path)

@@ -37,6 +37,8 @@ def command(
     """
     from headwater.verbs.evaluate import evaluate
 
+    if data is not None and not json:
+        print("judging from the log: values are fitted for every seed, which takes minutes")
     result = evaluate(
         run,
         env=chosen_task(env, env_option),

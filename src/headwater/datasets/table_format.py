@@ -32,7 +32,7 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
     import pyarrow.parquet as parquet
 
     table = _table(dataset)
-    parquet.write_table(table, path, row_group_size=65_536)
+    parquet.write_table(table, path, row_group_size=65_536, write_page_checksum=True)
 
 
 def write_arrow(dataset: Dataset, path: Path) -> None:
@@ -76,7 +76,7 @@ def _open(path: Path, kind: str, rows: int | None):
     try:
         if kind == "parquet":
             # Buffering ahead would hold on to everything that was read.
-            file = parquet.ParquetFile(path, pre_buffer=False)
+            file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
             return file.schema_arrow, _guarded(file.iter_batches(batch_size=rows or 65_536))
         if kind == "csv":
             table = pyarrow.csv.read_csv(path)
