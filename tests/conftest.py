@@ -3,6 +3,7 @@
 The import hook has to be installed before anything of Headwater is imported, so it is first.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+_MAPS = Path("/proc/self/maps")
+_MAPS_ALLOWED = 30_000
+"""Half of what Linux allows a process: every compiled program takes some, and one too many ends the
+process."""
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets compiled programs before there are too many of them in one process."""
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MAPS_ALLOWED:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
