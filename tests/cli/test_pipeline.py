@@ -17,6 +17,10 @@ SHORT = ("--evaluations", 2, "--episodes", 2)
 RECIPES = ("wsrl", "rlpd", "continue", "scratch")
 
 
+# One worker makes what these tests share.
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with data, an offline run in it, and one adapted by each recipe."""

@@ -18,8 +18,16 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy, AbstractValue
+from headwater.core.method import (
+    AbstractCertificate,
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractTablePolicy,
+    AbstractValue,
+)
 from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 
@@ -81,10 +89,17 @@ class Case:
 
     def _probe(self, method, state, key):
         """Whatever the method's capabilities answer, for one observation."""
+        answers: dict[str, Any] = {}
+        if isinstance(method, AbstractTablePolicy):
+            for explore in (False, True):
+                answers[f"policy, explore={explore}"] = method.policy(state, explore=explore)
+        if isinstance(method, AbstractCertificate):
+            answers["suboptimality_bound"] = method.suboptimality_bound(state)
+        if not isinstance(self.batches[0], Transitions):
+            return answers
         data = jax.tree.map(lambda x: x[0], self.batches[0])
         while data.reward.ndim:
             data = jax.tree.map(lambda x: x[0], data)
-        answers: dict[str, Any] = {}
         if isinstance(method, AbstractPolicy):
             for explore in (False, True):
                 answers[f"act, explore={explore}"] = method.act(
@@ -313,7 +328,7 @@ def check_every_option_traces(case: Case) -> None:
 
 def check_finite_on_hard_inputs(case: Case) -> None:
     """Degenerate but legal batches leave state and metrics finite."""
-    for name, change in _HARD.items():
+    for name, change in case.kind.hard.items():
         results = case.run(case.method, case.key, [change(b) for b in case.batches[:3]])
         for where, array in zip(names(results), numbers(results)):
             if np.issubdtype(array.dtype, np.floating):
@@ -426,6 +441,30 @@ def check_log_probability(case: Case) -> None:
         np.testing.assert_allclose(np.exp(found).sum(1), 1.0, rtol=1e-5)
 
 
+def check_table_policy(case: Case) -> None:
+    """Distributions over actions, before and after learning, one for each task where asked."""
+    method, problem = case.method, case.kind.problem
+    assert isinstance(method, AbstractTablePolicy)
+    tasks = () if problem.tasks is None else (problem.tasks,)
+    for explore in (False, True):
+        for state in (case.first, case.trained):
+            table = np.asarray(jit(lambda s, e=explore: method.policy(s, explore=e))(state))
+            assert table.shape[-3:] == problem.sizes, table.shape
+            assert table.shape[: len(tasks)] == tasks, table.shape
+            assert explore or table.shape == (*tasks, *problem.sizes), table.shape
+            assert np.all(table >= 0.0)
+            np.testing.assert_allclose(table.sum(-1), 1.0, rtol=1e-5)
+
+
+def check_certificate(case: Case) -> None:
+    """No gap is negative, and none is larger than all that can be earned."""
+    method = case.method
+    assert isinstance(method, AbstractCertificate)
+    for state in (case.first, case.trained):
+        bound = float(jit(method.suboptimality_bound)(state))
+        assert -1e-5 <= bound <= case.kind.problem.horizon + 1e-5, bound
+
+
 def check_value(case: Case) -> None:
     """A finite floating-point scalar."""
     value = case.probe(case.method, case.trained, case.key)["value"]
@@ -444,19 +483,29 @@ CHECKS = (
     check_floats_can_be_swept,
     check_every_option_traces,
     check_finite_on_hard_inputs,
-    check_terminal_rows_ignore_the_next_observation,
-    check_truncated_rows_bootstrap,
     check_row_order_is_irrelevant,
-    check_missing_columns_are_explained,
 )
 """For every method on every kind of data that it takes."""
+
+TRANSITION_CHECKS = (
+    check_terminal_rows_ignore_the_next_observation,
+    check_truncated_rows_bootstrap,
+    check_missing_columns_are_explained,
+)
+"""For methods that learn from single steps."""
 
 POLICY_CHECKS = (check_actions_are_inside_the_space, check_greedy_actions_are_deterministic)
 
 
-def checks_for(method: AbstractMethod) -> list[Any]:
-    """The checks that apply, by capability."""
+def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
+    """The checks that apply, by the kind of data and by capability."""
     found = list(CHECKS)
+    if isinstance(kind.problem, Spaces):
+        found.extend(TRANSITION_CHECKS)
+    if isinstance(method, AbstractTablePolicy):
+        found.append(check_table_policy)
+    if isinstance(method, AbstractCertificate):
+        found.append(check_certificate)
     if isinstance(method, AbstractPolicy):
         found.extend(POLICY_CHECKS)
     if isinstance(method, AbstractLikelihood):
@@ -473,27 +522,3 @@ def _policy(case: Case) -> AbstractPolicy:
 
 def _next_observation(data: Transitions, rows: slice, value: float) -> Transitions:
     return dataclasses.replace(data, next_observation=data.next_observation.at[rows].set(value))
-
-
-def _edge(action):
-    if jnp.issubdtype(action.dtype, jnp.integer):
-        return action
-    return jnp.where(action < 0.0, -1.0, 1.0)
-
-
-_HARD = {
-    "all terminal": lambda d: dataclasses.replace(d, terminal=jnp.ones_like(d.terminal)),
-    "no rewards": lambda d: dataclasses.replace(
-        d, reward=jnp.zeros_like(d.reward), return_to_go=jnp.zeros_like(d.reward)
-    ),
-    "one action": lambda d: dataclasses.replace(
-        d, action=jnp.zeros_like(d.action), next_action=jnp.zeros_like(d.action)
-    ),
-    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
-    "actions at the edge": lambda d: dataclasses.replace(
-        d, action=_edge(d.action), next_action=_edge(d.next_action)
-    ),
-    "large rewards": lambda d: dataclasses.replace(
-        d, reward=1e6 * d.reward, return_to_go=1e6 * d.return_to_go
-    ),
-}

@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from headwater.core.errors import SpecificationError
+from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod
-from headwater.core.records import Transitions
+from headwater.core.records import Episodes, Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 
 ROWS = 16
@@ -32,6 +34,7 @@ class Kind(NamedTuple):
     problem: Any
     batch: Callable[[Any], Any]
     flat: bool
+    hard: dict[str, Callable[[Any], Any]]
 
 
 def kinds_for(cls: type[AbstractMethod]) -> list[Kind]:
@@ -51,7 +54,7 @@ def refusal(cls: type[AbstractMethod], kind: Kind) -> str | None:
     return None
 
 
-def without_statistics(problem: Any) -> Any:
+def without_statistics(problem: Spaces) -> Spaces:
     """The same problem when nothing was logged."""
     return Spaces(problem.observation, problem.action, problem.horizon)
 
@@ -101,12 +104,93 @@ def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
     )
 
 
+def _edge(action):
+    if jnp.issubdtype(action.dtype, jnp.integer):
+        return action
+    return jnp.where(action < 0.0, -1.0, 1.0)
+
+
+_HARD_TRANSITIONS = {
+    "all terminal": lambda d: replace(d, terminal=jnp.ones_like(d.terminal)),
+    "no rewards": lambda d: replace(
+        d, reward=jnp.zeros_like(d.reward), return_to_go=jnp.zeros_like(d.reward)
+    ),
+    "one action": lambda d: replace(
+        d, action=jnp.zeros_like(d.action), next_action=jnp.zeros_like(d.action)
+    ),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "actions at the edge": lambda d: replace(
+        d, action=_edge(d.action), next_action=_edge(d.next_action)
+    ),
+    "large rewards": lambda d: replace(d, reward=1e6 * d.reward, return_to_go=1e6 * d.return_to_go),
+}
+
+
+def _episodes(key, shape: tuple[int, ...]) -> Episodes:
+    state_key, action_key, reward_key, cost_key = jax.random.split(key, 4)
+    reward = jax.random.uniform(reward_key, (*shape, _STEPS))
+    return Episodes(
+        state=jax.random.randint(state_key, (*shape, _STEPS + 1), 0, _STATES, jnp.int32),
+        action=jax.random.randint(action_key, (*shape, _STEPS), 0, _CHOICES, jnp.int32),
+        reward=reward.at[..., 0].set(1.0),
+        cost=jax.random.uniform(cost_key, (*shape, _STEPS, 2)),
+    )
+
+
+_STATES, _STEPS, _TASKS = 5, 3, 2
+_HARD_EPISODES = {
+    "no rewards": lambda d: replace(d, reward=jnp.zeros_like(d.reward)),
+    "one action": lambda d: replace(d, action=jnp.zeros_like(d.action)),
+    "one state": lambda d: replace(d, state=jnp.zeros_like(d.state)),
+}
+
+
+def _one_task(key) -> Episodes:
+    return _episodes(key, (ROWS,))
+
+
+def _several_tasks(key) -> Episodes:
+    return _episodes(key, (_TASKS, ROWS))
+
+
+def _finite(tasks: int | None = None) -> FiniteProblem:
+    lead = () if tasks is None else (tasks,)
+    keys = jax.random.split(jax.random.key(5))
+    return FiniteProblem(
+        _STATES,
+        _CHOICES,
+        _STEPS,
+        initial=jax.random.dirichlet(keys[0], jnp.ones(_STATES), lead),
+        reward=jax.random.uniform(keys[1], (*lead, _STEPS, _STATES, _CHOICES)),
+        tasks=tasks,
+        budgets=jnp.asarray([0.5, 1.0]),
+    )
+
+
 _CONTINUOUS = _spaces(Box((-2.0, 0.0), (2.0, 1.0)))
 _DISCRETE = _spaces(Discrete(_CHOICES))
 
 _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (Spaces, Transitions): (
-        Kind("continuous", _CONTINUOUS, lambda key: _transitions(key, (ROWS,), False), True),
-        Kind("discrete", _DISCRETE, lambda key: _transitions(key, (ROWS,), True), True),
+        Kind(
+            "continuous",
+            _CONTINUOUS,
+            lambda key: _transitions(key, (ROWS,), False),
+            True,
+            _HARD_TRANSITIONS,
+        ),
+        Kind(
+            "discrete",
+            _DISCRETE,
+            lambda key: _transitions(key, (ROWS,), True),
+            True,
+            _HARD_TRANSITIONS,
+        ),
+    ),
+    (FiniteProblem, Episodes): (
+        # Sizes and rewards known and not; methods refuse what they do not take.
+        Kind("finite", replace(_finite(), reward=None), _one_task, True, _HARD_EPISODES),
+        Kind("finite with known rewards", _finite(), _one_task, True, _HARD_EPISODES),
+        Kind("finite tasks", _finite(_TASKS), _several_tasks, False, _HARD_EPISODES),
     ),
 }

@@ -248,7 +248,7 @@ def test_a_dead_setting_is_caught():
 
 def test_a_sound_method_passes_everything(tmp_path):
     case = _case(Sound)
-    for check in checks.checks_for(case.method):
+    for check in checks.checks_for(case.method, case.kind):
         try:
             if check is checks.check_checkpoint_continues_exactly:
                 check(case, tmp_path)

@@ -55,7 +55,8 @@ def test_it_is_discovered_by_its_folder(methods):
 
 @pytest.mark.parametrize("check", [*checks.CHECKS, *checks.POLICY_CHECKS], ids=lambda c: c.__name__)
 def test_it_keeps_the_contract(case, check, tmp_path):
-    assert set(checks.checks_for(case.method)) == {*checks.CHECKS, *checks.POLICY_CHECKS}
+    expected = {*checks.CHECKS, *checks.TRANSITION_CHECKS, *checks.POLICY_CHECKS}
+    assert set(checks.checks_for(case.method, case.kind)) == expected
     if check is checks.check_checkpoint_continues_exactly:
         check(case, tmp_path)
     else:

@@ -37,8 +37,6 @@ def command(
     """
     from headwater.verbs.evaluate import evaluate
 
-    if data is not None and not json:
-        print("judging from the log: values are fitted for every seed, which takes minutes")
     result = evaluate(
         run,
         env=chosen_task(env, env_option),
@@ -47,6 +45,7 @@ def command(
         data=data,
         estimators=estimators or None,
         seed=seed,
+        tell=None if json else print,
     )
     if json:
         print_json(result.to_json())

@@ -7,9 +7,9 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 Problem = TypeVar("Problem")
-"""What `init` needs: `Spaces`, and later finite processes, arms, token specifications…"""
+"""What `init` needs: `Spaces`, `FiniteProblem`, and later arms, token specifications…"""
 Data = TypeVar("Data")
-"""What one `update` eats: `Transitions`, …"""
+"""What one `update` eats: `Transitions`, `Episodes`, …"""
 State = TypeVar("State", bound=eqx.Module)
 """Everything that changes. Arrays only."""
 
@@ -77,6 +77,35 @@ class AbstractPolicy(eqx.Module, Generic[State]):
 
         **Returns:** the action (canonical, in [-1, 1], or an integer) and what the update wants
         remembered beside it (empty for most).
+        """
+
+
+class AbstractTablePolicy(eqx.Module, Generic[State]):
+    """Capability: a policy of a finite process, known in all states and steps at once.
+
+    With it regret is exact, and episodes are drawn without a call for every step.
+    """
+
+    @abc.abstractmethod
+    def policy(
+        self, state: State, *, explore: bool
+    ) -> Float[Array, "*episodes horizon state action"]:
+        """Probabilities of actions.
+
+        **Arguments:** `explore`: if true, the policies of the next episodes, one for each; if
+        false, the one policy to be judged by. Methods of several tasks have these for each task,
+        along the first axis.
+        """
+
+
+class AbstractCertificate(eqx.Module, Generic[State]):
+    """Capability: says how good its policy is, with a guarantee."""
+
+    @abc.abstractmethod
+    def suboptimality_bound(self, state: State) -> Float[Array, ""]:
+        """How much the greedy policy falls short of the best one at most, in expected return.
+
+        It holds with the probability that the method promises (`1 - failure_probability`).
         """
 
 
@@ -167,3 +196,9 @@ class Agent(eqx.Module):
         if not isinstance(self.method, AbstractPolicy):
             raise TypeError(f"{type(self.method).__name__} is no policy: it cannot act")
         return self.method.act(self.state, observation, key=key, explore=explore)
+
+    def policy(self, *, explore: bool) -> Float[Array, "*episodes horizon state action"]:
+        """See `AbstractTablePolicy.policy`."""
+        if not isinstance(self.method, AbstractTablePolicy):
+            raise TypeError(f"{type(self.method).__name__} has no policy for finite processes")
+        return self.method.policy(self.state, explore=explore)

@@ -37,3 +37,16 @@ class Transitions(eqx.Module):
     truncated: Bool[Array, "*batch"]
     next_action: Action | None = None
     return_to_go: Float[Array, "*batch"] | None = None
+
+
+class Episodes(eqx.Module):
+    """Whole episodes of a finite process, which all have the same number of steps.
+
+    **Arguments:** `state`: at every position, one more than there are steps; `action`; `reward`;
+    `cost`: what a step used of each constrained resource, if there are any.
+    """
+
+    state: Int[Array, "*batch position"]
+    action: Int[Array, "*batch step"]
+    reward: Float[Array, "*batch step"]
+    cost: Float[Array, "*batch step constraint"] | None = None

@@ -27,12 +27,13 @@ class Step(eqx.Module):
 class AbstractEnvironment(eqx.Module):
     """An environment in pure JAX, unbatched; `interact` adds copies and resets.
 
-    Actions are canonical: in [-1, 1], or an integer.
+    Actions are canonical: in [-1, 1], or an integer. A class that sets `name` as a `ClassVar` is
+    found by `make`, and is made without arguments.
     """
 
-    name: eqx.AbstractClassVar[str]
-    reference_returns: eqx.AbstractClassVar[tuple[float, float]]
-    """Mean undiscounted returns of a uniformly random and of an expert policy."""
+    name: eqx.AbstractVar[str]
+    reference_returns: eqx.AbstractVar[tuple[float, float] | None]
+    """Mean undiscounted returns of a uniformly random and of an expert policy, where known."""
 
     @property
     @abc.abstractmethod

@@ -242,7 +242,7 @@ def _environment_steps(source, source_states):
 
 @eqx.filter_jit(donate="all-except-first")
 def _chunk(fixed, changing):
-    method, source, keys, first, count, pieces, layout = fixed
+    method, source, measure, keys, first, count, pieces, layout = fixed
 
     def one_seed(state, source_state, sums, key):
         def body(i, carry):
@@ -250,7 +250,7 @@ def _chunk(fixed, changing):
             draw_key, update_key = jax.random.split(jax.random.fold_in(key, first + i))
             agent = Agent(method, state)
             source_state, data = source.draw(source_state, agent, key=draw_key)
-            state, sums = _update(method, state, sums, data, update_key, pieces)
+            state, sums = _update(method, measure, state, sums, data, update_key, pieces)
             return state, source_state, sums
 
         # The bound is traced: one program serves chunks of every length.
@@ -261,28 +261,34 @@ def _chunk(fixed, changing):
 
 @eqx.filter_jit(donate="all-except-first")
 def _update_each(fixed, changing):
-    method, data, keys, pieces, layout = fixed
+    method, measure, data, keys, pieces, layout = fixed
     state, sums = changing
 
     def one_seed(state, sums, data, key):
-        return _update(method, state, sums, data, key, pieces)
+        return _update(method, measure, state, sums, data, key, pieces)
 
     return _over_seeds(one_seed, (state, sums, data, keys), layout)
 
 
-def _update(method, state, sums, data, key, pieces):
+def _update(method, measure, state, sums, data, key, pieces):
     """One update for each of the equal pieces of `data`; adds the metrics to `sums`."""
     if pieces == 1:
-        state, metrics = method.update(state, data, key=key)
+        state, metrics = _measured_update(method, measure, state, data, key)
         return state, jax.tree.map(jnp.add, sums, metrics)
     data = jax.tree.map(lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), data)
 
     def one(carry, piece):
         state, sums = carry
-        state, metrics = method.update(state, piece[0], key=piece[1])
+        state, metrics = _measured_update(method, measure, state, piece[0], piece[1])
         return (state, jax.tree.map(jnp.add, sums, metrics)), None
 
     return jax.lax.scan(one, (state, sums), (data, jax.random.split(key, pieces)))[0]
+
+
+def _measured_update(method, measure, state, data, key):
+    measured = {} if measure is None else measure(Agent(method, state))
+    state, metrics = method.update(state, data, key=key)
+    return state, {**metrics, **measured}
 
 
 def _over_seeds(function, arguments, layout):
@@ -311,6 +317,7 @@ def _advance_compiled(place, state, source_state, sums, first, count, drawer):
     fixed = (
         stage.method,
         stage.source,
+        stage.measure,
         place.keys,
         jnp.asarray(first, jnp.uint32),
         jnp.asarray(count, jnp.int32),
@@ -339,7 +346,8 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
             ahead = None
         if sums is None:
             sums = _zeros_like_metrics(stage, *_first((state, data)), len(place.seeds))
-        fixed = (stage.method, data, update_keys, stage.updates_per_draw, place.layout)
+        pieces, layout = stage.updates_per_draw, place.layout
+        fixed = (stage.method, stage.measure, data, update_keys, pieces, layout)
         state, sums = _update_each(fixed, (state, sums))
     return state, source_state, sums
 
@@ -364,7 +372,7 @@ def _no_metrics(place, state, source_state) -> Any:
 def _zeros_like_metrics(stage, state, data, seeds):
     def metrics(state, data, key):
         data = jax.tree.map(lambda x: x[: x.shape[0] // stage.updates_per_draw], data)
-        return stage.method.update(state, data, key=key)[1]
+        return _measured_update(stage.method, stage.measure, state, data, key)[1]
 
     shapes = eqx.filter_eval_shape(metrics, state, data, jax.random.key(0))
     return jax.tree.map(lambda s: jnp.zeros((seeds, *s.shape), s.dtype), shapes)

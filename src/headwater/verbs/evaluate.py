@@ -1,7 +1,7 @@
 """Measure what a trained policy is worth: by acting, or from a log without acting."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from headwater.core.catalogue import settings
-from headwater.core.errors import SpecificationError
+from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractLikelihood, AbstractPolicy
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.read import load
-from headwater.evaluation.off_policy import Estimate, evaluate_off_policy
+from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.recipes import Task
@@ -64,6 +64,7 @@ def evaluate(
     data: Dataset | str | Path | None = None,
     estimators: Sequence[str] | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Evaluates every seed of a run, in its task and, if a log is given, from that log.
 
@@ -71,12 +72,16 @@ def evaluate(
     `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
     greedily; `data`: logged experience for off-policy evaluation; `estimators`: of
     `headwater.evaluation.off_policy.ESTIMATORS` (default: fitted Q evaluation, and the weighted and
-    doubly robust ones where the policy knows the probabilities of its actions); `seed`.
+    doubly robust ones where the policy knows the probabilities of its actions); `seed`; `tell`: is
+    told what takes long, before it begins.
 
     Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
     """
     if seed < 0:
         raise SpecificationError(f"seed = {seed}: it must be at least 0")
+    for estimator in estimators or ():
+        if estimator not in ESTIMATORS:
+            raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
     if not isinstance(method, AbstractPolicy):
@@ -108,6 +113,8 @@ def evaluate(
         reason = run.spaces.mismatch(data.spaces)
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")
+        if tell is not None:
+            tell("judging from the log: values are fitted for every seed, which takes minutes")
         able = isinstance(method, AbstractLikelihood)
         estimators = estimators or (("fqe", "wis", "wpdis", "wdr") if able else ("fqe",))
         estimates = [

@@ -1,0 +1,1 @@
+"""Methods that learn finite processes from whole episodes."""

@@ -1,0 +1,117 @@
+"""Whole episodes of finite processes, fresh or logged."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.finite import AbstractFiniteSimulator
+from headwater.core.method import Agent
+from headwater.core.records import Episodes
+from headwater.core.source import AbstractSource
+
+
+class Played(eqx.Module):
+    """Environment steps taken so far."""
+
+    steps: Int[Array, ""]
+
+
+class FreshEpisodes(AbstractSource[Played, Episodes]):
+    """One episode with each of the policies that the method explores with; used once.
+
+    **Arguments:** `simulator`: what to act in; for several tasks, one whose arrays have a leading
+    task axis; `tasks`: how many, if there are several; the method's policies then have the tasks
+    along their first axis.
+    """
+
+    simulator: AbstractFiniteSimulator
+    tasks: int | None = eqx.field(static=True, default=None)
+
+    def init(self, *, key: PRNGKeyArray) -> Played:
+        return Played(jnp.zeros((), jnp.int32))
+
+    def draw(self, state: Played, agent: Agent, *, key: PRNGKeyArray):
+        policies = agent.policy(explore=True)
+        if self.tasks is None:
+            data = play_each(self.simulator, policies, key=key)
+        else:
+            keys = jax.random.split(key, self.tasks)
+            each = eqx.filter_vmap(lambda s, p, k: play_each(s, p, key=k))
+            data = each(self.simulator, policies, keys)
+        return Played(state.steps + data.action.size), data
+
+    def environment_steps(self, state: Played) -> Int[Array, ""]:
+        return state.steps
+
+
+class Unchanging(eqx.Module):
+    """Nothing to remember."""
+
+
+class WholeLog(AbstractSource[Unchanging, Episodes]):
+    """All logged episodes in every draw: the source of methods that learn in one step.
+
+    **Arguments:** `data`: any number of episodes.
+    """
+
+    data: Episodes
+
+    def init(self, *, key: PRNGKeyArray) -> Unchanging:
+        return Unchanging()
+
+    def draw(self, state: Unchanging, agent: Agent, *, key: PRNGKeyArray):
+        return state, self.data
+
+
+def play_each(
+    simulator: AbstractFiniteSimulator,
+    policies: Float[Array, "*episodes horizon state action"],
+    *,
+    key: PRNGKeyArray,
+) -> Episodes:
+    """One episode with each policy; the result has the leading axes of `policies`."""
+    *lead, horizon, states, actions = policies.shape
+    if not lead:
+        return play(simulator, policies, key=key)
+    flat = policies.reshape(-1, horizon, states, actions)
+    keys = jax.random.split(key, flat.shape[0])
+    data = jax.vmap(lambda policy, key: play(simulator, policy, key=key))(flat, keys)
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), data)
+
+
+def play(
+    simulator: AbstractFiniteSimulator,
+    policy: Float[Array, "horizon state action"],
+    *,
+    key: PRNGKeyArray,
+) -> Episodes:
+    """One episode."""
+    start_key, key = jax.random.split(key)
+    logits = jnp.log(policy)
+
+    def one(state, step):
+        time, key = step
+        action_key, step_key = jax.random.split(key)
+        action = jax.random.categorical(action_key, logits[time, state]).astype(jnp.int32)
+        seen = simulator.step(time, state, action, key=step_key)
+        return seen.state, (state, action, seen.reward, seen.cost)
+
+    first = simulator.reset(key=start_key)
+    times = jnp.arange(policy.shape[0], dtype=jnp.int32)
+    last, (states, actions, rewards, costs) = jax.lax.scan(
+        one, first, (times, jax.random.split(key, policy.shape[0]))
+    )
+    return Episodes(jnp.append(states, last), actions, rewards, costs)
+
+
+def log_episodes(
+    simulator: AbstractFiniteSimulator,
+    policy: Float[Array, "horizon state action"],
+    *,
+    episodes: int,
+    key: PRNGKeyArray,
+) -> Episodes:
+    """A log of `episodes` episodes of one policy."""
+    keys = jax.random.split(key, episodes)
+    return jax.vmap(lambda key: play(simulator, policy, key=key))(keys)
