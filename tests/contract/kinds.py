@@ -35,11 +35,16 @@ class Kind(NamedTuple):
     batch: Callable[[Any], Any]
     flat: bool
     hard: dict[str, Callable[[Any], Any]]
+    last_resort: bool = False
 
 
 def kinds_for(cls: type[AbstractMethod]) -> list[Kind]:
     """The kinds that `cls` declares in `AbstractMethod[Problem, Data, State]` and takes."""
-    return [kind for kind in _declared(cls) if refusal(cls, kind) is None]
+    taken: list[Kind] = []
+    for kind in _declared(cls):
+        if not (kind.last_resort and taken) and refusal(cls, kind) is None:
+            taken.append(kind)
+    return taken
 
 
 def refusal(cls: type[AbstractMethod], kind: Kind) -> str | None:
@@ -188,9 +193,9 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
         ),
     ),
     (FiniteProblem, Episodes): (
-        # Sizes and rewards known and not; methods refuse what they do not take.
+        # Methods refuse what they do not take.
         Kind("finite", replace(_finite(), reward=None), _one_task, True, _HARD_EPISODES),
-        Kind("finite with known rewards", _finite(), _one_task, True, _HARD_EPISODES),
-        Kind("finite tasks", _finite(_TASKS), _several_tasks, False, _HARD_EPISODES),
+        Kind("finite with known rewards", _finite(), _one_task, True, _HARD_EPISODES, True),
+        Kind("finite tasks", _finite(_TASKS), _several_tasks, False, _HARD_EPISODES, True),
     ),
 }
