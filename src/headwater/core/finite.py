@@ -21,7 +21,7 @@ class FiniteProblem(eqx.Module):
     **Arguments:** `states`, `actions`, `horizon`: sizes; `initial`: distribution of first states,
     where it is known; `reward`: expected rewards, where they are known (for several tasks, with a
     leading axis); `tasks`: how many processes are learned at once; `budgets`: upper bounds of the
-    expected sums of costs.
+    expected sums of costs; `features`: of every step, in which rewards are linear.
     """
 
     states: int = eqx.field(static=True)
@@ -31,6 +31,7 @@ class FiniteProblem(eqx.Module):
     reward: Float[Array, "*task horizon state action"] | None = None
     tasks: int | None = eqx.field(static=True, default=None)
     budgets: Float[Array, " constraint"] | None = None
+    features: Float[Array, "horizon state action feature"] | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:

@@ -50,3 +50,16 @@ class Episodes(eqx.Module):
     action: Int[Array, "*batch step"]
     reward: Float[Array, "*batch step"]
     cost: Float[Array, "*batch step constraint"] | None = None
+
+
+class EpisodeComparisons(eqx.Module):
+    """Pairs of whole episodes of a finite process, and which of the two a judge prefers.
+
+    Methods that learn from these do not look at the rewards in the episodes.
+
+    **Arguments:** `first`, `second`: the episodes of each pair; `first_preferred`: the answer.
+    """
+
+    first: Episodes
+    second: Episodes
+    first_preferred: Bool[Array, "*batch"]
