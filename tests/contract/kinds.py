@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod
-from headwater.core.records import Episodes, Transitions
+from headwater.core.records import EpisodeComparisons, Episodes, Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 
 ROWS = 16
@@ -172,6 +172,31 @@ def _finite(tasks: int | None = None) -> FiniteProblem:
     )
 
 
+def _comparisons(key) -> EpisodeComparisons:
+    first_key, second_key, answer_key = jax.random.split(key, 3)
+    return EpisodeComparisons(
+        replace(_episodes(first_key, (ROWS,)), cost=None),
+        replace(_episodes(second_key, (ROWS,)), cost=None),
+        jax.random.bernoulli(answer_key, 0.5, (ROWS,)),
+    )
+
+
+def _both(change):
+    return lambda d: replace(d, first=change(d.first), second=change(d.second))
+
+
+_HARD_COMPARISONS = {
+    **{name: _both(change) for name, change in _HARD_EPISODES.items()},
+    "pairs of the same": lambda d: replace(d, second=d.first),
+    "always the first": lambda d: replace(d, first_preferred=jnp.ones_like(d.first_preferred)),
+}
+
+
+def _with_features() -> FiniteProblem:
+    features = jax.random.normal(jax.random.key(6), (_STEPS, _STATES, _CHOICES, 3))
+    return replace(_finite(), reward=None, features=features)
+
+
 _CONTINUOUS = _spaces(Box((-2.0, 0.0), (2.0, 1.0)))
 _DISCRETE = _spaces(Discrete(_CHOICES))
 
@@ -197,5 +222,16 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
         Kind("finite", replace(_finite(), reward=None), _one_task, True, _HARD_EPISODES),
         Kind("finite with known rewards", _finite(), _one_task, True, _HARD_EPISODES, True),
         Kind("finite tasks", _finite(_TASKS), _several_tasks, False, _HARD_EPISODES, True),
+    ),
+    (FiniteProblem, EpisodeComparisons): (
+        Kind("compared", _with_features(), _comparisons, True, _HARD_COMPARISONS),
+        Kind(
+            "compared without features",
+            replace(_finite(), reward=None),
+            _comparisons,
+            True,
+            _HARD_COMPARISONS,
+            True,
+        ),
     ),
 }
