@@ -51,6 +51,13 @@ def mean_reward(counts: Counts) -> Float[Array, "horizon state action"]:
     return counts.reward / at_least_once(counts.visits)
 
 
+def estimated_reward(
+    counts: Counts, problem: FiniteProblem
+) -> Float[Array, "horizon state action"]:
+    """The rewards themselves where they are known, else their means."""
+    return mean_reward(counts) if problem.reward is None else problem.reward
+
+
 def reward_variance(counts: Counts) -> Float[Array, "horizon state action"]:
     """Variance of the rewards that were seen; zero where there were none."""
     squares = counts.squared_reward / at_least_once(counts.visits)
@@ -104,8 +111,9 @@ def certified_gap(
     visits = at_least_once(counts.visits)
     states = problem.states
     rows = problem.horizon * states * problem.actions
-    # π²/6 · failure over the number of visits n² adds up to one, so that all n are covered.
-    log = jnp.log(rows * jnp.square(visits) * 4.0 / failure_probability)
+    # Three ways to be wrong (a distance, a reward too high or too low) for each number of visits n;
+    # one over n² adds up to π²/6 over all n, and 3 · π²/6 < 5.
+    log = jnp.log(rows * jnp.square(visits) * 5.0 / failure_probability)
     distance = jnp.sqrt(2.0 * (states * jnp.log(2.0) + log) / visits)
     unseen = counts.visits == 0.0
     radius = jnp.where(unseen, 1.0, jnp.minimum(distance / 2.0, 1.0))

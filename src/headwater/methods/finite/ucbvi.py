@@ -15,15 +15,15 @@ from headwater.core.method import (
     Info,
 )
 from headwater.core.records import Episodes
+from headwater.ops.bonus import ValueCap, highest_values, reward_width
 from headwater.ops.counts import (
     Counts,
     at_least_once,
     certified_gap,
     count,
+    estimated_reward,
     expected_next,
-    mean_reward,
     no_counts,
-    reward_variance,
 )
 from headwater.ops.planning import greedy_table
 
@@ -57,6 +57,7 @@ class UCBVI(
       regret stays linear for very long; about 0.01 (Bernstein) or 0.001 (Hoeffding) is practical.
     - `failure_probability`: δ.
     - `episodes`: K, over which the guarantee holds.
+    - `value_cap`: what no value may exceed.
 
     **Reference:** Azar, Osband, Munos (2017), arXiv:1703.05449.
 
@@ -83,10 +84,11 @@ class UCBVI(
     bonus_scale: float = 1.0
     failure_probability: float = 0.1
     episodes: float = 10_000.0
+    value_cap: ValueCap = eqx.field(static=True, default="horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> UCBVIState:
         problem.require_one_task("UCBVI")
-        highest = jnp.full(problem.sizes, problem.horizon, jnp.float32)
+        highest = highest_values(problem, self.value_cap)
         return UCBVIState(no_counts(problem), highest, problem)
 
     def update(self, state: UCBVIState, data: Episodes, *, key: PRNGKeyArray):
@@ -108,7 +110,7 @@ class UCBVI(
     def _plan(self, counts: Counts, old: Float[Array, "horizon state action"], problem):
         horizon, states, actions = problem.sizes
         log = jnp.log(5.0 * states * actions * self.episodes * horizon / self.failure_probability)
-        reward = mean_reward(counts) if problem.reward is None else problem.reward
+        reward = estimated_reward(counts, problem)
         # What depends on the step's own counts alone is worked out for all steps at once.
         visits = at_least_once(counts.visits)
         if self.bonus == "hoeffding":
@@ -116,8 +118,7 @@ class UCBVI(
         else:
             fixed = 14.0 * horizon * log / (3.0 * visits)
             if problem.reward is None:
-                fixed += jnp.sqrt(2.0 * log * reward_variance(counts) / visits)
-                fixed += 7.0 * log / (3.0 * visits)
+                fixed += reward_width(counts, log)
 
         arrived = jnp.sum(counts.visits, axis=-1)
         # The last step's states lead nowhere, so nothing needs to be known of what follows them.
@@ -133,8 +134,8 @@ class UCBVI(
                 times = at_least_once(visits)
                 bonus += jnp.sqrt(8.0 * log * variance / times)
                 bonus += jnp.sqrt(8.0 * (following @ doubt) / times) / jnp.sqrt(times)
-            action_value = jnp.minimum(reward + mean + self.bonus_scale * bonus, horizon)
-            action_value = jnp.minimum(action_value, old)
+            # The old values begin at the cap, so that it holds for the new ones.
+            action_value = jnp.minimum(reward + mean + self.bonus_scale * bonus, old)
             action_value = jnp.where(visits > 0.0, action_value, old)
             return jnp.max(action_value, axis=-1), action_value
 
