@@ -46,8 +46,19 @@ class Criterion:
         return _side(high <= self.at_most, low > self.at_most)
 
     def __str__(self) -> str:
-        bound = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
-        return f"{self.what}: {self.value}, must be {bound}: {self.verdict}"
+        return f"{self.what}: {self.found}, must be {self.bound}: {self.verdict}"
+
+    @property
+    def found(self) -> str:
+        """The number with its interval, which an exact one does not need, as text."""
+        value = self.value
+        exact = value.low == value.point == value.high
+        return str(value).partition(" [")[0] if exact else str(value)
+
+    @property
+    def bound(self) -> str:
+        """Where the number has to be, as text."""
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +129,8 @@ def frequency(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """A share of independent trials, with the exact interval of Clopper and Pearson (1934)."""
     from scipy.stats import beta
 
+    if not 0 <= successes <= trials or trials == 0:
+        raise SpecificationError(f"{successes} successes in {trials} trials are no frequency")
     tail = (1.0 - level) / 2.0
     low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
     high = 1.0
@@ -132,6 +145,10 @@ def ratio_of_means(numerators: Any, denominators: Any, *, seed: int = 0) -> Inte
     if above.shape != below.shape or above.ndim != 1 or len(above) == 0:
         raise SpecificationError(
             f"a ratio needs one number per seed on both sides, not {above.shape} and {below.shape}"
+        )
+    if not below.mean() > 0.0:
+        raise SpecificationError(
+            f"a ratio of means needs a positive denominator, and this one is {below.mean():g}"
         )
     point = above.mean() / below.mean()
     if len(above) < 3:

@@ -1,29 +1,64 @@
 """All claims, found in the files of this folder."""
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from headwater.claims.claim import Claim
 from headwater.core.errors import SpecificationError, nearest
 
+_MACHINERY = ("claim", "record", "registry", "summary")
 
-def all_claims() -> dict[str, Claim]:
-    """Every claim by name, in alphabetical order; a file's claims are in its `CLAIMS`."""
+
+def all_claims(files: Sequence[str | Path] = ()) -> dict[str, Claim]:
+    """Every claim by name, in alphabetical order; a file's claims are in its `CLAIMS`.
+
+    **Arguments:** `files`: Python files of your own, which are executed, with claims beside ours.
+
+    Raises `SpecificationError` for a file without `CLAIMS` and for two claims of one name.
+    """
     found: dict[str, Claim] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name in ("claim", "registry"):
-            continue
-        for claim in importlib.import_module(f"headwater.claims.{module.name}").CLAIMS:
+    modules = [importlib.import_module(f"headwater.claims.{file}") for file in claim_files()]
+    for module in [*modules, *(_module_at(Path(file)) for file in files)]:
+        claims = getattr(module, "CLAIMS", None)
+        if claims is None:
+            raise SpecificationError(
+                f"{module.__file__} has no CLAIMS: name its claims there, or give it an empty "
+                "tuple if it only holds what claims share"
+            )
+        for claim in claims:
             if claim.name in found:
                 raise SpecificationError(f"two claims are called {claim.name}")
             found[claim.name] = claim
     return dict(sorted(found.items()))
 
 
-def claim_named(name: str) -> Claim:
+def claim_files() -> list[str]:
+    """Names of the files that hold claims, without importing them."""
+    here = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    return sorted(set(here) - set(_MACHINERY))
+
+
+def claim_named(name: str, files: Sequence[str | Path] = ()) -> Claim:
     """The claim of this name. Raises `SpecificationError`, naming the nearest, if there is none."""
-    known = all_claims()
+    known = all_claims(files)
     if name not in known:
         raise SpecificationError(nearest(name, known, "claim"))
     return known[name]
+
+
+def _module_at(path: Path) -> ModuleType:
+    name = f"headwater_claims_of_{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ == str(path):
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise SpecificationError(f"{path}: there is no such Python file with claims")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module

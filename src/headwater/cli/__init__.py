@@ -16,6 +16,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "measure the policies of a run"),
     "compare": ("compare", "set runs side by side: table, intervals, learning curves"),
     "export": ("export", "write a policy for use elsewhere: ONNX, StableHLO or safetensors"),
+    "claim list": ("claim_list", "list the statements of papers that can be run, with verdicts"),
+    "claim show": ("claim_show", "one claim: statement, source, criteria and what runs found"),
+    "claim run": ("claim_run", "run claims, one, many or all, and record what they find"),
 }
 """Every command: the file that holds it, and what it does."""
 
@@ -36,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"headwater {version('headwater')}")
         return 0
-    name = " ".join(given[:2]) if given[0] == "data" else given[0]
-    if given[0] == "data" and (len(given) == 1 or given[1] in ("-h", "--help")):
-        print(_overview("data "))
+    grouped = given[0] in {name.split()[0] for name in COMMANDS if " " in name}
+    name = " ".join(given[:2]) if grouped else given[0]
+    if grouped and (len(given) == 1 or given[1] in ("-h", "--help")):
+        print(_overview(f"{given[0]} "))
         return 0
     if name not in COMMANDS:
         from headwater.core.errors import nearest

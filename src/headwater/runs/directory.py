@@ -53,7 +53,7 @@ class RunDirectory:
         try:
             if fill is not None:
                 fill(temporary)
-            write_json(temporary / "run.json", {**specification, "made_with": _surroundings()})
+            write_json(temporary / "run.json", {**specification, "made_with": surroundings()})
             temporary.chmod(0o755)
             temporary.rename(path)
         except OSError as error:
@@ -151,7 +151,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _surroundings() -> dict[str, Any]:
+def surroundings() -> dict[str, Any]:
+    """What a result depends on beside the code: versions, Python, platform, device, commit."""
     import jax
 
     versions = {}
