@@ -54,6 +54,15 @@ class FiniteProblem(eqx.Module):
             )
         return self.tasks
 
+    def require_initial(self, method: str) -> Float[Array, "*task state"]:
+        """Where episodes start. Raises `SpecificationError` if `method` needs it and has none."""
+        if self.initial is None:
+            raise SpecificationError(
+                f"{method} plans from where episodes start, but this problem does not say: give "
+                "`initial`"
+            )
+        return self.initial
+
     def require_reward(self, method: str) -> Float[Array, "*task horizon state action"]:
         """The known rewards. Raises `SpecificationError` if `method` needs them and has none."""
         if self.reward is None:
