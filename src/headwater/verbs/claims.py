@@ -61,7 +61,8 @@ def run_claims(
 
     **Arguments:** `names`: of claims (default: all that have the scale); `scale`: one of `SCALES`;
     `seeds`: of the experiments; `jobs`: processes; `out`: directory of results; `again`: skip
-    nothing; `files`: Python files with claims of your own; `progress`: show a bar (default: on a terminal); `say`: is told each record at once.
+    nothing; `files`: Python files with claims of your own; `progress`: show a bar (default: on a
+    terminal); `say`: is told each record at once.
 
     Raises `SpecificationError` for an unknown claim or scale, or one that a named claim lacks.
     """
@@ -81,11 +82,9 @@ def run_claims(
     earlier, complaints = read_records(out)
     there = latest(earlier)
     places = [(n, scale, s) for n in chosen if n not in without for s in seeds]
-    kept = (
-        []
-        if again or names is not None
-        else [p for p in places if _is_done(chosen[p[0]], there.get(p))]
-    )
+    kept: list[_Place] = []
+    if names is None and not again:
+        kept = [place for place in places if _is_done(chosen[place[0]], there.get(place))]
     todo = [place for place in places if place not in kept]
     # The longest first, so that no process is left alone with one at the end.
     took = {place: there[place].seconds if place in there else float("inf") for place in todo}
@@ -116,8 +115,10 @@ def run_claims(
     )
 
 
-def _is_done(record: Record | None) -> bool:
-    return record is not None and record.outcome != "error" and record.source == source_state()[2]
+def _is_done(claim: Claim, record: Record | None) -> bool:
+    if record is None or record.outcome == "error":
+        return False
+    return record.source == source_of(claim)
 
 
 # One process ------------------------------------------------------------------------------------
