@@ -348,7 +348,8 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
     if len(text) > _MESSAGE:
         text = text[:_MESSAGE] + " …"
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if "headwater" in f.filename]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
     where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     return f"{type(error).__name__}: {text}{where}"
 

@@ -19,6 +19,7 @@ from headwater.claims.record import (
     read_records,
     record_of_death,
     run_claim,
+    source_of,
 )
 from headwater.claims.registry import all_claims, claim_named
 from headwater.core.errors import SpecificationError, nearest
