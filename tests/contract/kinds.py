@@ -14,6 +14,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod
 from headwater.core.records import EpisodeComparisons, Episodes, Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.core.value_class import ValueClass
 
 ROWS = 16
 TERMINAL = slice(0, 4)
@@ -197,6 +198,16 @@ def _with_features() -> FiniteProblem:
     return replace(_finite(), reward=None, features=features)
 
 
+def _value_class() -> ValueClass:
+    keys = jax.random.split(jax.random.key(6))
+    shape = (_STEPS, _STATES, _CHOICES)
+    return ValueClass(
+        replace(_finite(), reward=None),
+        jax.random.uniform(keys[0], (7, *shape)),
+        jax.random.uniform(keys[1], (9, *shape)),
+    )
+
+
 _CONTINUOUS = _spaces(Box((-2.0, 0.0), (2.0, 1.0)))
 _DISCRETE = _spaces(Discrete(_CHOICES))
 
@@ -215,6 +226,16 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             lambda key: _transitions(key, (ROWS,), True),
             True,
             _HARD_TRANSITIONS,
+        ),
+    ),
+    (ValueClass, Episodes): (
+        # One episode for each step of the horizon, in this order.
+        Kind(
+            "value class",
+            _value_class(),
+            lambda key: _episodes(key, (_STEPS,)),
+            False,
+            _HARD_EPISODES,
         ),
     ),
     (FiniteProblem, Episodes): (
