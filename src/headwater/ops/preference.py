@@ -9,13 +9,13 @@ preferred with probability `sigmoid(reward(first) - reward(second))`, so that ev
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import EpisodeComparisons, Episodes
 from headwater.ops.elliptical import elliptical_norm
-from headwater.ops.planning import occupancy
+from headwater.ops.planning import occupancy, optimal_values
 
 FeatureMap = Float[Array, "horizon state action feature"]
 
@@ -141,7 +141,7 @@ def most_likely(
         hessian = information(weights, difference, asked)
         slope = hessian @ weights + score(weights, difference, first_preferred, asked)
         target = _highest_in_ball(hessian + ridge * jnp.eye(size), slope, norm_bound)
-        tried = weights + lengths[:, None] * (target - weights)
+        tried = weights[None] + lengths[:, None] * (target - weights)[None]
         values = jax.vmap(objective)(tried)
         best = jnp.argmax(values)
         return jnp.where(values[best] >= objective(weights), tried[best], weights)
@@ -174,6 +174,65 @@ def _highest_in_ball(
     multiplier = jax.lax.fori_loop(0, 40, halve, bracket)[1]
     multiplier = jnp.where(norm(0.0) <= norm_bound, 0.0, multiplier)
     return vectors @ (along / (values + multiplier))
+
+
+# Design -----------------------------------------------------------------------------------------
+
+_ASCENTS = 8
+"""Steps of the search for a pair; it stands still after about four."""
+
+
+def informative_pairs(
+    model: FiniteProcess,
+    features: FeatureMap,
+    count: int,
+    *,
+    ridge: float | Float[Array, ""],
+    restarts: int,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "pair 2 horizon state action"], Float[Array, ""]]:
+    r"""Pairs of policies whose expected features differ where least is known, one after the other.
+
+    Each maximises $\|\Delta\|_{\Sigma^{-1}}$, the difference of expected features, and then
+    $\Delta\Delta^\top$ is added to $\Sigma$. That is a convex function, so that what is found is a
+    local maximum: from several directions $w$ come the best and the worst policy for the reward
+    $\langle w, \phi\rangle$, planned exactly, then $w = \Sigma^{-1}\Delta$, and so on; no such
+    step lowers the norm.
+
+    **Arguments:** `model`: its rewards do not matter; `count`: pairs; `ridge`: of the first Σ, a
+    multiple of the identity; `restarts`: directions from which each pair is sought; `key`: what
+    they are drawn from, those in which little is known more often.
+
+    **Returns:** the pairs, and the norm of the last.
+    """
+
+    def apart(direction):
+        best, worst = (
+            optimal_values(FiniteProcess(model.transition, reward, model.initial)).policy
+            for reward in (features @ direction, -(features @ direction))
+        )
+        gap = expected_features(model, best, features)
+        return jnp.stack([best, worst]), gap - expected_features(model, worst, features)
+
+    def one(inverse, key):
+        def climb(direction):
+            direction = jax.lax.fori_loop(
+                0, _ASCENTS, lambda _, direction: inverse @ apart(direction)[1], direction
+            )
+            return apart(direction)
+
+        root = jnp.linalg.cholesky(inverse)
+        pairs, gaps = jax.vmap(climb)(jax.random.normal(key, (restarts, size)) @ root.T)
+        lengths = jnp.einsum("rf,fg,rg->r", gaps, inverse, gaps)
+        best = jnp.argmax(lengths)
+        towards = inverse @ gaps[best]
+        inverse -= jnp.outer(towards, towards) / (1.0 + lengths[best])
+        return inverse, (pairs[best], jnp.sqrt(jnp.maximum(lengths[best], 0.0)))
+
+    size = features.shape[-1]
+    keys = jax.random.split(key, count)
+    pairs, lengths = jax.lax.scan(one, jnp.eye(size) / ridge, keys)[1]
+    return pairs, lengths[-1]
 
 
 # Remembered answers -----------------------------------------------------------------------------
