@@ -17,6 +17,8 @@ _HOMES = {
         "SpecificationError",
     ),
     "headwater.core.catalogue": ("all_methods", "build_method"),
+    "headwater.core.finite": ("AbstractFiniteSimulator", "FiniteProblem", "FiniteProcess"),
+    "headwater.core.records": ("Episodes",),
     "headwater.datasets.dataset": ("Dataset",),
     "headwater.environments.registry": ("make",),
     "headwater.runs.stage": ("Stage",),
@@ -28,6 +30,7 @@ _HOMES = {
     "headwater.verbs.execute": ("resume",),
     "headwater.verbs.export": ("export",),
     "headwater.verbs.run": ("open_run",),
+    "headwater.verbs.solve": ("solve",),
     "headwater.verbs.train": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

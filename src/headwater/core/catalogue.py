@@ -19,6 +19,7 @@ __all__ = [
     "all_methods",
     "build_method",
     "family",
+    "learns_from",
     "method_class",
     "method_modules",
     "settings",
@@ -45,6 +46,15 @@ def all_methods() -> dict[str, type[AbstractMethod]]:
 def family(name: str) -> str:
     """The folder a method lives in: the kind of data that flows into it."""
     return method_modules()[name].split(".")[2]
+
+
+def learns_from(cls: type[AbstractMethod]) -> tuple[type, type]:
+    """The problem and the kind of data that a method declares."""
+    for base in cls.__orig_bases__:  # pyright: ignore[reportAttributeAccessIssue]
+        if typing.get_origin(base) is AbstractMethod:
+            problem, data, _ = typing.get_args(base)
+            return problem, data
+    raise LookupError(f"{cls.__name__} does not derive from AbstractMethod[Problem, Data, State]")
 
 
 def settings(method: AbstractMethod) -> dict[str, Any]:

@@ -128,6 +128,18 @@ class AbstractFiniteSimulator(eqx.Module):
         """The next state and what was earned, at step `time` (from zero)."""
 
 
+class AbstractPartialView(eqx.Module):
+    """Capability of a simulator: it knows more than it shows.
+
+    What `reset` and `step` pass on is then the simulator's own; methods see `show` of it, which is
+    what `states` counts.
+    """
+
+    @abc.abstractmethod
+    def show(self, state: Int[Array, ""]) -> Int[Array, ""]:
+        """The state that a method sees."""
+
+
 class FiniteProcess(AbstractFiniteSimulator):
     """A finite-horizon decision process whose model is known.
 
@@ -176,7 +188,7 @@ class FiniteProcess(AbstractFiniteSimulator):
         )
 
     def reset(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
-        return jax.random.categorical(key, jnp.log(self.initial)).astype(jnp.int32)
+        return draw_index(self.initial, jax.random.uniform(key))
 
     def step(
         self,
@@ -186,15 +198,15 @@ class FiniteProcess(AbstractFiniteSimulator):
         *,
         key: PRNGKeyArray,
     ) -> FiniteStep:
-        state_key, reward_key, cost_key = jax.random.split(key, 3)
-        row = self.transition[time, state, action]
+        # One draw for all: random numbers would be most of the time that a step takes.
+        costs = 0 if self.cost is None else self.cost.shape[-1]
+        uniform = jax.random.uniform(key, (2 + costs,))
         reward = self.reward[time, state, action]
         cost = None if self.cost is None else self.cost[time, state, action]
         if self.noisy:
-            reward = jax.random.bernoulli(reward_key, reward).astype(reward.dtype)
-            if cost is not None:
-                cost = jax.random.bernoulli(cost_key, cost).astype(cost.dtype)
-        following = jax.random.categorical(state_key, jnp.log(row)).astype(jnp.int32)
+            reward = (uniform[1] < reward).astype(reward.dtype)
+            cost = None if cost is None else (uniform[2:] < cost).astype(cost.dtype)
+        following = draw_index(self.transition[time, state, action], uniform[0])
         return FiniteStep(following, reward, cost)
 
     @classmethod
@@ -249,6 +261,20 @@ class FiniteProcess(AbstractFiniteSimulator):
             None if cost is None else jnp.asarray(cost),
             noisy,
         )
+
+
+def draw_index(
+    probabilities: Float[Array, " count"], uniform: Float[Array, ""]
+) -> Int[Array, ""]:
+    """The index that a uniform number in [0, 1) draws from a distribution.
+
+    An index of probability zero is never drawn, whatever the rounding of the sum.
+    """
+    reached = jnp.cumsum(probabilities)
+    total = reached[-1]
+    # Strictly below the total even where the product rounds up to it.
+    level = jnp.minimum(uniform * total, total * (1.0 - 2.0**-23))
+    return jnp.sum(reached <= level).astype(jnp.int32)
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:

@@ -85,7 +85,7 @@ def random_process(
 
     Raises `SpecificationError` for sizes below one or a concentration that is not above zero.
     """
-    _require_sizes(states=states, actions=actions, horizon=horizon)
+    require_sizes(states=states, actions=actions, horizon=horizon)
     if not concentration > 0.0:
         raise SpecificationError(f"concentration = {concentration:g} must be above zero")
     row_key, reward_key, initial_key = jax.random.split(key, 3)
@@ -111,7 +111,7 @@ def river_swim(*, states: int = 6, horizon: int = 20, small_reward: float = 0.00
 
     Raises `SpecificationError` for fewer than two states or a horizon below one.
     """
-    _require_sizes(horizon=horizon)
+    require_sizes(horizon=horizon)
     if states < 2:
         raise SpecificationError(f"a river needs at least two states, not {states}")
     transition = np.zeros((states, 2, states))
@@ -143,7 +143,7 @@ def combination_lock(
 
     Raises `SpecificationError` for sizes below one or a slip outside of [0, 1].
     """
-    _require_sizes(horizon=horizon, actions=actions)
+    require_sizes(horizon=horizon, actions=actions)
     if not 0.0 <= slip <= 1.0:
         raise SpecificationError(f"slip = {slip:g} must be a probability")
     right = np.asarray(jax.random.randint(key, (horizon,), 0, actions))
@@ -166,7 +166,7 @@ def deep_sea(*, size: int, key: PRNGKeyArray) -> FiniteProcess:
 
     Raises `SpecificationError` for a size below one.
     """
-    _require_sizes(size=size)
+    require_sizes(size=size)
     goes_right = np.asarray(jax.random.randint(key, (size, size), 0, 2))
     transition = np.zeros((size, size, 2, size))
     reward = np.zeros((size, size, 2))
@@ -180,7 +180,8 @@ def deep_sea(*, size: int, key: PRNGKeyArray) -> FiniteProcess:
     return FiniteProcess.from_arrays(transition, reward)
 
 
-def _require_sizes(**sizes: int) -> None:
+def require_sizes(**sizes: int) -> None:
+    """Raises `SpecificationError`, naming it, for a size below one."""
     for name, size in sizes.items():
         if size < 1:
             raise SpecificationError(f"{name} = {size} must be at least one")

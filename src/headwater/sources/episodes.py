@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from headwater.core.finite import AbstractFiniteSimulator
+from headwater.core.finite import AbstractFiniteSimulator, AbstractPartialView, draw_index
 from headwater.core.method import Agent
 from headwater.core.records import Episodes
 from headwater.core.source import AbstractSource
@@ -87,22 +87,26 @@ def play(
     key: PRNGKeyArray,
 ) -> Episodes:
     """One episode."""
-    start_key, key = jax.random.split(key)
-    logits = jnp.log(policy)
+    start_key, action_key, key = jax.random.split(key, 3)
+    steps = policy.shape[0]
+
+    def show(state):
+        return simulator.show(state) if isinstance(simulator, AbstractPartialView) else state
 
     def one(state, step):
-        time, key = step
-        action_key, step_key = jax.random.split(key)
-        action = jax.random.categorical(action_key, logits[time, state]).astype(jnp.int32)
-        seen = simulator.step(time, state, action, key=step_key)
-        return seen.state, (state, action, seen.reward, seen.cost)
+        time, uniform, key = step
+        shown = show(state)
+        action = draw_index(policy[time, shown], uniform)
+        seen = simulator.step(time, state, action, key=key)
+        return seen.state, (shown, action, seen.reward, seen.cost)
 
     first = simulator.reset(key=start_key)
-    times = jnp.arange(policy.shape[0], dtype=jnp.int32)
+    times = jnp.arange(steps, dtype=jnp.int32)
+    uniform = jax.random.uniform(action_key, (steps,))
     last, (states, actions, rewards, costs) = jax.lax.scan(
-        one, first, (times, jax.random.split(key, policy.shape[0]))
+        one, first, (times, uniform, jax.random.split(key, steps))
     )
-    return Episodes(jnp.append(states, last), actions, rewards, costs)
+    return Episodes(jnp.append(states, show(last)), actions, rewards, costs)
 
 
 def log_episodes(

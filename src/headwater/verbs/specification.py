@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.catalogue import build_method, family, settings
+from headwater.core.catalogue import build_method, family, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod
+from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
@@ -372,6 +374,14 @@ def _altered(task: Task) -> bool:
 def check_kind(method: AbstractMethod, has_data: bool, has_task: bool) -> None:
     """Raises `SpecificationError` unless `method` gets the experience that it learns from."""
     name, kind = type(method).__name__, family(type(method).__name__)
+    problem, data = learns_from(type(method))
+    if problem is FiniteProblem:
+        raise SpecificationError(
+            f"{name} learns finite processes, of which it sees whole episodes: use headwater.solve "
+            "in Python"
+        )
+    if data is not Transitions:
+        raise SpecificationError(f"{name} learns from {data.__name__}, not from transitions")
     if kind == "online":
         if not has_task:
             raise SpecificationError(f"{name} learns online: give it an environment")
