@@ -11,7 +11,7 @@ from headwater.ops.planning import optimal_values
 
 
 def test_inventory_follows_its_rules():
-    given = dict(price=4.0, order_cost=1.0, fixed_cost=2.0, holding_cost=0.5)
+    given = {"price": 4.0, "order_cost": 1.0, "fixed_cost": 2.0, "holding_cost": 0.5}
     process = inventory_control(capacity=3, horizon=2, demand=[0.25, 0.5, 0.25], **given)
     low, high = profit_range(3, *given.values())
     # One unit in stock, two ordered: three held; 0, 1 or 2 are sold.
