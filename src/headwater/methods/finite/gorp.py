@@ -4,9 +4,10 @@ import itertools
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
@@ -90,12 +91,14 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         step = jnp.arange(horizon)
         action = data.action.reshape(-1, horizon)
         reward = data.reward.reshape(-1, horizon)
-        to_go = jnp.sum(jnp.where(step >= state.fixed, reward, 0.0), axis=-1)
-        followed = jnp.all((action == state.prefix) | (step >= state.fixed), axis=-1)
+        free = jnp.broadcast_to(step >= state.fixed, action.shape)
+        to_go = jnp.sum(jnp.where(free, reward, 0.0), axis=-1)
+        followed = jnp.all((action == state.prefix[None]) | free, axis=-1)
         # What was played says which sequence it was, so that episodes may come in any order. Past
         # the end there is nothing to choose, and sequences that differ there are alike.
         ahead = state.fixed + jnp.arange(self.depth)
-        chosen = jnp.where(ahead < horizon, action[:, jnp.minimum(ahead, horizon - 1)], 0)
+        taken = action[:, jnp.minimum(ahead, horizon - 1)]
+        chosen = jnp.where((ahead < horizon)[None], taken, 0)
         place = jnp.asarray(problem.actions ** np.arange(self.depth)[::-1], jnp.int32)
         sequence = chosen @ place
 
@@ -104,7 +107,9 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         times = jnp.zeros(size).at[sequence].add(weight)
         total = jnp.zeros(size).at[sequence].add(weight * to_go)
         mean = jnp.where(times > 0.0, total / at_least_once(times), -jnp.inf)
-        first = (jnp.argmax(mean) // place[0]).astype(jnp.int32)
+        # Ties are broken at random: how actions are numbered must not decide.
+        best = jnp.where(mean >= jnp.max(mean) - 1e-6, jax.random.uniform(key, mean.shape), -1.0)
+        first = (jnp.argmax(best) // place[0]).astype(jnp.int32)
         prefix = jnp.where(step == state.fixed, first, state.prefix)
         metrics = {
             "return": jnp.mean(jnp.sum(reward, axis=-1)),
@@ -119,7 +124,7 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         Of a deterministic process only the actions matter: the table is the same in all states.
         """
         horizon, states, actions = state.problem.sizes
-        prefix = _one_hot(state.prefix, actions)
+        prefix = jax.nn.one_hot(state.prefix, actions)
         if not explore:
             return jnp.broadcast_to(prefix[:, None], (horizon, states, actions))
         step = jnp.arange(horizon)
@@ -127,12 +132,8 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         sequences = jnp.repeat(jnp.asarray(every), self.samples, axis=0)
         ahead = step - state.fixed
         inside = (ahead >= 0) & (ahead < self.depth)
-        played = _one_hot(sequences[:, jnp.clip(ahead, 0, self.depth - 1)], actions)
-        table = jnp.where(inside[:, None], played, 1.0 / actions)
-        table = jnp.where((ahead < 0)[:, None], prefix, table)
+        played = jax.nn.one_hot(sequences[:, jnp.clip(ahead, 0, self.depth - 1)], actions)
+        table = jnp.where(inside[None, :, None], played, 1.0 / actions)
+        table = jnp.where((ahead < 0)[None, :, None], prefix[None], table)
         lead = table.shape[0]
         return jnp.broadcast_to(table[:, :, None], (lead, horizon, states, actions))
-
-
-def _one_hot(action: Int[Array, "*batch"], actions: int) -> Float[Array, "*batch action"]:
-    return (action[..., None] == jnp.arange(actions)).astype(jnp.float32)
