@@ -1,0 +1,1 @@
+"""Methods that learn low-rank factors of finite processes, from episodes."""
