@@ -19,18 +19,12 @@ def all_claims(files: Sequence[str | Path] = ()) -> dict[str, Claim]:
 
     **Arguments:** `files`: Python files of your own, which are executed, with claims beside ours.
 
-    Raises `SpecificationError` for a file without `CLAIMS` and for two claims of one name.
+    Raises `SpecificationError` for two claims of one name.
     """
     found: dict[str, Claim] = {}
     modules = [importlib.import_module(f"headwater.claims.{file}") for file in claim_files()]
     for module in [*modules, *(_module_at(Path(file)) for file in files)]:
-        claims = getattr(module, "CLAIMS", None)
-        if claims is None:
-            raise SpecificationError(
-                f"{module.__file__} has no CLAIMS: name its claims there, or give it an empty "
-                "tuple if it only holds what claims share"
-            )
-        for claim in claims:
+        for claim in getattr(module, "CLAIMS", ()):
             if claim.name in found:
                 raise SpecificationError(f"two claims are called {claim.name}")
             found[claim.name] = claim
