@@ -145,7 +145,6 @@ def solve(
         seed=seed,
         logs=logs,
         progress=progress,
-        layout="vmap",
     )
     state = result.outcomes["learn"].state
     policies, bound, returns = _judge(method, exact, problem.initial is not None, state)
