@@ -157,7 +157,7 @@ class MVP(
         return jax.lax.scan(one, jnp.zeros(states), steps, reverse=True)[1]
 
 
-def _where(old: Array, at: tuple[Array, ...], changed: Array, new: Array) -> Array:
+def _where(old: Array, at: tuple, changed: Array, new: Array) -> Array:
     """`old` with `new` at the places that changed; places may repeat, then with equal `new`."""
     changed = changed.reshape(*changed.shape, *(1,) * (new.ndim - changed.ndim))
     return old.at[at].set(jnp.where(changed, new, old[at]))
