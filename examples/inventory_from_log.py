@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import headwater as hw
@@ -24,7 +25,7 @@ def write_log(path: Path, store: hw.FiniteProcess, seasons: int) -> None:
             for week in range(WEEKS):
                 order = max(0, 5 - stock) if random.random() < 0.7 else random.randint(0, CAPACITY)
                 key = jax.random.key(season * WEEKS + week)
-                seen = store.step(np.int32(week), np.int32(stock), np.int32(order), key=key)
+                seen = store.step(*(jnp.asarray(x) for x in (week, stock, order)), key=key)
                 writer.writerow([season, week, stock, order, float(seen.reward)])
                 stock = int(seen.state)
 
