@@ -21,7 +21,8 @@ class FiniteProblem(eqx.Module):
     **Arguments:** `states`, `actions`, `horizon`: sizes; `initial`: distribution of first states,
     where it is known; `reward`: expected rewards, where they are known (for several tasks, with a
     leading axis); `tasks`: how many processes are learned at once; `budgets`: upper bounds of the
-    expected sums of costs; `features`: of every step, in which rewards are linear.
+    expected sums of costs; `features`: of every step, in which rewards are linear, and for methods
+    of linear processes the transitions too.
     """
 
     states: int = eqx.field(static=True)
@@ -263,9 +264,7 @@ class FiniteProcess(AbstractFiniteSimulator):
         )
 
 
-def draw_index(
-    probabilities: Float[Array, " count"], uniform: Float[Array, ""]
-) -> Int[Array, ""]:
+def draw_index(probabilities: Float[Array, " count"], uniform: Float[Array, ""]) -> Int[Array, ""]:
     """The index that a uniform number in [0, 1) draws from a distribution.
 
     An index of probability zero is never drawn, whatever the rounding of the sum.

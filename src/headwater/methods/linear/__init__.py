@@ -1,0 +1,1 @@
+"""Methods for processes whose transitions and rewards are linear in known features."""
