@@ -1,0 +1,76 @@
+"""Behavioural cloning in a finite process, by counting."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.finite import FiniteProblem
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+
+
+class TabularCloningState(eqx.Module):
+    """How often the expert took each action."""
+
+    visits: Float[Array, "horizon state action"]
+
+
+class TabularCloning(
+    AbstractMethod[FiniteProblem, Episodes, TabularCloningState],
+    AbstractTablePolicy[TabularCloningState],
+):
+    r"""Takes each action as often as the expert did.
+
+    $\pi_h(a|s) = (N_h(s,a) + c) / (N_h(s) + cA)$: the most likely policy with a penalty
+    $-c \sum \ln \pi_h(a|s)$, which keeps every action possible. Over whole episodes its divergence
+    from the expert, $KL(\pi^E \| \pi)$, falls like SAH over the number of demonstrations. Every
+    update adds demonstrations.
+
+    **Arguments:**
+
+    - `smoothing`: c.
+
+    **Reference:** Tiapkin et al. (2023), arXiv:2310.17303.
+
+    **Differences from the paper:** none; c is one there.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Demonstration-Regularized RL",
+        authors=(
+            "Daniil Tiapkin, Denis Belomestny, Daniele Calandriello, Éric Moulines, Alexey Naumov, "
+            "Pierre Perrault, Michal Valko, Pierre Ménard"
+        ),
+        year=2023,
+        arxiv="2310.17303",
+        bibtex="""@inproceedings{tiapkin2024demonstration,
+  title={Demonstration-Regularized {RL}},
+  author={Tiapkin, Daniil and Belomestny, Denis and Calandriello, Daniele and Moulines, Eric and
+    Naumov, Alexey and Perrault, Pierre and Valko, Michal and M{\\'e}nard, Pierre},
+  booktitle={International Conference on Learning Representations},
+  year={2024}
+}""",
+        summary="behavioural cloning in a finite process, with smoothed frequencies",
+        parents=("Behavioural cloning",),
+    )
+
+    smoothing: float = 1.0
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> TabularCloningState:
+        problem.require_one_task("TabularCloning")
+        return TabularCloningState(jnp.zeros(problem.sizes))
+
+    def update(self, state: TabularCloningState, data: Episodes, *, key: PRNGKeyArray):
+        step = jnp.broadcast_to(jnp.arange(data.action.shape[-1]), data.action.shape)
+        before = self.policy(state, explore=False)
+        at = step, data.state[..., :-1], data.action
+        visits = state.visits.at[at].add(1.0)
+        # Of the policy before it saw these demonstrations: how well it predicts new ones.
+        metrics = {"negative_log_likelihood": -jnp.mean(jnp.sum(jnp.log(before[at]), axis=-1))}
+        return TabularCloningState(visits), metrics
+
+    def policy(self, state: TabularCloningState, *, explore: bool):
+        smoothed = state.visits + self.smoothing
+        return smoothed / jnp.sum(smoothed, axis=-1, keepdims=True)
