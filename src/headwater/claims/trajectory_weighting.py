@@ -43,13 +43,13 @@ def weights_of(log: Dataset, sampler: str, temperature: float) -> np.ndarray:
 
 def record_log(skills: np.ndarray, seed: int) -> Dataset:
     """Episodes of `pendulum`; the expert acts with probability `skills[episode]`, else chance."""
+    return record(_TASK, _act, skills, steps=200, key=jax.random.key(seed))
 
-    def act(skill, observation, key):
-        coin, draw = jax.random.split(key)
-        flail = random_action(_TASK.spaces, key=draw)
-        return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), flail)
 
-    return record(_TASK, act, skills, steps=200, key=jax.random.key(seed))
+def _act(skill, observation, key):
+    coin, draw = jax.random.split(key)
+    flail = random_action(_TASK.spaces, key=draw)
+    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), flail)
 
 
 def _score(method: AbstractMethod, log: Dataset, weights: np.ndarray, seed: int, updates, batch):
@@ -94,6 +94,7 @@ def _mixed_logs(
     *,
     learner: tuple[str, str, tuple[float, ...], int],
     gain: float,
+    samplers: tuple[str, ...] = _SAMPLERS,
     share: float = 0.05,
     logs: int = 5,
     episodes: int = 200,
@@ -104,9 +105,9 @@ def _mixed_logs(
     """Logs with a small `share` of expert episodes among random ones."""
     skills = (np.arange(episodes) < max(1, round(share * episodes))).astype(np.float64)
     scores, upside, effective = _scores(
-        skills, _SAMPLERS, seed, learner, logs, updates, batch, temperature
+        skills, samplers, seed, learner, logs, updates, batch, temperature
     )
-    best = dict(zip(_SAMPLERS, _at_its_best(scores)))
+    best = dict(zip(samplers, _at_its_best(scores)))
     return Finding(
         (
             Criterion("RW less uniform, points", mean_of(best["RW"] - best["uniform"]), gain),
@@ -114,12 +115,12 @@ def _mixed_logs(
         ),
         {
             "scores": {name: mean_of(score) for name, score in best.items()},
-            "scores_by_setting": {n: s.mean(1).round(1) for n, s in zip(_SAMPLERS, scores)},
+            "scores_by_setting": {n: s.mean(1).round(1) for n, s in zip(samplers, scores)},
             "settings": learner[2],
             "upside": upside,
             "effective_share_of_rows": effective,
         },
-        {n: (np.asarray(learner[2]), s.T) for n, s in zip(_SAMPLERS, scores)},
+        {n: (np.asarray(learner[2]), s.T) for n, s in zip(samplers, scores)},
         across=f"{learner[0]}: {learner[1].replace('_', ' ')}",
         up="normalised score",
         logarithmic="x",
@@ -162,6 +163,7 @@ _PAPER = "Hong, Agrawal, Tachet des Combes, Laroche 2023, arXiv 2306.13085"
 _TD3BC = ("TD3BC", "alpha", (1.0, 2.5, 10.0), 32)
 _IQL = ("IQL", "inverse_temperature", (1.0, 3.0, 10.0), 32)
 _SMOKE = {"logs": 3, "episodes": 40, "updates": 100, "batch": 32}
+_SMOKE_ARMS = {"samplers": ("uniform", "RW", "AW"), **_SMOKE}
 
 CLAIMS = (
     Claim(
@@ -173,7 +175,7 @@ CLAIMS = (
         _PAPER,
         "the mean gain of AW for TD3+BC over 73 datasets in the authors' table: 41.0 to 56.6",
         {
-            "smoke": {"learner": ("TD3BC", "alpha", (2.5,), 8), "gain": 15.6, **_SMOKE},
+            "smoke": {"learner": ("TD3BC", "alpha", (2.5,), 8), "gain": 15.6, **_SMOKE_ARMS},
             "small": {"learner": _TD3BC, "gain": 15.6},
         },
         _mixed_logs,
@@ -186,7 +188,11 @@ CLAIMS = (
         _PAPER,
         "the mean gain of AW for IQL over 73 datasets in the authors' table: 58.0 to 65.9",
         {
-            "smoke": {"learner": ("IQL", "inverse_temperature", (3.0,), 8), "gain": 7.9, **_SMOKE},
+            "smoke": {
+                "learner": ("IQL", "inverse_temperature", (3.0,), 8),
+                "gain": 7.9,
+                **_SMOKE_ARMS,
+            },
             "small": {"learner": _IQL, "gain": 7.9},
         },
         _mixed_logs,
