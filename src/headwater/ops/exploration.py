@@ -37,3 +37,12 @@ def epsilon_greedy_log_probability(
     """Log-probability of `action` under `epsilon_greedy`; -infinity where it is never taken."""
     best = jnp.where(action == jnp.argmax(values), 1.0 - epsilon, 0.0)
     return jnp.log(best + epsilon / values.shape[-1])
+
+
+def shared_among_best(
+    values: Float[Array, "*step state action"],
+) -> Float[Array, "*step state action"]:
+    """The policy that takes every action of largest value equally often, up to rounding."""
+    highest = jnp.max(values, axis=-1, keepdims=True)
+    best = (values >= highest - 1e-6 * jnp.maximum(jnp.abs(highest), 1.0)).astype(values.dtype)
+    return best / jnp.sum(best, axis=-1, keepdims=True)
