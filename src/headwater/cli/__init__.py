@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "claim list": ("claim_list", "list the statements of papers that can be run, with verdicts"),
     "claim show": ("claim_show", "one claim: statement, source, criteria and what runs found"),
     "claim run": ("claim_run", "run claims, one, many or all, and record what they find"),
+    "claim report": ("claim_report", "one page of all claims, with a figure for each"),
 }
 """Every command: the file that holds it, and what it does."""
 

@@ -36,12 +36,11 @@ def command(
         [
             summary.claim.name,
             ", ".join(summary.claim.methods),
-            summary.claim.paper,
             f"{summary.verdict}{_where(summary)}",
         ]
         for summary in summaries
     ]
-    print_table("", ["claim", "methods", "paper", "verdict"], rows)
+    print_table("", ["claim", "methods", "verdict"], rows)
     print("headwater claim show NAME tells one of them; headwater claim run NAME runs it")
     for complaint in complaints:
         print(complaint, file=sys.stderr)

@@ -1,12 +1,15 @@
 """One HTML file for people: text, tables, pictures and commands, nothing loaded from elsewhere.
 
-A section is made by `text`, `table`, `picture` or `commands`; whatever is passed in is escaped.
+A section is made by `text`, `table`, `picture`, `commands` or `columns`; whatever is passed in is
+escaped, unless it is `Markup`, which `badge`, `link` and `lines` make.
 """
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from headwater.core.errors import RunError
 from headwater.runs.files import explain, write_atomically
@@ -36,24 +39,51 @@ figure { margin: 1rem 0; }
 img { display: block; width: 100%; height: auto; background: #ffffff; border-radius: 6px;
   border: 1px solid var(--line); }
 figcaption { margin-top: .4rem; }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
+body.broad { max-width: 76rem; }
+.badge { display: inline-block; border-radius: 999px; padding: .05rem .65rem; font-weight: 600;
+  font-size: .82rem; white-space: nowrap; color: #ffffff; background: #6b7a88; }
+.badge.good { background: #2c7a4b; } .badge.bad { background: #a3243b; }
+.badge.unsure { background: #a86a12; }
+.small { font-size: .84rem; }
+.cards { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 0 2rem; }
+@media (max-width: 52rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
+td p { margin: 0 0 .25rem; }
 pre { background: var(--shade); border-radius: 6px; padding: .8rem 1rem; white-space: pre-wrap;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 """
 
 
-def write_page(path: str | Path, title: str, sections: Sequence[tuple[str, str]]) -> Path:
+Kind = Literal["good", "bad", "unsure", "plain"]
+"""What a badge says at a glance."""
+
+
+class Markup(NamedTuple):
+    """HTML that is shown as it is."""
+
+    html: str
+
+
+def write_page(
+    path: str | Path, title: str, sections: Sequence[tuple[str, str]], *, broad: bool = False
+) -> Path:
     """Writes a page of `sections`, whole or not at all, and returns its path.
 
-    **Arguments:** `sections`: a heading, which may be empty, and HTML made by the functions here.
+    **Arguments:** `sections`: a heading, which may be empty, and HTML made by the functions here;
+    every heading can be linked to by its text; `broad`: for tables of many columns.
     """
     body = "\n".join(
-        (f"<h2>{html.escape(heading)}</h2>\n" if heading else "") + content
+        f'<section id="{_anchor(heading)}">\n<h2>{html.escape(heading)}</h2>\n{content}\n</section>'
+        if heading
+        else content
         for heading, content in sections
     )
+    kind = ' class="broad"' if broad else ""
     document = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body{kind}>\n"
         f"<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
     path = Path(path)
@@ -67,12 +97,34 @@ def text(*paragraphs: str, kind: str = "") -> str:
     return "\n".join(f"<p{mark}>{html.escape(paragraph)}</p>" for paragraph in paragraphs)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def badge(name: str, kind: Kind) -> Markup:
+    """A word on a coloured ground."""
+    return Markup(f'<span class="badge {kind}">{html.escape(name)}</span>')
+
+
+def link(heading: str) -> Markup:
+    """A link to the section with this heading."""
+    return Markup(f'<a href="#{_anchor(heading)}">{html.escape(heading)}</a>')
+
+
+def lines(*parts: str | Markup) -> Markup:
+    """Several lines in one cell, the first one in full size."""
+    shown = [_shown(part) for part in parts if part != ""]
+    rest = "".join(f'<p class="small">{part}</p>' for part in shown[1:])
+    return Markup((f"<p>{shown[0]}</p>" if shown else "") + rest)
+
+
+def columns(left: str, right: str) -> str:
+    """Two columns side by side, or one below the other where there is no room."""
+    return f'<div class="cards"><div>{left}</div><div>{right}</div></div>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | Markup]]) -> str:
     """A table; without `columns` it has no head, and the first cells name the others."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f'<div class="wide"><table>\n{head}<tbody>\n{body}\n</tbody>\n</table></div>'
 
@@ -93,3 +145,11 @@ def picture(path: str | Path, caption: str) -> str:
 def commands(*lines: str) -> str:
     """Commands as they are typed."""
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+
+
+def _shown(part: str | Markup) -> str:
+    return part.html if isinstance(part, Markup) else html.escape(part)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
