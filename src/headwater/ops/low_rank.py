@@ -102,38 +102,35 @@ def fit_mixture(
     **Arguments:** as for `fit_steps`; `soft_steps`, `hard_steps`: of expectation maximisation.
     """
     tasks, states, actions, _ = following.shape
-    rank = previous.feature.shape[-1]
-    rows = jnp.moveaxis(following, 0, 2).reshape(states * actions, tasks, states)
-    start_key, tie_key = jax.random.split(key)
-    distance = row_distances(rows)
+    rank, pairs = previous.feature.shape[-1], states * actions
+    rows = jnp.moveaxis(following, 0, 2).reshape(pairs, tasks, states)
     weight = jnp.sum(rows, axis=(1, 2))
-    starts = jax.vmap(lambda key: _scattered_kinds(distance, weight, rank, key=key))(
-        jax.random.split(start_key, restarts)
+    # All random numbers at once: every draw of its own would be compiled on its own.
+    uniform = jax.random.uniform(key, (restarts * rank + 1, pairs), minval=1e-12)
+    starts = jax.vmap(lambda drawn: _scattered_kinds(row_distances(rows), weight, drawn))(
+        uniform[1:].reshape(restarts, rank, pairs)
     )
     chances = jnp.concatenate(
-        [jax.nn.one_hot(starts, rank), previous.feature.reshape(1, states * actions, rank)]
+        [jax.nn.one_hot(starts, rank), previous.feature.reshape(1, pairs, rank)]
     )
 
-    def soft(chances, _):
-        return expect(rows, *maximise(rows, chances, smoothing))[0], None
-
-    def hard(chances, _):
-        scores = expect(rows, *maximise(rows, chances, smoothing))[1]
-        return jax.nn.one_hot(jnp.argmax(scores, axis=-1), rank), None
+    def step(chances, is_soft):
+        soft, scores = expect(rows, *maximise(rows, chances, smoothing))
+        hard = jax.nn.one_hot(jnp.argmax(scores, axis=-1), rank)
+        return jnp.where(is_soft, soft, hard), None
 
     def search(chances):
-        chances = jax.lax.scan(soft, chances, length=soft_steps)[0]
-        chances = jax.nn.one_hot(jnp.argmax(chances, axis=-1), rank)
-        chances = jax.lax.scan(hard, chances, length=hard_steps)[0]
-        measure = maximise(rows, chances, smoothing)[0]
-        return chances, jnp.sum(chances * log_likelihoods(rows, measure))
+        chances = jax.lax.scan(step, chances, jnp.arange(soft_steps + hard_steps) < soft_steps)[0]
+        measure, share = maximise(rows, chances, smoothing)
+        chances, scores = expect(rows, measure, share)
+        kind = jnp.argmax(scores, axis=-1)
+        return kind, measure, jnp.sum(jnp.max(scores, axis=-1))
 
-    found, likelihood = jax.vmap(search)(chances)
-    best = found[jnp.argmax(likelihood)]
-    measure = maximise(rows, best, smoothing)[0]
-    random = jax.nn.one_hot(jax.random.randint(tie_key, (states * actions,), 0, rank), rank)
-    feature = jnp.where(weight[:, None] > 0.0, best, random)
-    return Factors(feature.reshape(states, actions, rank), jnp.moveaxis(measure, 0, 1))
+    kinds, measures, likelihood = jax.vmap(search)(chances)
+    best = jnp.argmax(likelihood)
+    kind = jnp.where(weight > 0.0, kinds[best], jnp.floor(uniform[0] * rank).astype(jnp.int32))
+    feature = jax.nn.one_hot(kind, rank).reshape(states, actions, rank)
+    return Factors(feature, jnp.moveaxis(measures[best], 0, 1))
 
 
 def fit_softmax(
@@ -253,23 +250,18 @@ def row_distances(rows: Float[Array, "pair task state"]) -> Float[Array, "pair p
 def _scattered_kinds(
     distance: Float[Array, "pair pair"],
     weight: Float[Array, " pair"],
-    rank: int,
-    *,
-    key: PRNGKeyArray,
+    uniform: Float[Array, "rank pair"],
 ) -> Int[Array, " pair"]:
     """The nearest of `rank` pairs, each drawn by weight and distance to those drawn before it."""
+    # The largest of logarithms with Gumbel noise is a draw; where nothing was seen, of anything.
+    noise = -jnp.log(-jnp.log(uniform))
+    weights = jnp.log(weight + 1e-12)
 
-    def another(nearest, given):
-        index, key = given
-        chance = weight * jnp.maximum(nearest, 1e-6)
-        # Where nothing was seen, anything may be drawn.
-        centre = jax.random.categorical(key, jnp.log(chance + 1e-12))
-        return jnp.where(index == 0, distance[centre], jnp.minimum(nearest, distance[centre])), (
-            distance[centre]
-        )
+    def another(nearest, noise):
+        centre = jnp.argmax(weights + jnp.log(jnp.maximum(nearest, 1e-6)) + noise)
+        return jnp.minimum(nearest, distance[centre]), distance[centre]
 
-    given = jnp.arange(rank), jax.random.split(key, rank)
-    to_centres = jax.lax.scan(another, jnp.ones_like(weight), given)[1]
+    to_centres = jax.lax.scan(another, jnp.ones_like(weight), noise)[1]
     return jnp.argmin(to_centres, axis=0)
 
 
@@ -368,7 +360,7 @@ def plan_jointly(
         better = value > best
         policies = jnp.where(better, found, policies)
         weight = expected / jnp.maximum(length, 1e-12)[None]
-        return (weight, jnp.maximum(value, best), policies), jnp.maximum(value, best)
+        return (weight, jnp.maximum(value, best), policies), value
 
     start = first, jnp.full((), -1.0, jnp.float32), jnp.zeros_like(bonus)
     (_, _, policies), values = jax.lax.scan(one, start, length=rounds)

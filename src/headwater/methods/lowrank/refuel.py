@@ -131,13 +131,14 @@ class REFUEL(
         bonus = task_bonuses(factors.feature, counts.visits, scale, regularisation)
         initial = problem.require_initial("REFUEL")
         explorer, values = plan_jointly(transitions(factors), bonus, initial, rounds=self.rounds)
+        value = jnp.max(values)
         if self.explore == "uniform":
             explorer = state.explorer
         tasks = problem.require_tasks("REFUEL")
         doubt = jnp.sqrt(problem.actions * log / updates / tasks)
         metrics = {
-            "pseudo_cumulative_value": values[-1],
-            "model_error_bound": 2.0 * values[-1] / tasks + 2.0 * doubt,
+            "pseudo_cumulative_value": value,
+            "model_error_bound": 2.0 * value / tasks + 2.0 * doubt,
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
         }
         return REFUELState(counts, factors, explorer, updates, problem), metrics
