@@ -12,7 +12,7 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.approachability import mixed_policy, response
-from headwater.ops.convex import AbstractConvexSet, Orthotope, distance, into_unit_polar
+from headwater.ops.convex import AbstractConvexSet, distance, into_unit_polar, within_budgets
 from headwater.ops.counts import at_least_once, mean_reward
 from headwater.ops.experience import (
     Experience,
@@ -121,9 +121,8 @@ class ApproPO(
         none = Response(jnp.zeros(measures), jnp.zeros(sizes))
         direction = jnp.zeros(measures + 1)
         policy = jnp.full(sizes, 1.0 / problem.actions, jnp.float32)
-        zero = jnp.zeros((), jnp.float32)
-        count = jnp.zeros((), jnp.int32)
-        return ApproPOState(experience, direction, policy, empty, count, none, zero, problem)
+        zeros = jnp.zeros((), jnp.int32), none, jnp.zeros((), jnp.float32)
+        return ApproPOState(experience, direction, policy, empty, *zeros, problem)
 
     def update(self, state: ApproPOState, data: Episodes, *, key: PRNGKeyArray):
         problem, budgets = state.problem, require_budgets(state.problem, "ApproPO")
@@ -164,9 +163,9 @@ class ApproPO(
         return ApproPOState(experience, *play, problem), metrics
 
     def policy(self, state: ApproPOState, *, explore: bool):
-        if not explore:
-            return mixed_policy(state.mixture.visited)
-        return jnp.broadcast_to(state.policy, (self.episodes_per_response, *state.policy.shape))
+        policy = state.policy if explore else mixed_policy(state.mixture.visited)
+        lead = (self.episodes_per_response,) if explore else ()
+        return jnp.broadcast_to(policy, (*lead, *policy.shape))
 
     def _add(self, target, response: Response, direction, rounds, mixture: Response):
         """One round of play against a response."""
@@ -200,6 +199,4 @@ class ApproPO(
         if self.target is not None:
             return self.target
         budgets = require_budgets(problem, "ApproPO")
-        open_end = jnp.full_like(budgets, jnp.inf)
-        least = jnp.asarray(self.reward_threshold, budgets.dtype)
-        return Orthotope(jnp.append(least, -open_end), jnp.append(open_end[0], budgets))
+        return within_budgets(self.reward_threshold, jnp.inf, budgets)
