@@ -11,10 +11,12 @@ import jax.numpy as jnp
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
+from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod
 from headwater.core.records import EpisodeComparisons, Episodes, Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.value_class import ValueClass
+from headwater.ops.preference import trajectory_features
 
 ROWS = 16
 TERMINAL = slice(0, 4)
@@ -174,12 +176,12 @@ def _finite(tasks: int | None = None) -> FiniteProblem:
 
 
 def _comparisons(key) -> EpisodeComparisons:
-    first_key, second_key, answer_key = jax.random.split(key, 3)
-    return EpisodeComparisons(
-        replace(_episodes(first_key, (ROWS,)), cost=None),
-        replace(_episodes(second_key, (ROWS,)), cost=None),
-        jax.random.bernoulli(answer_key, 0.5, (ROWS,)),
-    )
+    first, second = (replace(_episodes(each, (ROWS,)), cost=None) for each in jax.random.split(key))
+    # A judge with a taste: where answers mean nothing, careful methods have nothing to decide by.
+    features = _with_features().features
+    assert features is not None
+    worth = [trajectory_features(episodes, features)[:, 0] for episodes in (first, second)]
+    return EpisodeComparisons(first, second, worth[0] > worth[1])
 
 
 def _both(change):
@@ -205,6 +207,16 @@ def _value_class() -> ValueClass:
         replace(_finite(), reward=None),
         jax.random.uniform(keys[0], (7, *shape)),
         jax.random.uniform(keys[1], (9, *shape)),
+    )
+
+
+def _hypotheses() -> FiniteHypotheses:
+    reward_key, model_key = jax.random.split(jax.random.key(7))
+    sizes = (_STEPS, _STATES, _CHOICES)
+    return FiniteHypotheses(
+        replace(_finite(), reward=None),
+        jax.random.normal(reward_key, (6, *sizes)),
+        jax.random.dirichlet(model_key, jnp.ones(_STATES), (2, *sizes)),
     )
 
 
@@ -254,5 +266,8 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             _HARD_COMPARISONS,
             True,
         ),
+    ),
+    (FiniteHypotheses, EpisodeComparisons): (
+        Kind("compared, few hypotheses", _hypotheses(), _comparisons, True, _HARD_COMPARISONS),
     ),
 }

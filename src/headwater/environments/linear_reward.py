@@ -1,8 +1,11 @@
 """Finite processes whose rewards are linear in features, for methods that only see preferences."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
@@ -38,14 +41,14 @@ def random_linear_rewards(
     horizon: int,
     features: int,
     weight_norm: float = 3.0,
-    concentration: float = 0.3,
     key: PRNGKeyArray,
 ) -> LinearRewardProcess:
     """A process drawn at random; can be drawn many times at once under `jax.vmap`.
 
-    Rows and the start come from a symmetric Dirichlet distribution, each step its own rows; the
-    features of a state and action, the same in all steps, have norm one and any direction; so have
-    the weights, with norm `weight_norm`: the larger, the surer a judge is of its preferences.
+    Rows and the start come from a symmetric Dirichlet distribution of concentration one half, each
+    step its own rows; the features of a state and action, the same in all steps, have norm one and
+    any direction; so have the weights, with norm `weight_norm`: the larger, the surer a judge is of
+    its preferences.
 
     Raises `SpecificationError` for sizes below one.
     """
@@ -53,15 +56,22 @@ def random_linear_rewards(
     for name, size in sizes.items():
         if size < 1:
             raise SpecificationError(f"{name} = {size} must be at least one")
-    row_key, start_key, feature_key, weight_key = jax.random.split(key, 4)
-    concentrations = jnp.full(states, concentration)
-    transition = jax.random.dirichlet(row_key, concentrations, (horizon, states, actions))
-    initial = jax.random.dirichlet(start_key, concentrations)
-    direction = jax.random.normal(feature_key, (states, actions, features))
-    direction /= jnp.linalg.norm(direction, axis=-1, keepdims=True)
+    shapes = (
+        (horizon, states, actions, states),
+        (states,),
+        (states, actions, features),
+        (features,),
+    )
+    # Squares of random directions have the Dirichlet distribution of concentration one half. One
+    # draw for all: every call of a random generator takes long to compile.
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    drawn = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+    rows, start, direction, weights = (
+        _unit(piece.reshape(shape)) for piece, shape in zip(drawn, shapes)
+    )
+    transition, initial = jnp.square(rows), jnp.square(start)
     mapped = jnp.broadcast_to(direction, (horizon, *direction.shape))
-    weights = jax.random.normal(weight_key, (features,))
-    weights *= weight_norm / jnp.linalg.norm(weights)
+    weights *= weight_norm
     process = FiniteProcess(transition, mapped @ weights, initial)
     return LinearRewardProcess(process, mapped, weights)
 
@@ -97,3 +107,8 @@ def deceptive_chain(
         jnp.zeros(states).at[0].set(1.0),
     )
     return LinearRewardProcess(process, features, weights)
+
+
+def _unit(vectors: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """With norm one along the last axis."""
+    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
