@@ -263,7 +263,11 @@ def window_process(seen: Windows) -> FiniteProcess:
 
     Raises `SpecificationError` if windows do not reveal the hidden state: then they are no process.
     """
-    hidden = decoder(seen)
+    return _window_process(seen, decoder(seen))
+
+
+@jax.jit
+def _window_process(seen: Windows, hidden: Int[Array, "horizon window"]) -> FiniteProcess:
     model, emission = seen.process.hidden, seen.process.emission
     initial = jnp.einsum("s,so->o", model.initial, emission[0])
     initial = jnp.zeros(seen.states).at[seen.first].add(initial)

@@ -1,7 +1,6 @@
 """Classes of value functions that finitely many models imply."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.errors import SpecificationError
@@ -26,14 +25,14 @@ def value_class_of(models: FiniteProcess, problem: FiniteProblem) -> ValueClass:
             f"*{problem.sizes}), for the problem's horizon, states and actions"
         )
     plan = jax.vmap(optimal_values)(models)
+    transition = np.asarray(models.transition, np.float64)
+    reward, after = np.asarray(models.reward, np.float64), np.asarray(plan.value, np.float64)
     backups = []
     for step in range(problem.horizon):
-        # Models by candidates, thinned before and after: many locks share a row or a value.
-        value = jnp.asarray(np.unique(np.asarray(plan.value[:, step + 1]), axis=0))
-        every = models.reward[:, None, step] + jnp.einsum(
-            "msat,ct->mcsa", models.transition[:, step], value
-        )
-        flat = np.asarray(every, np.float64).reshape(-1, problem.states * problem.actions)
+        # Thinned before and after: many models share a row or a value.
+        value = np.unique(np.round(after[:, step + 1], 6), axis=0)
+        every = reward[:, None, step] + np.einsum("msat,ct->mcsa", transition[:, step], value)
+        flat = every.reshape(-1, problem.states * problem.actions)
         backups.append(np.unique(np.round(flat, 6), axis=0))
     most = max(len(found) for found in backups)
     padded = [found[np.minimum(np.arange(most), len(found) - 1)] for found in backups]
