@@ -33,7 +33,7 @@ _CORRECTIONS = 30
 """Steps over the policies planned so far, which cost next to nothing, after each plan."""
 _ROUNDED = 0.3, 1e-3
 """Below which length the tip of the norm is rounded off, so that it has a gradient there: at first,
-and at last."""
+and from the middle of the iterations on."""
 _ENOUGH = 1e-3
 """The gap at which nothing is changed any more."""
 
@@ -71,7 +71,7 @@ def plan_against_ellipsoid(
 
     def rounded(i):
         first, last = _ROUNDED
-        return first * (last / first) ** (i / iterations)
+        return jnp.maximum(first * (last / first) ** (2.0 * i / iterations), last)
 
     def assess(i, shares, aways, certain):
         """The reward that is worst for a mixture, and the mixture's worst case."""

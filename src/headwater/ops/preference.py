@@ -28,6 +28,25 @@ def feature_map(problem: FiniteProblem) -> FeatureMap:
     return jnp.eye(size).reshape(*problem.sizes, size)
 
 
+def step_features(problem: FiniteProblem) -> FeatureMap:
+    """The problem's features; if it has none, one for each state and action, in every step."""
+    if problem.features is not None:
+        return problem.features
+    size = problem.states * problem.actions
+    one_hot = jnp.eye(size).reshape(problem.states, problem.actions, size)
+    return jnp.broadcast_to(one_hot, (problem.horizon, *one_hot.shape))
+
+
+def one_block_each_step(features: FeatureMap) -> Float[Array, "horizon state action block"]:
+    """The features of the steps one beside the other, so that every step has weights of its own.
+
+    A step's features come to stand in its own block of `horizon * feature`, zeros elsewhere.
+    """
+    horizon, states, actions, size = features.shape
+    own = jnp.eye(horizon)[:, None, None, :, None] * features[:, :, :, None, :]
+    return own.reshape(horizon, states, actions, horizon * size)
+
+
 def trajectory_features(episodes: Episodes, features: FeatureMap) -> Float[Array, "*batch feature"]:
     """Sum over the steps of each episode. Raises `SpecificationError` if horizons differ."""
     if episodes.action.shape[-1] != features.shape[0]:

@@ -1,0 +1,155 @@
+"""Thompson sampling from preferences, with questions only where they are worth it."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import EpisodeComparisons
+from headwater.ops.counts import Counts, count, no_counts
+from headwater.ops.planning import optimal_values
+from headwater.ops.preference import (
+    Answers,
+    add_answers,
+    difference_of,
+    expected_disagreement,
+    feature_map,
+    information,
+    most_likely,
+    no_answers,
+)
+
+
+class PbTSState(eqx.Module):
+    """Both posteriors, and the policies to compare: the newest and the one before."""
+
+    counts: Counts
+    answers: Answers
+    weights: Float[Array, " feature"]
+    precision: Float[Array, "feature feature"]
+    table: Float[Array, "horizon state action"]
+    pair: Float[Array, "2 horizon state action"]
+    problem: FiniteProblem
+
+
+class PbTS(
+    AbstractMethod[FiniteProblem, EpisodeComparisons, PbTSState],
+    AbstractTablePolicy[PbTSState],
+):
+    r"""Plans for a reward and a model drawn from posteriors; asks when the answer can matter.
+
+    After every episode pair: draw $\theta \sim N(\hat\theta, \Lambda^{-1})$, the Laplace
+    approximation with $\hat\theta$ the maximum of the posterior and Λ its information, and a model
+    with rows $\mathrm{Dirichlet}(\alpha + N_h(s, a, \cdot))$; plan for them exactly; compare the
+    new policy with the previous one. A judge is asked about a pair of episodes only if two rewards
+    from the posterior disagree about it by more than ε on average,
+
+    $$E_{\theta, \theta'} |\langle\phi(\tau^0) - \phi(\tau^1), \theta - \theta'\rangle| =
+    (2/\sqrt\pi) \|\phi(\tau^0) - \phi(\tau^1)\|_{\Lambda^{-1}} > \epsilon.$$
+
+    Answers that were not asked for are in the data, since a compiled step has a fixed shape, and
+    are not looked at; the metric `queries` counts those that were.
+
+    **Arguments:**
+
+    - `threshold`: ε, in units of the reward. Zero asks whenever the two episodes differ.
+    - `prior_precision`: of the weights, whose prior is $N(0, I / \text{precision})$.
+    - `prior_count`: α, of every next state.
+    - `sampling`: how far the draws are from the posteriors' means, as a share: one is the method,
+      zero plans for the means (greedy).
+    - `query_budget`: most answers that are ever asked for; it sets the memory.
+    - `newton_steps`: of the estimate in every update, from the last one on.
+
+    **Reference:** Wu, Sun (2023), arXiv:2310.14554.
+
+    **Differences from the paper:** the posteriors, which it leaves to oracles: Laplace and
+    Dirichlet; a budget of questions.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Making RL with Preference-based Feedback Efficient via Randomization",
+        authors="Runzhe Wu, Wen Sun",
+        year=2023,
+        arxiv="2310.14554",
+        bibtex="""@inproceedings{wu2024making,
+  title={Making {RL} with Preference-based Feedback Efficient via Randomization},
+  author={Wu, Runzhe and Sun, Wen},
+  booktitle={International Conference on Learning Representations},
+  year={2024}
+}""",
+        summary="Thompson sampling from preferences that asks only where answers matter",
+    )
+
+    threshold: float = 0.25
+    prior_precision: float = 1.0
+    prior_count: float = 1.0
+    sampling: float = 1.0
+    query_budget: int = eqx.field(static=True, default=1000)
+    newton_steps: int = eqx.field(static=True, default=5)
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PbTSState:
+        problem.require_one_task("PbTS")
+        size = feature_map(problem).shape[-1]
+        counts, answers = no_counts(problem), no_answers(self.query_budget, size)
+        weights, precision = jnp.zeros(size), self.prior_precision * jnp.eye(size)
+        first, second = (
+            self._drawn_policy(problem, counts, weights, precision, each)
+            for each in jax.random.split(key)
+        )
+        table = self._policy_for(problem, self._mean_model(counts), weights)
+        pair = jnp.stack([first, second])
+        return PbTSState(counts, answers, weights, precision, table, pair, problem)
+
+    def update(self, state: PbTSState, data: EpisodeComparisons, *, key: PRNGKeyArray):
+        problem = state.problem
+        difference, preferred = difference_of(data, feature_map(problem))
+        disagreement = expected_disagreement(difference, state.precision, 1.0)
+        answers = add_answers(state.answers, difference, preferred, disagreement > self.threshold)
+        counts = count(count(state.counts, data.first), data.second)
+
+        weights = most_likely(
+            answers.difference,
+            answers.first_preferred,
+            answers.asked,
+            ridge=self.prior_precision,
+            start=state.weights,
+            steps=self.newton_steps,
+        )
+        seen = information(weights, answers.difference, answers.asked)
+        precision = seen + self.prior_precision * jnp.eye(weights.shape[0])
+        newest = self._drawn_policy(problem, counts, weights, precision, key)
+        table = self._policy_for(problem, self._mean_model(counts), weights)
+        metrics = {
+            "queries": answers.count.astype(jnp.float32),
+            "disagreement": jnp.mean(disagreement),
+        }
+        pair = jnp.stack([newest, state.pair[0]])
+        return PbTSState(counts, answers, weights, precision, table, pair, problem), metrics
+
+    def policy(self, state: PbTSState, *, explore: bool):
+        return state.pair if explore else state.table
+
+    def _mean_model(self, counts: Counts) -> Float[Array, "horizon state action state"]:
+        weight = counts.following + self.prior_count
+        return weight / jnp.sum(weight, axis=-1, keepdims=True)
+
+    def _drawn_policy(self, problem, counts, weights, precision, key):
+        """What is best for a reward and a model from the posteriors."""
+        reward_key, model_key = jax.random.split(key)
+        noise = jax.random.normal(reward_key, weights.shape)
+        root = jnp.linalg.cholesky(precision)
+        away = jax.scipy.linalg.solve_triangular(root, noise, lower=True, trans=1)
+        model = jax.random.dirichlet(model_key, counts.following + self.prior_count)
+        mean = self._mean_model(counts)
+        drawn = mean + self.sampling * (model - mean)
+        return self._policy_for(problem, drawn, weights + self.sampling * away)
+
+    def _policy_for(self, problem: FiniteProblem, transition, weights):
+        # Where episodes start does not change what is best in a state.
+        anywhere = jnp.full(problem.states, 1.0 / problem.states)
+        reward = feature_map(problem) @ weights
+        return optimal_values(FiniteProcess(transition, reward, anywhere)).policy
