@@ -25,8 +25,8 @@ class Criterion:
 
     what: str
     value: Interval
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: float | int | None = None
+    at_most: float | int | None = None
 
     def __post_init__(self):
         if (self.at_least is None) == (self.at_most is None):
@@ -115,7 +115,7 @@ class Claim:
         return self.experiment(seed=seed, **self.scales[scale])
 
 
-def exactly(value: float) -> Interval:
+def exactly(value: Any) -> Interval:
     """A number that is known exactly, or that counts over all that there is."""
     return Interval(float(value), float(value), float(value), 1.0, 1)
 
@@ -125,10 +125,11 @@ def mean_of(scores: Any) -> Interval:
     return interval(scores, "mean", expand=True)
 
 
-def frequency(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+def frequency(successes: Any, trials: Any, *, level: float = 0.95) -> Interval:
     """A share of independent trials, with the exact interval of Clopper and Pearson (1934)."""
     from scipy.stats import beta
 
+    successes, trials = int(successes), int(trials)
     if not 0 <= successes <= trials or trials == 0:
         raise SpecificationError(f"{successes} successes in {trials} trials are no frequency")
     tail = (1.0 - level) / 2.0

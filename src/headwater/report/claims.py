@@ -100,6 +100,7 @@ def _draw_curves(axis: Any, record: Record) -> None:
         axis.set_yscale("log")
     axis.margins(x=0.01)
     style.dress(axis, across=record.across, up=record.up)
+    axis.tick_params(which="minor", color=style.FRAME)
     for name, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
         if scale == "linear":
             style.shorten_ticks(name)
@@ -179,7 +180,7 @@ def _page(summaries, figures, complaints, path: Path) -> Path:
             + page.text(_INTRODUCTION)
             + page.text(*complaints, kind="faint"),
         ),
-        ("All claims", page.table(["claim", "found", "verdict", "run"], _rows(summaries))),
+        ("All claims", page.table(["verdict", "claim", "found", "run"], _rows(summaries))),
     ]
     for summary in summaries:
         sections.append((summary.claim.name, _section(summary, figures)))
@@ -190,14 +191,13 @@ def _rows(summaries: Sequence[Summary]) -> list[list[str | page.Markup]]:
     rows: list[list[str | page.Markup]] = []
     for summary in summaries:
         claim = summary.claim
-        source = f"{claim.paper}: {claim.where}"
-        found = page.lines(*(["", *_numbers(summary)] if summary.records else []))
+        source = page.faint(f"{claim.paper}: {claim.where}")
         rows.append(
             [
-                page.lines(page.link(claim.name), claim.statement, source),
-                found,
                 page.badge(summary.verdict, _KINDS[summary.verdict]),
-                page.lines("", *_circumstances(summary)),
+                page.lines(page.link(claim.name), claim.statement, source),
+                page.lines(*_numbers(summary)),
+                page.lines(*_circumstances(summary)),
             ]
         )
     return rows

@@ -1,7 +1,8 @@
 """One HTML file for people: text, tables, pictures and commands, nothing loaded from elsewhere.
 
 A section is made by `text`, `table`, `picture`, `commands` or `columns`; whatever is passed in is
-escaped, unless it is `Markup`, which `badge`, `link` and `lines` make.
+escaped, unless it is `Markup`, which `badge`, `link`, `faint`
+and `lines` make.
 """
 
 import base64
@@ -108,10 +109,14 @@ def link(heading: str) -> Markup:
 
 
 def lines(*parts: str | Markup) -> Markup:
-    """Several lines in one cell, the first one in full size."""
-    shown = [_shown(part) for part in parts if part != ""]
-    rest = "".join(f'<p class="small">{part}</p>' for part in shown[1:])
-    return Markup((f"<p>{shown[0]}</p>" if shown else "") + rest)
+    """Several lines in one cell, in small type where they are plain text."""
+    small = lambda part: f'<p class="small">{html.escape(part)}</p>'
+    return Markup("".join(f"<p>{p.html}</p>" if isinstance(p, Markup) else small(p) for p in parts))
+
+
+def faint(text: str) -> Markup:
+    """A remark of less weight."""
+    return Markup(f'<span class="faint">{html.escape(text)}</span>')
 
 
 def columns(left: str, right: str) -> str:

@@ -1,0 +1,70 @@
+"""What every claim has to say of itself, and that no method of these kinds is without one."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import headwater.claims
+from headwater.claims.claim import SCALES
+from headwater.claims.registry import all_claims, claim_files, claim_named
+from headwater.core.errors import SpecificationError
+from headwater.core.listing import method_modules
+
+KINDS = ("finite", "linear", "lowrank", "preference")
+"""Kinds of methods whose papers make statements that are exact enough to be executed."""
+
+FOLDER = Path(headwater.claims.__file__).parent
+
+
+@pytest.mark.parametrize("name", all_claims())
+def test_a_claim_says_what_it_is(name):
+    claim = all_claims()[name]
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+    assert claim.methods and set(claim.methods) <= set(method_modules())
+    assert {"smoke", "small"} <= set(claim.scales) <= set(SCALES)
+    assert claim.statement.rstrip().endswith(".")
+    assert re.search(r"\b(19|20)\d\d\b", claim.paper), "the paper needs its year"
+    assert claim.where.strip()
+
+
+@pytest.mark.parametrize("name", all_claims())
+def test_the_experiment_takes_its_scales(name):
+    claim = all_claims()[name]
+    for arguments in claim.scales.values():
+        inspect.signature(claim.experiment).bind(seed=0, **arguments)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, file in method_modules().items() if file.split(".")[2] in KINDS]
+)
+def test_every_method_has_a_claim(method):
+    assert any(method in claim.methods for claim in all_claims().values())
+
+
+@pytest.mark.parametrize("file", claim_files())
+def test_a_file_holds_claims_or_is_used_by_one_that_does(file):
+    text = (FOLDER / f"{file}.py").read_text(encoding="utf-8")
+    targets = [
+        target.id
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    ]
+    others = [(FOLDER / f"{o}.py").read_text(encoding="utf-8") for o in claim_files() if o != file]
+    used = any(f"headwater.claims.{file} import" in other for other in others)
+    assert "CLAIMS" in targets or used
+
+
+def test_an_unknown_claim_and_a_name_used_twice(tmp_path):
+    with pytest.raises(SpecificationError, match="unknown claim 'zz-hold': did you mean zz-holds"):
+        claim_named("zz-hold", [Path(__file__).with_name("own_claims.py")])
+    own = Path(__file__).with_name("own_claims.py").read_text(encoding="utf-8")
+    (tmp_path / "again.py").write_text(own, encoding="utf-8")
+    with pytest.raises(SpecificationError, match="two claims are called zz-dies"):
+        all_claims([Path(__file__).with_name("own_claims.py"), tmp_path / "again.py"])
+    with pytest.raises(SpecificationError, match="no such Python file"):
+        all_claims([tmp_path / "nowhere.py"])
