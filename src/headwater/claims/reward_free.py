@@ -135,7 +135,7 @@ def _mixture(
     )
 
 
-_SMALL = {"maps": 5, "size": 8, "pits": 10, "horizon": 30, "episodes": 800, "bonus_scale": 0.02}
+_SMALL = {"maps": 12, "size": 8, "pits": 10, "horizon": 30, "episodes": 800, "bonus_scale": 0.02}
 _SMOKE = {"maps": 3, "size": 4, "pits": 2, "horizon": 10, "episodes": 200, "bonus_scale": 0.02}
 
 CLAIMS = (

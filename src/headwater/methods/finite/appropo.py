@@ -115,7 +115,7 @@ class ApproPO(
             raise SpecificationError("ApproPO needs to know where episodes start: give `initial`")
         if self.cache < 1 or self.episodes_per_response < 1:
             raise SpecificationError("ApproPO needs a cache and episodes_per_response of 1 or more")
-        measures, sizes = budgets.shape[0] + 1, problem.sizes
+        sizes, measures = problem.sizes, budgets.shape[0] + 1
         experience = no_experience(problem, constraints=measures - 1, stationary=self.stationary)
         empty = Response(jnp.zeros((self.cache, measures)), jnp.zeros((self.cache, *sizes)))
         none = Response(jnp.zeros(measures), jnp.zeros(sizes))
@@ -133,8 +133,7 @@ class ApproPO(
         cache = jax.tree.map(
             lambda all_, new: all_.at[state.cached % self.cache].set(new), state.cache, played
         )
-        cached = state.cached + 1
-        target = self._target(problem)
+        cached, target = state.cached + 1, self._target(problem)
         direction, rounds, mixture = self._add(
             target, played, state.direction, state.rounds, state.mixture
         )
@@ -191,12 +190,10 @@ class ApproPO(
         return response(model, for_every_step(worth, problem.horizon))
 
     def _model(self, experience: Experience, problem: FiniteProblem) -> FiniteProcess:
-        transition = for_every_step(resting_transition(experience.counts), problem.horizon)
         assert problem.initial is not None
+        transition = for_every_step(resting_transition(experience.counts), problem.horizon)
         return FiniteProcess(transition, jnp.zeros(problem.sizes), problem.initial)
 
     def _target(self, problem: FiniteProblem) -> AbstractConvexSet:
-        if self.target is not None:
-            return self.target
         budgets = require_budgets(problem, "ApproPO")
-        return within_budgets(self.reward_threshold, jnp.inf, budgets)
+        return self.target or within_budgets(self.reward_threshold, jnp.inf, budgets)
