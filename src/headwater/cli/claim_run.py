@@ -33,7 +33,7 @@ def command(
         all: Run all of them, but those that this code was recorded for already.
         scale: How large: seconds, minutes, or as in the paper.
         seed: Of the instances and all randomness; several seeds are several runs.
-        jobs: Processes.
+        jobs: How many to run at a time, each in a process of its own.
         out: Directory of the results.
         again: With --all, run those that are recorded as well.
         file: A Python file with claims of your own, which is executed; may be repeated.
