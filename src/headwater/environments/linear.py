@@ -113,14 +113,10 @@ def random_linear_process(
     ):
         if not value > 0.0:
             raise SpecificationError(f"{name} = {value:g} must be above zero")
-    feature_key, measure_key, weight_key = jax.random.split(key, 3)
-    simplex = jax.random.dirichlet(
-        feature_key, jnp.full(features, concentration), (states, actions)
-    )
-    measure = jax.random.dirichlet(
-        measure_key, jnp.full(states, measure_concentration), (horizon, features)
-    )
-    weight = jax.random.uniform(weight_key, (horizon, features))
+    draw = _generator(key)
+    simplex = draw.dirichlet(np.full(features, concentration), (states, actions))
+    measure = draw.dirichlet(np.full(states, measure_concentration), (horizon, features))
+    weight = draw.uniform(size=(horizon, features))
     return linear_process(simplex, measure, weight, np.full(states, 1.0 / states), noisy=noisy)
 
 
@@ -165,7 +161,7 @@ def linear_lock(
         )
     if not 0.0 <= slip <= 1.0:
         raise SpecificationError(f"slip = {slip:g} must be a probability")
-    draw = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+    draw = _generator(key)
     phi = np.zeros((horizon, states, actions, features))
     # Vertices too: were they shorter than the right one, that would tell it apart unseen.
     phi[..., 1:] = np.eye(features - 1)[draw.integers(0, features - 1, phi.shape[:-1])]
@@ -202,6 +198,11 @@ def _numbers(name: str, given: Any, axes: int) -> np.ndarray:
     if not np.isfinite(found).all():
         raise DataError(f"{name} holds a number that is not finite")
     return found
+
+
+def _generator(key: PRNGKeyArray) -> np.random.Generator:
+    # Instances are made on the host: nothing has to be compiled for them.
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 def _require_sizes(**sizes: int) -> None:

@@ -68,7 +68,7 @@ class DemonstrationRegularised(
     - `temperature`: λ; about ε over the divergence between expert and anchor, so in proportion to
       the number of demonstrations.
     - `bonus_scale`: multiplies b (but for its last part) and the last part of G. 1 is the
-      theorem's; about 0.05 is practical.
+      theorem's; since $9H^2\beta$ is large, about 0.00003 is practical.
     - `failure_probability`: δ.
 
     **Reference:** Tiapkin et al. (2023), arXiv:2310.17303.

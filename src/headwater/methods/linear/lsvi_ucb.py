@@ -11,7 +11,6 @@ from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.least_squares import (
     FeatureSums,
-    FittedValues,
     add_episodes,
     check_features,
     features_of,
@@ -94,36 +93,39 @@ class LSVIUCB(
         Raises `SpecificationError` if they do not fit the problem.
         """
         features = check_features(features, problem, "LSVIUCB")
-        sums = no_sums(features)
-        return LSVIUCBState(features, sums, self._fit(sums, features, problem)[0], problem)
+        highest, radius = self._bounds(problem, features)
+        # Where nothing was seen, all weights are zero.
+        norm = jnp.linalg.norm(features, axis=-1) / jnp.sqrt(self.regularisation)
+        reward = jnp.zeros_like(norm) if problem.reward is None else problem.reward
+        action_value = jnp.minimum(reward + radius * norm, highest)
+        return LSVIUCBState(features, no_sums(features), action_value, problem)
 
     def update(self, state: LSVIUCBState, data: Episodes, *, key: PRNGKeyArray):
         sums = add_episodes(state.sums, state.features, data)
-        action_value, fitted = self._fit(sums, state.features, state.problem)
-        first = data.state[..., 0]
+        highest, radius = self._bounds(state.problem, state.features)
+        fitted = fitted_values(
+            sums,
+            state.features,
+            state.problem.reward,
+            regularisation=self.regularisation,
+            radius=radius,
+            low=-jnp.inf,
+            high=highest,
+        )
+        value = jnp.max(fitted.action_value[0], axis=-1)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(jnp.max(action_value[0], axis=-1)[first]),
+            "optimistic_value": jnp.mean(value[data.state[..., 0]]),
             "norm": jnp.mean(fitted.norm),
         }
-        return LSVIUCBState(state.features, sums, action_value, state.problem), metrics
+        return LSVIUCBState(state.features, sums, fitted.action_value, state.problem), metrics
 
     def policy(self, state: LSVIUCBState, *, explore: bool):
         return greedy_table(state.action_value)[0]
 
-    def _fit(
-        self, sums: FeatureSums, features: Array, problem: FiniteProblem
-    ) -> tuple[Array, FittedValues]:
+    def _bounds(self, problem: FiniteProblem, features: Array) -> tuple[Array, Array]:
+        """What no episode earns more than, and β."""
         horizon, size = problem.horizon, features.shape[-1]
-        highest = self.highest_return * horizon
+        highest = jnp.asarray(self.highest_return * horizon, jnp.float32)
         log = jnp.log(2.0 * size * self.episodes * horizon / self.failure_probability)
-        fitted = fitted_values(
-            sums,
-            features,
-            problem.reward,
-            regularisation=self.regularisation,
-            radius=self.bonus_scale * size * highest * jnp.sqrt(log),
-            low=-jnp.inf,
-            high=highest,
-        )
-        return fitted.action_value, fitted
+        return highest, self.bonus_scale * size * highest * jnp.sqrt(log)
