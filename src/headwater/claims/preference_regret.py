@@ -148,7 +148,7 @@ CLAIMS = (
         where="a consequence of the bounds on regret and queries; the paper has no experiments",
         scales={
             "smoke": {"instances": 2, "rounds": 100, "method": "PbTS"},
-            "small": {"instances": 8, "rounds": 600, "method": "PbTS"},
+            "small": {"instances": 24, "rounds": 600, "method": "PbTS"},
         },
         experiment=_trade_off,
     ),
@@ -160,7 +160,7 @@ CLAIMS = (
         where="a consequence of the bounds on regret and queries; the paper has no experiments",
         scales={
             "smoke": {"instances": 2, "rounds": 100, "method": "PRLSVI"},
-            "small": {"instances": 8, "rounds": 600, "method": "PRLSVI"},
+            "small": {"instances": 24, "rounds": 600, "method": "PRLSVI"},
         },
         experiment=_trade_off,
     ),

@@ -85,11 +85,13 @@ class LoggedComparisons(AbstractSource[Unchanging, EpisodeComparisons]):
 def compare(
     simulator: AbstractFiniteSimulator,
     judge: AbstractJudge,
-    policies: Float[Array, "*pairs 2 horizon state action"],
+    policies: Float[Array, "*pairs horizon state action"],
     *,
     key: PRNGKeyArray,
 ) -> EpisodeComparisons:
     """One episode with each policy, and the judge's answer for each pair.
+
+    **Arguments:** `policies`: `[*pairs, 2, horizon, state, action]`.
 
     Raises `SpecificationError` if the policies do not come in pairs.
     """
