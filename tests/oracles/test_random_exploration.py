@@ -41,11 +41,11 @@ def test_version_space_keeps_the_truth_as_often_as_promised():
     stacked = jax.tree.map(lambda x: jnp.stack([x] * 200), (truth, given))
     method = MGOLF(memory=0, radius_scale=0.5, failure_probability=0.5, episodes=1.0)
     kept = learn_instances(method, *stacked, _Kept(), updates=60, key=jax.random.key(0))["kept"]
-    assert kept[:, -1].mean() >= 0.5
+    assert kept.min(axis=1).mean() >= 0.5
     # A radius of nothing would lose it: the test can fail.
-    method = MGOLF(memory=0, radius_scale=1e-3, failure_probability=0.5, episodes=1.0)
+    method = MGOLF(memory=0, radius_scale=1e-4, failure_probability=0.5, episodes=1.0)
     lost = learn_instances(method, *stacked, _Kept(), updates=60, key=jax.random.key(0))["kept"]
-    assert lost[:, -1].mean() < 0.5
+    assert lost.min(axis=1).mean() < 0.5
 
 
 def test_sqirl_opens_a_lock():

@@ -27,7 +27,6 @@ from headwater.ops.effective_horizon import (
 
 _STATES, _ACTIONS = 12, 3
 """Of every random process, so that they are learned side by side; smaller ones are filled up."""
-_SAMPLES = (1, 4, 16, 64, 256, 1024)
 _RATES, _EXPLORATIONS = (0.05, 0.2), (0.1, 0.3, 1.0)
 
 
@@ -91,7 +90,13 @@ def locks(*, seed: int, horizons: tuple[int, ...], runs: int, learned: int) -> F
 
 
 def random_processes(
-    *, seed: int, instances: int, repeats: int, samples: int, depths: int, episodes: int
+    *,
+    seed: int,
+    instances: int,
+    repeats: int,
+    samples: tuple[int, ...],
+    depths: int,
+    episodes: int,
 ) -> Finding:
     """What SQIRL and Q-learning cost on random sticky processes, and what predicts it."""
     generator = np.random.default_rng(seed)
@@ -106,7 +111,7 @@ def random_processes(
 
     cost = np.full(instances, np.inf)
     for depth in range(1, depths + 1):
-        for count in _SAMPLES[:samples]:
+        for count in samples:
             returns = learn_instances(
                 SQIRL(depth=depth, samples=count),
                 repeated,
@@ -119,7 +124,7 @@ def random_processes(
             # One iteration for each step, in episodes of as many steps.
             cost = np.where(solved, np.minimum(cost, count * steps**2), cost)
     other = _q_learning_cost(repeated, problems, best, instances, episodes, seed) * steps
-    ceiling = 4.0 * max(_SAMPLES[:samples]) * steps**2
+    ceiling = 4.0 * max(samples) * steps**2
     cost = np.where(np.isinf(cost), ceiling, cost)
     measures = {
         "stochastic effective horizon": [stochastic_effective_horizon(p) for p in exact],
@@ -302,14 +307,14 @@ CLAIMS = (
             "smoke": {
                 "instances": 8,
                 "repeats": 3,
-                "samples": 2,
+                "samples": (16,),
                 "depths": 1,
                 "episodes": 100,
             },
             "small": {
                 "instances": 40,
                 "repeats": 7,
-                "samples": 6,
+                "samples": (1, 4, 16, 64, 256, 1024),
                 "depths": 3,
                 "episodes": 3000,
             },
