@@ -17,6 +17,8 @@ _KINDS: dict[Standing, page.Kind] = {
     "error": "bad",
     "not run": "plain",
 }
+_COLUMNS = {"verdict": 10, "claim": 40, "found": 33, "run": 17}
+"""Columns of the table of all claims, and their shares of the width in percent."""
 _GOOD = style.COLOURS[5]
 _SHADE = "#eef6f0"
 _INTRODUCTION = (
@@ -180,7 +182,10 @@ def _page(summaries, figures, complaints, path: Path) -> Path:
             + page.text(_INTRODUCTION)
             + page.text(*complaints, kind="faint"),
         ),
-        ("All claims", page.table(["verdict", "claim", "found", "run"], _rows(summaries))),
+        (
+            "All claims",
+            page.table(["verdict", "claim", "found", "run"], _rows(summaries), (10, 40, 33, 17)),
+        ),
     ]
     for summary in summaries:
         sections.append((summary.claim.name, _section(summary, figures)))
@@ -194,7 +199,7 @@ def _rows(summaries: Sequence[Summary]) -> list[list[str | page.Markup]]:
         source = page.faint(f"{claim.paper}: {claim.where}")
         rows.append(
             [
-                page.badge(summary.verdict, _KINDS[summary.verdict]),
+                page.lines(*_standing(summary)),
                 page.lines(page.link(claim.name), claim.statement, source),
                 page.lines(*_numbers(summary)),
                 page.lines(*_circumstances(summary)),
@@ -203,15 +208,22 @@ def _rows(summaries: Sequence[Summary]) -> list[list[str | page.Markup]]:
     return rows
 
 
+def _standing(summary: Summary) -> list[page.Markup]:
+    """The verdict; at the scale of seconds it says little."""
+    shown = [page.badge(summary.verdict, _KINDS[summary.verdict])]
+    return [*shown, page.faint("at smoke scale")] if summary.scale == "smoke" else shown
+
+
 def _section(summary: Summary, figures) -> str:
     claim = summary.claim
-    facts = [
-        ["verdict", page.badge(summary.verdict, _KINDS[summary.verdict])],
+    facts: list[list[str | page.Markup]] = [
+        ["verdict", page.lines(*_standing(summary))],
         ["paper", f"{claim.paper}: {claim.where}"],
         ["methods", ", ".join(claim.methods)],
-        *[["found", line] for line in _numbers(summary)],
-        *[["run", line] for line in _circumstances(summary)],
     ]
+    if summary.records:
+        facts.append(["found", page.lines(*_numbers(summary))])
+        facts.append(["run", page.lines(*_circumstances(summary))])
     if claim.learned:
         facts.insert(1, ["learned", claim.learned])
     left = page.text(claim.statement) + page.table([], facts)
@@ -267,12 +279,13 @@ def _circumstances(summary: Summary) -> list[str]:
     ]
     commits = dict.fromkeys(_commit(record) for record in summary.records)
     told.append(f"commit {', '.join(commits)}")
-    told.append(f"{summary.records[-1].time[:10]}, {summary.records[-1].made_with['device']}")
+    devices = dict.fromkeys(str(r.made_with["device"]).partition(": ")[2] for r in summary.records)
+    told.append(f"{summary.records[-1].time[:10]}, {', '.join(devices)}")
     return told
 
 
 def _commit(record: Record) -> str:
-    return (record.commit or "unknown")[:9] + (" with changes" if record.dirty else "")
+    return (record.commit or "unknown")[:9] + (" + changes" if record.dirty else "")
 
 
 def _seconds(seconds: float) -> str:

@@ -124,10 +124,17 @@ def columns(left: str, right: str) -> str:
     return f'<div class="cards"><div>{left}</div><div>{right}</div></div>'
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str | Markup]]) -> str:
-    """A table; without `columns` it has no head, and the first cells name the others."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str | Markup]], shares: Sequence[int] = ()
+) -> str:
+    """A table; without `columns` it has no head, and the first cells name the others.
+
+    **Arguments:** `shares`: of the width that each column takes, in percent.
+    """
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
+    widths = "".join(f'<col style="width: {share}%">' for share in shares)
+    head = f"<colgroup>{widths}</colgroup>\n{head}" if widths else head
     body = "\n".join(
         "<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
