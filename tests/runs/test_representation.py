@@ -1,32 +1,48 @@
-import jax
+import dataclasses
+
 import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
+from headwater.core.finite import FiniteProblem
 from headwater.environments.low_rank import latent_lock
+from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.methods.lowrank.raffle import RAFFLE
 from headwater.ops.planning import uniform_policy
-from headwater.runs.loop import run
 from headwater.runs.representation import downstream_stage, learned_features, upstream_stage
-from headwater.sources.episodes import log_episodes
+from headwater.runs.stage import Outcome
+from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes
 
 
-def test_a_log_is_learned_from_on_the_features_of_an_earlier_stage(key):
+def test_the_features_of_an_earlier_stage_are_passed_on(key):
     given = latent_lock(tasks=2, states=4, actions=2, horizon=2, rank=2, key=key)
     known, new = given.task(0), given.task(1)
-    data = log_episodes(new, uniform_policy(new), episodes=20, key=key)
     problem = new.problem(known_reward=True)
-    stages = [
-        upstream_stage(RAFFLE(rank=2, batch=2, restarts=1), known, updates=2),
-        downstream_stage(PEVI(penalty_scale=0.01), data, problem),
-    ]
-    outcomes = run(stages, known.problem(), seeds=2, progress=False).outcomes
-    learned = outcomes["upstream"].state.factors.feature
-    assert learned.shape == (2, 2, 4, 2, 2)
-    assert np.array_equal(outcomes["downstream"].state.features, learned)
-    assert np.array_equal(outcomes["downstream"].state.problem.reward[1], new.reward)
+    upstream = upstream_stage(RAFFLE(rank=2), known, updates=2, name="first")
+    assert isinstance(upstream.source, FreshEpisodes) and upstream.updates == 2
+    state = upstream.method.init(known.problem(), key=key)
+    outcomes = {"first": Outcome(upstream.method, state)}
+    data = log_episodes(new, uniform_policy(new), episodes=3, key=key)
+    for method, experience, source in ((PEVI(), data, WholeLog), (LSVIUCB(), new, FreshEpisodes)):
+        stage = downstream_stage(method, experience, problem, upstream="first")
+        assert isinstance(stage.source, source) and stage.begin is not None
+        # The stages' common problem is the earlier one's: the new task's is the one that counts.
+        begun = stage.begin(outcomes, known.problem(), key)
+        assert np.array_equal(begun.features, state.factors.feature)
+        assert np.array_equal(begun.problem.reward, new.reward)
+
+
+def test_stages_without_features_are_refused(key):
+    problem = FiniteProblem(2, 2, 2)
+    outcomes = {"upstream": Outcome(PEVI(), PEVI().init(problem, key=key))}
     with pytest.raises(SpecificationError, match="unknown stage 'upstraem': did you mean upstream"):
         learned_features(outcomes, "upstraem")
-    with pytest.raises(SpecificationError, match="'downstream' ran PEVI, which learns no features"):
-        learned_features(outcomes, "downstream")
+    with pytest.raises(SpecificationError, match="'upstream' ran PEVI, which learns no features"):
+        learned_features(outcomes, "upstream")
+    given = latent_lock(tasks=1, states=4, actions=2, horizon=2, rank=2, key=key).task(0)
+    state = RAFFLE(rank=2).init(given.problem(), key=key)
+    stage = downstream_stage(PEVI(), given, dataclasses.replace(given.problem(), states=5))
+    assert stage.begin is not None
+    with pytest.raises(SpecificationError, match="PEVI"):
+        stage.begin({"upstream": Outcome(RAFFLE(rank=2), state)}, None, key)

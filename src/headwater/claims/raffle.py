@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from headwater.claims.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.claims.refuel import explore, make_tasks
@@ -74,7 +74,11 @@ def _scaled(method: Any, scale: float) -> Any:
 
 @eqx.filter_jit
 def _count(
-    method: RFUCRL, processes: FiniteProcess, updates: int, per_update: int, keys: PRNGKeyArray
+    method: RFUCRL,
+    processes: FiniteProcess,
+    updates: int,
+    per_update: int,
+    keys: Key[Array, " instance"],
 ) -> Float[Array, "instance position"]:
     """Worst errors of the frequencies counted, before and after every `per_update` episodes."""
 
