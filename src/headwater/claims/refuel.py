@@ -132,8 +132,8 @@ def _fewer_episodes(
     """Episodes per task to a good policy and a good model, for growing numbers of tasks.
 
     Few tasks are learned in several groups of an instance, of `compared` tasks in all. Learners
-    have the same settings but for the number of tasks; `baseline`: RAFFLE learns one task, too; `saving`:
-    what share of one task's episodes the largest number of tasks must get along with.
+    have the same settings but for the number of tasks. With `baseline`, RAFFLE learns one task,
+    too. The largest number of tasks must get along with the share `saving` of one task's episodes.
     """
     given = [
         make_tasks(tasks=max(*counts, compared), seed=seed * 10_000 + at, **sizes)
