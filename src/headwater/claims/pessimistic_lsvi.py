@@ -165,7 +165,7 @@ CLAIMS = (
         },
         experiment=narrow_logs,
         learned=(
-            "The penalty that earns most is hundreds of times smaller than the theorem's, where the "
+            "The penalty that earns most is hundreds of times below the theorem's, where the "
             "bound always held but says nothing, and on the shortest logs so small that the bound "
             "need not hold: there the penalty gains nothing either."
         ),
