@@ -1,5 +1,7 @@
 """What designed comparisons are worth: fewer answers to the same policy than random pairs."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,23 +16,26 @@ from headwater.sources.comparisons import BradleyTerryJudge, compare
 _RIDGES = (0.03, 0.3, 1.0)
 
 
-def _gaps(comparisons: int, ridge, key):
-    """Suboptimality `[designed, uniform]` on one random process whose model is known."""
+def _gaps(comparisons: int, key):
+    """Suboptimality `[ridge, designed or uniform]` on one random process whose model is known."""
     keys = jax.random.split(key, 4)
     task = random_linear_rewards(states=6, actions=3, horizon=5, features=8, key=keys[0])
     process = task.process
-    method = REGIME(comparisons=comparisons, ridge=ridge)
-    state = method.init_with_model(task.problem(), process.transition, key=keys[1])
+    designed = REGIME(comparisons=comparisons)
+    state = designed.init_with_model(task.problem(), process.transition, key=keys[1])
     uniform = jnp.full_like(state.pairs, 1.0 / process.actions)
-    arms = jnp.stack([state.pairs, uniform], axis=1)
+    arms = jnp.stack([state.pairs, uniform])
     data = compare(process, BradleyTerryJudge(process.reward), arms, key=keys[2])
-
-    def learned(arm):
-        one = jax.tree.map(lambda x: x[:, arm], data)
-        return method.update(state, one, key=keys[3])[0].table
-
     best = jnp.dot(process.initial, optimal_values(process).value[0])
-    return jnp.stack([best - expected_return(process, learned(arm)) for arm in (0, 1)])
+
+    def gap(ridge, one):
+        method = REGIME(comparisons=comparisons, ridge=ridge)
+        learned = method.update(state, one, key=keys[3])[0]
+        return best - expected_return(process, learned.table)
+
+    # One after the other, not side by side: a branch of the update that designs is not taken.
+    each = jnp.asarray(_RIDGES)
+    return jax.lax.map(lambda r: jax.lax.map(lambda one: gap(r, one), data), each)
 
 
 def _experiment(seed: int, instances: int, sizes: tuple[int, ...]) -> Finding:
@@ -38,12 +43,8 @@ def _experiment(seed: int, instances: int, sizes: tuple[int, ...]) -> Finding:
     keys = jax.random.split(jax.random.key(seed), 2 * instances)
     found = {}
     for size in sizes:
-
-        def one(key, size=size):
-            return jax.lax.map(lambda ridge: _gaps(size, ridge, key), jnp.asarray(_RIDGES))
-
-        # One after the other, not side by side: a design is made only where it is needed.
-        gaps = np.asarray(jax.jit(lambda keys, one=one: jax.lax.map(one, keys))(keys), np.float64)
+        each = partial(jax.lax.map, partial(_gaps, size))
+        gaps = np.asarray(jax.jit(each)(keys), np.float64)
         # Each arm has the ridge that is best for it on other instances.
         best = gaps[tuning].mean(axis=0).argmin(axis=0)
         found[size] = np.stack([gaps[testing, best[arm], arm] for arm in (0, 1)])
