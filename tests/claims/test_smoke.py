@@ -19,4 +19,5 @@ def test_claim_at_smoke_scale(name):
     assert record.outcome in ("holds", "fails", "undecided"), record.message
     assert record.criteria
     assert time.process_time() - began < SECONDS
-    assert Record.from_json(record.to_json()) == record
+    # As JSON: a number that is unknown equals nothing, not even itself.
+    assert Record.from_json(record.to_json()).to_json() == record.to_json()
