@@ -57,8 +57,8 @@ class PessimisticValueIteration(
     **Arguments:**
 
     - `penalty`: which of the two.
-    - `penalty_scale`: multiplies the penalty. 1 is the theorem's; about 0.01 (Bernstein) or 0.05
-      (Hoeffding) is practical.
+    - `penalty_scale`: multiplies the penalty, before its cap. 1 is the theorem's; about 0.01
+      (Bernstein) or 0.03 (Hoeffding) is practical.
     - `failure_probability`: δ.
 
     **Reference:** Li, Shi, Chen, Chi, Wei (2022), arXiv:2204.05275; the Hoeffding penalty after
@@ -126,8 +126,9 @@ class PessimisticValueIteration(
         def one(value, step):
             following, visits, reward, fixed, slow = step
             mean, variance = expected_next(following, visits, value)
-            penalty = jnp.minimum(fixed + slow * jnp.sqrt(variance), horizon)
-            action_value = jnp.maximum(reward + mean - self.penalty_scale * penalty, 0.0)
+            penalty = self.penalty_scale * (fixed + slow * jnp.sqrt(variance))
+            penalty = jnp.minimum(penalty, horizon)
+            action_value = jnp.maximum(reward + mean - penalty, 0.0)
             action_value = jnp.where(visits > 0.0, action_value, 0.0)
             return jnp.max(action_value, axis=-1), action_value
 
