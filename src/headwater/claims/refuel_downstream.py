@@ -171,9 +171,8 @@ def _act(
         problem, best = process.problem(known_reward=True), best_return(process)
 
         def with_scale(scale):
-            method = LSVIUCB(
-                bonus_scale=scale, episodes=float(episodes), highest_return=1.0 / process.horizon
-            )
+            method = LSVIUCB(episodes=float(episodes), highest_return=1.0 / process.horizon)
+            method = eqx.tree_at(lambda m: m.bonus_scale, method, scale)
 
             def episode(state, key):
                 policy = method.policy(state, explore=True)
@@ -216,7 +215,8 @@ def _read(
         problem, best = process.problem(known_reward=True), best_return(process)
 
         def with_scale(scale):
-            method = PEVI(penalty_scale=scale, highest_return=1.0 / process.horizon)
+            method = PEVI(highest_return=1.0 / process.horizon)
+            method = eqx.tree_at(lambda m: m.penalty_scale, method, scale)
             state = method.with_features(problem, feature)
             state = method.update(state, log, key=jax.random.key(0))[0]
             return returns_of(process, method.policy(state, explore=False)) / best
@@ -228,7 +228,7 @@ def _read(
 
 _PAPER = "Cheng, Feng, Yang, Zhang, Liang (2022), arXiv:2206.05900"
 _FACTORS = (0.05, 0.1, 0.3, 1.0)
-_TINY = {"states": 8, "actions": 2, "horizon": 4, "rank": 2, "batch": 4, "instances": 3}
+_TINY = {"states": 10, "actions": 3, "horizon": 4, "rank": 2, "batch": 4, "instances": 4}
 _SMALL = {"states": 20, "actions": 4, "horizon": 5, "rank": 4, "batch": 8, "instances": 8}
 
 CLAIMS = (
@@ -277,7 +277,7 @@ CLAIMS = (
                 "family": "lock",
                 "tasks": 6,
                 "updates": 25,
-                "logs": (5, 30),
+                "logs": (10, 40),
                 "optimal": 0.5,
                 "penalties": (0.0, 0.1),
             },
