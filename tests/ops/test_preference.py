@@ -135,7 +135,7 @@ def test_expected_disagreement_is_that_of_drawn_rewards():
     difference = jnp.asarray([[1.0, -2.0], [0.0, 0.0]])
     found = expected_disagreement(difference, precision, 0.7)
     drawn = np.random.default_rng(1).multivariate_normal(
-        np.zeros(2), 0.49 * np.linalg.inv(precision), (2, 200_000)
+        np.zeros(2), 0.49 * np.linalg.inv(np.asarray(precision)), (2, 200_000)
     )
     by_draws = np.abs((drawn[0] - drawn[1]) @ np.asarray(difference).T).mean(axis=0)
     np.testing.assert_allclose(found, by_draws, rtol=1e-2, atol=1e-6)
@@ -175,11 +175,12 @@ def test_designed_pairs_are_as_far_apart_as_any():
     pairs, last = informative_pairs(
         task.process, task.features, 6, ridge=0.5, restarts=4, key=jax.random.key(0)
     )
-    covariance = 0.5 * np.eye(3)
+    covariance, found = 0.5 * np.eye(3), np.nan
     for pair in np.asarray(pairs):
-        gap = np.subtract(
-            *(expected_features(task.process, jnp.asarray(p), task.features) for p in pair)
+        one, other = (
+            np.asarray(expected_features(task.process, jnp.asarray(p), task.features)) for p in pair
         )
+        gap = one - other
         inverse = np.linalg.inv(covariance)
         between = known[:, None] - known[None]
         widest = np.sqrt(np.einsum("ijf,fg,ijg->ij", between, inverse, between)).max()
