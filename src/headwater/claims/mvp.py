@@ -197,6 +197,10 @@ CLAIMS = (
             "small": {"episodes": 2**20, "runs": 6},
         },
         experiment=_no_burn_in,
+        learned="There is no burn-in of the order of the bound, but there is one of constants: MVP "
+        "needs some 100,000 episodes to leave its first policies even here, and has about 30 times "
+        "UCBVI's regret and 85 times EULER's after a million. Few runs of few processes leave the "
+        "growth undecided.",
     ),
     Claim(
         name="mvp-plans-less-for-little-more-regret",
