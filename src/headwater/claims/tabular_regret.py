@@ -344,8 +344,8 @@ CLAIMS = (
         where="section 6, which compares it with UCRL2",
         scales={"smoke": _SMOKE, "small": _SMALL},
         experiment=_sampling_beats_optimism,
-        learned="Fails: its regret is 1.5 times UCBVI's. The paper compares with UCRL2, whose bonus "
-        "is the theorem's; a bonus scaled down to 0.003 of it is another matter.",
+        learned="Fails: its regret is 1.5 times UCBVI's. The paper compares with UCRL2 at the "
+        "theorem's bonus; one scaled down to 0.003 of it is another matter.",
     ),
     Claim(
         name="optimism-dives-deep",
