@@ -1,9 +1,12 @@
 """What an executable claim is: a statement, an experiment, and criteria on intervals."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
@@ -115,6 +118,14 @@ class Claim:
         return self.experiment(seed=seed, **self.scales[scale])
 
 
+def with_numbers(method: Any, **values: Any) -> Any:
+    """`method` with settings replaced by arrays, so that `jax.vmap` can sweep them."""
+    for name, value in values.items():
+        place = functools.partial(_field, name=name)
+        method = eqx.tree_at(place, method, jnp.asarray(value, jnp.float32))
+    return method
+
+
 def exactly(value: Any) -> Interval:
     """A number that is known exactly, or that counts over all that there is."""
     return Interval(float(value), float(value), float(value), 1.0, 1)
@@ -164,3 +175,7 @@ def _side(right: bool, wrong: bool) -> Verdict:
     if right:
         return "holds"
     return "fails" if wrong else "undecided"
+
+
+def _field(method: Any, name: str) -> Any:
+    return getattr(method, name)

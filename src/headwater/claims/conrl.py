@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means, with_numbers
 from headwater.claims.reward_free import rovers
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
@@ -108,7 +107,7 @@ def _against(
     seed: int,
     *,
     budget: float,
-    conrl: float,
+    conrl: float | int,
     limit: int,
     learning_rates: tuple[float, ...] = (),
     price_rates: tuple[float, ...] = (),
@@ -138,10 +137,9 @@ def _against(
             [
                 _reached(
                     # Asks for a little less than the best: a set must hold something.
-                    ApproPO(
-                        reward_threshold=0.98 * jnp.asarray(worth, jnp.float32),  # pyright: ignore
-                        episodes_per_response=each,
-                        cache=cache,
+                    with_numbers(
+                        ApproPO(episodes_per_response=each, cache=cache),
+                        reward_threshold=0.98 * worth,
                     ),
                     [process],
                     worth[None],

@@ -14,6 +14,7 @@ from headwater.claims.claim import (
     frequency,
     mean_of,
     ratio_of_means,
+    with_numbers,
 )
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.environments.linear_reward import random_linear_rewards
@@ -49,7 +50,7 @@ def _gaps(key, noise, comparisons: int):
     task, best, data = _task(key, noise, comparisons)
 
     def one(width, ridge):
-        method = FREEHAND(width=width, ridge=ridge, iterations=50)
+        method = with_numbers(FREEHAND(iterations=50), width=width, ridge=ridge)
         state = method.init_with_model(task.problem(), task.process.transition)
         state, metrics = method.update(state, data, key=key)
         return best - expected_return(task.process, state.table), metrics["gap"]
@@ -101,7 +102,7 @@ def _enumerated(seed: int, instances: int, comparisons: int, members: int) -> Fi
         )
 
         def gap(failure):
-            method = EnumeratedFREEHAND(failure_probability=failure, iterations=300)
+            method = with_numbers(EnumeratedFREEHAND(iterations=300), failure_probability=failure)
             state, _ = method.update(method.init(given, key=key), data, key=key)
             return best - expected_return(process, state.table), state.rewards_possible[0]
 

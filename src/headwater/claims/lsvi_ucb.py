@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, ratio_of_means, with_numbers
 from headwater.environments.linear import LinearProcess, linear_lock, random_linear_process
 from headwater.evaluation.exact import regret_of
 from headwater.evaluation.instances import learn_instances
@@ -159,7 +159,7 @@ def _regrets(
     each = jnp.repeat(jnp.asarray(scales, jnp.float32), instances)
     method = jax.tree.map(lambda x: jnp.full(each.shape, x, jnp.float32), method)
     found = learn_instances(
-        dataclasses.replace(method, bonus_scale=each),
+        with_numbers(method, bonus_scale=each),
         repeated.process,
         _problems(repeated),
         regret_of(repeated.process),

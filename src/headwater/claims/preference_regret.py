@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means, with_numbers
 from headwater.environments.linear_reward import (
     LinearRewardProcess,
     deceptive_chain,
@@ -46,7 +46,7 @@ def _trade_off(seed: int, instances: int, rounds: int, method: str) -> Finding:
 
     def one(key, threshold):
         task_key, key = jax.random.split(key)
-        learner = kinds[method](threshold=threshold, query_budget=rounds)
+        learner = with_numbers(kinds[method](query_budget=rounds), threshold=threshold)
         return _learn(learner, _random_task(task_key), rounds, key)
 
     keys = jax.random.split(jax.random.key(seed), instances)
@@ -105,7 +105,8 @@ def _sampling(seed: int, runs: int, rounds: int, states: int) -> Finding:
             states=states, actions=2, horizon=2 * states, features=3, key=key
         )
         task = jax.tree.map(lambda a, b: jnp.where(deceptive, a, b), chain, easy)
-        method = PbTS(threshold=0.25, sampling=sampling, query_budget=rounds)
+        method = PbTS(threshold=0.25, query_budget=rounds)
+        method = with_numbers(method, sampling=sampling)
         return jnp.sum(_learn(method, task, rounds, jax.random.fold_in(key, 1))[0])
 
     keys = jax.random.split(jax.random.key(seed), runs)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, ratio_of_means, with_numbers
 from headwater.environments.linear_reward import random_linear_rewards
 from headwater.evaluation.statistics import Interval
 from headwater.methods.preference.regime import REGIME
@@ -29,7 +29,7 @@ def _gaps(comparisons: int, key):
     best = jnp.dot(process.initial, optimal_values(process).value[0])
 
     def gap(ridge, one):
-        method = REGIME(comparisons=comparisons, ridge=ridge)
+        method = with_numbers(designed, ridge=ridge)
         learned = method.update(state, one, key=keys[3])[0]
         return best - expected_return(process, learned.table)
 

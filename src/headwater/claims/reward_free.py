@@ -16,6 +16,7 @@ from headwater.evaluation.constrained import (
     stacked,
 )
 from headwater.methods.finite.rf_ucrl import RFUCRL
+from headwater.methods.finite.vi_zero import VIZero
 from headwater.ops.approachability import approach, vector_returns
 from headwater.ops.convex import distance, within_budgets
 
@@ -37,9 +38,16 @@ def rovers(
     return known + drawn
 
 
-def _explored(seed: int, episodes: int, bonus_scale: float, processes: list[FiniteProcess]):
+def _explored(
+    seed: int,
+    episodes: int,
+    explorer: str,
+    bonus_scale: float,
+    processes: list[FiniteProcess],
+):
     """Models of reward-free exploration, with the rewards and costs that are told afterwards."""
-    method = RFUCRL(stationary=True, bonus_scale=bonus_scale)
+    kind = {"RFUCRL": RFUCRL, "VIZero": VIZero}[explorer]
+    method = kind(stationary=True, bonus_scale=bonus_scale)
     course = course_of(
         method,
         stacked(processes),
@@ -66,12 +74,13 @@ def _every_budget(
     episodes: int,
     budgets: tuple[float, ...],
     bonus_scale: float,
+    explorer: str = "RFUCRL",
 ) -> Finding:
     processes = rovers(
         seed, maps=maps, size=size, pits=pits, horizon=horizon, lowest=budgets[0],
         highest=budgets[-1],
     )  # fmt: skip
-    models = _explored(seed, episodes, bonus_scale, processes)
+    models = _explored(seed, episodes, explorer, bonus_scale, processes)
     share, over = np.zeros((maps, len(budgets))), np.zeros((maps, len(budgets)))
     for i, (process, model) in enumerate(zip(processes, models)):
         for j, budget in enumerate(budgets):
@@ -110,11 +119,12 @@ def _mixture(
     budget: float,
     rounds: int,
     bonus_scale: float,
+    explorer: str = "RFUCRL",
 ) -> Finding:
     processes = rovers(
         seed, maps=maps, size=size, pits=pits, horizon=horizon, lowest=budget, highest=budget
     )
-    models = _explored(seed, episodes, bonus_scale, processes)
+    models = _explored(seed, episodes, explorer, bonus_scale, processes)
     gaps = np.zeros((maps, rounds))
     for i, (process, model) in enumerate(zip(processes, models)):
         # On the published map this asks for the 1.5 of the sheet: 0.036 less than the best.
@@ -138,6 +148,8 @@ def _mixture(
 _SMALL = {"maps": 12, "size": 8, "pits": 10, "horizon": 30, "episodes": 800, "bonus_scale": 0.02}
 _SMOKE = {"maps": 3, "size": 4, "pits": 2, "horizon": 10, "episodes": 200, "bonus_scale": 0.02}
 
+_ZERO = {"explorer": "VIZero", "bonus_scale": 1e-5}
+
 CLAIMS = (
     Claim(
         name="one-exploration-serves-every-budget",
@@ -152,6 +164,20 @@ CLAIMS = (
             "small": {**_SMALL, "budgets": (0.1, 0.3, 0.5)},
         },
         experiment=_every_budget,
+    ),
+    Claim(
+        name="vi-zero-serves-every-budget",
+        statement="The same with the episodes of VI-Zero, the explorer that the paper recommends.",
+        methods=("VIZero",),
+        paper=_PAPER,
+        where="Section 4, the reduction to a reward-free oracle; numbers are a reproduction's",
+        scales={
+            "smoke": {**_SMOKE, "budgets": (0.2, 0.4), **_ZERO},
+            "small": {**_SMALL, "budgets": (0.1, 0.3, 0.5), **_ZERO},
+        },
+        experiment=_every_budget,
+        learned="Only with a bonus 100,000 times smaller than the theorem's: its part in H²S/N "
+        "never leaves its cap at this size.",
     ),
     Claim(
         name="reward-free-approachability-in-fifty-plans",
