@@ -32,7 +32,7 @@ class FiniteProblem(eqx.Module):
     reward: Float[Array, "*task horizon state action"] | None = None
     tasks: int | None = eqx.field(static=True, default=None)
     budgets: Float[Array, " constraint"] | None = None
-    features: Float[Array, "horizon state action feature"] | None = None
+    features: Float[Array, "*task horizon state action feature"] | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
