@@ -50,12 +50,11 @@ def approached():
     return target, approach(ROVER, BOTH, target, rounds=200, largest=2.0)
 
 
-def test_the_mixture_approaches_what_no_single_policy_reaches(approached):
+def test_the_mixture_approaches_the_set(approached):
     target, found = approached
     gaps = np.asarray([float(distance(target, x)) for x in found.averages])
     assert gaps[0] > 0.2 and gaps[49] < 0.1 and gaps[-1] < 0.03
     np.testing.assert_allclose(found.averages[-1], found.achieved, atol=1e-4)
-    assert min(float(distance(target, x)) for x in found.returns) > gaps[-1]
 
 
 def test_one_policy_has_the_returns_of_the_mixture(approached):
