@@ -13,9 +13,17 @@ from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod
-from headwater.core.records import EpisodeComparisons, Episodes, Transitions
+from headwater.core.records import (
+    CompletionComparisons,
+    Completions,
+    EpisodeComparisons,
+    Episodes,
+    Transitions,
+)
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.core.tokens import TokenProblem, position_mask
 from headwater.core.value_class import ValueClass
+from headwater.networks.token_table import PrefixTable
 from headwater.ops.preference import trajectory_features
 
 ROWS = 16
@@ -223,6 +231,51 @@ def _hypotheses() -> FiniteHypotheses:
 _CONTINUOUS = _spaces(Box((-2.0, 0.0), (2.0, 1.0)))
 _DISCRETE = _spaces(Discrete(_CHOICES))
 
+_TOKENS, _CONTEXT, _END = 4, 4, 3
+
+
+def _token_problem() -> TokenProblem:
+    network = PrefixTable(_TOKENS, _CONTEXT, key=jax.random.key(7))
+    return TokenProblem(network, end=_END)
+
+
+def _completions(key, shape: tuple[int, ...], prompt_tokens=None) -> Completions:
+    """Responses of one to three tokens to prompts of one token."""
+    token_key, length_key, reward_key, chance_key = jax.random.split(key, 4)
+    tokens = jax.random.randint(token_key, (*shape, _CONTEXT), 0, _TOKENS, jnp.int32)
+    if prompt_tokens is not None:
+        tokens = tokens.at[..., 0].set(prompt_tokens)
+    length = jax.random.randint(length_key, shape, 1, _CONTEXT, jnp.int32)
+    response = position_mask(jnp.ones_like(length), 1 + length, _CONTEXT)
+    chance = -jax.random.exponential(chance_key, (*shape, _CONTEXT))
+    return Completions(
+        tokens, response, jax.random.normal(reward_key, shape), jnp.where(response, chance, 0.0)
+    )
+
+
+def _answers(key) -> Completions:
+    """Four responses to each of four prompts."""
+    prompts = jnp.broadcast_to(jnp.arange(4, dtype=jnp.int32)[:, None], (4, 4))
+    return _completions(key, (4, 4), prompts)
+
+
+def _compared_completions(key) -> CompletionComparisons:
+    first, second = jax.random.split(key)
+    chosen = _completions(first, (ROWS,))
+    return CompletionComparisons(chosen, _completions(second, (ROWS,), chosen.tokens[..., 0]))
+
+
+_HARD_COMPLETIONS = {
+    "no rewards": lambda d: replace(d, reward=jnp.zeros_like(d.reward)),
+    "large rewards": lambda d: replace(d, reward=1e6 * d.reward),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1, :1], x.shape), d),
+    "empty responses": lambda d: replace(
+        d,
+        response=jnp.zeros_like(d.response),
+        log_probability=jnp.zeros_like(d.log_probability),
+    ),
+}
+
 _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (Spaces, Transitions): (
         Kind(
@@ -269,5 +322,22 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     ),
     (FiniteHypotheses, EpisodeComparisons): (
         Kind("compared, few hypotheses", _hypotheses(), _comparisons, True, _HARD_COMPARISONS),
+    ),
+    (TokenProblem, Completions): (
+        Kind("answers", _token_problem(), _answers, False, _HARD_COMPLETIONS),
+    ),
+    (TokenProblem, CompletionComparisons): (
+        Kind(
+            "compared answers",
+            _token_problem(),
+            _compared_completions,
+            True,
+            {
+                "repeated rows": lambda d: jax.tree.map(
+                    lambda x: jnp.broadcast_to(x[:1], x.shape), d
+                ),
+                "the same twice": lambda d: replace(d, rejected=d.chosen),
+            },
+        ),
     ),
 }

@@ -6,6 +6,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork
+
 Problem = TypeVar("Problem")
 """What `init` needs: `Spaces`, `FiniteProblem`, and later arms, token specifications…"""
 Data = TypeVar("Data")
@@ -145,14 +148,20 @@ class AbstractProposer(eqx.Module, Generic[State]):
         """A batch of candidates."""
 
 
-class AbstractTokenModel(eqx.Module, Generic[State]):
-    """Capability: next-token distribution."""
+class AbstractTokenPolicy(eqx.Module, Generic[State]):
+    """Capability: writes text."""
 
     @abc.abstractmethod
-    def logits(
-        self, state: State, tokens: Int[Array, " position"]
-    ) -> Float[Array, "position vocabulary"]:
-        """Unnormalised log-probabilities of the token after each position."""
+    def network(self, state: State) -> AbstractTokenNetwork:
+        """The network that says how probable every next token is, as learned so far."""
+
+
+class AbstractCompletionScorer(eqx.Module, Generic[State]):
+    """Capability: rates whole responses."""
+
+    @abc.abstractmethod
+    def rate(self, state: State, data: Completions) -> Float[Array, "*batch"]:
+        """The learned reward of each response."""
 
 
 class AbstractRecurrentPolicy(eqx.Module, Generic[State]):
@@ -202,3 +211,9 @@ class Agent(eqx.Module):
         if not isinstance(self.method, AbstractTablePolicy):
             raise TypeError(f"{type(self.method).__name__} has no policy for finite processes")
         return self.method.policy(self.state, explore=explore)
+
+    def network(self) -> AbstractTokenNetwork:
+        """See `AbstractTokenPolicy.network`."""
+        if not isinstance(self.method, AbstractTokenPolicy):
+            raise TypeError(f"{type(self.method).__name__} writes no text: it has no network")
+        return self.method.network(self.state)

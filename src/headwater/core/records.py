@@ -63,3 +63,25 @@ class EpisodeComparisons(eqx.Module):
     first: Episodes
     second: Episodes
     first_preferred: Bool[Array, "*batch"]
+
+
+class Completions(eqx.Module):
+    """Texts: prompts followed by responses, padded at the end with anything.
+
+    **Arguments:** `tokens`: from position 0; `response`: true on the tokens that were chosen, the
+    ending one included, false on prompt and padding; `reward`: of the whole response, if it is
+    known; `log_probability`: of each token under the policy that chose it, when it chose it, zero
+    where `response` is false, if it is known.
+    """
+
+    tokens: Int[Array, "*batch position"]
+    response: Bool[Array, "*batch position"]
+    reward: Float[Array, "*batch"] | None = None
+    log_probability: Float[Array, "*batch position"] | None = None
+
+
+class CompletionComparisons(eqx.Module):
+    """Pairs of responses to the same prompts, of which a judge prefers `chosen`."""
+
+    chosen: Completions
+    rejected: Completions

@@ -1,0 +1,122 @@
+"""Token decision processes: the state is a text so far, an action the next token."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from headwater.core.errors import SpecificationError
+from headwater.core.records import Completions
+
+Cache = PyTree[Shaped[Array, "..."]]
+"""What a network remembers of the tokens that it has read."""
+
+
+class AbstractTokenNetwork(eqx.Module):
+    """Says how probable every next token is: a decoder, a table, a combination of several.
+
+    Rows of tokens begin at position 0 and are padded at the end, so that padding, which comes after
+    all that matters, never changes anything.
+    """
+
+    vocabulary: eqx.AbstractVar[int]
+    """Number of tokens; they are counted from zero."""
+    context: eqx.AbstractVar[int]
+    """Positions that the network can read at most."""
+
+    @abc.abstractmethod
+    def logits(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        """Unnormalised log-probabilities of the token after each position."""
+
+    def trainable(self) -> PyTree[bool]:
+        """Which leaves learning may change: a tree like the network, of booleans."""
+        return jax.tree.map(eqx.is_inexact_array, self)
+
+
+class AbstractHiddenStates(eqx.Module):
+    """Capability of a network: shows the last hidden states, which the logits are linear in."""
+
+    width: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def hidden(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position width"]:
+        """What the unembedding reads at each position."""
+
+
+class AbstractIncremental(eqx.Module):
+    """Capability of a network: reads one more token without reading the earlier ones again."""
+
+    @abc.abstractmethod
+    def read(
+        self, tokens: Int[Array, "row position"], capacity: int
+    ) -> tuple[Cache, Float[Array, "row position vocabulary"]]:
+        """Reads prompts and makes room for `capacity` positions in all.
+
+        What is remembered of padding is overwritten by the tokens that come in its place.
+        """
+
+    @abc.abstractmethod
+    def read_one(
+        self, cache: Cache, token: Int[Array, " row"], position: Int[Array, " row"]
+    ) -> tuple[Cache, Float[Array, "row vocabulary"]]:
+        """Reads one token of each row, at the row's own `position`."""
+
+
+class AbstractAdapted(eqx.Module):
+    """Capability of a network: small trained additions to frozen weights, which can be left out."""
+
+    @abc.abstractmethod
+    def without_adapters(self) -> AbstractTokenNetwork:
+        """The network as it was before training."""
+
+
+class TokenProblem(eqx.Module):
+    """What a method for language models is told before it learns.
+
+    **Arguments:** `network`: with the weights to start from, which are also the reference policy of
+    methods that have one; `end`: the token that ends a response (-1: none does, responses have
+    a fixed length).
+    """
+
+    network: AbstractTokenNetwork
+    end: int = eqx.field(static=True, default=-1)
+
+    def require_hidden(self, method: str) -> AbstractHiddenStates:
+        """The network. Raises `SpecificationError` if `method` needs hidden states: none shown."""
+        if not isinstance(self.network, AbstractHiddenStates):
+            raise SpecificationError(
+                f"{method} reads hidden states, which {type(self.network).__name__} does not show"
+            )
+        return self.network
+
+
+class Prompts(eqx.Module):
+    """Beginnings of texts.
+
+    **Arguments:** `tokens`: padded at the end with anything; `length`: of each prompt, in tokens.
+    """
+
+    tokens: Int[Array, "*batch position"]
+    length: Int[Array, "*batch"]
+
+
+class AbstractCompletionReward(eqx.Module):
+    """Judges whole responses: a rule, a learned model, a length."""
+
+    @abc.abstractmethod
+    def __call__(self, data: Completions) -> Float[Array, "*batch"]:
+        """The reward of each response."""
+
+
+def position_mask(
+    start: Int[Array, "*batch"], stop: Int[Array, "*batch"], positions: int
+) -> Bool[Array, "*batch position"]:
+    """True from `start` up to, and not at, `stop`."""
+    place = jnp.arange(positions).reshape(*(1,) * start.ndim, positions)
+    return (place >= start[..., None]) & (place < stop[..., None])

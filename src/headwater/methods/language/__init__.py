@@ -1,0 +1,1 @@
+"""Methods that learn from texts: demonstrations, comparisons, rewards and their own samples."""

@@ -1,0 +1,113 @@
+"""Steps of training on a token network of which some parts may be frozen."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from headwater.core.method import Metrics
+from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork
+
+
+class Tuned(eqx.Module):
+    """A network in training.
+
+    **Arguments:** `network`; `frozen`: a copy of the first weights, where a reference is needed and
+    the network cannot go back to it by itself; `optimiser`: moments of what is trained; `step`.
+    """
+
+    network: AbstractTokenNetwork
+    frozen: AbstractTokenNetwork | None
+    optimiser: optax.OptState
+    step: Int[Array, ""]
+
+    @property
+    def reference(self) -> AbstractTokenNetwork:
+        """The policy before training: adapters switched off, or else the copy."""
+        if isinstance(self.network, AbstractAdapted):
+            return self.network.without_adapters()
+        assert self.frozen is not None, "begin_tuning was not asked for a reference"
+        return self.frozen
+
+
+class Schedule(eqx.Module):
+    """How steps are made of gradients: AdamW behind a bound on the norm of all gradients.
+
+    **Arguments:** `learning_rate`: after warming up; `warm_up_updates`: it rises linearly so long;
+    `decay_updates`: it falls linearly to zero until then; `weight_decay`: share of every trained
+    number that is taken off at each step, times the rate; `largest_gradient`: bound on the norm.
+    """
+
+    learning_rate: float | Float[Array, ""]
+    warm_up_updates: float | Float[Array, ""]
+    decay_updates: float | Float[Array, ""]
+    weight_decay: float | Float[Array, ""]
+    largest_gradient: float | Float[Array, ""]
+
+    def optimiser(self, step: Int[Array, ""]) -> optax.GradientTransformation:
+        """The optimiser of one step."""
+        rise = jnp.minimum((step + 1) / jnp.maximum(self.warm_up_updates, 1.0), 1.0)
+        fall = jnp.maximum(1.0 - step / self.decay_updates, 0.0)
+        return optax.chain(
+            optax.clip_by_global_norm(self.largest_gradient),  # pyright: ignore[reportArgumentType]
+            optax.adamw(self.learning_rate * rise * fall, weight_decay=self.weight_decay),
+        )
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A method with the settings of a `Schedule`."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warm_up_updates(self) -> float: ...
+    @property
+    def decay_updates(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def largest_gradient(self) -> float: ...
+
+
+def schedule_of(method: Scheduled) -> Schedule:
+    """The schedule that a method's settings describe."""
+    return Schedule(
+        method.learning_rate,
+        method.warm_up_updates,
+        method.decay_updates,
+        method.weight_decay,
+        method.largest_gradient,
+    )
+
+
+def begin_tuning(network: AbstractTokenNetwork, schedule: Schedule, *, reference: bool) -> Tuned:
+    """The state before training. `reference`: whether the first policy has to be remembered."""
+    trained = eqx.filter(network, network.trainable())
+    step = jnp.zeros((), jnp.int32)
+    copy = reference and not isinstance(network, AbstractAdapted)
+    frozen = jax.tree.map(jnp.copy, network) if copy else None
+    return Tuned(network, frozen, schedule.optimiser(step).init(trained), step)
+
+
+def tune(
+    state: Tuned,
+    schedule: Schedule,
+    loss: Callable[[AbstractTokenNetwork], tuple[Float[Array, ""], Metrics]],
+) -> tuple[Tuned, Metrics]:
+    """One step down the gradient of `loss`, whose metrics are returned with the gradient's norm."""
+    trained, fixed = eqx.partition(state.network, state.network.trainable())
+
+    def of(trained):
+        return loss(eqx.combine(trained, fixed))
+
+    gradients, metrics = jax.grad(of, has_aux=True)(trained)
+    updates, optimiser = schedule.optimiser(state.step).update(gradients, state.optimiser, trained)
+    network = eqx.combine(eqx.apply_updates(trained, updates), fixed)
+    norm = optax.tree.norm(gradients)
+    state = Tuned(network, state.frozen, optimiser, state.step + 1)
+    return state, {**metrics, "gradient_norm": norm}

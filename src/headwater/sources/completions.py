@@ -1,0 +1,83 @@
+"""Batches of texts: stored ones, and fresh ones that the current policy writes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from headwater.core.method import Agent
+from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.source import AbstractSource
+from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork, Prompts
+from headwater.ops.generation import generate
+
+
+class Stored(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
+    """Rows of stored texts or comparisons, drawn uniformly with replacement.
+
+    **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch.
+    """
+
+    data: Completions | CompletionComparisons | Prompts
+    rows: int = eqx.field(static=True, default=16)
+
+    def init(self, *, key: PRNGKeyArray) -> tuple[()]:
+        return ()
+
+    def draw(self, state: tuple[()], agent: Agent, *, key: PRNGKeyArray):
+        return (), drawn(self.data, self.rows, key)
+
+
+def drawn(data, rows: int, key: PRNGKeyArray):
+    """So many rows of `data`, uniformly with replacement."""
+    count = jax.tree.leaves(data)[0].shape[0]
+    index = jax.random.randint(key, (rows,), 0, count)
+    return jax.tree.map(lambda x: jnp.asarray(x)[index], data)
+
+
+class Written(AbstractSource[Int[Array, ""], Completions]):
+    """Responses of the current policy to prompts, with rewards: `[prompt, sample, position]`.
+
+    **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given;
+    `rows`: prompts in a batch; `samples`: responses to each; `new_tokens`: in a response at most;
+    `end`: the token that ends it; `temperature`: of the policy; `policy`: who writes, if not the
+    policy that learns.
+    """
+
+    prompts: Prompts
+    reward: AbstractCompletionReward | None = None
+    policy: AbstractTokenNetwork | None = None
+    temperature: float = 1.0
+    rows: int = eqx.field(static=True, default=16)
+    samples: int = eqx.field(static=True, default=4)
+    new_tokens: int = eqx.field(static=True, default=16)
+    end: int = eqx.field(static=True, default=-1)
+
+    def init(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
+        return jnp.zeros((), jnp.int32)
+
+    def draw(
+        self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray
+    ) -> tuple[Int[Array, ""], Completions]:
+        prompt_key, key = jax.random.split(key)
+        prompts = drawn(self.prompts, self.rows, prompt_key)
+        data = generate(
+            agent.network() if self.policy is None else self.policy,
+            prompts,
+            self.new_tokens,
+            key=key,
+            end=self.end,
+            samples=self.samples,
+            temperature=self.temperature,
+        )
+        return state + self.rows * self.samples, rewarded(data, self.reward)
+
+    def environment_steps(self, state: Int[Array, ""]) -> Int[Array, ""]:
+        return state
+
+
+def rewarded(data: Completions, reward: AbstractCompletionReward | None) -> Completions:
+    """The same texts, judged."""
+    if reward is None:
+        return data
+    return Completions(data.tokens, data.response, reward(data), data.log_probability)
