@@ -22,7 +22,7 @@ demo: .venv/library-installed  ## Learn from a log, adapt online, and say how ma
 	@$(BIN)/headwater demo
 
 test: check  ## Lint, check types and run every test (WORKERS=2 processes).
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
 
 check: .venv/tests-installed  ## Lint and check types only.
 	$(BIN)/ruff check

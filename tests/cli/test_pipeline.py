@@ -17,9 +17,6 @@ SHORT = ("--evaluations", 2, "--episodes", 2)
 RECIPES = ("wsrl", "rlpd", "continue", "scratch")
 
 
-# One worker makes what these tests share.
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

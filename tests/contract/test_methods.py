@@ -30,8 +30,7 @@ def _kinds(name: str) -> dict[str, Kind]:
 
 def _row(name: str, kinds: list[str], check, label: str):
     reason = EXPECTED.get(name, {}).get(check.__name__)
-    # One worker takes all of a method's tests and compiles it once.
-    marks: list[pytest.MarkDecorator] = [pytest.mark.xdist_group(name)]
+    marks: list[pytest.MarkDecorator] = []
     if reason:
         marks.append(pytest.mark.xfail(reason=reason, strict=True))
     return pytest.param(name, kinds, check, id=f"{name}-{label}-{check.__name__}", marks=marks)

@@ -22,8 +22,6 @@ ROOT = Path(__file__).parents[2]
 SKELETON = ROOT / "docs" / "skeleton_method.py"
 NAME = "LinearCloning"
 
-pytestmark = pytest.mark.xdist_group(NAME)
-
 
 @pytest.fixture(scope="module")
 def methods(tmp_path_factory):

@@ -23,9 +23,6 @@ CART_POLE = {
 }
 
 
-# One worker makes what these tests share.
-pytestmark = pytest.mark.xdist_group("collect")
-
 
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory) -> Collection:

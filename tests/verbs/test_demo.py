@@ -20,9 +20,6 @@ from headwater.verbs.run import open_run
 
 from .problems import assert_same
 
-# One worker makes what these tests share.
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
