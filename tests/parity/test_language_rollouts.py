@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem, position_mask
+from headwater.methods.language.dr_po import DRPO
 from headwater.methods.language.grpo import GRPO
+from headwater.methods.language.ppo import PPO
 from headwater.methods.language.rloo import RLOO
 from headwater.methods.language.sft import SFT
 from headwater.networks.token_table import PrefixTable
+from headwater.networks.value_head import WithValue
+from headwater.ops.proximal import clipped_value_loss, minibatch_epochs
 
 VOCABULARY, CONTEXT = 3, 4
 
@@ -49,11 +54,16 @@ def log_probabilities(network: AbstractTokenNetwork, data: Completions) -> np.nd
 def test_sft_averages_over_the_tokens_of_responses(key):
     task, data = problem(), some_texts(6)
     method = SFT()
-    _, metrics = method.update(method.init(task, key=key), data, key=key)
+    _, metrics = update(method, method.init(task, key=key), data, key)
     own = log_probabilities(task.network, data)
     tokens = np.asarray(data.response).sum()
     assert float(metrics["loss"]) == pytest.approx(-own.sum() / tokens, rel=1e-5)
     assert float(metrics["tokens"]) == tokens
+
+
+def update(method, state, data, key):
+    """One update, compiled."""
+    return jax.jit(lambda: method.update(state, data, key=key))()
 
 
 def clipped(ratio, advantage, below, above):
@@ -81,7 +91,7 @@ def test_grpo_loss(average, scale, ratio, key):
         response_length=7,
     )
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
-    _, metrics = method.update(state, data, key=key)
+    _, metrics = update(method, state, data, key)
 
     own, reference = log_probabilities(task.network, data), log_probabilities(other, data)
     mask, reward = np.asarray(data.response), np.asarray(data.reward, np.float64)
@@ -113,7 +123,7 @@ def test_rloo_loss(normalised, key):
     data = eqx.tree_at(lambda d: d.log_probability, data, jnp.asarray(old, jnp.float32))
     method = RLOO(divergence_weight=0.3, clip_range=0.1, normalise_advantages=normalised)
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
-    _, metrics = method.update(state, data, key=key)
+    _, metrics = update(method, state, data, key)
 
     before, after = old.sum(-1), own.sum(-1)
     price = before - log_probabilities(other, data).sum(-1)
@@ -136,8 +146,90 @@ def test_epochs_stop_at_the_clip(key):
     task, data = problem(), some_texts(3, 4)
     data = eqx.tree_at(lambda d: d.log_probability, data, None)
     method = GRPO(epochs=1, learning_rate=0.3)
-    _, once = method.update(method.init(task, key=key), data, key=key)
+    _, once = update(method, method.init(task, key=key), data, key)
     many = GRPO(epochs=8, learning_rate=0.3)
-    _, often = many.update(many.init(task, key=key), data, key=key)
+    _, often = update(many, many.init(task, key=key), data, key)
     assert float(once["clipped"]) == 0.0 and float(often["clipped"]) > 0.1
-    assert float(once["sampler_gap"]) == float(often["sampler_gap"]) < 1e-6
+    assert float(once["sampler_gap"]) < 1e-6 and float(often["sampler_gap"]) < 1e-6
+
+
+@pytest.mark.parametrize("method", [PPO, DRPO])
+def test_proximal_losses(method, key):
+    """The first step, with advantages and returns added up token by token."""
+    task, data, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
+    own = log_probabilities(task.network, data)
+    mask = np.asarray(data.response).copy()
+    if method is DRPO:
+        # The first token of longer responses was given.
+        mask[..., 1] &= ~mask[..., 2]
+    old = (own + 0.1 * np.asarray(data.log_probability)) * mask
+    data = Completions(data.tokens, jnp.asarray(mask), data.reward, jnp.asarray(old, jnp.float32))
+    settings = method(
+        divergence_weight=0.3,
+        discount=0.9,
+        trace_decay=0.7,
+        clip_range=0.1,
+        value_clip_range=0.05,
+        whiten_rewards=True,
+        epochs=1,
+    )
+    state = settings.init(task, key=key)
+    assert isinstance(state.network, WithValue)
+    weights = jax.random.normal(key, state.network.weights.shape)
+    state = eqx.tree_at(
+        lambda s: (s.frozen, s.network.weights, s.network.bias),
+        state,
+        (other, weights, jnp.asarray(0.3)),
+    )
+    _, metrics = update(settings, state, data, key)
+
+    tokens, reward = np.asarray(data.tokens), np.asarray(data.reward, np.float64)
+    assert isinstance(task.network, PrefixTable)
+    rows = np.asarray(task.network.rows(data.tokens))
+    learned = mask.copy()
+    if method is DRPO:
+        learned[..., 1] = True
+    values, earned = np.zeros(tokens.shape), np.zeros(tokens.shape)
+    values[..., 1:] = np.asarray(weights)[rows[..., :-1]] + 0.3
+    earned -= 0.3 * (old - log_probabilities(other, data)) * mask
+    for row in np.ndindex(3, 4):
+        earned[row][np.nonzero(mask[row])[0][-1]] += reward[row]
+    # Scaled, with their mean left as it is.
+    inside = earned[learned]
+    earned = (earned - inside.mean()) / np.sqrt(inside.var(ddof=1) + 1e-8) + inside.mean()
+    advantage = np.zeros(tokens.shape)
+    for row in np.ndindex(3, 4):
+        places = np.nonzero(learned[row])[0]
+        for place in places:
+            for weight, later in enumerate(range(place, places[-1] + 1)):
+                after = values[row][later + 1] if later < places[-1] else 0.0
+                surprise = earned[row][later] + 0.9 * after - values[row][later]
+                advantage[row][place] += (0.9 * 0.7) ** weight * surprise
+    # Nothing has moved yet, so that values are not clipped.
+    value_loss = 0.5 * (advantage[learned] ** 2).mean()
+    inside = advantage[mask]
+    advantage = (advantage - inside.mean()) / np.sqrt(inside.var(ddof=1) + 1e-8)
+    own = own * mask
+    policy_loss = clipped(np.exp(own - old), advantage, 0.1, 0.1)[mask].mean()
+    assert float(metrics["policy_loss"]) == pytest.approx(policy_loss, rel=1e-3)
+    assert float(metrics["value_loss"]) == pytest.approx(value_loss, rel=1e-3)
+
+
+def test_values_are_held_near_where_they_were():
+    value, old, target = (jnp.asarray([x]) for x in (1.0, 0.0, 2.0))
+    # Beyond the range the error of the bound counts, which does not fall any further.
+    assert float(clipped_value_loss(value, old, target, 0.2)[0]) == pytest.approx(0.5 * 1.8**2)
+    assert float(clipped_value_loss(value, old, target, 5.0)[0]) == pytest.approx(0.5)
+
+
+def test_minibatches_divide_the_rows(key):
+    def step(total, rows):
+        return total + jnp.sum(rows), {"largest": jnp.max(rows), "sampler_gap": total}
+
+    rows = jnp.arange(6.0)
+    total, metrics = minibatch_epochs(
+        step, jnp.asarray(5.0), rows, epochs=4, minibatches=3, key=key
+    )
+    assert float(total) == 5 + 4 * 15 and float(metrics["sampler_gap"]) == 5.0
+    with pytest.raises(SpecificationError, match="6 texts cannot be divided into 4 minibatches"):
+        minibatch_epochs(step, jnp.asarray(0.0), rows, epochs=1, minibatches=4, key=key)

@@ -48,17 +48,25 @@ class AbstractHiddenStates(eqx.Module):
     ) -> Float[Array, "*batch position width"]:
         """What the unembedding reads at each position."""
 
+    @abc.abstractmethod
+    def unembed(
+        self, hidden: Float[Array, "*batch position width"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        """The logits of hidden states."""
+
 
 class AbstractIncremental(eqx.Module):
     """Capability of a network: reads one more token without reading the earlier ones again."""
 
     @abc.abstractmethod
     def read(
-        self, tokens: Int[Array, "row position"], capacity: int
-    ) -> tuple[Cache, Float[Array, "row position vocabulary"]]:
+        self, tokens: Int[Array, "row position"], length: Int[Array, " row"], capacity: int
+    ) -> tuple[Cache, Float[Array, "row vocabulary"]]:
         """Reads prompts and makes room for `capacity` positions in all.
 
         What is remembered of padding is overwritten by the tokens that come in its place.
+
+        **Returns:** what is remembered, and the logits of the token after each prompt.
         """
 
     @abc.abstractmethod

@@ -44,6 +44,11 @@ class PrefixTable(AbstractTokenNetwork, AbstractHiddenStates):
     ) -> Float[Array, "*batch position width"]:
         return jax.nn.one_hot(self.rows(tokens), self.width)
 
+    def unembed(
+        self, hidden: Float[Array, "*batch position width"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        return hidden @ self.table
+
     def rows(self, tokens: Int[Array, "*batch position"]) -> Int[Array, "*batch position"]:
         """Which row of the table each beginning of the texts has."""
         index = jnp.zeros(tokens.shape[:-1], jnp.int32)

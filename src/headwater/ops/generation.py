@@ -29,6 +29,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     greedy: bool = False,
+    limit: Int[Array, " row"] | None = None,
+    width: int | None = None,
 ) -> Completions:
     """Responses to prompts, with the log-probability of every token when it was drawn.
 
@@ -36,29 +38,32 @@ def generate(
     prompt; `new_tokens`: at most; `end`: the token that ends a response (-1: none); `samples`: how
     many for each prompt (default: one, without an axis for it); `temperature`: what logits are
     divided by; `top_k`, `top_p`: draw only from the likeliest so many tokens, from the likeliest
-    ones that hold this probability; `greedy`: take the likeliest token.
+    ones that hold this probability; `greedy`: take the likeliest token; `limit`: tokens in each
+    text at most, the prompt included, at least one more than it has; `width`: positions of what is
+    returned, at which texts end too (default: prompts and new tokens together).
 
-    **Returns:** `[row, (sample,) position]`, as wide as the prompts and the new tokens together.
-    The log-probabilities are the network's at this temperature: those that a trainer computes from
-    the same weights. Where `top_k`, `top_p` or `greedy` are given, tokens were drawn from
-    fewer tokens than these are about.
+    **Returns:** `[row, (sample,) position]`. The log-probabilities are the network's at this
+    temperature: those that a trainer computes from the same weights. Where `top_k`, `top_p` or
+    `greedy` are given, tokens were drawn from fewer tokens than these are about.
 
     Raises `SpecificationError` if the texts do not fit into the network's context.
     """
-    width = prompts.tokens.shape[-1] + new_tokens
+    width = prompts.tokens.shape[-1] + new_tokens if width is None else width
+    limit = jnp.full(prompts.length.shape, width) if limit is None else jnp.minimum(limit, width)
     if width > network.context:
         raise SpecificationError(
             f"prompts of {prompts.tokens.shape[-1]} tokens and {new_tokens} new ones do not fit "
             f"into a context of {network.context}: take fewer new tokens, or shorter prompts"
         )
+    rows = prompts.tokens.shape[0]
     if samples is not None:
-        rows = prompts.tokens.shape[0]
-        repeated = jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), prompts)
-        written = _generate(
-            network, repeated, new_tokens, key, end, temperature, top_k, top_p, greedy
-        )
-        return jax.tree.map(lambda x: x.reshape(rows, samples, *x.shape[1:]), written)
-    return _generate(network, prompts, new_tokens, key, end, temperature, top_k, top_p, greedy)
+        prompts, limit = jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), (prompts, limit))
+    written = _generate(
+        network, prompts, limit, width, new_tokens, key, end, temperature, top_k, top_p, greedy
+    )
+    if samples is None:
+        return written
+    return jax.tree.map(lambda x: x.reshape(rows, samples, *x.shape[1:]), written)
 
 
 def narrowed(
@@ -78,13 +83,14 @@ def narrowed(
     return log_probabilities
 
 
-def _generate(network, prompts, new_tokens, key, end, temperature, top_k, top_p, greedy):
+def _generate(
+    network, prompts, limit, width, new_tokens, key, end, temperature, top_k, top_p, greedy
+):
     rows, prompt_width = prompts.tokens.shape
-    width = prompt_width + new_tokens
     reader = network if isinstance(network, AbstractIncremental) else _Rereading(network)
-    cache, logits = reader.read(jnp.asarray(prompts.tokens), width)
-    last = jnp.asarray(prompts.length) - 1
-    logits = jnp.take_along_axis(logits, last[:, None, None], axis=1)[:, 0]
+    length = jnp.asarray(prompts.length)
+    cache, logits = reader.read(jnp.asarray(prompts.tokens), length, width)
+    last = length - 1
     row = jnp.arange(rows)
 
     def one(carry):
@@ -102,14 +108,14 @@ def _generate(network, prompts, new_tokens, key, end, temperature, top_k, top_p,
         tokens = tokens.at[row, written].set(token, mode="drop")
         chosen = chosen.at[row, written].set(chances[row, token], mode="drop")
         stop = jnp.where(done, stop, place + 1)
-        done = done | (token == end)
+        done = done | (token == end) | (place + 1 >= limit)
         cache, logits = reader.read_one(cache, token, jnp.minimum(place, width - 1))
         return step + 1, cache, logits, tokens, chosen, stop, done
 
     def unfinished(carry):
         return (carry[0] < new_tokens) & ~jnp.all(carry[-1])
 
-    tokens = jnp.pad(jnp.asarray(prompts.tokens), ((0, 0), (0, new_tokens)))
+    tokens = jnp.pad(jnp.asarray(prompts.tokens), ((0, 0), (0, width - prompt_width)))
     tokens = jnp.where(position_mask(0 * last, last + 1, width), tokens, 0)
     carry = (
         jnp.zeros((), jnp.int32),
@@ -131,9 +137,12 @@ class _Rereading:
     def __init__(self, network: AbstractTokenNetwork):
         self.network = network
 
-    def read(self, tokens: Int[Array, "row position"], capacity: int) -> tuple[Any, Array]:
+    def read(
+        self, tokens: Int[Array, "row position"], length: Int[Array, " row"], capacity: int
+    ) -> tuple[Any, Array]:
         room = capacity - tokens.shape[-1]
-        return jnp.pad(tokens, ((0, 0), (0, room))), self.network.logits(tokens)
+        logits = self.network.logits(tokens)[jnp.arange(tokens.shape[0]), length - 1]
+        return jnp.pad(tokens, ((0, 0), (0, room))), logits
 
     def read_one(self, cache: Any, token: Array, position: Array) -> tuple[Any, Array]:
         row = jnp.arange(cache.shape[0])

@@ -81,7 +81,7 @@ class GRPO(
   author={Shao, Zhihong and Wang, Peiyi and Zhu, Qihao and Xu, Runxin and Song, Junxiao and others},
   journal={arXiv preprint arXiv:2402.03300}, year={2024}}""",
         summary="clipped policy gradient with advantages from groups of responses to one prompt",
-        parents=("RLOO",),
+        parents=("PPO", "RLOO"),
     )
 
     divergence_weight: float | None = None

@@ -1,0 +1,94 @@
+"""A token network that also predicts what reward is to come."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from headwater.core.records import Completions
+from headwater.core.tokens import (
+    AbstractAdapted,
+    AbstractHiddenStates,
+    AbstractTokenNetwork,
+    TokenProblem,
+)
+from headwater.ops.fine_tuning import Schedule, Tuned, begin_tuning
+from headwater.ops.tokens import of_tokens
+
+
+class Judged(NamedTuple):
+    """Of each token: its log-probability, zero outside responses, and the value before it."""
+
+    log_probability: Float[Array, "*batch position"]
+    value: Float[Array, "*batch position"]
+
+
+class WithValue(AbstractTokenNetwork):
+    """A network with a linear prediction of the reward to come on its last hidden states.
+
+    The prediction begins at zero and shares the network's weights.
+    """
+
+    network: AbstractTokenNetwork
+    weights: Float[Array, " width"]
+    bias: Float[Array, ""]
+
+    def __init__(self, network: AbstractTokenNetwork):
+        assert isinstance(network, AbstractHiddenStates)
+        self.network = network
+        self.weights, self.bias = jnp.zeros(network.width), jnp.zeros(())
+
+    @property
+    def vocabulary(self) -> int:
+        """Of the network."""
+        return self.network.vocabulary
+
+    @property
+    def context(self) -> int:
+        """Of the network."""
+        return self.network.context
+
+    def logits(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        return self.network.logits(tokens)
+
+    def trainable(self) -> PyTree[bool]:
+        everything = jax.tree.map(eqx.is_inexact_array, self)
+        return eqx.tree_at(lambda x: x.network, everything, self.network.trainable())
+
+    def judge(self, data: Completions, temperature: float | Float[Array, ""]) -> Judged:
+        """Log-probabilities and values in one pass; the first token has value zero."""
+        assert isinstance(self.network, AbstractHiddenStates)
+        hidden = self.network.hidden(jnp.asarray(data.tokens))
+        value = jnp.einsum("...w,w->...", hidden.astype(jnp.float32), self.weights) + self.bias
+        before = jnp.concatenate([jnp.zeros_like(value[..., :1]), value[..., :-1]], axis=-1)
+        return Judged(of_tokens(self.network.unembed(hidden), data, temperature), before)
+
+
+def begin_with_value(problem: TokenProblem, schedule: Schedule, method: str) -> Tuned:
+    """The state of a method that trains a policy and its value together, beside a reference."""
+    problem.require_hidden(method)
+    network = problem.network
+    begun = begin_tuning(WithValue(network), schedule, reference=False)
+    copied = None
+    if not isinstance(network, AbstractAdapted):
+        copied = jax.tree.map(jnp.copy, network)
+    return Tuned(begun.network, copied, begun.optimiser, begun.step)
+
+
+def with_value(network: AbstractTokenNetwork) -> WithValue:
+    """The network of a state that `begin_with_value` began."""
+    assert isinstance(network, WithValue)
+    return network
+
+
+def first_policy(state: Tuned) -> AbstractTokenNetwork:
+    """The policy before training."""
+    network = with_value(state.network).network
+    if isinstance(network, AbstractAdapted):
+        return network.without_adapters()
+    assert state.frozen is not None
+    return state.frozen
