@@ -15,17 +15,18 @@ from headwater.ops.generation import generate
 class Stored(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
     """Rows of stored texts or comparisons, drawn uniformly with replacement.
 
-    **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch.
+    **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
+    their order.
     """
 
     data: Completions | CompletionComparisons | Prompts
-    rows: int = eqx.field(static=True, default=16)
+    rows: int | None = eqx.field(static=True, default=16)
 
     def init(self, *, key: PRNGKeyArray) -> tuple[()]:
         return ()
 
     def draw(self, state: tuple[()], agent: Agent, *, key: PRNGKeyArray):
-        return (), drawn(self.data, self.rows, key)
+        return (), self.data if self.rows is None else drawn(self.data, self.rows, key)
 
 
 def drawn(data, rows: int, key: PRNGKeyArray):

@@ -33,7 +33,8 @@ class DPO(
     - `divergence_weight`: β, how strongly the policy is held to the reference.
     - `rejected_weight`: β⁻/β; 1 is DPO, less is Flex-DPO (Yan et al., 2024), which does not push
       rejected responses down as far.
-    - `cloning_weight`: α; 0 is DPO, more is SFT-DPO: also fine-tunes on what was chosen.
+    - `cloning_weight`: α; 0 is DPO, more is SFT-DPO: also fine-tunes on what was chosen. The
+      last term is averaged over the tokens of all chosen responses, as in TRL.
     - `label_noise`: ε, share of labels believed to be wrong.
     - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
@@ -79,7 +80,8 @@ class DPO(
             margin = self.divergence_weight * (chosen.ratio - self.rejected_weight * rejected.ratio)
             right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
             classified = -jnp.mean((1.0 - self.label_noise) * right + self.label_noise * wrong)
-            cloned = -jnp.mean(chosen.log_probability / jnp.maximum(lengths(data.chosen), 1))
+            tokens = jnp.maximum(jnp.sum(lengths(data.chosen)), 1)
+            cloned = -jnp.sum(chosen.log_probability) / tokens
             return classified + self.cloning_weight * cloned, {
                 "loss": classified,
                 "chosen_negative_log_probability": cloned,
