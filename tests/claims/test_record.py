@@ -10,6 +10,7 @@ import pytest
 
 from headwater.claims.record import (
     Record,
+    _reached,
     append,
     latest,
     read_records,
@@ -17,6 +18,7 @@ from headwater.claims.record import (
     run_claim,
     source_of,
 )
+from headwater.claims.registry import all_claims, claim_named
 from headwater.claims.summary import summarise
 from headwater.core.errors import RunError, SpecificationError
 
@@ -164,10 +166,25 @@ def test_only_the_records_of_some_claims(held, tmp_path):
 
 def test_the_fingerprint_knows_the_file_of_an_own_claim(held):
     assert source_of(BY_NAME["zz-holds"]) == held.source
-    from headwater.claims.registry import all_claims
-
     ours = {source_of(claim) for claim in all_claims().values()}
-    assert len(ours) == 1 and held.source not in ours
+    assert held.source not in ours
+
+
+def test_the_fingerprint_is_of_what_the_claim_can_reach():
+    experiment = claim_named("mvp-is-optimistic").experiment.__module__
+    reached = _reached([experiment])
+    assert {
+        "headwater.methods.finite.mvp",
+        "headwater.ops.planning",
+        "headwater.runs.loop",
+    } <= reached
+    # Not what imports it, nor what it has nothing to do with.
+    assert not reached & {"headwater.claims.record", "headwater.methods.language.dpo"}
+    assert not any(module.startswith(("headwater.cli", "headwater.report")) for module in reached)
+    same, other = (
+        claim_named(name) for name in ("mvp-is-optimistic", "regime-designs-comparisons")
+    )
+    assert source_of(same) == source_of(same) != source_of(other)
 
 
 def test_a_summary_is_of_the_largest_scale_and_its_worst_seed(held):

@@ -1,5 +1,6 @@
 """What running a claim leaves behind: one JSON line for each run, in `results/<claim>.jsonl`."""
 
+import ast
 import dataclasses
 import datetime
 import fcntl
@@ -20,6 +21,7 @@ import numpy as np
 
 from headwater.claims.claim import SCALES, Claim, Criterion, Finding
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.listing import method_modules
 from headwater.evaluation.statistics import Interval, band
 from headwater.runs.directory import surroundings
 from headwater.runs.files import explain
@@ -34,8 +36,6 @@ _DIGITS = 5
 _MESSAGE = 600
 _HEX = 16
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Rooms that no experiment can depend on.
-_ABOVE = ("report", "verbs", "cli")
 
 
 class Curve(NamedTuple):
@@ -209,32 +209,64 @@ def latest(records: Iterable[Record]) -> dict[tuple[str, str, int], Record]:
 def source_of(claim: Claim) -> str:
     """A fingerprint of the code that the experiment of `claim` can depend on.
 
-    It is the same for two commits that differ in documents, reports or tests only, and it exists
+    It is taken of the file of the experiment, of the claim's methods, and of every file of ours
+    that these import. So it is the same for two commits that differ elsewhere, and it exists
     without git as well.
     """
-    ours, own = _source_state()[2], inspect.getsourcefile(claim.experiment)
-    if own is None or Path(own).resolve().is_relative_to(_PACKAGE):
-        return ours
-    return hashlib.sha256(ours.encode() + Path(own).read_bytes()).hexdigest()[:_HEX]
+    digest = hashlib.sha256(repr(sorted(claim.scales.items())).encode())
+    start = [method_modules()[name] for name in claim.methods]
+    own = inspect.getsourcefile(claim.experiment)
+    if own is not None and Path(own).resolve().is_relative_to(_PACKAGE):
+        start.append(claim.experiment.__module__)
+    elif own is not None:
+        digest.update(Path(own).read_bytes())
+        start += _imports(Path(own))
+    for module in sorted(_reached(start)):
+        digest.update(f"{module}\0".encode() + _file_of(module).read_bytes() + b"\0")
+    return digest.hexdigest()[:_HEX]
+
+
+def _reached(modules: Iterable[str]) -> set[str]:
+    """These modules of ours and all that they import."""
+    found, left = set(), [module for module in modules if _file_of(module).is_file()]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += _imports(_file_of(module))
+    return found
 
 
 @functools.cache
-def _source_state() -> tuple[str | None, bool | None, str]:
-    """Commit, whether the source tree has changes, and a fingerprint of the code."""
-    package = _PACKAGE
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        inside = path.relative_to(package)
-        if inside.parts[0] not in _ABOVE:
-            digest.update(f"{inside.as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    commit = _git(package, "rev-parse", "HEAD")
-    changes = None if commit is None else _git(package, "status", "--porcelain", "--", ".")
-    dirty = None if changes is None else bool(changes)
-    return commit, dirty, digest.hexdigest()[:_HEX]
+def _imports(path: Path) -> tuple[str, ...]:
+    """Modules of ours that a file imports, wherever in the file."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # What is imported may be a module itself.
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    ours = [module for module in found if module.partition(".")[0] == "headwater"]
+    return tuple(module for module in ours if _file_of(module).is_file())
+
+
+def _file_of(module: str) -> Path:
+    """Where a module of ours is, if there is one of that name."""
+    path = _PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@functools.cache
+def _source_state() -> tuple[str | None, bool | None]:
+    """Commit, and whether the source tree has changes."""
+    commit = _git(_PACKAGE, "rev-parse", "HEAD")
+    changes = None if commit is None else _git(_PACKAGE, "status", "--porcelain", "--", ".")
+    return commit, None if changes is None else bool(changes)
 
 
 def _record(claim: Claim, scale, seed, outcome, seconds, message, found) -> Record:
-    commit, dirty, _ = _source_state()
+    commit, dirty = _source_state()
     made_with = {k: v for k, v in surroundings().items() if k != "commit"}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return Record(
