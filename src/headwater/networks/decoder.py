@@ -1,0 +1,524 @@
+"""Decoders of the Llama and GPT-2 families, their layers stacked along one axis."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.tokens import AbstractHiddenStates, AbstractIncremental, AbstractTokenNetwork
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class RotaryScaling(NamedTuple):
+    """How rotary positions are stretched over a longer context than a model was first trained on.
+
+    **Arguments:** `kind`: `"linear"` divides every frequency by `factor`; `"llama3"` divides low
+    ones, leaves high ones, and goes over from one to the other between wavelengths of
+    `original_context / low` and `original_context / high`.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low: float = 1.0
+    high: float = 4.0
+    original_context: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What shapes a decoder; the defaults are of the Llama family, `gpt2` gives the other.
+
+    **Arguments:** `vocabulary`: tokens; `context`: positions at most; `width`: of the residual
+    stream; `layers`; `heads`: of attention; `hidden`: width inside the feed-forward part (default:
+    four times the width); `key_value_heads`: fewer of them than `heads` share keys and values
+    (default: as many); `head_width` (default: the width over the heads); `norm`; `positions`;
+    `feed_forward`: gated SiLU, or GELU in its tanh form; `tied`: whether the unembedding is the
+    embedding; `rotary_base`, `rotary_scaling`: of rotary positions; `epsilon`: of the norms;
+    `query_bias`: whether queries, keys and values have biases; `output_bias`: of attention's
+    output; `feed_forward_bias`; `dtype`: what is computed in (softmax, norms and logits are always
+    in float32).
+
+    Raises `SpecificationError` for sizes that do not fit together.
+    """
+
+    vocabulary: int
+    context: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int = 0
+    key_value_heads: int = 0
+    head_width: int = 0
+    norm: Literal["rms", "layer"] = "rms"
+    positions: Literal["rotary", "learned"] = "rotary"
+    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
+    tied: bool = False
+    rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
+    epsilon: float = 1e-5
+    query_bias: bool = False
+    output_bias: bool = False
+    feed_forward_bias: bool = False
+    dtype: Precision = "float32"
+
+    def __post_init__(self):
+        # A frozen dataclass fills its defaults in this way alone.
+        given = {
+            "hidden": self.hidden or 4 * self.width,
+            "key_value_heads": self.key_value_heads or self.heads,
+            "head_width": self.head_width or self.width // max(self.heads, 1),
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        for name in ("vocabulary", "context", "width", "layers", "heads", "head_width"):
+            if getattr(self, name) < 1:
+                raise SpecificationError(f"a decoder needs at least one of {name}")
+        if self.heads % self.key_value_heads:
+            raise SpecificationError(
+                f"{self.heads} heads cannot share {self.key_value_heads} heads of keys and values "
+                "evenly: take a divisor"
+            )
+        if self.positions == "rotary" and self.head_width % 2:
+            raise SpecificationError(
+                f"rotary positions turn pairs of numbers, and a head of width {self.head_width} "
+                "is odd: take an even one"
+            )
+
+
+def gpt2(vocabulary: int, context: int, width: int, layers: int, heads: int, **other):
+    """The architecture of the GPT-2 family in this size. `other`: further fields."""
+    family = {
+        "norm": "layer",
+        "positions": "learned",
+        "feed_forward": "gelu",
+        "tied": True,
+        "query_bias": True,
+        "output_bias": True,
+        "feed_forward_bias": True,
+    }
+    return Architecture(vocabulary, context, width, layers, heads, **{**family, **other})
+
+
+class AbstractLinear(eqx.Module):
+    """A linear map of the last axis, or one for each layer of a stack."""
+
+    def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
+        """The image of `x`, in its type."""
+        raise NotImplementedError
+
+
+class Linear(AbstractLinear):
+    """A matrix and perhaps a bias."""
+
+    weight: Float[Array, "*layer fan_in fan_out"]
+    bias: Float[Array, "*layer fan_out"] | None = None
+
+    def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
+        return product(x, self.weight, self.bias)
+
+
+def product(
+    x: Float[Array, "*batch fan_in"],
+    weight: Float[Array, "fan_in fan_out"],
+    bias: Float[Array, " fan_out"] | None = None,
+) -> Float[Array, "*batch fan_out"]:
+    """A linear map of the last axis, in the type of `x`."""
+    # In one matrix: the gradient of the weights is slow where x has more axes.
+    y = x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)
+    if bias is not None:
+        y = y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+class Norm(eqx.Module):
+    """Root-mean-square norm, or layer norm where there is an offset."""
+
+    scale: Float[Array, "*layer width"]
+    offset: Float[Array, "*layer width"] | None
+    epsilon: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """`x` normalised in float32, in its own type."""
+        y = x.astype(jnp.float32)
+        if self.offset is not None:
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y**2, axis=-1, keepdims=True) + self.epsilon)
+        y = y * jnp.broadcast_to(self.scale.astype(jnp.float32), y.shape)
+        if self.offset is not None:
+            y = y + jnp.broadcast_to(self.offset.astype(jnp.float32), y.shape)
+        return y.astype(x.dtype)
+
+
+class Blocks(eqx.Module):
+    """Layers of a decoder, every array with a leading axis for them."""
+
+    attention_norm: Norm
+    query: AbstractLinear
+    key: AbstractLinear
+    value: AbstractLinear
+    output: AbstractLinear
+    feed_forward_norm: Norm
+    gate: AbstractLinear | None
+    up: AbstractLinear
+    down: AbstractLinear
+
+    @property
+    def count(self) -> int:
+        """How many layers."""
+        return self.attention_norm.scale.shape[0]
+
+
+def fresh_blocks(
+    architecture: Architecture,
+    layers: int,
+    *,
+    key: PRNGKeyArray,
+    deviation: float = 0.02,
+    stored: Precision = "float32",
+) -> Blocks:
+    """So many layers as training begins with.
+
+    **Arguments:** `deviation`: standard deviation of the weights; those that write into the
+    residual stream have it over the square root of twice the depth of `architecture`; `stored`: the
+    type of the arrays.
+    """
+    a, dtype = architecture, jnp.dtype(stored)
+    keys = jax.random.split(key, 7)
+    residual = deviation / math.sqrt(2 * a.layers)
+
+    def linear(i: int, fan_in: int, fan_out: int, biased: bool, deviation: float) -> Linear:
+        weight = deviation * jax.random.normal(keys[i], (layers, fan_in, fan_out))
+        bias = jnp.zeros((layers, fan_out), dtype) if biased else None
+        return Linear(weight.astype(dtype), bias)
+
+    inner, shared = a.heads * a.head_width, a.key_value_heads * a.head_width
+    gated = a.feed_forward == "swiglu"
+    return Blocks(
+        _norm(a, (layers,), dtype),
+        linear(0, a.width, inner, a.query_bias, deviation),
+        linear(1, a.width, shared, a.query_bias, deviation),
+        linear(2, a.width, shared, a.query_bias, deviation),
+        linear(3, inner, a.width, a.output_bias, residual),
+        _norm(a, (layers,), dtype),
+        linear(4, a.width, a.hidden, a.feed_forward_bias, deviation) if gated else None,
+        linear(5, a.width, a.hidden, a.feed_forward_bias, deviation),
+        linear(6, a.hidden, a.width, a.feed_forward_bias, residual),
+    )
+
+
+def _norm(architecture: Architecture, layers: tuple[int, ...], dtype) -> Norm:
+    shape = (*layers, architecture.width)
+    offset = jnp.zeros(shape, dtype) if architecture.norm == "layer" else None
+    return Norm(jnp.ones(shape, dtype), offset, architecture.epsilon)
+
+
+class KeyValues(eqx.Module):
+    """What a decoder remembers of the tokens it has read: their keys and values in each layer."""
+
+    keys: Float[Array, "layer row head position head_width"]
+    values: Float[Array, "layer row head position head_width"]
+
+
+class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental):
+    """A causal transformer.
+
+    **Arguments:** `architecture`; `key`: the weights are drawn with it; `deviation`: see
+    `fresh_blocks`; `stored`: type of the arrays (default: what is computed in). Weights in float32
+    that are computed with in bfloat16 learn from steps that would be lost in bfloat16.
+    """
+
+    embedding: Float[Array, "vocabulary width"]
+    position_embedding: Float[Array, "context width"] | None
+    blocks: Blocks
+    final_norm: Norm
+    unembedding: Float[Array, "vocabulary width"] | None
+    architecture: Architecture = eqx.field(static=True)
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        key: PRNGKeyArray,
+        deviation: float = 0.02,
+        stored: Precision | None = None,
+    ):
+        a, stored = architecture, stored or architecture.dtype
+        dtype = jnp.dtype(stored)
+        keys = jax.random.split(key, 4)
+
+        def rows(key: PRNGKeyArray, count: int) -> Array:
+            return (deviation * jax.random.normal(key, (count, a.width))).astype(dtype)
+
+        self.embedding = rows(keys[0], a.vocabulary)
+        self.position_embedding = rows(keys[1], a.context) if a.positions == "learned" else None
+        self.blocks = fresh_blocks(a, a.layers, key=keys[2], deviation=deviation, stored=stored)
+        self.final_norm = _norm(a, (), dtype)
+        self.unembedding = None if a.tied else rows(keys[3], a.vocabulary)
+        self.architecture = architecture
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.architecture.vocabulary
+
+    @property
+    def context(self) -> int:
+        """Positions at most."""
+        return self.architecture.context
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return self.architecture.width
+
+    def logits(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        return self.unembed(self.hidden(tokens))
+
+    def hidden(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position width"]:
+        return self._run(tokens, self.blocks, 1.0)[0]
+
+    def logits_along(
+        self,
+        tokens: Int[Array, "*batch position"],
+        layers: Int[Array, " depth"],
+        residual_scale: float | Float[Array, ""] = 1.0,
+    ) -> Float[Array, "*batch position vocabulary"]:
+        """The logits of the network that has these layers only, in this order.
+
+        **Arguments:** `layers`: their numbers, which may be known only when it runs;
+        `residual_scale`: what every layer adds is multiplied by it.
+        """
+        chosen = jax.tree.map(lambda x: x[layers], self.blocks)
+        return self.unembed(self._run(tokens, chosen, residual_scale)[0])
+
+    def unembed(
+        self, hidden: Float[Array, "*batch position width"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        """The logits of hidden states."""
+        weights = self.output_weights().astype(hidden.dtype)
+        return jnp.einsum("...w,vw->...v", hidden, weights, preferred_element_type=jnp.float32)
+
+    def output_weights(self) -> Float[Array, "vocabulary width"]:
+        """What logits are products with: the unembedding, or the embedding where it is tied."""
+        return self.embedding if self.unembedding is None else self.unembedding
+
+    def read(
+        self, tokens: Int[Array, "row position"], length: Int[Array, " row"], capacity: int
+    ) -> tuple[KeyValues, Float[Array, "row vocabulary"]]:
+        hidden, (keys, values) = self._run(tokens, self.blocks, 1.0, remember=True)
+        room = [(0, 0)] * 3 + [(0, capacity - tokens.shape[-1]), (0, 0)]
+        last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)
+        return KeyValues(jnp.pad(keys, room), jnp.pad(values, room)), self.unembed(last)[:, 0]
+
+    def read_one(
+        self, cache: KeyValues, token: Int[Array, " row"], position: Int[Array, " row"]
+    ) -> tuple[KeyValues, Float[Array, "row vocabulary"]]:
+        a, rows = self.architecture, token.shape[0]
+        x = self._embedded(token, position)
+        turn = _turns(a, position)
+        # Earlier positions only: the new token's own key and value are not in the cache yet, so
+        # that the cache is written once for all layers rather than copied in each.
+        earlier = jnp.arange(cache.keys.shape[-2])[None] < position[:, None]
+        earlier = earlier[:, None, None]
+
+        def layer(x, inputs):
+            block, keys, values = inputs
+            y = block.attention_norm(x)
+            query = _turned(_heads(block.query(y), a), turn)
+            key = _turned(_heads(block.key(y), a), turn)
+            value = _heads(block.value(y), a)
+            query = query.reshape(rows, a.key_value_heads, -1, a.head_width)
+            scores = jnp.where(earlier, _scores("rkgh,rkph->rkgp", query, keys), _NEVER)
+            own = _scores("rkgh,rkh->rkg", query, key)[..., None]
+            chances = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1)).astype(x.dtype)
+            seen = jnp.einsum("rkgp,rkph->rkgh", chances[..., :-1], values)
+            seen = seen + chances[..., -1:] * jnp.broadcast_to(value[:, :, None], seen.shape)
+            x = x + block.output(seen.reshape(rows, -1))
+            return x + _fed_forward(block, x), (key, value)
+
+        x, (key, value) = jax.lax.scan(layer, x, (self.blocks, cache.keys, cache.values))
+        row = jnp.arange(rows)
+        # Indexed axes come first in what is written: row, then layer, head and head width.
+        cache = KeyValues(
+            cache.keys.at[:, row, :, position].set(jnp.moveaxis(key, 1, 0)),
+            cache.values.at[:, row, :, position].set(jnp.moveaxis(value, 1, 0)),
+        )
+        return cache, self.unembed(self.final_norm(x))
+
+    def _embedded(self, tokens, positions):
+        dtype = self.architecture.dtype
+        x = self.embedding[tokens].astype(dtype)
+        if self.position_embedding is None:
+            return x
+        return x + self.position_embedding[positions].astype(dtype)
+
+    def _run(
+        self, tokens: Array, blocks: Blocks, residual_scale, remember: bool = False
+    ) -> tuple[Array, Any]:
+        """Hidden states `[*batch, position, width]`; keys and values of each layer if asked for."""
+        a, (*batch, positions) = self.architecture, tokens.shape
+        if positions > a.context:
+            raise SpecificationError(
+                f"texts of {positions} tokens do not fit into a context of {a.context}: "
+                "shorten them"
+            )
+        rows, groups, pieces = math.prod(batch), a.key_value_heads, a.head_width
+        place = jnp.broadcast_to(jnp.arange(positions), (rows, positions))
+        x = self._embedded(tokens.reshape(rows, positions), place).reshape(-1, a.width)
+        turn = _turns(a, place.reshape(-1))
+        causal = jnp.tril(jnp.ones((1, positions, positions), bool))
+        scale = jnp.asarray(residual_scale, x.dtype)
+
+        def apart(y):
+            # Products of matrices with one axis before them are much faster than with several.
+            y = jnp.moveaxis(y.reshape(rows, positions, groups, -1, pieces), 1, 3)
+            return y.reshape(rows * groups, -1, pieces)
+
+        def layer(x, block: Blocks):
+            y = block.attention_norm(x)
+            query = apart(_turned(_heads(block.query(y), a), turn))
+            key = apart(_turned(_heads(block.key(y), a), turn))
+            value = apart(block.value(y))
+            scores = _scores("rqh,rph->rqp", query, key).reshape(-1, positions, positions)
+            chances = jax.nn.softmax(jnp.where(causal, scores, _NEVER)).astype(x.dtype)
+            seen = chances.reshape(rows * groups, -1, positions) @ value
+            seen = jnp.moveaxis(seen.reshape(rows, groups, -1, positions, pieces), 3, 1)
+            x = x + scale * block.output(seen.reshape(rows * positions, -1))
+            x = x + scale * _fed_forward(block, x)
+            apart_by_row = (rows, groups, positions, pieces)
+            remembered = (key.reshape(apart_by_row), value.reshape(apart_by_row))
+            return x, remembered if remember else None
+
+        x, remembered = jax.lax.scan(layer, x, blocks)
+        return self.final_norm(x).reshape(*batch, positions, a.width), remembered
+
+
+_NEVER = jnp.finfo(jnp.float32).min
+"""Where attention may not look; finite, so that no gradient is NaN."""
+
+
+def _heads(x, architecture: Architecture):
+    return x.reshape(*x.shape[:-1], -1, architecture.head_width)
+
+
+def _scores(product: str, query: Array, key: Array) -> Float[Array, "..."]:
+    scores = jnp.einsum(product, query, key, preferred_element_type=jnp.float32)
+    return scores * query.shape[-1] ** -0.5
+
+
+def _fed_forward(block: Blocks, x):
+    y = block.feed_forward_norm(x)
+    if block.gate is None:
+        return block.down(jax.nn.gelu(block.up(y), approximate=True))
+    return block.down(jax.nn.silu(block.gate(y)) * block.up(y))
+
+
+# Rotary positions -------------------------------------------------------------------------------
+
+
+def rotary_frequencies(architecture: Architecture) -> np.ndarray:
+    """Radians per position of each pair of numbers in a head."""
+    a = architecture
+    frequency = a.rotary_base ** (-np.arange(0, a.head_width, 2) / a.head_width)
+    scaling = a.rotary_scaling
+    if scaling is None:
+        return frequency.astype(np.float32)
+    slowed = frequency / scaling.factor
+    if scaling.kind == "linear":
+        return slowed.astype(np.float32)
+    turns = scaling.original_context * frequency / (2 * np.pi)
+    kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
+    return (kept * frequency + (1 - kept) * slowed).astype(np.float32)
+
+
+def _turns(architecture: Architecture, position: Int[Array, " row"]):
+    """Cosines and sines `[row, 1, pair]`, or `None` where nothing is turned."""
+    if architecture.positions != "rotary":
+        return None
+    frequency = jnp.asarray(rotary_frequencies(architecture))
+    angle = position[:, None, None] * frequency[None, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _turned(x, turn):
+    """Queries or keys `[..., head, head_width]`; a head's first half is paired with its second."""
+    if turn is None:
+        return x
+    cosine, sine = (jnp.broadcast_to(t, (*x.shape[:-1], t.shape[-1])) for t in turn)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+# Layers put in, taken out and repeated ----------------------------------------------------------
+
+
+def with_layers(decoder: Decoder, layers: Sequence[int]) -> Decoder:
+    """The decoder of these layers: some may be left out, repeated, or change places.
+
+    It works as well on a tree of the same form, such as the moments of an optimiser. Raises
+    `SpecificationError` for a layer that is not there.
+    """
+    count = decoder.architecture.layers
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if wrong or not layers:
+        raise SpecificationError(
+            f"there is no layer {wrong[0] if wrong else '…'}: the decoder has layers 0 to "
+            f"{count - 1}, of which at least one is needed"
+        )
+    index = np.asarray(layers)
+    return _with_blocks(decoder, jax.tree.map(lambda x: x[index], decoder.blocks), len(layers))
+
+
+def with_inserted(decoder: Decoder, blocks: Blocks, before: int) -> Decoder:
+    """The decoder with more layers in front of its layer `before`, or at the end.
+
+    Raises `SpecificationError` for a place that is not there.
+    """
+    count = decoder.architecture.layers
+    if not 0 <= before <= count:
+        raise SpecificationError(f"layers go in before one of 0 to {count}, not {before}")
+
+    def joined(old, new):
+        return jnp.concatenate([old[:before], new.astype(old.dtype), old[before:]])
+
+    return _with_blocks(decoder, jax.tree.map(joined, decoder.blocks, blocks), count + blocks.count)
+
+
+def silent(blocks: Blocks) -> Blocks:
+    """The same layers adding nothing: what they write into the residual stream is zero."""
+    written = (blocks.output, blocks.down)
+    return eqx.tree_at(lambda b: (b.output, b.down), blocks, jax.tree.map(jnp.zeros_like, written))
+
+
+def _with_blocks(decoder: Decoder, blocks: Blocks, count: int) -> Decoder:
+    architecture = dataclasses.replace(decoder.architecture, layers=count)
+    return _changed(decoder, blocks=blocks, architecture=architecture)
+
+
+def _changed(decoder: Decoder, **fields) -> Decoder:
+    """A copy with other fields; no constructor runs, since leaves may be anything or missing."""
+    changed = object.__new__(Decoder)
+    for field in dataclasses.fields(Decoder):
+        value = fields.get(field.name, getattr(decoder, field.name))
+        object.__setattr__(changed, field.name, value)
+    return changed
+
+
+def with_precision(decoder: Decoder, dtype: Precision, stored: Precision | None = None) -> Decoder:
+    """The same decoder computing in `dtype`, its arrays in `stored` (default: the same type)."""
+    kept = jnp.dtype(stored or dtype)
+    decoder = jax.tree.map(lambda x: x.astype(kept), decoder)
+    return _changed(decoder, architecture=dataclasses.replace(decoder.architecture, dtype=dtype))

@@ -1,0 +1,241 @@
+"""Decoders: cached and whole reading agree, padding is ignored, layers can be put in and out."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from headwater.core.errors import SpecificationError
+from headwater.core.records import Completions
+from headwater.core.tokens import Prompts
+from headwater.networks.decoder import (
+    Architecture,
+    Decoder,
+    RotaryScaling,
+    fresh_blocks,
+    gpt2,
+    rotary_frequencies,
+    silent,
+    with_inserted,
+    with_layers,
+    with_precision,
+)
+from headwater.ops.generation import generate
+from headwater.ops.tokens import token_log_probabilities
+
+LLAMA = Architecture(11, 16, 16, 3, 4, key_value_heads=2)
+GPT2 = gpt2(11, 16, 16, 2, 2)
+BOTH = pytest.mark.parametrize("architecture", [LLAMA, GPT2], ids=["llama", "gpt2"])
+
+
+@eqx.filter_jit
+def _decoder(architecture, key):
+    return Decoder(architecture, key=key, deviation=0.3)
+
+
+def decoder(architecture, key):
+    return _decoder(architecture, key)
+
+
+@eqx.filter_jit
+def logits(network, tokens):
+    return network.logits(tokens)
+
+
+def texts(key, rows=5, positions=7):
+    return jax.random.randint(key, (rows, positions), 0, 11)
+
+
+@BOTH
+def test_cached_generation_gives_the_probabilities_of_recomputation(architecture, key):
+    network = decoder(architecture, key)
+    prompts = Prompts(texts(key), jnp.array([1, 7, 3, 5, 2]))
+    written = generate(network, prompts, 8, key=key, end=3, samples=2)
+    again = token_log_probabilities(network, written)
+    assert written.log_probability is not None
+    np.testing.assert_allclose(written.log_probability, again, atol=1e-5)
+    assert int(written.response.sum()) > 20
+
+
+@BOTH
+def test_generation_does_not_depend_on_what_pads_the_prompts(architecture, key):
+    network = decoder(architecture, key)
+    tokens, length = texts(key), jnp.array([1, 6, 3, 5, 2])
+    other = jnp.where(jnp.arange(7)[None] < length[:, None], tokens, 4)
+    first = generate(network, Prompts(tokens, length), 6, key=key)
+    second = generate(network, Prompts(other, length), 6, key=key)
+    assert first.log_probability is not None and second.log_probability is not None
+    assert jnp.array_equal(first.tokens, second.tokens)
+    np.testing.assert_allclose(first.log_probability, second.log_probability, atol=1e-6)
+
+
+@BOTH
+def test_later_tokens_change_nothing_earlier(architecture, key):
+    network, tokens = decoder(architecture, key), texts(key)
+    whole = logits(network, tokens)
+    np.testing.assert_allclose(logits(network, tokens[:, :4]), whole[:, :4], atol=1e-5)
+    changed = logits(network, tokens.at[:, 4].add(1) % 11)
+    np.testing.assert_allclose(changed[:, :4], whole[:, :4], atol=1e-5)
+    assert float(jnp.abs(changed[:, 4:] - whole[:, 4:]).max()) > 1e-2
+
+
+@BOTH
+def test_logits_are_linear_in_hidden_states_and_take_any_batch(architecture, key):
+    network, tokens = decoder(architecture, key), texts(key, 6)
+    expected = network.hidden(tokens) @ network.output_weights().T
+    np.testing.assert_allclose(logits(network, tokens), expected, atol=1e-5)
+    by_two = logits(network, tokens.reshape(2, 3, 7)).reshape(6, 7, 11)
+    np.testing.assert_allclose(by_two, logits(network, tokens), atol=1e-6)
+    np.testing.assert_allclose(logits(network, tokens[0]), logits(network, tokens)[0], atol=1e-5)
+
+
+def test_a_llama_by_hand(key):
+    """The same network in NumPy, with loops over heads and positions."""
+    a = dataclasses.replace(LLAMA, layers=2)
+    network = decoder(a, key)
+    tokens = np.asarray(texts(key, 1)[0])
+    blocks = jax.tree.map(np.asarray, network.blocks)
+
+    def norm(x, scale):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + a.epsilon) * scale
+
+    def turned(x, position):
+        half = a.head_width // 2
+        angle = position * a.rotary_base ** (-np.arange(half) / half)
+        pair = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
+        return np.concatenate([pair.real, pair.imag])
+
+    x = np.asarray(network.embedding)[tokens]
+    for layer in range(a.layers):
+        y = norm(x, blocks.attention_norm.scale[layer])
+        q, k, v = (y @ m.weight[layer] for m in (blocks.query, blocks.key, blocks.value))
+        seen = np.zeros((len(tokens), a.heads * a.head_width))
+        for head in range(a.heads):
+            mine = slice(head * a.head_width, (head + 1) * a.head_width)
+            shared = slice(head // 2 * a.head_width, (head // 2 + 1) * a.head_width)
+            for i in range(len(tokens)):
+                scores = [turned(q[i, mine], i) @ turned(k[j, shared], j) for j in range(i + 1)]
+                chances = np.exp(np.array(scores) / np.sqrt(a.head_width))
+                seen[i, mine] = chances / chances.sum() @ v[: i + 1, shared]
+        x = x + seen @ blocks.output.weight[layer]
+        y = norm(x, blocks.feed_forward_norm.scale[layer])
+        gate = y @ blocks.gate.weight[layer]
+        x = (
+            x
+            + (gate / (1 + np.exp(-gate)) * (y @ blocks.up.weight[layer]))
+            @ (blocks.down.weight[layer])
+        )
+    x = norm(x, np.asarray(network.final_norm.scale))
+    expected = x @ np.asarray(network.unembedding).T
+    np.testing.assert_allclose(logits(network, jnp.asarray(tokens)), expected, atol=1e-4)
+
+
+def test_layers_left_out_repeated_and_put_in(key):
+    network, tokens = decoder(LLAMA, key), texts(key)
+    grown = with_layers(network, [0, 1, 1, 2])
+    assert grown.architecture.layers == 4 and grown.blocks.count == 4
+    assert jnp.array_equal(grown.blocks.up.weight[2], network.blocks.up.weight[1])
+    back = with_layers(grown, [0, 1, 3])
+    assert eqx.tree_equal(back, network)
+    more = silent(fresh_blocks(LLAMA, 2, key=key))
+    longer = with_inserted(network, more, 1)
+    assert longer.architecture.layers == 5
+    np.testing.assert_allclose(logits(longer, tokens), logits(network, tokens), atol=1e-5)
+    loud = with_inserted(network, fresh_blocks(LLAMA, 2, key=key, deviation=0.3), 3)
+    assert float(jnp.abs(logits(loud, tokens) - logits(network, tokens)).max()) > 1e-2
+    with pytest.raises(SpecificationError, match="no layer 3: the decoder has layers 0 to 2"):
+        with_layers(network, [0, 3])
+    with pytest.raises(SpecificationError, match="before one of 0 to 3, not 4"):
+        with_inserted(network, more, 4)
+    # The moments of an optimiser have the same form, with nothing where nothing is trained.
+    moments = eqx.tree_at(lambda d: d.embedding, network, None)
+    assert with_layers(moments, [2]).blocks.count == 1
+
+
+def test_a_path_through_some_layers_is_the_network_of_these(key):
+    network, tokens = decoder(LLAMA, key), texts(key)
+    path = jax.jit(lambda layers: network.logits_along(tokens, layers))
+    for layers in ([0, 2], [2, 1]):
+        expected = logits(with_layers(network, layers), tokens)
+        np.testing.assert_allclose(path(jnp.array(layers)), expected, atol=1e-5)
+    nothing = network.logits_along(tokens, jnp.array([0, 2]), residual_scale=0.0)
+    none = with_inserted(with_layers(network, [0]), silent(network.blocks), 1)
+    none = eqx.tree_at(lambda d: d.blocks, none, silent(none.blocks))
+    np.testing.assert_allclose(nothing, logits(none, tokens), atol=1e-5)
+
+
+@BOTH
+def test_bfloat16(architecture, key):
+    network, tokens = decoder(architecture, key), texts(key)
+    half = with_precision(network, "bfloat16")
+    assert half.embedding.dtype == jnp.bfloat16 and half.hidden(tokens).dtype == jnp.bfloat16
+    assert logits(half, tokens).dtype == jnp.float32
+    mixed = with_precision(network, "bfloat16", stored="float32")
+    assert mixed.embedding.dtype == jnp.float32
+    np.testing.assert_allclose(logits(half, tokens), logits(mixed, tokens), atol=1e-6)
+    exact, close = jax.nn.softmax(logits(network, tokens)), jax.nn.softmax(logits(half, tokens))
+    np.testing.assert_allclose(close, exact, atol=0.05)
+    gradient = jax.jit(jax.grad(lambda n: n.logits(tokens).sum()))(mixed)
+    assert gradient.blocks.up.weight.dtype == jnp.float32
+    written = generate(half, Prompts(tokens, jnp.full(5, 7)), 4, key=key)
+    assert bool(jnp.isfinite(written.log_probability).all())
+
+
+@BOTH
+def test_training_lowers_the_loss_of_a_text(architecture, key):
+    network, tokens = Decoder(architecture, key=key), texts(key, 1, 8)
+    data = Completions(tokens, jnp.arange(8)[None] > 0)
+
+    def loss(network):
+        return -jnp.sum(token_log_probabilities(network, data))
+
+    @jax.jit
+    def trained(network):
+        def one(network, _):
+            steps = jax.grad(loss)(network)
+            return jax.tree.map(lambda x, g: x - 0.1 * g, network, steps), None
+
+        return jax.lax.scan(one, network, None, length=60)[0]
+
+    assert loss(network) > 15.0
+    assert loss(trained(network)) < 1.0
+
+
+def test_initial_weights(key):
+    a = Architecture(50, 8, 64, 8, 4, hidden=256, dtype="bfloat16")
+    network = Decoder(a, key=key, stored="float32")
+    assert float(network.embedding.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(network.blocks.up.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(network.blocks.down.weight.std()) == pytest.approx(0.005, rel=0.05)
+    other = Decoder(a, key=jax.random.key(1), stored="float32")
+    assert float(jnp.abs(other.embedding - network.embedding).max()) > 0.01
+    assert network.embedding.dtype == jnp.float32
+
+
+def test_scaled_rotary_positions():
+    a = Architecture(5, 8, 64, 1, 1)
+    plain = rotary_frequencies(a)
+    linear = rotary_frequencies(dataclasses.replace(a, rotary_scaling=RotaryScaling("linear", 4.0)))
+    np.testing.assert_allclose(linear, plain / 4)
+    scaling = RotaryScaling("llama3", 8.0, original_context=64)
+    llama3 = rotary_frequencies(dataclasses.replace(a, rotary_scaling=scaling))
+    wavelength = 2 * np.pi / plain
+    np.testing.assert_allclose(llama3[wavelength < 16], plain[wavelength < 16])
+    np.testing.assert_allclose(llama3[wavelength > 64], plain[wavelength > 64] / 8)
+    between = (wavelength > 16) & (wavelength < 64)
+    assert between.any()
+    assert np.all((llama3 < plain)[between]) and np.all((llama3 > plain / 8)[between])
+
+
+def test_sizes_that_do_not_fit_are_refused(key):
+    with pytest.raises(SpecificationError, match="4 heads cannot share 3"):
+        Architecture(5, 8, 16, 1, 4, key_value_heads=3)
+    with pytest.raises(SpecificationError, match="width 3 is odd"):
+        Architecture(5, 8, 6, 1, 2)
+    with pytest.raises(SpecificationError, match="at least one of layers"):
+        Architecture(5, 8, 16, 0, 4)
+    with pytest.raises(SpecificationError, match="17 tokens do not fit into a context of 16"):
+        decoder(LLAMA, key).logits(texts(key, 1, 17))
