@@ -9,6 +9,7 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem, position_mask
+from headwater.methods.language.a_lol import ALoL
 from headwater.methods.language.dr_po import DRPO
 from headwater.methods.language.grpo import GRPO
 from headwater.methods.language.ppo import PPO
@@ -233,3 +234,24 @@ def test_minibatches_divide_the_rows(key):
     assert float(total) == 5 + 4 * 15 and float(metrics["sampler_gap"]) == 5.0
     with pytest.raises(SpecificationError, match="6 texts cannot be divided into 4 minibatches"):
         minibatch_epochs(step, jnp.asarray(0.0), rows, epochs=1, minibatches=4, key=key)
+
+
+@pytest.mark.parametrize("importance", ["sequence", "token", "none"])
+def test_a_lol_loss(importance, key):
+    task, data, other = problem(), some_texts(6), PrefixTable(VOCABULARY, CONTEXT)
+    method = ALoL(importance=importance, importance_range=0.3, divergence_weight=0.2)
+    state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
+    _, metrics = update(method, state, data, key)
+    own, reference = log_probabilities(task.network, data), log_probabilities(other, data)
+    value = 0.0
+    for row, reward in enumerate(np.asarray(data.reward, np.float64)):
+        change = own[row] - reference[row]
+        ratio = {
+            # The policy over the reference, and not the other way round.
+            "sequence": np.full(CONTEXT, np.exp(change.sum())),
+            "token": np.exp(change),
+            "none": np.ones(CONTEXT),
+        }[importance]
+        weighted = (np.clip(ratio, 0.7, 1.3) * own[row]).sum()
+        value += (-reward * weighted + 0.2 * change.sum()) / 6
+    assert float(metrics["loss"]) == pytest.approx(value, rel=1e-4)

@@ -58,6 +58,20 @@ def test_stored_rows_are_drawn_uniformly(key):
     np.testing.assert_allclose(counts, 1000, atol=120)
 
 
+def test_stored_rows_are_drawn_in_proportion_to_weights(key):
+    data = Completions(jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2), bool), jnp.arange(3.0))
+    _, batch = draw(Stored(data, 4000, jnp.asarray([0.0, 1.0, 3.0])), agent_of(NETWORK), key)
+    assert isinstance(batch, Completions) and batch.reward is not None
+    counts = np.bincount(np.asarray(batch.reward).astype(int), minlength=3)
+    assert counts[0] == 0 and abs(counts[1] - 1000) < 120
+
+
+def test_stored_rows_may_be_taken_as_they_are(key):
+    _, batch = draw(Stored(STORED, rows=None), agent_of(NETWORK), key)
+    assert isinstance(batch, Completions)
+    np.testing.assert_array_equal(batch.tokens, STORED.tokens)
+
+
 def test_written_responses_are_the_policys_own_and_judged(key):
     responses = every_response(vocabulary=3, new_tokens=2)
     values = jnp.arange(9.0)[None]

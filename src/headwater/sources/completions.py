@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
@@ -13,26 +13,32 @@ from headwater.ops.generation import generate
 
 
 class Stored(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
-    """Rows of stored texts or comparisons, drawn uniformly with replacement.
+    """Rows of stored texts or comparisons, drawn with replacement.
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
-    their order.
+    their order; `weights`: rows are drawn in proportion to these, if not uniformly.
     """
 
     data: Completions | CompletionComparisons | Prompts
     rows: int | None = eqx.field(static=True, default=16)
+    weights: Float[Array, " row"] | None = None
 
     def init(self, *, key: PRNGKeyArray) -> tuple[()]:
         return ()
 
     def draw(self, state: tuple[()], agent: Agent, *, key: PRNGKeyArray):
-        return (), self.data if self.rows is None else drawn(self.data, self.rows, key)
+        if self.rows is None:
+            return (), self.data
+        return (), drawn(self.data, self.rows, key, self.weights)
 
 
-def drawn(data, rows: int, key: PRNGKeyArray):
-    """So many rows of `data`, uniformly with replacement."""
+def drawn(data, rows: int, key: PRNGKeyArray, weights: Float[Array, " row"] | None = None):
+    """So many rows of `data` with replacement, uniformly or in proportion to `weights`."""
     count = jax.tree.leaves(data)[0].shape[0]
-    index = jax.random.randint(key, (rows,), 0, count)
+    if weights is None:
+        index = jax.random.randint(key, (rows,), 0, count)
+    else:
+        index = jax.random.categorical(key, jnp.log(weights), shape=(rows,))
     return jax.tree.map(lambda x: jnp.asarray(x)[index], data)
 
 
@@ -63,7 +69,7 @@ class Written(AbstractSource[Int[Array, ""], Completions]):
         prompt_key, key = jax.random.split(key)
         prompts = drawn(self.prompts, self.rows, prompt_key)
         data = generate(
-            agent.network() if self.policy is None else self.policy,
+            agent.network(explore=True) if self.policy is None else self.policy,
             prompts,
             self.new_tokens,
             key=key,

@@ -1,0 +1,62 @@
+"""How much better stored responses are than what a policy would have written."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from headwater.core.errors import DataError
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractHiddenStates
+
+
+def prompt_values(
+    network: AbstractHiddenStates,
+    own: Completions,
+    asked: Completions,
+    *,
+    ridge: float | Float[Array, ""] = 1e-3,
+) -> Float[Array, " row"]:
+    """The reward that a policy's responses to prompts can be expected to get.
+
+    A ridge regression on the last hidden state of the prompt, within the rewards seen.
+
+    **Arguments:** `network`: the policy's; `own`: its responses, judged, `[row, position]`;
+    `asked`: texts whose prompts it is wanted for; `ridge`: penalty per row. Raises `DataError` if
+    `own` has no rewards.
+    """
+    if own.reward is None:
+        raise DataError("values of prompts are fitted to rewards, and these responses have none")
+    reward = jnp.asarray(own.reward, jnp.float32)
+    known, wanted = _states(network, own), _states(network, asked)
+    mean = jnp.mean(reward)
+    rows, width = known.shape
+    penalty = ridge * rows
+    # By the smaller of the two systems: hidden states may be wider than there are rows.
+    if rows <= width:
+        dual = jnp.linalg.solve(known @ known.T + penalty * jnp.eye(rows), reward - mean)
+        weights = known.T @ dual
+    else:
+        gram = known.T @ known + penalty * jnp.eye(width)
+        weights = jnp.linalg.solve(gram, known.T @ (reward - mean))
+    return jnp.clip(mean + wanted @ weights, jnp.min(reward), jnp.max(reward))
+
+
+def advantages(
+    data: Completions, value: Float[Array, " row"]
+) -> tuple[Completions, Float[Array, " row"]]:
+    """The same texts with the advantage over `value` as their reward, and how often to draw each.
+
+    Rows are drawn in proportion to what is positive of it, so that the others are dropped. Raises
+    `DataError` if the texts have no rewards.
+    """
+    if data.reward is None:
+        raise DataError("advantages need rewards, and these texts have none")
+    found = jnp.asarray(data.reward, jnp.float32) - value
+    data = Completions(data.tokens, data.response, found, data.log_probability)
+    return data, jnp.maximum(found, 0.0)
+
+
+def _states(network, data):
+    """Of the last token of each prompt."""
+    start = jnp.argmax(jnp.asarray(data.response), axis=-1)
+    hidden = network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
+    return jnp.take_along_axis(hidden, (start - 1)[:, None, None], axis=1)[:, 0]
