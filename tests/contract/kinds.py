@@ -14,6 +14,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod
 from headwater.core.records import (
+    ComparisonsAndCompletions,
     CompletionComparisons,
     Completions,
     EpisodeComparisons,
@@ -262,7 +263,13 @@ def _answers(key) -> Completions:
 def _compared_completions(key) -> CompletionComparisons:
     first, second = jax.random.split(key)
     chosen = _completions(first, (ROWS,))
-    return CompletionComparisons(chosen, _completions(second, (ROWS,), chosen.tokens[..., 0]))
+    rejected = _completions(second, (ROWS,), chosen.tokens[..., 0])
+    return CompletionComparisons(chosen, rejected, jnp.arange(ROWS) % 2 == 0)
+
+
+def _compared_and_own(key) -> ComparisonsAndCompletions:
+    first, second = jax.random.split(key)
+    return ComparisonsAndCompletions(_compared_completions(first), _answers(second))
 
 
 _HARD_COMPLETIONS = {
@@ -325,6 +332,23 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     ),
     (TokenProblem, Completions): (
         Kind("answers", _token_problem(), _answers, False, _HARD_COMPLETIONS),
+    ),
+    (TokenProblem, ComparisonsAndCompletions): (
+        Kind(
+            "compared and own answers",
+            _token_problem(),
+            _compared_and_own,
+            False,
+            {
+                "the same twice": lambda d: eqx.tree_at(
+                    lambda x: x.comparisons.rejected, d, d.comparisons.chosen
+                ),
+                **{
+                    name: lambda d, change=change: replace(d, completions=change(d.completions))
+                    for name, change in _HARD_COMPLETIONS.items()
+                },
+            },
+        ),
     ),
     (TokenProblem, CompletionComparisons): (
         Kind(

@@ -16,6 +16,7 @@ SMALL = {
     "target_period": 2,
     "policy_period": 2,
     "actor_period": 2,
+    "updates_per_round": 2,
 }
 """Field name to the value that it gets in tests, wherever a method has such a field."""
 

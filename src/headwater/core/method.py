@@ -155,6 +155,10 @@ class AbstractTokenPolicy(eqx.Module, Generic[State]):
     def network(self, state: State) -> AbstractTokenNetwork:
         """The network that says how probable every next token is, as learned so far."""
 
+    def exploring_network(self, state: State) -> AbstractTokenNetwork:
+        """The network that has to write what is learned from: the same, for most methods."""
+        return self.network(state)
+
 
 class AbstractCompletionScorer(eqx.Module, Generic[State]):
     """Capability: rates whole responses."""
@@ -212,8 +216,10 @@ class Agent(eqx.Module):
             raise TypeError(f"{type(self.method).__name__} has no policy for finite processes")
         return self.method.policy(self.state, explore=explore)
 
-    def network(self) -> AbstractTokenNetwork:
-        """See `AbstractTokenPolicy.network`."""
+    def network(self, *, explore: bool = False) -> AbstractTokenNetwork:
+        """See `AbstractTokenPolicy.network`, and `exploring_network` for `explore`."""
         if not isinstance(self.method, AbstractTokenPolicy):
             raise TypeError(f"{type(self.method).__name__} writes no text: it has no network")
+        if explore:
+            return self.method.exploring_network(self.state)
         return self.method.network(self.state)

@@ -81,7 +81,19 @@ class Completions(eqx.Module):
 
 
 class CompletionComparisons(eqx.Module):
-    """Pairs of responses to the same prompts, of which a judge prefers `chosen`."""
+    """Pairs of responses to the same prompts, of which a judge prefers `chosen`.
+
+    **Arguments:** `chosen`, `rejected`; `open_ended`: whether many answers to the prompt are good,
+    rather than one, if that is known.
+    """
 
     chosen: Completions
     rejected: Completions
+    open_ended: Bool[Array, "*batch"] | None = None
+
+
+class ComparisonsAndCompletions(eqx.Module):
+    """Stored comparisons, and fresh responses `[prompt, sample, position]` of the policy."""
+
+    comparisons: CompletionComparisons
+    completions: Completions

@@ -122,6 +122,14 @@ class AbstractCompletionReward(eqx.Module):
         """The reward of each response."""
 
 
+class AbstractPreference(eqx.Module):
+    """Compares two responses to the same prompt; what it prefers may go round in circles."""
+
+    @abc.abstractmethod
+    def __call__(self, first: Completions, second: Completions) -> Float[Array, "*batch"]:
+        """The probability that `first` is preferred."""
+
+
 def position_mask(
     start: Int[Array, "*batch"], stop: Int[Array, "*batch"], positions: int
 ) -> Bool[Array, "*batch position"]:

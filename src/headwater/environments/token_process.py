@@ -5,11 +5,11 @@ import itertools
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
-from headwater.core.tokens import AbstractCompletionReward, Prompts
+from headwater.core.tokens import AbstractCompletionReward, AbstractPreference, Prompts
 
 _MOST_RESPONSES = 200_000
 
@@ -66,7 +66,27 @@ class TableReward(AbstractCompletionReward):
     vocabulary: int = eqx.field(static=True)
 
     def __call__(self, data: Completions) -> Float[Array, "*batch"]:
-        index = jnp.zeros(data.tokens.shape[:-1], jnp.int32)
-        for position in range(1, data.tokens.shape[-1]):
-            index = index * self.vocabulary + data.tokens[..., position]
-        return self.values[data.tokens[..., 0], index]
+        return self.values[data.tokens[..., 0], response_number(data, self.vocabulary)]
+
+
+class TablePreference(AbstractPreference):
+    """How often each response is preferred to each other one, to one-token prompts, in a table.
+
+    **Arguments:** `values`: responses in the order of counting, `[prompt, first, second]`;
+    `vocabulary`.
+    """
+
+    values: Float[Array, "prompt response response"]
+    vocabulary: int = eqx.field(static=True)
+
+    def __call__(self, first: Completions, second: Completions) -> Float[Array, "*batch"]:
+        rows = response_number(first, self.vocabulary), response_number(second, self.vocabulary)
+        return self.values[first.tokens[..., 0], *rows]
+
+
+def response_number(data: Completions, vocabulary: int) -> Int[Array, "*batch"]:
+    """The place of each response in the order of counting."""
+    index = jnp.zeros(data.tokens.shape[:-1], jnp.int32)
+    for position in range(1, data.tokens.shape[-1]):
+        index = index * vocabulary + data.tokens[..., position]
+    return index

@@ -66,27 +66,31 @@ class LogLinearResponses(AbstractTokenNetwork):
     """One-token responses whose logits are linear in fixed features: related ones move together.
 
     **Arguments:** `features`: of each response; `weights`: the logits are `features @ weights`,
-    whatever the prompt.
+    whatever the prompt; `offset`: added to the logits, and not trained.
     """
 
     features: Float[Array, "vocabulary feature"]
     weights: Float[Array, " feature"]
+    offset: Float[Array, " vocabulary"]
     vocabulary: int = eqx.field(static=True)
     context: int = eqx.field(static=True)
 
     def __init__(
-        self, features: Float[Array, "vocabulary feature"], weights: Float[Array, " feature"]
+        self,
+        features: Float[Array, "vocabulary feature"],
+        weights: Float[Array, " feature"],
+        offset: Float[Array, " vocabulary"] | None = None,
     ):
         self.features, self.weights = features, weights
+        self.offset = jnp.zeros(features.shape[0]) if offset is None else offset
         self.vocabulary, self.context = features.shape[0], 2
 
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:
-        logits = self.features @ self.weights
+        logits = self.features @ self.weights + self.offset
         return jnp.broadcast_to(logits, (*tokens.shape, self.vocabulary))
 
     def trainable(self):
-        return eqx.tree_at(
-            lambda network: network.features, jax.tree.map(eqx.is_inexact_array, self), False
-        )
+        everything = jax.tree.map(eqx.is_inexact_array, self)
+        return eqx.tree_at(lambda x: (x.features, x.offset), everything, (False, False))

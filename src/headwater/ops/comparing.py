@@ -1,6 +1,6 @@
 """Log-ratios of compared responses: what every pairwise loss of a language model is made of."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,28 @@ def log_ratios(
 ) -> tuple[LogRatio, LogRatio]:
     """Of chosen and rejected responses. What comes back is the pairwise losses' whole input."""
     return log_ratio(network, reference, data.chosen), log_ratio(network, reference, data.rejected)
+
+
+Utility = Literal["logistic", "linear", "log", "inverse"]
+"""What a margin x between two rewards is worth: log σ(x), x, log x, -1/x."""
+
+_LEAST_MARGIN = 0.01
+
+
+def utility(margin: Float[Array, "*batch"], kind: Utility) -> Float[Array, "*batch"]:
+    """Of the margin of the better response over the worse one.
+
+    `log` and `inverse` have no value at zero: below 0.01 they go on as straight lines.
+    """
+    if kind == "logistic":
+        return jax.nn.log_sigmoid(margin)
+    if kind == "linear":
+        return margin
+    positive = jnp.maximum(margin, _LEAST_MARGIN)
+    missing = (margin - positive) / _LEAST_MARGIN
+    if kind == "log":
+        return jnp.log(positive) + missing
+    return -1.0 / positive + missing / _LEAST_MARGIN
 
 
 def comparison_metrics(chosen: LogRatio, rejected: LogRatio) -> Metrics:

@@ -1,0 +1,55 @@
+"""A token network that rates whole responses."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
+
+
+class WithReward(AbstractTokenNetwork):
+    """A network with a linear reward, which begins at zero, on its last hidden states."""
+
+    network: AbstractTokenNetwork
+    weights: Float[Array, " width"]
+
+    def __init__(self, network: AbstractTokenNetwork):
+        assert isinstance(network, AbstractHiddenStates)
+        self.network = network
+        self.weights = jnp.zeros(network.width)
+
+    @property
+    def vocabulary(self) -> int:
+        """Of the network."""
+        return self.network.vocabulary
+
+    @property
+    def context(self) -> int:
+        """Of the network."""
+        return self.network.context
+
+    def logits(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        return self.network.logits(tokens)
+
+    def trainable(self) -> PyTree[bool]:
+        everything = jax.tree.map(eqx.is_inexact_array, self)
+        return eqx.tree_at(lambda x: x.network, everything, self.network.trainable())
+
+    def rate(self, data: Completions) -> Float[Array, "*batch"]:
+        """The reward of each response: read off the state after its last token."""
+        assert isinstance(self.network, AbstractHiddenStates)
+        hidden = self.network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
+        place = jnp.arange(data.tokens.shape[-1])
+        last = jnp.max(jnp.where(jnp.asarray(data.response), place, 0), axis=-1)
+        read = jnp.take_along_axis(hidden, last[..., None, None], axis=-2)[..., 0, :]
+        return jnp.einsum("...w,w->...", read, self.weights)
+
+
+def with_reward(network: AbstractTokenNetwork) -> WithReward:
+    """The network of a reward model."""
+    assert isinstance(network, WithReward)
+    return network
