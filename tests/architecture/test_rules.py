@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "networks": {"core", "ops"},
     "methods": {"core", "ops", "networks"},
     "environments": {"core"},
-    "datasets": {"core", "ops"},
+    "datasets": {"core", "ops", "networks"},
     "sources": {"core", "ops", "environments", "datasets"},
 }
 """Room to the rooms below it, as far as their order is no single line."""
