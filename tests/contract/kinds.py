@@ -24,6 +24,7 @@ from headwater.core.records import (
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.tokens import TokenProblem, position_mask
 from headwater.core.value_class import ValueClass
+from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.preference import trajectory_features
 
@@ -240,6 +241,11 @@ def _token_problem() -> TokenProblem:
     return TokenProblem(network, end=_END)
 
 
+def _decoder_problem() -> TokenProblem:
+    architecture = Architecture(_TOKENS, _CONTEXT, width=4, layers=4, heads=1, hidden=4)
+    return TokenProblem(Decoder(architecture, key=jax.random.key(7)), end=_END)
+
+
 def _completions(key, shape: tuple[int, ...], prompt_tokens=None) -> Completions:
     """Responses of one to three tokens to prompts of one token."""
     token_key, length_key, reward_key, chance_key = jax.random.split(key, 4)
@@ -332,6 +338,7 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     ),
     (TokenProblem, Completions): (
         Kind("answers", _token_problem(), _answers, False, _HARD_COMPLETIONS),
+        Kind("answers of a decoder", _decoder_problem(), _answers, False, _HARD_COMPLETIONS, True),
     ),
     (TokenProblem, ComparisonsAndCompletions): (
         Kind(

@@ -76,6 +76,28 @@ class AbstractIncremental(eqx.Module):
         """Reads one token of each row, at the row's own `position`."""
 
 
+class AbstractLayered(eqx.Module):
+    """Capability of a network: works with some of its layers alone."""
+
+    @property
+    @abc.abstractmethod
+    def layer_count(self) -> int:
+        """How many layers there are."""
+
+    @abc.abstractmethod
+    def logits_along(
+        self,
+        tokens: Int[Array, "*batch position"],
+        layers: Int[Array, " depth"],
+        residual_scale: float | Float[Array, ""] = 1.0,
+    ) -> Float[Array, "*batch position vocabulary"]:
+        """The logits of the network that has these layers only, in this order.
+
+        **Arguments:** `layers`: their numbers, which may be known only when it runs;
+        `residual_scale`: what every layer adds is multiplied by it.
+        """
+
+
 class AbstractAdapted(eqx.Module):
     """Capability of a network: small trained additions to frozen weights, which can be left out."""
 

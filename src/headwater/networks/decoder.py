@@ -12,7 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
-from headwater.core.tokens import AbstractHiddenStates, AbstractIncremental, AbstractTokenNetwork
+from headwater.core.tokens import (
+    AbstractHiddenStates,
+    AbstractIncremental,
+    AbstractLayered,
+    AbstractTokenNetwork,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -227,7 +232,7 @@ class KeyValues(eqx.Module):
     values: Float[Array, "layer row head position head_width"]
 
 
-class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental):
+class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, AbstractLayered):
     """A causal transformer.
 
     **Arguments:** `architecture`; `key`: the weights are drawn with it; `deviation`: see
@@ -279,6 +284,11 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental):
         """Of the hidden states."""
         return self.architecture.width
 
+    @property
+    def layer_count(self) -> int:
+        """How many layers there are."""
+        return self.architecture.layers
+
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:
@@ -295,11 +305,6 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental):
         layers: Int[Array, " depth"],
         residual_scale: float | Float[Array, ""] = 1.0,
     ) -> Float[Array, "*batch position vocabulary"]:
-        """The logits of the network that has these layers only, in this order.
-
-        **Arguments:** `layers`: their numbers, which may be known only when it runs;
-        `residual_scale`: what every layer adds is multiplied by it.
-        """
         chosen = jax.tree.map(lambda x: x[layers], self.blocks)
         return self.unembed(self._run(tokens, chosen, residual_scale)[0])
 

@@ -1,0 +1,252 @@
+"""Decoders that are grown while they learn: stages, each deeper than the one before.
+
+A stage trains what the last one left, with more layers; the optimiser's moments grow with it, and
+its schedule goes on. All of it is `Stage.begin`, so that any method whose state is `Tuned` can be
+grown.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.errors import SpecificationError, nearest
+from headwater.core.method import AbstractMethod
+from headwater.core.source import AbstractSource
+from headwater.core.tokens import TokenProblem
+from headwater.methods.language.raptr import RaPTr
+from headwater.networks.decoder import (
+    Decoder,
+    fresh_blocks,
+    silent,
+    with_inserted,
+    with_layers,
+)
+from headwater.ops.fine_tuning import Tuned
+from headwater.runs.stage import Outcomes, Stage
+
+Moments = Literal["copied", "empty"]
+
+Operator = Callable[[Decoder, int, PRNGKeyArray], Decoder]
+"""`(decoder, layers to add, key)` to a deeper decoder."""
+
+
+def stack_last(decoder: Decoder, more: int, key: PRNGKeyArray) -> Decoder:
+    """Copies the last layers on top: gradual stacking (Reddi et al., 2023, PMLR 202:14553)."""
+    count = decoder.layer_count
+    return with_layers(decoder, [*range(count), *range(max(count - more, 0), count)])
+
+
+def repeat_middle(decoder: Decoder, more: int, key: PRNGKeyArray) -> Decoder:
+    """Writes the middle block twice: MIDAS (Saunshi et al., 2024, arXiv:2409.19044).
+
+    Layers are taken in blocks of `more`; of n blocks it is number ⌈n/2⌉, so that the first and the
+    last keep their roles.
+    """
+    blocks = decoder.layer_count // more
+    if blocks < 1:
+        raise SpecificationError(
+            f"{decoder.layer_count} layers have no block of {more} to repeat: add fewer at a time"
+        )
+    stop = more * math.ceil(blocks / 2)
+    layers = range(decoder.layer_count)
+    return with_layers(decoder, [*layers[:stop], *layers[stop - more :]])
+
+
+def insert_fresh(before: int | None = None, *, adds_nothing: bool = False) -> Operator:
+    """New layers in front of layer `before` (default: at the end), as training begins with.
+
+    **Arguments:** `adds_nothing`: what they write is zero at first, so that the function stays.
+    """
+
+    def operator(decoder: Decoder, more: int, key: PRNGKeyArray) -> Decoder:
+        depth = decoder.layer_count + more
+        architecture = dataclasses.replace(decoder.architecture, layers=depth)
+        blocks = fresh_blocks(architecture, more, key=key)
+        place = decoder.layer_count if before is None else before
+        return with_inserted(decoder, silent(blocks) if adds_nothing else blocks, place)
+
+    return operator
+
+
+def repeat_before(before: int) -> Operator:
+    """Copies the layers in front of layer `before` once more, at that place."""
+
+    def operator(decoder: Decoder, more: int, key: PRNGKeyArray) -> Decoder:
+        if not more <= before <= decoder.layer_count:
+            raise SpecificationError(
+                f"there are not {more} layers in front of layer {before} to be repeated"
+            )
+        layers = range(decoder.layer_count)
+        return with_layers(decoder, [*layers[:before], *layers[before - more :]])
+
+    return operator
+
+
+OPERATORS: dict[str, Operator] = {
+    "gradual-stacking": stack_last,
+    "midas": repeat_middle,
+    "random": insert_fresh(),
+    "silent": insert_fresh(adds_nothing=True),
+}
+"""Ways of growing by the names that commands know."""
+
+
+def grown(
+    state: Tuned, operator: Operator, more: int, *, key: PRNGKeyArray, moments: Moments = "copied"
+) -> Tuned:
+    """A state with a deeper network, and an optimiser that fits it.
+
+    **Arguments:** `more`: layers; `moments`: whether new layers take over the moments of those that
+    they are copies of (of fresh ones these are zero), or all moments begin at zero.
+    """
+    if not isinstance(state.network, Decoder):
+        raise SpecificationError(
+            f"only decoders can be grown by layers, and this is {type(state.network).__name__}"
+        )
+
+    def grow(leaf: Any) -> Any:
+        return _grown_moments(leaf, operator, more, key) if isinstance(leaf, Decoder) else leaf
+
+    optimiser = jax.tree.map(grow, state.optimiser, is_leaf=lambda x: isinstance(x, Decoder))
+    if moments == "empty":
+        optimiser = jax.tree.map(jnp.zeros_like, optimiser)
+    frozen = state.frozen
+    if isinstance(frozen, Decoder):
+        frozen = operator(frozen, more, key)
+    return Tuned(operator(state.network, more, key), frozen, optimiser, state.step)
+
+
+def _grown_moments(moments: Decoder, operator: Operator, more: int, key: PRNGKeyArray) -> Decoder:
+    """What the operator does to the weights; but nothing is known of layers that are new."""
+    marked = jax.tree.map(jnp.zeros_like, moments)
+    place = jnp.arange(1.0, moments.layer_count + 1)
+    scale = moments.blocks.attention_norm.scale
+    numbered = jnp.broadcast_to(place[:, None], scale.shape)
+    marked = eqx.tree_at(lambda d: d.blocks.attention_norm.scale, marked, numbered)
+    # Where the marks of the layers come to stand says which are copies of which.
+    marks = operator(marked, more, key).blocks
+    fresh = operator(jax.tree.map(jnp.zeros_like, moments), more, key).blocks
+    origin = (marks.attention_norm.scale - fresh.attention_norm.scale)[:, 0].astype(jnp.int32)
+    deeper = operator(moments, more, key)
+
+    def of_origin(old, new):
+        known = origin.reshape(-1, *(1,) * (old.ndim - 1)) > 0
+        return jnp.where(jnp.broadcast_to(known, new.shape), old[jnp.maximum(origin - 1, 0)], 0.0)
+
+    blocks = jax.tree.map(of_origin, moments.blocks, deeper.blocks)
+    return eqx.tree_at(lambda d: d.blocks, deeper, blocks)
+
+
+# Stages -----------------------------------------------------------------------------------------
+
+
+def proportional_updates(updates: int, stages: int, power: float) -> list[int]:
+    """How many updates each stage gets: in proportion to its number to this power, at least one.
+
+    With power 0 all are equally long; power 1 gives deep stages more.
+    """
+    if stages < 1 or updates < stages:
+        raise SpecificationError(f"{updates} updates are too few for {stages} stages")
+    weights = [(i + 1) ** power for i in range(stages)]
+    found = [max(1, round(updates * weight / sum(weights))) for weight in weights]
+    found[-1] += updates - sum(found)
+    return found
+
+
+class Plan(NamedTuple):
+    """Stages for `run`, and what they cost: updates of single layers, added up."""
+
+    stages: list[Stage]
+    layer_updates: int
+
+
+def growing_stages(
+    method: AbstractMethod,
+    source: AbstractSource,
+    *,
+    layers: int,
+    stages: int,
+    updates: int,
+    power: float = 1.0,
+    operator: Operator | str = "midas",
+    moments: Moments = "copied",
+) -> Plan:
+    """Stages that train `layers / stages` layers, then twice as many, and so on up to all of them.
+
+    **Arguments:** `method`: whose state is `Tuned`, such as `SFT`; its schedule runs through all
+    stages; `source`; `layers`: of the decoder in the problem, a multiple of `stages`; `updates`: in
+    all; `power`: see `proportional_updates`; `operator`: one, or its name in `OPERATORS`;
+    `moments`: see `grown`.
+
+    **Reference:** Reddi et al. (2023), PMLR 202:14553; Saunshi et al. (2024), arXiv:2409.19044.
+
+    Raises `SpecificationError` if the sizes do not fit, or for an unknown operator.
+    """
+    if layers % stages:
+        raise SpecificationError(
+            f"{layers} layers cannot be grown in {stages} equal stages: take a divisor"
+        )
+    chosen = _operator(operator)
+    more = layers // stages
+
+    def first(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+        network = problem.network
+        if not isinstance(network, Decoder) or network.layer_count != layers:
+            raise SpecificationError(f"the problem needs a decoder of {layers} layers")
+        shallow = with_layers(network, range(more))
+        return method.init(TokenProblem(shallow, problem.end), key=key)
+
+    def later(before: str) -> Callable[[Outcomes, TokenProblem, PRNGKeyArray], Tuned]:
+        def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+            state = outcomes[before].state
+            return grown(state, chosen, more, key=key, moments=moments)
+
+        return begin
+
+    found: list[Stage] = []
+    lengths = proportional_updates(updates, stages, power)
+    for i, length in enumerate(lengths):
+        begin = first if i == 0 else later(found[-1].name)
+        name = f"{more * (i + 1)} layers"
+        found.append(Stage(name, method, source, length, begin=begin))
+    return Plan(found, sum(more * (i + 1) * length for i, length in enumerate(lengths)))
+
+
+def progressive_stages(
+    method: RaPTr, source: AbstractSource, *, depths: Sequence[int], updates: int
+) -> Plan:
+    """Stages of equal length with sub-networks of these depths, for `RaPTr`.
+
+    **Arguments:** `depths`: growing, the last one all layers; `updates`: in all.
+    """
+    if not depths or list(depths) != sorted(depths):
+        raise SpecificationError(f"depths {list(depths)} must grow")
+    found: list[Stage] = []
+    lengths = proportional_updates(updates, len(depths), 0.0)
+    for i, length in enumerate(lengths):
+        name = f"{i + 1}: {depths[i]} layers at a time"
+        each = dataclasses.replace(method, depth=depths[i])
+        begin = None if i == 0 else _continued(found[-1].name)
+        found.append(Stage(name, each, source, length, begin=begin))
+    return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))
+
+
+def _continued(before: str):
+    def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+        return outcomes[before].state
+
+    return begin
+
+
+def _operator(operator: Operator | str) -> Operator:
+    if not isinstance(operator, str):
+        return operator
+    if operator not in OPERATORS:
+        raise SpecificationError(nearest(operator, OPERATORS, "way of growing"))
+    return OPERATORS[operator]
