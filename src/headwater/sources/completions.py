@@ -38,7 +38,9 @@ def drawn(data, rows: int, key: PRNGKeyArray, weights: Float[Array, " row"] | No
     if weights is None:
         index = jax.random.randint(key, (rows,), 0, count)
     else:
-        index = jax.random.categorical(key, jnp.log(weights), shape=(rows,))
+        total = jnp.cumsum(weights)
+        place = total[-1] * (1.0 - jax.random.uniform(key, (rows,)))
+        index = jnp.searchsorted(total, place)
     return jax.tree.map(lambda x: jnp.asarray(x)[index], data)
 
 
