@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
 
 Message = Mapping[str, str]
 """One turn of a conversation: who speaks (`role`) and what is said (`content`)."""
+
+Tokens = Sequence[int] | np.ndarray | jax.Array
+"""One row of tokens."""
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -34,7 +38,7 @@ class AbstractTokenizer(abc.ABC):
         """The tokens of a piece of text, with nothing before and after it."""
 
     @abc.abstractmethod
-    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+    def decode(self, tokens: Tokens) -> str:
         """The text of tokens, without those that only mark beginning, end and padding."""
 
     @abc.abstractmethod
@@ -64,8 +68,10 @@ class ByteTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))
 
-    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        return bytes(int(t) for t in tokens if 0 <= int(t) < 256).decode("utf-8", "replace")
+    def decode(self, tokens: Tokens) -> str:
+        return bytes(int(t) for t in np.asarray(tokens, int) if 0 <= t < 256).decode(
+            "utf-8", "replace"
+        )
 
     def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
         return plain_conversation(messages, answer_follows=answer_follows)
@@ -211,8 +217,8 @@ class FileTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
 
-    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+    def decode(self, tokens: Tokens) -> str:
+        return self.inner.decode(np.asarray(tokens, int).tolist(), skip_special_tokens=True)
 
     def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
         if self.template is None:
