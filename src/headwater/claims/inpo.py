@@ -64,7 +64,7 @@ def _learn(rounds: int, updates: int, pairs: int, key):
     source = JudgedPairs(written, TablePreference(preference, _RESPONSES))
 
     def measure(agent: Agent):
-        return gap(log_policy(agent.network(explore=True), responses))
+        return {"gap": gap(log_policy(agent.network(explore=True), responses))}
 
     _, sampled = trained_and_measured(
         method, TokenProblem(network), source, rounds * updates, measure, key=keys[3]
@@ -74,7 +74,7 @@ def _learn(rounds: int, updates: int, pairs: int, key):
     return {
         "exact": jnp.concatenate([begun, jax.vmap(gap)(exact)]),
         "divergence from the equilibrium": jax.vmap(lambda p: divergence(nash, p)[0])(exact),
-        "sampled": jnp.concatenate([begun, sampled[updates - 1 :: updates]]),
+        "sampled": jnp.concatenate([begun, sampled["gap"][updates - 1 :: updates]]),
         "Bradley and Terry": gap(fitted),
     }
 

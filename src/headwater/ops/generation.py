@@ -87,7 +87,7 @@ def _generate(
     network, prompts, limit, width, new_tokens, key, end, temperature, top_k, top_p, greedy
 ):
     rows, prompt_width = prompts.tokens.shape
-    reader = network if isinstance(network, AbstractIncremental) else _Rereading(network)
+    reader = reader_of(network)
     length = jnp.asarray(prompts.length)
     cache, logits = reader.read(jnp.asarray(prompts.tokens), length, width)
     last = length - 1
@@ -129,6 +129,11 @@ def _generate(
     carry = jax.lax.while_loop(unfinished, one, carry)
     _, _, _, tokens, chosen, stop, _ = carry
     return Completions(tokens, position_mask(last + 1, stop, width), None, chosen)
+
+
+def reader_of(network: AbstractTokenNetwork) -> "AbstractIncremental | _Rereading":
+    """What reads a text token by token: the network, or one that reads it anew each time."""
+    return network if isinstance(network, AbstractIncremental) else _Rereading(network)
 
 
 class _Rereading:
