@@ -17,7 +17,7 @@ from headwater.networks.token_table import LogLinearResponses
 from headwater.sources.completion_pairs import StoredBesideWritten
 from headwater.sources.completions import Stored, Written
 
-_RESPONSES, _FEATURES, _SEEN, _PAIRS = 200, 24, 20, 400
+_RESPONSES, _FEATURES, _SEEN, _PAIRS, _BATCH = 200, 24, 20, 400, 64
 
 
 def _instance(key):
@@ -42,7 +42,7 @@ def _learn(method, samples: int, updates: int, key):
     key, instance_key = jax.random.split(key)
     network, gold, data, seen = _instance(instance_key)
     responses = every_response(_RESPONSES, 1)
-    source = Stored(data, rows=None)
+    source = Stored(data, rows=_BATCH)
     if isinstance(method, HyPO):
         written = Written(responses.prompts, rows=1, samples=samples, new_tokens=1)
         source = StoredBesideWritten(source, written)
@@ -127,7 +127,7 @@ CLAIMS = (
                 "strengths": (0.1,),
             },
             "small": {
-                "instances": 30,
+                "instances": 24,
                 "samples": 64,
                 "updates": 1500,
                 "weights": (0.002, 0.005, 0.02),
