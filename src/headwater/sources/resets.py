@@ -22,6 +22,9 @@ class Resets(AbstractSource[Int[Array, ""], Completions]):
     from there: uniformly from one to one less than it has. The mask `response` is true on the
     policy's own tokens alone; the reward is that of the whole text.
 
+    With a `chance` of one, the released code's, first tokens are never the policy's own, and it
+    does not learn them. Less than one by a part in the length makes all places alike.
+
     **Arguments:** `stored`: texts `[row, position]`, in which a response is one stretch of tokens,
     as wide as new texts may become; `reward`; `chance`: that something is given at all, otherwise
     the policy begins at the prompt; `rows`: texts in a batch; `samples`: continuations of each, all

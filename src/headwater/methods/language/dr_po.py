@@ -34,8 +34,8 @@ class DRPO(
     but the value is learned on the whole text, given tokens and prompts too, over which advantages
     are estimated, while the policy's loss is averaged over its own tokens alone.
 
-    Evaluate from the prompts: with a stored response always given, only those of one token in
-    length leave nearly all to the policy.
+    Evaluate from the prompts. Where at least one token is always given, as in the released code, no
+    policy learns its first one: let some responses begin at the prompt.
 
     **Arguments:**
 
