@@ -104,10 +104,10 @@ def test_a_grown_run_is_one_schedule_and_costs_what_it_says():
     assert [stage.updates for stage in plan.stages] == [4, 8]
     assert plan.layer_updates == 4 * 2 + 8 * 4
     result = run(plan.stages, TokenProblem(decoder(4), TASK.end), seeds=2, progress=False)
-    last = result.outcomes["4 layers"].state
+    last = result.outcomes["depth 4"].state
     assert last.network.blocks.query.weight.shape[:2] == (2, 4)
     assert np.array_equal(last.step, [12, 12])
-    first = result.outcomes["2 layers"].state
+    first = result.outcomes["depth 2"].state
     assert np.array_equal(first.step, [4, 4]) and first.network.layer_count == 2
 
 
@@ -131,7 +131,7 @@ def test_progressive_stages_end_with_the_whole_network():
     plan = progressive_stages(RaPTr(learning_rate=1e-3), SOURCE, depths=(2, 3, 4), updates=9)
     assert plan.layer_updates == 3 * (2 + 3 + 4)
     result = run(plan.stages, TokenProblem(decoder(4), TASK.end), progress=False)
-    assert int(result.outcomes["3: 4 layers at a time"].state.step[0]) == 9
+    assert int(result.outcomes["3: depth 4"].state.step[0]) == 9
     with pytest.raises(SpecificationError, match="must grow"):
         progressive_stages(RaPTr(), SOURCE, depths=(3, 2), updates=9)
 

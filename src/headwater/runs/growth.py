@@ -213,7 +213,7 @@ def growing_stages(
     lengths = proportional_updates(updates, stages, power)
     for i, length in enumerate(lengths):
         begin = first if i == 0 else later(found[-1].name)
-        name = f"{more * (i + 1)} layers"
+        name = f"depth {more * (i + 1)}"
         found.append(Stage(name, method, source, length, begin=begin))
     return Plan(found, sum(more * (i + 1) * length for i, length in enumerate(lengths)))
 
@@ -230,7 +230,7 @@ def progressive_stages(
     found: list[Stage] = []
     lengths = proportional_updates(updates, len(depths), 0.0)
     for i, length in enumerate(lengths):
-        name = f"{i + 1}: {depths[i]} layers at a time"
+        name = f"{i + 1}: depth {depths[i]}"
         each = dataclasses.replace(method, depth=depths[i])
         begin = None if i == 0 else _continued(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))

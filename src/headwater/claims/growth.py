@@ -1,0 +1,184 @@
+"""What growing a decoder in stages, and training parts of it, saves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, with_numbers
+from headwater.core.tokens import TokenProblem
+from headwater.environments.token_tasks import ShiftedCopies, everywhere
+from headwater.methods.language.raptr import RaPTr
+from headwater.methods.language.sft import SFT
+from headwater.networks.decoder import Architecture, Decoder
+from headwater.ops.tokens import averaged, token_log_probabilities
+from headwater.runs.growth import Plan, growing_stages, progressive_stages
+from headwater.runs.loop import run
+from headwater.runs.stage import Outcome, Stage
+from headwater.sources.fresh_texts import FreshTexts
+
+_RATES = {"learning_rate": 2e-3, "warm_up_updates": 20.0}
+
+
+def _problem(seed: int, width: int, layers: int) -> tuple[ShiftedCopies, TokenProblem]:
+    task = ShiftedCopies()
+    heads = max(width // 12, 1)
+    architecture = Architecture(task.vocabulary, 32, width, layers, heads)
+    return task, TokenProblem(Decoder(architecture, key=jax.random.key(seed)), task.end)
+
+
+def _losses(plan: Plan, problem: TokenProblem, task: ShiftedCopies, seed: int, runs: int):
+    """Loss on texts of their own after all stages, for each run."""
+    result = run(plan.stages, problem, seeds=runs, seed=seed, logs=1, progress=False)
+    last: Outcome = result.outcomes[plan.stages[-1].name]
+    data = everywhere(task.texts(512, key=jax.random.fold_in(jax.random.key(seed), 2**31)))
+
+    def loss(network):
+        chances = token_log_probabilities(network, data)
+        return -averaged(chances, jnp.asarray(data.response), "token")
+
+    each = jax.jit(lambda states: jax.lax.map(lambda s: loss(last.method.network(s)), states))
+    return np.asarray(each(last.state), np.float64)
+
+
+def _whole(source: FreshTexts, updates: int, layers: int) -> Plan:
+    """The decoder trained as one."""
+    method = with_numbers(SFT(), **_RATES, decay_updates=updates)
+    return Plan([Stage("whole", method, source, updates)], updates * layers)
+
+
+def _compare(
+    seed: int, plans: dict[str, Plan], problem: TokenProblem, task: ShiftedCopies, runs: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    found = {name: _losses(plan, problem, task, seed, runs) for name, plan in plans.items()}
+    numbers = {
+        "loss": {name: float(losses.mean()) for name, losses in found.items()},
+        "updates of single layers": {name: plan.layer_updates for name, plan in plans.items()},
+    }
+    return found, numbers
+
+
+def _criteria(found: dict[str, np.ndarray], name: str, below: float) -> tuple[Criterion, ...]:
+    return (
+        Criterion(
+            f"loss of {name} less that of the whole decoder at the same cost",
+            mean_of(found[name] - found["whole, same cost"]),
+            at_most=-below,
+        ),
+        Criterion(
+            f"loss of {name} less that of the whole decoder for as many updates",
+            mean_of(found[name] - found["whole, as many updates"]),
+            at_most=0.03,
+        ),
+    )
+
+
+def _baselines(source: FreshTexts, layers: int, updates: int, cost: int) -> dict[str, Plan]:
+    return {
+        "whole, as many updates": _whole(source, updates, layers),
+        "whole, same cost": _whole(source, round(cost / layers), layers),
+    }
+
+
+def _grow(
+    seed: int,
+    *,
+    operators: Sequence[str],
+    runs: int,
+    updates: int,
+    rows: int,
+    width: int,
+    layers: int,
+    stages: int,
+) -> Finding:
+    task, problem = _problem(seed, width, layers)
+    source = FreshTexts(task, rows, whole=True)
+    method = with_numbers(SFT(), **_RATES, decay_updates=updates)
+    plans = {
+        name: growing_stages(
+            method, source, layers=layers, stages=stages, updates=updates, operator=name
+        )
+        for name in operators
+    }
+    cost = plans[operators[0]].layer_updates
+    plans |= _baselines(source, layers, updates, cost)
+    found, numbers = _compare(seed, plans, problem, task, runs)
+    criteria = [c for name in operators[:1] for c in _criteria(found, name, 0.03)]
+    return Finding(tuple(criteria), numbers, {})
+
+
+def _parts(
+    seed: int,
+    *,
+    depths: Sequence[int],
+    runs: int,
+    updates: int,
+    rows: int,
+    width: int,
+) -> Finding:
+    task, problem = _problem(seed, width, depths[-1])
+    source = FreshTexts(task, rows, whole=True)
+    method = with_numbers(RaPTr(), **_RATES, decay_updates=updates)
+    plans = {"RaPTr": progressive_stages(method, source, depths=depths, updates=updates)}
+    plans |= _baselines(source, depths[-1], updates, plans["RaPTr"].layer_updates)
+    found, numbers = _compare(seed, plans, problem, task, runs)
+    return Finding(_criteria(found, "RaPTr", 0.02), numbers, {})
+
+
+_SMOKE = {"runs": 2, "updates": 30, "rows": 8, "width": 12}
+_SMALL = {"runs": 2, "updates": 900, "rows": 64, "width": 48}
+_STACKED = {"layers": 6, "stages": 3}
+
+CLAIMS = (
+    Claim(
+        name="gradual-stacking-saves-layers",
+        statement=(
+            "A decoder grown in three stages by copying its last layers on top is, after the same "
+            "number of layer updates, at least 0.03 nats per token better than one trained whole, "
+            "and at most 0.03 worse than one trained whole for as many updates, which costs 1.29 "
+            "times as much."
+        ),
+        methods=("SFT",),
+        paper="Reddi, Miryoosefi, Karp, Krishnan, Kale, Kim, Kumar (2023), PMLR 202:14553",
+        where="the comparison with training from scratch; margins are those of a run of 6 layers",
+        scales={
+            "smoke": {"operators": ("gradual-stacking",), **_SMOKE, "layers": 2, "stages": 2},
+            "small": {"operators": ("gradual-stacking", "random"), **_SMALL, **_STACKED},
+        },
+        experiment=_grow,
+    ),
+    Claim(
+        name="midas-saves-layers",
+        statement=(
+            "A decoder grown in three stages by repeating its middle block is, after the same "
+            "number of layer updates, at least 0.03 nats per token better than one trained whole, "
+            "and at most 0.03 worse than one trained whole for as many updates."
+        ),
+        methods=("SFT",),
+        paper="Saunshi, Karp, Krishnan, Miryoosefi, Reddi, Kumar (2024), arXiv:2409.19044",
+        where="the comparison of pre-training costs; margins are those of a run of 6 layers",
+        scales={
+            "smoke": {"operators": ("midas",), **_SMOKE, "layers": 2, "stages": 2},
+            "small": {"operators": ("midas",), **_SMALL, **_STACKED},
+        },
+        experiment=_grow,
+    ),
+    Claim(
+        name="raptr-saves-layers",
+        statement=(
+            "Random sub-networks of 3, 4, 5 and 6 of 6 layers, a quarter of the updates each, end "
+            "at least 0.02 nats per token below a decoder trained whole at the same cost in "
+            "layers, and at most 0.03 above one trained whole for as many updates."
+        ),
+        methods=("RaPTr", "SFT"),
+        paper="Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913",
+        where="the comparison of pre-training costs (20 to 33 % fewer operations)",
+        scales={
+            "smoke": {"depths": (2, 3), **_SMOKE},
+            "small": {"depths": (3, 4, 5, 6), **_SMALL},
+        },
+        experiment=_parts,
+    ),
+)

@@ -1,0 +1,364 @@
+"""Train, sample and judge language models that are directories in Hugging Face's form."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from headwater.core.catalogue import build_method, method_class, settings
+from headwater.core.errors import DataError, RunError, SpecificationError
+from headwater.core.listing import method_modules
+from headwater.core.method import AbstractCompletionScorer, AbstractMethod, AbstractTokenPolicy
+from headwater.core.records import Completions
+from headwater.core.source import AbstractSource
+from headwater.core.tokens import AbstractCompletionReward, Prompts, TokenProblem
+from headwater.datasets.language_model_format import read_decoder, write_decoder
+from headwater.datasets.texts import (
+    Read,
+    TooLong,
+    read_comparisons,
+    read_completions,
+    read_prompts,
+)
+from headwater.datasets.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
+from headwater.environments.token_tasks import ExactMatch, prompts_of
+from headwater.networks.decoder import Decoder, Precision
+from headwater.networks.low_rank_adapters import Adapted
+from headwater.runs import checkpoint
+from headwater.runs.directory import RunDirectory
+from headwater.runs.loop import run
+from headwater.runs.stage import Stage
+from headwater.sources.completion_pairs import StoredBesideWritten
+from headwater.sources.completions import Stored, Written
+from headwater.sources.resets import Resets
+
+_STORED = ("SFT", "MeZO", "RaPTr")
+_COMPARED = ("DPO", "IPO", "RewardModel")
+_WRITTEN = ("Reinforce", "RLOO", "GRPO", "PPO")
+TRAINABLE = (*_STORED, *_COMPARED, *_WRITTEN, "HyPO", "DRPO")
+"""Methods that one file of texts is enough for. The others need a source that is made in Python."""
+
+_MODEL = "model"
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A model with what turns text into its tokens.
+
+    **Arguments:** `decoder`; `tokenizer`; `directory`: where both are, if they are in one.
+    """
+
+    decoder: Decoder
+    tokenizer: AbstractTokenizer
+    directory: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageSettings:
+    """What a training run of a language model was asked for.
+
+    **Arguments:** `method`: its name; `hyper_parameters`; `model`: a directory; `data`: a file;
+    `updates`; `rows`: texts or prompts per update; `samples`: responses to each prompt, and
+    `new_tokens`: in a response at most, of methods that write; `temperature`: of writing; `reward`:
+    `"exact-match"` with the file's completions, or the run of a `RewardModel`; `rank`: of low-rank
+    adapters (0: all weights learn); `dtype`: what to compute in; `too_long`: see
+    `read_completions`; `seed`.
+    """
+
+    method: str
+    hyper_parameters: dict[str, Any]
+    model: str
+    data: str
+    updates: int
+    rows: int = 16
+    samples: int = 8
+    new_tokens: int = 64
+    temperature: float = 1.0
+    reward: str = "exact-match"
+    rank: int = 0
+    dtype: Precision | None = None
+    too_long: TooLong = "refuse"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageRun:
+    """A finished run.
+
+    **Arguments:** `path`; `model`: directory of what was learned, which `transformers` loads;
+    `metrics`: the last row; `tokens_per_second`: learned from, of the last stretch that was logged.
+    """
+
+    path: Path
+    model: Path
+    metrics: dict[str, float]
+    tokens_per_second: float
+
+
+def load_language_model(
+    directory: str | Path, *, dtype: Precision | None = None, stored: Precision | None = None
+) -> LanguageModel:
+    """The model and the tokenizer in a directory; bytes, if there is no `tokenizer.json`.
+
+    Raises `DataError` for what is missing, damaged, or does not fit together.
+    """
+    directory = Path(directory)
+    decoder = read_decoder(directory, dtype=dtype, stored=stored)
+    tokenizer: AbstractTokenizer = ByteTokenizer()
+    if (directory / "tokenizer.json").is_file():
+        tokenizer = read_tokenizer(directory)
+    try:
+        tokenizer.fits(decoder.vocabulary)
+    except DataError as error:
+        raise DataError(f"{directory}: {error}") from None
+    return LanguageModel(decoder, tokenizer, directory)
+
+
+def train_language(
+    asked: LanguageSettings, out: str | Path, *, progress: bool | None = None
+) -> LanguageRun:
+    """Trains a language model, and writes what was learned to `out/model`.
+
+    A run that was interrupted goes on if the same is asked for again.
+
+    **Arguments:** `asked`; `out`: the run's directory; `progress`: show a bar.
+
+    Raises `SpecificationError` or `DataError` for what cannot be done, and `RunError` if `out`
+    holds something else.
+    """
+    method = language_method(asked.method, asked.hyper_parameters)
+    if min(asked.updates, asked.rows, asked.samples, asked.new_tokens) < 1 or asked.rank < 0:
+        raise SpecificationError(
+            "updates, rows, samples and new tokens must be at least 1, the rank at least 0"
+        )
+    out = Path(out)
+    existing = (out / "run.json").is_file()
+    if existing:
+        _refuse_another(out, asked, method)
+    model = load_language_model(asked.model, dtype=asked.dtype, stored=_stored(asked))
+    source, tokens = _source(asked, model)
+    problem = TokenProblem(_network(asked, model.decoder), model.tokenizer.end)
+    stage = Stage("language", method, source, asked.updates)
+    if existing:
+        directory = RunDirectory.open(out)
+    else:
+        directory = RunDirectory.create(out, {"kind": "language", **_asked(asked, method)})
+    result = run([stage], problem, seed=asked.seed, directory=directory, progress=progress)
+    state = jax.tree.map(lambda x: x[0], result.outcomes["language"].state)
+    learned = out / _MODEL
+    if isinstance(method, AbstractTokenPolicy):
+        network = method.network(state)
+        network = network.merged() if isinstance(network, Adapted) else network
+        assert isinstance(network, Decoder)
+        end = model.tokenizer.end
+        write_decoder(
+            network,
+            learned,
+            tokenizer=model.directory,
+            end=end if end >= 0 else None,
+            overwrite=True,
+        )
+        if isinstance(model.tokenizer, ByteTokenizer):
+            model.tokenizer.write(learned)
+    rows = [row for row in result.metrics if "updates_per_second" in row]
+    pace = float(rows[-1]["updates_per_second"]) if rows else 0.0
+    last = {name: float(np.mean(v)) for name, v in (rows[-1]["metrics"] if rows else {}).items()}
+    return LanguageRun(out, learned, last, pace * tokens)
+
+
+def language_method(name: str, hyper_parameters: dict[str, Any]) -> AbstractMethod:
+    """A method for language models that `train_language` can feed.
+
+    Raises `SpecificationError` for any other, and for hyper-parameters that it does not have.
+    """
+    cls = method_class(name)
+    if not method_modules()[cls.__name__].startswith("headwater.methods.language."):
+        raise SpecificationError(
+            f"{cls.__name__} is no method for language models: take one of {', '.join(TRAINABLE)}"
+        )
+    if cls.__name__ not in TRAINABLE:
+        raise SpecificationError(
+            f"{cls.__name__} needs more than a file of texts: build its source in Python (see "
+            f"docs/language.md), or take one of {', '.join(TRAINABLE)}"
+        )
+    return build_method(name, hyper_parameters)
+
+
+def _stored(asked: LanguageSettings) -> Precision | None:
+    # Steps of fine-tuning are too small for bfloat16; frozen weights can stay in it.
+    return "float32" if asked.rank == 0 else None
+
+
+def _network(asked: LanguageSettings, decoder: Decoder):
+    if asked.rank == 0:
+        return decoder
+    return Adapted(decoder, key=jax.random.key(asked.seed), rank=asked.rank, alpha=2.0 * asked.rank)
+
+
+def _asked(asked: LanguageSettings, method: AbstractMethod) -> dict[str, Any]:
+    plain = {**dataclasses.asdict(asked), "method": type(method).__name__}
+    plain["hyper_parameters"] = settings(method)
+    return plain
+
+
+def _refuse_another(out: Path, asked: LanguageSettings, method: AbstractMethod) -> None:
+    stored = RunDirectory.open(out).specification
+    if stored.get("kind") != "language":
+        raise RunError(f"{out} already holds another kind of run: choose another name")
+    wanted = json.loads(json.dumps(_asked(asked, method), default=str))
+    different = [name for name in wanted if stored.get(name) != wanted[name]]
+    if different:
+        raise RunError(
+            f"{out} holds a run with other settings ({different[0]} is "
+            f"{stored.get(different[0])!r}, not {wanted[different[0]]!r}): choose another name, or "
+            "give the same settings to continue it"
+        )
+
+
+# Sources ----------------------------------------------------------------------------------------
+
+
+def _source(asked: LanguageSettings, model: LanguageModel) -> tuple[AbstractSource, float]:
+    """Where the method's batches come from, and how many tokens there are in one, about."""
+    name = method_class(asked.method).__name__
+    context = model.decoder.context
+    read: Read[Any]
+    if name in _COMPARED or name == "HyPO":
+        read = read_comparisons(asked.data, model.tokenizer, context, too_long=asked.too_long)
+        stored = Stored(read.data, asked.rows)
+        per_update = asked.rows * read.tokens / max(read.rows - read.dropped, 1)
+        if name != "HyPO":
+            return stored, per_update
+        written = _written(
+            asked, model, prompts_within(read.data.chosen, model, asked.data, asked.new_tokens)
+        )
+        return StoredBesideWritten(stored, written), per_update + _written_tokens(asked)
+    room = context - asked.new_tokens if name in (*_WRITTEN, "DRPO") else context
+    if room < 1:
+        raise SpecificationError(
+            f"{asked.new_tokens} new tokens leave no room for prompts in a context of {context}"
+        )
+    if name in _WRITTEN and asked.reward != "exact-match":
+        prompts = read_prompts(asked.data, model.tokenizer, room, too_long=asked.too_long)
+        return _written(asked, model, prompts.data), _written_tokens(asked)
+    read = read_completions(asked.data, model.tokenizer, context, too_long=asked.too_long)
+    if name in _STORED:
+        per_update = asked.rows * read.tokens / max(read.data.tokens.shape[0], 1)
+        return Stored(read.data, asked.rows), per_update
+    prompts = prompts_within(read.data, model, asked.data, asked.new_tokens)
+    if name == "DRPO":
+        wide = prompts.tokens.shape[-1] + asked.new_tokens
+        source = Resets(
+            _as_wide(read.data, wide),
+            _reward(asked, model, read.data),
+            temperature=asked.temperature,
+            rows=asked.rows,
+            samples=asked.samples,
+            new_tokens=asked.new_tokens,
+            end=model.tokenizer.end,
+        )
+        return source, _written_tokens(asked)
+    return _written(asked, model, prompts, read.data), _written_tokens(asked)
+
+
+def _written_tokens(asked: LanguageSettings) -> float:
+    return float(asked.rows * asked.samples * asked.new_tokens)
+
+
+def prompts_within(
+    data: Completions, model: LanguageModel, path: str | Path, new_tokens: int
+) -> Prompts:
+    """The prompts of texts, of one width. Raises `DataError` if answers do not fit behind them."""
+    longest = int(np.argmax(np.asarray(data.response), axis=-1).max())
+    context, least = model.decoder.context, len(model.tokenizer.begin)
+    if longest <= least or longest + new_tokens > context:
+        raise DataError(
+            f"{path}: prompts of up to {longest} tokens and {new_tokens} new ones must "
+            f"fit into a context of {context}, and no prompt may be empty: take fewer new tokens, "
+            "or a file with the columns prompt and completion"
+        )
+    return prompts_of(data, longest)
+
+
+def _as_wide(data: Completions, width: int) -> Completions:
+    room = width - data.tokens.shape[-1]
+    if room <= 0:
+        return jax.tree.map(lambda x: x[..., :width] if x.ndim > 1 else x, data)
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room))) if x.ndim > 1 else x, data)
+
+
+def _written(
+    asked: LanguageSettings,
+    model: LanguageModel,
+    prompts: Prompts,
+    right: Completions | None = None,
+) -> Written:
+    judged = method_class(asked.method).__name__ != "HyPO"
+    return Written(
+        prompts,
+        reward=_reward(asked, model, right) if judged else None,
+        temperature=asked.temperature,
+        rows=asked.rows,
+        samples=asked.samples,
+        new_tokens=asked.new_tokens,
+        end=model.tokenizer.end,
+    )
+
+
+class LearnedReward(AbstractCompletionReward):
+    """What a reward model, as it was learned, says of responses."""
+
+    method: AbstractCompletionScorer
+    state: Any
+
+    def __call__(self, data: Completions) -> Float[Array, "*batch"]:
+        return jax.lax.stop_gradient(self.method.rate(self.state, data))
+
+
+def _reward(
+    asked: LanguageSettings, model: LanguageModel, right: Completions | None
+) -> AbstractCompletionReward:
+    if asked.reward == "exact-match":
+        if right is None:
+            raise SpecificationError("the reward exact-match needs a file with completions")
+        return ExactMatch(Completions(right.tokens, right.response))
+    return load_reward(asked.reward, model.decoder.vocabulary)
+
+
+def load_reward(path: str | Path, vocabulary: int | None = None) -> LearnedReward:
+    """The reward model that a run of `RewardModel` learned.
+
+    **Arguments:** `vocabulary`: of the policy that is to be judged. Raises `RunError` if the run
+    is of something else or has no checkpoint, `DataError` if the vocabularies differ.
+    """
+    directory = RunDirectory.open(path)
+    stored = directory.specification
+    if stored.get("kind") != "language" or stored.get("method") != "RewardModel":
+        raise RunError(f"{path} is no run of RewardModel: train one, or use exact-match")
+    names = [field.name for field in dataclasses.fields(LanguageSettings)]
+    asked = LanguageSettings(**{name: stored[name] for name in names})
+    positions = checkpoint.find(directory.checkpoints)
+    if not positions or positions[-1].update < asked.updates:
+        raise RunError(f"{path} is not finished: give its command again to continue it")
+    method = language_method(asked.method, asked.hyper_parameters)
+    assert isinstance(method, AbstractCompletionScorer)
+    base = load_language_model(asked.model, dtype=asked.dtype, stored=_stored(asked))
+    if vocabulary is not None and base.decoder.vocabulary != vocabulary:
+        raise DataError(
+            f"{path}: its {base.decoder.vocabulary} tokens are not the policy's {vocabulary}: "
+            "train a reward model that begins with the same tokenizer"
+        )
+    problem = TokenProblem(_network(asked, base.decoder), base.tokenizer.end)
+    shapes = eqx.filter_eval_shape(
+        lambda keys: jax.vmap(lambda key: method.init(problem, key=key))(keys),
+        jax.random.split(jax.random.key(0), 1),
+    )
+    newest = checkpoint.path_of(directory.checkpoints, positions[-1])
+    state = checkpoint.restore(shapes, checkpoint.read(newest)["method"], str(newest))
+    return LearnedReward(method, jax.tree.map(lambda x: jnp.asarray(x)[0], state))
