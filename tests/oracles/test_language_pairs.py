@@ -3,18 +3,30 @@
 import dataclasses
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.claims.training import trained
+from headwater.core.method import Agent
+from headwater.core.records import ComparisonsAndCompletions, CompletionComparisons, Completions
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_process import every_response
-from headwater.evaluation.exact_tokens import best_log_policy, log_policy
+from headwater.environments.token_process import TablePreference, TableReward, every_response
+from headwater.evaluation.exact_tokens import best_log_policy, divergence, log_policy
+from headwater.evaluation.preferences import duality_gap
 from headwater.methods.language.dpo import DPO
+from headwater.methods.language.hypo import HyPO
+from headwater.methods.language.inpo import INPO
 from headwater.methods.language.ipo import IPO
-from headwater.networks.token_table import PrefixTable
+from headwater.methods.language.reward_model import RewardModel
+from headwater.methods.language.sft import SFT
+from headwater.methods.language.sharpening import RLHFSharpening
+from headwater.networks.token_table import LogLinearResponses, PrefixTable
+from headwater.ops.generation import generate
+from headwater.sources.completion_pairs import BestOfN, JudgedPairs
+from headwater.sources.completions import Written
 
 RESPONSES = every_response(vocabulary=3, new_tokens=2)
 
@@ -100,3 +112,85 @@ def test_ipo_spreads_certain_winners_by_known_gaps(key):
     ratio = log_policy(state.network, RESPONSES) - log_policy(task.network, RESPONSES)
     # Responses have two tokens.
     assert float(ratio[0, 0] - ratio[0, 8]) == pytest.approx(2 * 8 / 3, abs=1e-2)
+
+
+def test_a_reward_model_finds_bradley_and_terrys_rewards(key):
+    """A table's last states are all different, so that any reward can be fitted."""
+    worth = np.asarray([0, 1, 2, 2, 1, 0, 0, 1, 2])
+    task = TokenProblem(PrefixTable(3, 3, key=key))
+    method = RewardModel(learning_rate=0.05, decay_updates=300.0, centring_weight=1e-4)
+    state = learn(method, task, bradley_terry_comparisons(worth), key=key, updates=300)
+    rewards = np.asarray(method.rate(state, responses(np.arange(9))))
+    expected = (worth - worth.mean()) * np.log(2.0)
+    assert rewards - rewards.mean() == pytest.approx(expected, abs=5e-3)
+    assert abs(rewards.mean()) < 0.01
+
+
+def test_sharpening_reaches_a_power_of_the_reference(key):
+    task = TokenProblem(PrefixTable(3, 3, key=key))
+    method = RLHFSharpening(divergence_weight=0.5, learning_rate=0.1, decay_updates=600.0)
+    state = learn(method, task, RESPONSES.data, key=key, updates=600)
+    best = jax.nn.log_softmax(3.0 * log_policy(task.network, RESPONSES), axis=-1)
+    assert total_variation(best, log_policy(task.network, RESPONSES)) > 0.2
+    assert total_variation(log_policy(state.network, RESPONSES), best) < 1e-3
+
+
+def test_hypos_samples_have_the_gradient_of_the_divergence(key):
+    """On average over many fresh texts, where DPO's loss is switched off."""
+    task = TokenProblem(PrefixTable(3, 3, key=key))
+    other = PrefixTable(3, 3, key=jax.random.fold_in(key, 1))
+    reference = log_policy(task.network, RESPONSES)
+    # Descending by exactly the gradient, so that it can be read off the weights' change.
+    method = HyPO(divergence_weight=0.0, online_divergence_weight=1.0)
+
+    def norm(key):
+        state = eqx.tree_at(lambda s: s.network, method.init(task, key=key), other)
+        own = generate(other, RESPONSES.prompts, 2, key=key, samples=20_000)
+        data = ComparisonsAndCompletions(compared([(0, 1)]), own)
+        return method.update(state, data, key=key)[1]
+
+    metrics = jax.jit(norm)(key)
+
+    def exact(network):
+        return jnp.sum(divergence(log_policy(network, RESPONSES), reference))
+
+    gradient = jax.jit(jax.grad(exact))(other)
+    assert float(metrics["gradient_norm"]) == pytest.approx(
+        float(jnp.linalg.norm(gradient.table)), rel=0.05
+    )
+    assert float(metrics["divergence"]) == pytest.approx(float(exact(other)), rel=0.05)
+
+
+def test_inpo_on_sampled_pairs_closes_the_gap(key):
+    """Preferences that go round in circles, for which a reward has no answer."""
+    margin = 2.0 * jnp.asarray([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
+    preference = jax.nn.sigmoid(margin)[None]
+    network = LogLinearResponses(jnp.eye(3), jnp.asarray([1.5, 0.0, 0.0]))
+    one_token = every_response(3, 1)
+    reference = log_policy(network, one_token)
+    method = INPO(
+        divergence_weight=0.1, iterate_weight=0.6, updates_per_round=40, learning_rate=0.05
+    )
+    written = Written(one_token.prompts, rows=128, samples=2, new_tokens=1)
+    source = JudgedPairs(written, TablePreference(preference, 3))
+    state = jax.jit(lambda: trained(method, TokenProblem(network), source, 1000, key=key))()
+    gaps = [
+        float(duality_gap(log_policy(one, one_token), reference, preference, 0.1)[0])
+        for one in (network, state.iterate)
+    ]
+    assert gaps[0] > 0.1 and gaps[1] < 0.01
+
+
+def test_the_best_of_several_by_own_probability_or_by_reward(key):
+    network = PrefixTable(3, 3, key=key)
+    values = jax.random.normal(key, (1, 9))
+    agent = Agent(SFT(), SFT().init(TokenProblem(network), key=key))
+    for reward in (None, TableReward(values, 3)):
+        written = Written(RESPONSES.prompts, reward, network, rows=5, samples=6, new_tokens=2)
+        _, every = written.draw(written.init(key=key), agent, key=key)
+        _, best = BestOfN(written).draw(written.init(key=key), agent, key=key)
+        worth = log_policy(network, RESPONSES)[0] if reward is None else values[0]
+        numbers = np.asarray(every.tokens[..., 1] * 3 + every.tokens[..., 2])
+        expected = np.asarray(worth)[numbers].max(axis=1)
+        found = np.asarray(best.tokens[..., 1] * 3 + best.tokens[..., 2])
+        np.testing.assert_allclose(np.asarray(worth)[found], expected, rtol=1e-5)

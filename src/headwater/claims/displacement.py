@@ -73,7 +73,7 @@ def _instance(width: int, learning: int, updates: int, key):
     share = 2 * _TOPICS // 5
     lowest, highest = (
         # As many rows as the others have, so that one program serves all.
-        jax.tree.map(lambda x, at=at: x[jnp.resize(at, _TOPICS)], both)
+        jax.tree.map(lambda x, at=at: x[at[jnp.arange(_TOPICS) % share]], both)
         for at in (order[:share], order[-share:])
     )
     method = DPO(learning_rate=3e-4)
