@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--corl", type=Path, required=True, help="root of a checkout of CORL")
     add("--data", type=Path, required=True, help=".npz file that Headwater wrote")
-    add("--method", choices=("iql", "td3_bc"), required=True)
+    add("--method", choices=("iql", "td3_bc", "sac_n", "cql"), required=True)
     add("--updates", type=_positive, default=1_000_000)
     add("--seeds", type=_positive, default=4, help="how many")
     add("--first-seed", type=int, default=0)

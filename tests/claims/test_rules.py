@@ -13,7 +13,7 @@ from headwater.claims.registry import all_claims, claim_files, claim_named
 from headwater.core.errors import SpecificationError
 from headwater.core.listing import method_modules
 
-KINDS = ("finite", "linear", "lowrank", "preference")
+KINDS = ("finite", "linear", "lowrank", "preference", "language")
 """Kinds of methods whose papers make statements that are exact enough to be executed."""
 
 FOLDER = Path(headwater.claims.__file__).parent
