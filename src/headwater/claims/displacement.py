@@ -50,23 +50,26 @@ def _refusals(network: AbstractTokenNetwork):
     return jnp.mean(jnp.sum(chances[:, : len(_REFUSALS)], axis=-1))
 
 
-def _pairs() -> tuple[CompletionComparisons, CompletionComparisons]:
+def _pairs(key) -> tuple[CompletionComparisons, CompletionComparisons]:
     """For each topic a refusal preferred to another refusal, and one preferred to a compliance."""
-    topic = jnp.arange(_TOPICS)
-    chosen = _texts(topic, 1 + topic % 3)
-    alike = _texts(topic, jnp.zeros_like(topic))
-    unlike = _texts(topic, len(_REFUSALS) + topic % 2)
+    topic, count = jnp.arange(_TOPICS), len(_REFUSALS)
+    keys = jax.random.split(key, 3)
+    preferred = jax.random.randint(keys[0], topic.shape, 0, count)
+    other = (preferred + jax.random.randint(keys[1], topic.shape, 1, count)) % count
+    chosen, alike = _texts(topic, preferred), _texts(topic, other)
+    comply = jax.random.randint(keys[2], topic.shape, 0, len(_COMPLIANCES))
+    unlike = _texts(topic, count + comply)
     return CompletionComparisons(chosen, alike), CompletionComparisons(chosen, unlike)
 
 
 def _instance(width: int, learning: int, updates: int, key):
-    network_key, data_key, key = jax.random.split(key, 3)
+    network_key, data_key, pair_key, key = jax.random.split(key, 4)
     shape = Architecture(_WORDS + 16, _REST + 2, width=width, layers=2, heads=2)
     network = Decoder(shape, key=network_key, deviation=0.1)
     texts = Stored(_sampled_texts(2048, data_key), rows=64)
     clone = SFT(learning_rate=3e-3, decay_updates=float(learning))
     base = trained(clone, TokenProblem(network), texts, learning, key=key).network
-    alike, unlike = _pairs()
+    alike, unlike = _pairs(pair_key)
     both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), alike, unlike)
     scores = ches(base, both, normalise_lengths=True)
     order = jnp.argsort(scores)
