@@ -126,5 +126,10 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "The share of the form that is carried over is close to its bound at three seeds (0.71 "
+            "with an interval on both sides of 0.7); the gain in facts is two or three times its "
+            "bound. Small models of other widths were not tried."
+        ),
     ),
 )

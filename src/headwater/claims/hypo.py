@@ -135,5 +135,10 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "With 24 instances the divergence is 0.63 of DPO's (0.59 to 0.67) and the win rate "
+            "0.69 against 0.61, with an interval that reaches below zero. A larger β does not save "
+            "DPO: at the same divergence (β = 0.8) it wins 0.60."
+        ),
     ),
 )
