@@ -1,4 +1,7 @@
-"""Losses on texts against plain NumPy."""
+"""Losses on texts against plain NumPy, and against TRL where it is installed."""
+
+from collections import defaultdict
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -18,6 +21,7 @@ from headwater.methods.language.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.networks.value_head import WithValue
 from headwater.ops.proximal import clipped_value_loss, minibatch_epochs
+from headwater.ops.tokens import Average
 
 VOCABULARY, CONTEXT = 3, 4
 
@@ -255,3 +259,106 @@ def test_a_lol_loss(importance, key):
         weighted = (np.clip(ratio, 0.7, 1.3) * own[row]).sum()
         value += (-reward * weighted + 0.2 * change.sum()) / 6
     assert float(metrics["loss"]) == pytest.approx(value, rel=1e-4)
+
+
+def in_torch(torch, network, data):
+    """The log-probabilities that TRL would compute, of every token after the first."""
+    logits = torch.tensor(np.asarray(network.logits(data.tokens[:, :-1])))
+    tokens = torch.tensor(np.asarray(data.tokens[:, 1:])).long()
+    return torch.log_softmax(logits, -1).gather(-1, tokens[..., None])[..., 0]
+
+
+def trainer_of(own, **known):
+    """All that the losses read of a trainer, which cannot be made without a model on disk."""
+    return SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *_, **__: own,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        model=SimpleNamespace(training=False),
+        accelerator=SimpleNamespace(
+            gather=lambda x: x, reduce=lambda x, reduction: x, num_processes=1
+        ),
+        _entropy_bonus_enabled=False,
+        aux_loss_enabled=False,
+        epsilon_low=0.1,
+        epsilon_high=0.3,
+        **known,
+    )
+
+
+AVERAGES: dict[str, Average] = {"dapo": "token", "grpo": "sequence", "dr_grpo": "constant"}
+
+
+@pytest.mark.parametrize("loss_type", list(AVERAGES))
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_grpo_has_the_loss_of_trl(loss_type, ratio, key):
+    pytest.importorskip("trl")
+    torch = pytest.importorskip("torch")
+    from trl import GRPOTrainer  # pyright: ignore[reportMissingImports]
+
+    task, grouped, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
+    method = GRPO(
+        divergence_weight=0.3,
+        clip_range=0.1,
+        upper_clip_range=0.3,
+        average=AVERAGES[loss_type],
+        ratio=ratio,
+        response_length=7,
+    )
+    state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
+    _, metrics = update(method, state, grouped, key)
+
+    data = jax.tree.map(lambda x: x.reshape(12, *x.shape[2:]), grouped)
+    mask = torch.tensor(np.asarray(data.response[:, 1:])).long()
+    tokens = torch.tensor(np.asarray(data.tokens)).long()
+    own = in_torch(torch, task.network, data)
+    reward = torch.tensor(np.asarray(grouped.reward))
+    advantage = reward - reward.mean(1, keepdim=True)
+    trainer = trainer_of(
+        (own, torch.zeros_like(own), None),
+        args=SimpleNamespace(use_bias_correction_kl=False, delta=None),
+        beta=0.3,
+        loss_type=loss_type,
+        importance_sampling_level=ratio,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        use_vllm=False,
+        max_completion_length=7,
+    )
+    inputs = {
+        "prompt_ids": tokens[:, :1],
+        "prompt_mask": torch.ones_like(tokens[:, :1]),
+        "completion_ids": tokens[:, 1:],
+        "completion_mask": mask,
+        "advantages": (advantage / (reward.std(1, keepdim=True) + 1e-4)).reshape(-1),
+        "old_per_token_logps": torch.tensor(np.asarray(data.log_probability[:, 1:])),
+        "ref_per_token_logps": in_torch(torch, other, data),
+        "num_items_in_batch": mask.sum(),
+    }
+    loss = GRPOTrainer._compute_loss(trainer, None, inputs)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_rloo_has_the_loss_of_trl(key):
+    pytest.importorskip("trl")
+    torch = pytest.importorskip("torch")
+    from trl import RLOOTrainer  # pyright: ignore[reportMissingImports]
+
+    task, grouped = problem(), some_texts(3, 4)
+    method = RLOO(divergence_weight=0.0, clip_range=0.1, upper_clip_range=0.3)
+    _, metrics = update(method, method.init(task, key=key), grouped, key)
+    data = jax.tree.map(lambda x: x.reshape(12, *x.shape[2:]), grouped)
+    tokens = torch.tensor(np.asarray(data.tokens)).long()
+    own = in_torch(torch, task.network, data)
+    reward = torch.tensor(np.asarray(grouped.reward))
+    baseline = (reward.sum(1, keepdim=True) - reward) / 3
+    inputs = {
+        "prompt_ids": tokens[:, :1],
+        "prompt_mask": torch.ones_like(tokens[:, :1]),
+        "completion_ids": tokens[:, 1:],
+        "completion_mask": torch.tensor(np.asarray(data.response[:, 1:])).long(),
+        "advantages": (reward - baseline).reshape(-1),
+        "old_logps": torch.tensor(np.asarray(data.log_probability)).sum(-1),
+    }
+    trainer = trainer_of((own, torch.zeros_like(own), None))
+    loss = RLOOTrainer._compute_loss(trainer, None, inputs)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-4)
