@@ -12,8 +12,13 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
-# Half the compilation time for the same speed on programs as small as these.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Programs of tests are small and run a few times: compiling them is most of the cost, and these
+# halve it. The programs that users run are compiled in XLA's default way, as in the benchmarks.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+)
 
 install_import_hook("headwater", "beartype.beartype")
 
