@@ -107,7 +107,7 @@ CLAIMS = (
         paper="Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718",
         where="its main results, in a table of 20 prompts and 30 responses",
         scales={
-            "smoke": {"shares": (0.5,), "rows": 1500, "updates": 100, "instances": 3},
+            "smoke": {"shares": (0.5,), "rows": 1500, "updates": 60, "instances": 3},
             "small": {"shares": (0.0, 0.5, 0.8), "rows": 1500, "updates": 400, "instances": 10},
         },
         experiment=_experiment,

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from headwater.claims.claim import Claim, Criterion, Finding, mean_of
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.claims.training import trained
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractMethod, Agent
 from headwater.core.records import Completions
 from headwater.core.tokens import (
     AbstractCompletionReward,
@@ -94,16 +94,17 @@ def _opens(length: int, resets: bool, rate, updates: int, key):
     network, reward = LockTable(secret), Opens(secret)
     method: AbstractMethod
     if resets:
-        method = DRPO(learning_rate=rate, whiten_rewards=False, **_SETTINGS)
+        method = DRPO(whiten_rewards=False, **_SETTINGS)
         # As likely from the prompt as from any other place.
         chance = 1.0 - 1.0 / length
         source = Resets(stored, reward, chance, rows=_EPISODES, samples=1, new_tokens=length)
     else:
-        method = PPO(learning_rate=rate, **_SETTINGS)
+        method = PPO(**_SETTINGS)
         prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
         source = Written(prompts, reward, rows=_EPISODES, samples=1, new_tokens=length)
+    method = with_numbers(method, learning_rate=rate)
     state = trained(method, TokenProblem(network), source, updates, key=key)
-    learned = method.network(state)
+    learned = Agent(method, state).network()
     text = jnp.concatenate([jnp.zeros(1, secret.dtype), secret])
     whole = Completions(text, jnp.arange(length + 1) > 0)
     return jnp.exp(jnp.sum(token_log_probabilities(learned, whole)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from headwater.claims.claim import Claim, Criterion, Finding, mean_of
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.core.method import AbstractMethod, Agent
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork, TokenProblem
@@ -102,9 +102,9 @@ def _as_it_is(data: Completions) -> Completions:
     return data
 
 
-def _rows(rate: Any) -> dict[str, tuple[AbstractMethod, Callable[[Completions], Any]]]:
+def _rows() -> dict[str, tuple[AbstractMethod, Callable[[Completions], Any]]]:
     """Every method, and what it is given of a batch of judged responses."""
-    given: dict[str, Any] = {"learning_rate": rate, "largest_gradient": 1e9}
+    given: dict[str, Any] = {"largest_gradient": 1e9}
     return {
         "best-of-N": (SFT(**given), _best),
         "SFT on chosen": (SFT(**given), _chosen),
@@ -135,7 +135,8 @@ def _learn(row: str, peak, on_policy, rate, rounds: int, steps: int, key):
     values = jnp.exp(-(((jnp.arange(_RESPONSES) - peak) / 10.0) ** 2))[None]
     reward = TableReward(values, _RESPONSES)
     first = Bandit(jnp.asarray(_reference(), jnp.float32)[None])
-    method, prepare = _rows(rate)[row]
+    method, prepare = _rows()[row]
+    method = with_numbers(method, learning_rate=rate)
     stored_key, begin_key, key = jax.random.split(key, 3)
 
     def write(network, groups: int, key) -> Completions:
