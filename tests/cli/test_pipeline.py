@@ -17,7 +17,6 @@ SHORT = ("--evaluations", 2, "--episodes", 2)
 RECIPES = ("wsrl", "rlpd", "continue", "scratch")
 
 
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with data, an offline run in it, and one adapted by each recipe."""

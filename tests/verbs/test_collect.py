@@ -23,7 +23,6 @@ CART_POLE = {
 }
 
 
-
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory) -> Collection:
     return collect(Pendulum(), tmp_path_factory.mktemp("pendulum"), **PENDULUM)
