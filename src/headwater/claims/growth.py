@@ -39,7 +39,7 @@ def _losses(plan: Plan, problem: TokenProblem, task: ShiftedCopies, seed: int, r
         chances = token_log_probabilities(network, data)
         return -averaged(chances, jnp.asarray(data.response), "token")
 
-    each = jax.jit(lambda states: jax.lax.map(lambda s: loss(last.method.network(s)), states))
+    each = jax.jit(lambda states: jax.lax.map(lambda state: loss(state.network), states))
     return np.asarray(each(last.state), np.float64)
 
 
