@@ -105,6 +105,9 @@ def test_a_ratio_resamples_both_sides_together():
     np.testing.assert_allclose([found.point, found.low, found.high], 2.0, rtol=1e-12)
     apart = ratio_of_means(2.0 * below[::-1], below)
     assert apart.point == 2.0 and apart.low < 0.5 and apart.high > 5.0
+    # Some resamples leave nothing to divide by, and then the ratio may be anything.
+    rare = ratio_of_means([1.0, 1.0, 1.0], [0.0, 0.0, 3.0])
+    assert (rare.point, rare.low, rare.high) == (1.0, 0.0, np.inf)
     assert ratio_of_means([2.0, 4.0], [1.0, 2.0]) == Interval(2.0, None, None, 0.95, 2)
 
 

@@ -166,8 +166,11 @@ def ratio_of_means(numerators: Any, denominators: Any, *, seed: int = 0) -> Inte
     if len(above) < 3:
         return Interval(float(point), None, None, 0.95, len(above))
     rows = np.random.default_rng(seed).integers(0, len(above), (4000, len(above)))
-    drawn = above[rows].mean(1) / below[rows].mean(1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    under = below[rows].mean(1)
+    drawn = above[rows].mean(1) / np.where(under > 0.0, under, 1.0)
+    # Where nothing is left to divide by, the ratio may be anything.
+    low = np.quantile(np.where(under > 0.0, drawn, 0.0), 0.025, method="lower")
+    high = np.quantile(np.where(under > 0.0, drawn, np.inf), 0.975, method="higher")
     return Interval(float(point), float(low), float(high), 0.95, len(above))
 
 
