@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,8 +121,12 @@ def _parts(
 ) -> Finding:
     task, problem = _problem(seed, width, depths[-1])
     source = FreshTexts(task, rows, whole=True)
-    method = with_numbers(RaPTr(), **_RATES, decay_updates=updates)
-    plans = {"RaPTr": progressive_stages(method, source, depths=depths, updates=updates)}
+    plan = progressive_stages(RaPTr(), source, depths=depths, updates=updates)
+    stages = [
+        eqx.tree_at(lambda s: s.method, s, with_numbers(s.method, **_RATES, decay_updates=updates))
+        for s in plan.stages
+    ]
+    plans = {"RaPTr": Plan(stages, plan.layer_updates)}
     plans |= _baselines(source, depths[-1], updates, plans["RaPTr"].layer_updates)
     found, numbers = _compare(seed, plans, problem, task, runs)
     return Finding(_criteria(found, "RaPTr", 0.02), numbers, {})
