@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, option
-from headwater.cli.frame import print_json
+from headwater.cli.language_train import report
 
 
 def command(
@@ -71,16 +71,4 @@ def command(
     )
     where = out or Path("runs") / f"grown-{data.stem}"
     done = grow_language(asked, where, progress=None if json else True)
-    if json:
-        print_json(
-            {
-                "run": done.path,
-                "model": done.model,
-                "metrics": done.metrics,
-                "tokens_per_second": done.tokens_per_second,
-            }
-        )
-        return
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in done.metrics.items())
-    print(f"{operator}: {done.path}\nlast: {shown}")
-    print(f"about {done.tokens_per_second:,.0f} tokens a second\nmodel: {done.model}")
+    report(operator, done, json)

@@ -78,6 +78,11 @@ def command(
     )
     where = out or Path("runs") / f"{method.lower()}-{data.stem}"
     done = train_language(asked, where, progress=None if json else True)
+    report(method, done, json)
+
+
+def report(name: str, done, json: bool) -> None:
+    """Says how the training of a language model ended."""
     if json:
         print_json(
             {
@@ -88,7 +93,7 @@ def command(
             }
         )
         return
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in done.metrics.items())
-    print(f"{method}: {done.path}\nlast: {shown}")
+    shown = ", ".join(f"{metric} {value:.4g}" for metric, value in done.metrics.items())
+    print(f"{name}: {done.path}\nlast: {shown}")
     print(f"about {done.tokens_per_second:,.0f} tokens a second")
     print(f"model: {done.model}" if done.model.is_dir() else "a reward model: use it as --reward")
