@@ -1,0 +1,51 @@
+"""Language models from the command line: grown, fine-tuned, sampled and judged."""
+
+import json
+
+import pytest
+
+from .asking import ask, done
+
+SMALL = ("--layers", 2, "--stages", 2, "--width", 16, "--heads", 2, "--context", 32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with texts, and a model that was grown on one of them."""
+    folder = tmp_path_factory.mktemp("language")
+    (folder / "book.txt").write_text("the cat sat on the mat. " * 20, encoding="utf-8")
+    rows = [{"prompt": f"{a}+", "completion": str(a)} for a in range(6)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "sums.jsonl").write_text(text, encoding="utf-8")
+    grow = ("language", "grow", folder / "book.txt", *SMALL, "--updates", 8, "--rows", 4)
+    answer = json.loads(done(*grow, "-o", folder / "grown", "--json"))
+    assert answer["metrics"]["loss"] > 0 and answer["tokens_per_second"] > 0
+    return folder
+
+
+def test_from_a_text_to_a_judgement(folder):
+    model = folder / "grown" / "model"
+    train = ("language", "train", "SFT", "-m", model, "-d", folder / "sums.jsonl")
+    told = done(*train, "-o", folder / "sft", "--updates", 4, "--rows", 4)
+    assert "tokens a second" in told and f"model: {folder / 'sft' / 'model'}" in told
+    learned = folder / "sft" / "model"
+    judged = done("language", "evaluate", learned, "-d", folder / "sums.jsonl", "--new-tokens", 3)
+    assert "loss" in judged and "exact match" in judged
+    written = json.loads(
+        done("language", "generate", learned, "-p", "1+", "--samples", 2, "--new-tokens", 3,
+             "--json")
+    )  # fmt: skip
+    assert written[0]["prompt"] == "1+" and len(written[0]["samples"]) == 2
+
+
+def test_what_cannot_be_done_is_one_sentence(folder):
+    model, data = folder / "grown" / "model", folder / "sums.jsonl"
+    for arguments, reason in (
+        (("train", "SFT", "-m", folder / "nowhere", "-d", data), "no such directory of a model"),
+        (("train", "SFTX", "-m", model, "-d", data), "unknown method 'SFTX': did you mean SFT?"),
+        (("train", "DPO", "-m", model, "-d", data), "comparisons need 'chosen' and 'rejected'"),
+        (("generate", model, "-p", "x" * 50), "do not fit into the model's context of 32"),
+    ):
+        answer = ask("language", *arguments)
+        assert answer.status == 1 and answer.err.count("\n") == 1, answer.err
+        assert answer.err.startswith("error: ") and reason in answer.err
