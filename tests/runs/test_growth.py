@@ -13,7 +13,9 @@ from headwater.methods.language.raptr import RaPTr
 from headwater.methods.language.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
+from headwater.ops.tokens import token_log_probabilities
 from headwater.runs.growth import (
+    choose_operator,
     growing_stages,
     grown,
     insert_fresh,
@@ -144,6 +146,26 @@ def test_with_all_layers_it_is_fine_tuning():
     ]
     same = jax.tree.map(np.array_equal, states[0].network, states[1].network)
     assert all(jax.tree.leaves(same))
+
+
+def test_the_best_way_of_growing_is_found_after_a_while():
+    method = SFT(learning_rate=1e-2)
+    state = method.init(TokenProblem(decoder(2)), key=jax.random.key(0))
+    data = TASK.texts(8, key=jax.random.key(5))
+
+    def loss(network):
+        return -jnp.mean(token_log_probabilities(network, data))
+
+    ways = {"stack": stack_last, "silent": insert_fresh(adds_nothing=True)}
+    found = choose_operator(state, ways, 1, method=method, source=SOURCE, loss=loss, lag=6)
+    assert found.after_lag[found.name] == min(found.after_lag.values())
+    assert found.at_once["silent"] == pytest.approx(float(loss(state.network)), rel=1e-5)
+    assert found.at_once["stack"] != found.at_once["silent"]
+    kept = jax.tree.map(lambda x: x[0], found.state)
+    assert kept.network.layer_count == 3 and int(kept.step) == 6
+    assert float(loss(kept.network)) == pytest.approx(found.after_lag[found.name], rel=1e-5)
+    with pytest.raises(SpecificationError, match="at least one way"):
+        choose_operator(state, {}, 1, method=method, source=SOURCE, loss=loss, lag=6)
 
 
 def test_what_cannot_grow_is_said():

@@ -7,18 +7,18 @@ grown.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.core.source import AbstractSource
-from headwater.core.tokens import TokenProblem
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.methods.language.raptr import RaPTr
 from headwater.networks.decoder import (
     Decoder,
@@ -28,6 +28,7 @@ from headwater.networks.decoder import (
     with_layers,
 )
 from headwater.ops.fine_tuning import Tuned
+from headwater.runs.loop import run
 from headwater.runs.stage import Outcomes, Stage
 
 Moments = Literal["copied", "empty"]
@@ -235,6 +236,67 @@ def progressive_stages(
         begin = None if i == 0 else _continued(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))
     return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))
+
+
+class Choice(NamedTuple):
+    """What a trial of several ways of growing found.
+
+    **Arguments:** `name`: of the best; `state`: grown by it and trained for the lag, with a leading
+    axis of one seed; `at_once`, `after_lag`: the loss of each candidate before and after that.
+    """
+
+    name: str
+    state: Tuned
+    at_once: dict[str, float]
+    after_lag: dict[str, float]
+
+
+def choose_operator(
+    state: Tuned,
+    operators: Mapping[str, Operator],
+    more: int,
+    *,
+    method: AbstractMethod,
+    source: AbstractSource,
+    loss: Callable[[AbstractTokenNetwork], Array],
+    lag: int,
+    seed: int = 0,
+) -> Choice:
+    """Grows in every way, trains each for a little while, and keeps the one with the lowest loss.
+
+    The loss at once misleads: it prefers layers that add nothing yet. After a short lag it ranks
+    candidates as they will end.
+
+    **Arguments:** `state`: of one seed; `operators`: by name; `more`: layers to add; `method`,
+    `source`: what goes on training; `loss`: of a network on held-out texts; `lag`: updates
+    before the choice.
+
+    **Reference:** Karp, Saunshi, Miryoosefi, Reddi, Kumar (2024), arXiv:2406.02469.
+
+    Raises `SpecificationError` if there is nothing to choose from.
+    """
+    if not operators or lag < 1:
+        raise SpecificationError("a choice needs at least one way of growing, and a lag above 0")
+    key = jax.random.key(seed)
+    judge = eqx.filter_jit(lambda network: loss(network))
+    at_once, after_lag, states = {}, {}, {}
+    for name, operator in operators.items():
+        deeper = grown(state, operator, more, key=key)
+        at_once[name] = float(judge(deeper.network))
+        stage = Stage(name, method, source, lag, begin=_given(deeper))
+        problem = TokenProblem(deeper.network)
+        result = run([stage], problem, seed=seed, logs=1, progress=False)
+        states[name] = result.outcomes[name].state
+        after_lag[name] = float(judge(jax.tree.map(lambda x: x[0], states[name].network)))
+    best = min(after_lag, key=lambda name: after_lag[name])
+    return Choice(best, states[best], at_once, after_lag)
+
+
+def _given(state: Tuned):
+    def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+        return state
+
+    return begin
 
 
 def _continued(before: str):
