@@ -103,8 +103,10 @@ def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, m
 )
 def test_methods_are_fed_what_they_learn_from(folder, fine_tuned, method, data):
     # It has to be right now and then for rewards to say anything.
-    settings = asked(folder, method, data, model=str(fine_tuned.model))
+    settings = asked(folder, method, data, model=str(fine_tuned.model), temperature=0.8)
     done = train_language(settings, folder / method.lower(), progress=False)
+    # Whoever writes and whoever learns agree, at this temperature too.
+    assert done.metrics.get("sampler_gap", 0.0) < 1e-4
     start, end = read_decoder(fine_tuned.model), read_decoder(done.model)
     assert not np.array_equal(start.embedding, end.embedding)
     assert all(math.isfinite(value) for value in done.metrics.values())
@@ -195,6 +197,7 @@ def test_what_cannot_be_written_is_said(folder, options, message):
         ("GRPO", "sums.jsonl", {"new_tokens": 30}, "must fit into a context of 32"),
         ("GRPO", "sums.jsonl", {"reward": "nowhere"}, "is no run"),
         ("SFT", "sums.jsonl", {"updates": 0}, "at least 1"),
+        ("GRPO", "sums.jsonl", {"hyper_parameters": {"temperature": 0.7}}, "give the temperature"),
         ("SFT", "sums.jsonl", {"hyper_parameters": {"lr": "1"}}, "unknown hyper-parameter 'lr'"),
     ],
 )

@@ -132,7 +132,7 @@ def train_language(
     Raises `SpecificationError` or `DataError` for what cannot be done, and `RunError` if `out`
     holds something else.
     """
-    method = language_method(asked.method, asked.hyper_parameters)
+    method = language_method(asked.method, _at_the_same_temperature(asked))
     if min(asked.updates, asked.rows, asked.samples, asked.new_tokens) < 1 or asked.rank < 0:
         raise SpecificationError(
             "updates, rows, samples and new tokens must be at least 1, the rank at least 0"
@@ -188,6 +188,20 @@ def language_method(name: str, hyper_parameters: dict[str, Any]) -> AbstractMeth
             f"docs/language.md), or take one of {', '.join(TRAINABLE)}"
         )
     return build_method(name, hyper_parameters)
+
+
+def _at_the_same_temperature(asked: LanguageSettings) -> dict[str, Any]:
+    """Hyper-parameters under which the trainer sees the chances that the sampler draws by."""
+    fields = {field.name for field in dataclasses.fields(method_class(asked.method))}
+    given = asked.hyper_parameters
+    if "temperature" not in fields:
+        return given
+    if "temperature" in given and float(given["temperature"]) != asked.temperature:
+        raise SpecificationError(
+            f"texts are written at temperature {asked.temperature}, but {asked.method} was told "
+            f"{given['temperature']}: give the temperature once"
+        )
+    return {**given, "temperature": asked.temperature}
 
 
 def _stored(asked: LanguageSettings) -> Precision | None:
