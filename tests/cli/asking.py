@@ -60,10 +60,19 @@ def done(*arguments: Any) -> str:
     return answer.out
 
 
+_START = """
+import signal, sys
+# Where tests run in the background, interrupts are ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from headwater.cli import main
+sys.exit(main())
+"""
+
+
 def begin(*arguments: Any, folder: Path) -> subprocess.Popen:
     """`headwater ARGUMENTS` as a process of its own in `folder`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "headwater", *map(str, arguments)],
+        [sys.executable, "-c", _START, *map(str, arguments)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

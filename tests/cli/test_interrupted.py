@@ -58,8 +58,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(folder):
 
 
 def test_an_interrupted_run_says_how_to_go_on(folder):
-    # Long enough for the signal to come before the end.
-    process = begin(*TRAIN, "--updates", 4000, *OFTEN, "-o", "run", folder=folder)
+    process = begin(*TRAIN, *OFTEN, "-o", "run", folder=folder)
     out, err = stop(process, folder / "run", signal.SIGINT, after=4)
     assert process.returncode == 130
     assert err.endswith("\ninterrupted; continue with `headwater resume run`\n"), err
