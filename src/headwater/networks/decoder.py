@@ -1,5 +1,6 @@
 """Decoders of the Llama and GPT-2 families, their layers stacked along one axis."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -115,9 +116,9 @@ def gpt2(vocabulary: int, context: int, width: int, layers: int, heads: int, **o
 class AbstractLinear(eqx.Module):
     """A linear map of the last axis, or one for each layer of a stack."""
 
+    @abc.abstractmethod
     def __call__(self, x: Float[Array, "*batch fan_in"]) -> Float[Array, "*batch fan_out"]:
         """The image of `x`, in its type."""
-        raise NotImplementedError
 
 
 class Linear(AbstractLinear):
@@ -479,9 +480,9 @@ def with_layers(decoder: Decoder, layers: Sequence[int]) -> Decoder:
     count = decoder.architecture.layers
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if wrong or not layers:
+        which = f"there is no layer {wrong[0]}" if wrong else "no layer is left"
         raise SpecificationError(
-            f"there is no layer {wrong[0] if wrong else '…'}: the decoder has layers 0 to "
-            f"{count - 1}, of which at least one is needed"
+            f"{which}: the decoder has layers 0 to {count - 1}, of which at least one is needed"
         )
     index = np.asarray(layers)
     return _with_blocks(decoder, jax.tree.map(lambda x: x[index], decoder.blocks), len(layers))

@@ -76,7 +76,8 @@ def grow_language(
     tokenizer: AbstractTokenizer = ByteTokenizer()
     if asked.tokenizer is not None:
         tokenizer = read_tokenizer(asked.tokenizer)
-    # Embeddings of a round number of rows are faster; tokens that do not exist are never drawn.
+    # Embeddings of a round number of rows are faster; texts never hold the tokens
+    # that are added, and decoding leaves them out.
     vocabulary = 8 * math.ceil(tokenizer.size / 8)
     architecture = Architecture(
         vocabulary, asked.context, asked.width, asked.layers, asked.heads, tied=True
