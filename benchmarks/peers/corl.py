@@ -7,7 +7,6 @@ stood in for while a file loads. Every number that CORL chooses comes from its o
 
 import dataclasses
 import importlib.util
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -16,29 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from columns import Data
 
 FILES = {"iql": "iql.py", "td3_bc": "td3_bc.py", "sac_n": "sac_n.py", "cql": "cql.py"}
 """CORL's file for each method."""
 
 SCALED_OBSERVATIONS = {"iql": True, "td3_bc": True, "sac_n": False, "cql": True}
 """Whether CORL standardises the observations by default."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Columns of an archive as Headwater writes them, actions in the user's units.
-
-    **Arguments:** `observations`, `next_observations`: float32 `[row, component]`; `actions`:
-    float32 `[row, component]`; `rewards`: float32 `[row]`; `terminals`, `truncations`: bool
-    `[row]`.
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    next_observations: np.ndarray
-    terminals: np.ndarray
-    truncations: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,27 +39,6 @@ class Trainer:
     mean: np.ndarray
     deviation: np.ndarray
     reward_scale: float
-
-
-def read(path: Path) -> Data:
-    """The columns of an `.npz` file. Exits with a sentence if one is missing."""
-    names = [field.name for field in dataclasses.fields(Data)]
-    with np.load(path, allow_pickle=False) as archive:
-        missing = [name for name in names if name not in archive.files]
-        if missing:
-            sys.exit(f"{path} has no column {missing[0]}: write it with headwater.datasets.write")
-        columns = {name: archive[name] for name in names}
-    kinds = {"terminals": bool, "truncations": bool}
-    return Data(**{n: np.asarray(c, kinds.get(n, np.float32)) for n, c in columns.items()})
-
-
-def commit(directory: Path) -> str:
-    """The commit of the checkout, or "unknown"."""
-    command = ["git", "-C", str(directory), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def load(directory: Path, method: str) -> Any:

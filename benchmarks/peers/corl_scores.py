@@ -20,7 +20,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from corl import Data, Trainer, build, commit, load, read
+from columns import Data, commit, read
+from corl import Trainer, build, load
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,34 +14,37 @@ _FEWEST = 10
 def arguments() -> argparse.Namespace:
     """What `speed.py` asks of the program that runs one library."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--library", required=True)
     parser.add_argument("--method", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--widths", required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--corl", type=Path)
+    parser.add_argument("--checkout", type=Path)
     options = parser.parse_args()
     options.widths = tuple(int(width) for width in options.widths.split(","))
     return options
 
 
-def measure(advance: Callable[[int], None], seconds: float) -> dict[str, float]:
+def measure(advance: Callable[[int], None], seconds: float, unit: int = 1) -> dict[str, float]:
     """Updates per second of `advance(updates)` over about `seconds`.
+
+    **Arguments:** `unit`: `updates` is always a multiple of it.
 
     What happens once is left out: the first call, which compiles and fills caches, and whatever
     every call begins with, since a short call is taken off the long one. Time is told twice: by the
     clock, and by how long this process had a processor, which other work disturbs less.
     """
+    few = math.ceil(_FEWEST / unit) * unit
     before = time.perf_counter()
-    advance(_FEWEST)
+    advance(few)
     first = time.perf_counter() - before
-    few = _FEWEST
     taken, busy = _timed(advance, few)
     while taken < seconds / 20:
         few *= 3
         taken, busy = _timed(advance, few)
-    many = max(3 * few, int(few / taken * seconds))
+    many = max(3 * few, int(few / taken * seconds / unit) * unit)
     taken_many, busy_many = _timed(advance, many)
     updates = many - few
     return {

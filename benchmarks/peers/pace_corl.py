@@ -2,12 +2,13 @@
 
 import pace
 import torch
-from corl import build, commit, load, read
+from columns import commit, read
+from corl import build, load
 
 options = pace.arguments()
 torch.set_num_threads(options.threads)
 trainer = build(
-    load(options.corl, options.method),
+    load(options.checkout, options.method),
     options.method,
     read(options.data),
     updates=1_000_000,
@@ -23,5 +24,5 @@ def advance(updates: int) -> None:
 
 pace.hand_back(
     pace.measure(advance, options.seconds),
-    {"corl": commit(options.corl), "torch": torch.__version__},
+    {"corl": commit(options.checkout), "torch": torch.__version__},
 )

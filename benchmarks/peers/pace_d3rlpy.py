@@ -4,7 +4,7 @@ import d3rlpy
 import numpy as np
 import pace
 import torch
-from corl import read
+from columns import read
 from d3rlpy.algos import CQLConfig, IQLConfig, SACConfig, TD3PlusBCConfig
 from d3rlpy.models.encoders import VectorEncoderFactory
 from d3rlpy.preprocessing import StandardObservationScaler
@@ -28,6 +28,7 @@ configuration = {
     "iql": lambda: IQLConfig(value_encoder_factory=layers, **scaled),
     "td3_bc": lambda: TD3PlusBCConfig(**scaled),
     "sac_n": lambda: SACConfig(n_critics=10, **common),
+    "sac": lambda: SACConfig(**common),
     # Without the learned weight, which the other libraries leave out by default.
     "cql": lambda: CQLConfig(alpha_learning_rate=0.0, **scaled),
 }[options.method]()

@@ -11,6 +11,7 @@ from headwater.methods.offline.cql import CQL
 from headwater.methods.offline.iql import IQL
 from headwater.methods.offline.sac_n import SACN
 from headwater.methods.offline.td3_bc import TD3BC
+from headwater.methods.online.sac import SAC
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.replay import Replay
@@ -23,6 +24,7 @@ method = {
     "td3_bc": TD3BC(widths=options.widths),
     "sac_n": SACN(widths=options.widths, members=10),
     "cql": CQL(widths=options.widths),
+    "sac": SAC(widths=options.widths),
 }[options.method]
 
 

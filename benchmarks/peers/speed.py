@@ -1,4 +1,4 @@
-"""Updates per second, side by side with CORL and d3rlpy.
+"""Updates per second, side by side with other libraries.
 
 Every measurement is a process of its own, confined to the same processors; the libraries take
 turns, so that what else the machine does falls on all of them. Run with the Python that has
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,33 @@ METHODS = {
     # Three layers, as CORL fixes them for these two.
     "sac_n": ("SAC-N, 10 critics", "256,256,256"),
     "cql": ("CQL", "256,256,256"),
+    "sac": ("SAC", "256,256"),
 }
-LIBRARIES = ("headwater", "corl", "d3rlpy")
+
+
+class Library(NamedTuple):
+    """How one library is run.
+
+    **Arguments:** `program`: what measures it; `methods`: which it has; `python`: the option that
+    names its Python; `checkout`: the option that names its checkout, if it is used from one.
+    """
+
+    program: str
+    methods: tuple[str, ...]
+    python: str | None
+    checkout: str | None = None
+
+
+LIBRARIES = {
+    "headwater": Library("headwater", tuple(METHODS), None),
+    "unifloral": Library("unifloral", ("iql", "td3_bc", "sac_n"), "jax_python", "unifloral"),
+    "jax_corl": Library("jax_corl", ("iql", "td3_bc", "cql"), "jax_python", "jax_corl"),
+    "sbx": Library("sb3", ("sac",), "jax_python"),
+    "corl": Library("corl", ("iql", "td3_bc", "sac_n", "cql"), "torch_python", "corl"),
+    "d3rlpy": Library("d3rlpy", tuple(METHODS), "torch_python"),
+    "torchrl": Library("torchrl", ("iql", "td3_bc", "sac"), "torch_python"),
+    "sb3": Library("sb3", ("sac",), "torch_python"),
+}
 
 _ROWS, _OBSERVATION, _ACTION = 100_000, 17, 6
 
@@ -33,9 +58,13 @@ _ROWS, _OBSERVATION, _ACTION = 100_000, 17, 6
 def main() -> None:
     """Measures, prints the table and writes the result."""
     options = _parser().parse_args()
-    libraries = [name for name in LIBRARIES if name != "corl" or options.corl is not None]
-    if options.peer_python is None:
-        libraries = ["headwater"]
+    given = vars(options)
+    libraries = [
+        name
+        for name, library in LIBRARIES.items()
+        if all(given[each] for each in (library.python, library.checkout) if each is not None)
+        and (options.libraries is None or name in ("headwater", *options.libraries))
+    ]
     processors = _confine(options.threads)
     result: dict[str, Any] = {
         "settings": {
@@ -57,6 +86,8 @@ def main() -> None:
             order = libraries if turn % 2 == 0 else libraries[::-1]
             for method in options.methods:
                 for library in order:
+                    if method not in LIBRARIES[library].methods:
+                        continue
                     measured = _measure(library, method, data, options)
                     row = {"round": turn, "method": method, "library": library, **measured}
                     result["measurements"].append(row)
@@ -86,8 +117,12 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("--peer-python", help="a Python with PyTorch and d3rlpy; without one, Headwater alone")
+    add("--torch-python", help="a Python with PyTorch, d3rlpy, torchrl and stable-baselines3")
+    add("--jax-python", help="a Python with jax, flax, distrax, omegaconf, pydantic and sbx-rl")
     add("--corl", type=Path, help="root of a checkout of CORL; without one, it is left out")
+    add("--unifloral", type=Path, help="root of a checkout of Unifloral, likewise")
+    add("--jax-corl", type=Path, help="root of a checkout of JAX-CORL, likewise")
+    add("--libraries", nargs="+", choices=tuple(LIBRARIES), help="only these and Headwater")
     add("--data", type=Path, help=".npz file (default: synthetic, 17 observations, 6 actions)")
     add("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     add("--batch-size", type=int, default=256)
@@ -110,8 +145,10 @@ def _confine(threads: int) -> int:
 
 
 def _measure(library: str, method: str, data: Path, options) -> dict[str, Any]:
-    python = sys.executable if library == "headwater" else options.peer_python
+    how, chosen = LIBRARIES[library], vars(options)
+    python = sys.executable if how.python is None else chosen[how.python]
     given = {
+        "--library": library,
         "--method": method,
         "--data": str(data),
         "--batch-size": str(options.batch_size),
@@ -119,9 +156,9 @@ def _measure(library: str, method: str, data: Path, options) -> dict[str, Any]:
         "--seconds": str(options.seconds),
         "--threads": str(options.threads),
     }
-    if library == "corl":
-        given["--corl"] = str(options.corl)
-    program = Path(__file__).with_name(f"pace_{library}.py")
+    if how.checkout is not None:
+        given["--checkout"] = str(chosen[how.checkout])
+    program = Path(__file__).with_name(f"pace_{how.program}.py")
     count = str(options.threads)
     done = subprocess.run(
         [python, str(program), *(part for pair in given.items() for part in pair)],
@@ -173,11 +210,17 @@ def _table(methods: dict[str, Any], libraries: list[str]) -> str:
     for method, measured in methods.items():
         cells = [f"{METHODS[method][0]} ({METHODS[method][1].replace(',', '×')})"]
         for name in libraries:
+            if name not in measured:
+                cells.append("–")
+                continue
             low, high = min(measured[name]["rates"]), max(measured[name]["rates"])
             middle = measured[name]["median"]
             digits = 1 if middle < 20 else 0
             cells.append(f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})")
-        cells += [f"{measured[name]['headwater_over_this']:.2f}" for name in libraries[1:]]
+        cells += [
+            f"{measured[name]['headwater_over_this']:.2f}" if name in measured else "–"
+            for name in libraries[1:]
+        ]
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, ["-" * width for width in widths])
