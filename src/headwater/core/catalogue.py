@@ -131,7 +131,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
             number = float(value)
         except (TypeError, ValueError):
             raise wrong from None
-        if hint is int and number != int(number):
+        if hint is int and not number.is_integer():
             raise wrong
         return hint(number)
     if hint is str and isinstance(value, str):
