@@ -30,7 +30,9 @@ _HOMES = {
     "headwater.verbs.execute": ("resume",),
     "headwater.verbs.export": ("export",),
     "headwater.verbs.run": ("open_run",),
+    "headwater.verbs.query": ("query",),
     "headwater.verbs.solve": ("solve",),
+    "headwater.verbs.sweep": ("open_sweep", "sweep"),
     "headwater.verbs.train": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headwater.core.errors import HeadwaterError, SpecificationError
+from headwater.runs.compiled import keep_compiled_programs
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
@@ -61,13 +62,6 @@ def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) 
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return FAILED
     return status if isinstance(status, int) else 0
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache directory, unless told otherwise."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "headwater", "jax"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 def print_json(value: Any) -> None:

@@ -54,10 +54,21 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Shows a short remark (the latest evaluation, say)."""
-        if self._bar is not None:
-            self._bar.update(self._task, note=text)
-        elif self._lines:
+        self.tell(text)
+        if self._lines:
             print(f"  {text}", file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Shows a passing remark beside the bar, if there is one."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=text)
+
+    def line(self, text: str) -> None:
+        """Says something that stays to be seen."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif self._lines:
+            print(text, file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Leaves the terminal as it was."""

@@ -49,11 +49,8 @@ def execute(
     if out is not None:
         RunDirectory.refuse(out)
     planned = plan(asked, None, data, task)
-    references = planned.references if asked.references is None else asked.references
-    asked = dataclasses.replace(asked, spaces=planned.problem.to_json(), references=references)
     # Now, since a method that cannot begin should leave no directory behind.
-    earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
-    state_shapes(asked, planned.stages[-1].method, planned.problem, earlier)
+    asked = complete(asked, planned, upstream)
     directory = None
     if out is not None:
         if data is not None and asked.data is not None and asked.data.path is None:
@@ -68,6 +65,18 @@ def execute(
 
         directory = RunDirectory.create(out, asked.to_json(), fill)
     return _carry_out(asked, planned, directory, upstream, progress)
+
+
+def complete(asked: Specification, planned: Plan, upstream: Run | None = None) -> Specification:
+    """`asked` with what its data and its task say of the problem.
+
+    Raises `SpecificationError` if the method cannot begin there.
+    """
+    references = planned.references if asked.references is None else asked.references
+    asked = dataclasses.replace(asked, spaces=planned.problem.to_json(), references=references)
+    earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
+    state_shapes(asked, asked.method.build(), planned.problem, earlier)
+    return asked
 
 
 def resume(

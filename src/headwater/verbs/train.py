@@ -82,8 +82,44 @@ def train(
     chosen, data = choose_data(
         data, data_options, top=top, weights=weights, temperature=temperature, from_disk=from_disk
     )
-    task = as_task(env, None if chosen is None else _recorded(chosen, data))
-    check_kind(method, has_data, task is not None)
+    task = as_task(env, None if chosen is None else recorded_task(chosen, data))
+    asked = specify(
+        method,
+        chosen,
+        task,
+        updates=updates,
+        steps=steps,
+        seeds=seeds,
+        seed=seed,
+        batch_size=batch_size,
+        random_steps=random_steps,
+        block=block,
+        evaluations=evaluations,
+        episodes=episodes,
+    )
+    return execute(asked, out=out, data=data, task=task, progress=progress)
+
+
+def specify(
+    method: AbstractMethod,
+    chosen: DataChoice | None,
+    task: Task | None,
+    *,
+    updates: int,
+    steps: int,
+    seeds: int | list[int],
+    seed: int,
+    batch_size: int,
+    random_steps: int | None,
+    block: int | None,
+    evaluations: int,
+    episodes: int,
+) -> Specification:
+    """What `train` is asked to do, with `chosen` as what is said of the data.
+
+    Raises `SpecificationError` if the method does not get the experience that it learns from.
+    """
+    check_kind(method, chosen is not None, task is not None)
     budget = None
     if is_online(method):
         assert task is not None
@@ -93,7 +129,7 @@ def train(
             random_steps=min(5_000, steps // 10) if random_steps is None else random_steps,
             block=default_block(task) if block is None else block,
         )
-    asked = Specification(
+    return Specification(
         verb="train",
         method=MethodChoice.of(method),
         seeds=seed_list(seeds),
@@ -106,7 +142,6 @@ def train(
         task=None if task is None else TaskChoice.of(task),
         budget=budget,
     )
-    return execute(asked, out=out, data=data, task=task, progress=progress)
 
 
 def as_method(method: AbstractMethod | str | type) -> AbstractMethod:
@@ -149,7 +184,7 @@ def choose_data(
     return DataChoice(path, options or {}, loaded.fingerprint(), **how), loaded
 
 
-def _recorded(chosen: DataChoice, data: Dataset | None) -> str | None:
+def recorded_task(chosen: DataChoice, data: Dataset | None) -> str | None:
     """The task that the data says it was logged in."""
     if data is not None:
         return data.metadata.get("environment")

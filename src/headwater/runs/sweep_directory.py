@@ -1,0 +1,166 @@
+"""A sweep's directory: `sweep.json` (the whole table), `runs/`, `failures.jsonl` and `logs/`."""
+
+import dataclasses
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import RunError
+from headwater.runs import checkpoint
+from headwater.runs.directory import RunDirectory
+from headwater.runs.files import write_json
+
+_FORMAT = "headwater sweep 1"
+_FILE = "sweep.json"
+_TAIL = 2**16
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9._=+-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    **Arguments:** `name`: of the run, and its directory's; `setting`: the row of the table that it
+    belongs to, which several runs share if seeds are split; `method`, `dataset`: by name; `chosen`:
+    hyper-parameters set by the grid; `updates`: that it makes in all; `specification`: of the run.
+    """
+
+    name: str
+    setting: str
+    method: str
+    dataset: str | None
+    chosen: dict[str, Any]
+    updates: int
+    specification: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Which seeds it trains."""
+        return self.specification["seeds"]
+
+
+class SweepDirectory:
+    """The files of one sweep. One process at a time may carry it out."""
+
+    def __init__(self, path: Path, members: Sequence[Member], token: str):
+        self.path = path
+        self.members = list(members)
+        self.token = token
+        self._files = RunDirectory(path)
+
+    @classmethod
+    def create(cls, path: str | Path, members: Sequence[Member]) -> "SweepDirectory":
+        """A new sweep of `members` at `path`. Raises `RunError` if something is there."""
+        RunDirectory.refuse(path)
+        created = cls(Path(path), members, secrets.token_hex(8))
+        created.replace(members)
+        return created
+
+    @classmethod
+    def open(cls, path: str | Path) -> "SweepDirectory":
+        """The sweep at `path`. Raises `RunError` if there is none."""
+        file = Path(path) / _FILE
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            if stored["format"] != _FORMAT:
+                raise ValueError(f"it says format {stored['format']!r}, not {_FORMAT!r}")
+            members = [Member(**row) for row in stored["runs"]]
+            for member in members:
+                # Names come from a file and become paths.
+                if not _PLAIN_NAME.fullmatch(member.name) or not member.name.strip("."):
+                    raise ValueError(f"{member.name!r} is no name of a run")
+            return cls(Path(path), members, stored["token"])
+        except FileNotFoundError:
+            raise RunError(f"{path} is no sweep: it has no {_FILE}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"{file}: this is not the table of a sweep ({reason})") from None
+
+    def replace(self, members: Sequence[Member]) -> None:
+        """Writes down that the sweep is of `members` from now on."""
+        self.members = list(members)
+        rows = [dataclasses.asdict(member) for member in members]
+        write_json(self.path / _FILE, {"format": _FORMAT, "token": self.token, "runs": rows})
+
+    @property
+    def logs(self) -> Path:
+        """Where workers write what they have to say."""
+        return self.path / "logs"
+
+    def run_path(self, name: str) -> Path:
+        """Where the run called `name` is."""
+        return self.path / "runs" / name
+
+    def member(self, name: str) -> Member:
+        """The member called `name`. Raises `RunError` if there is none."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise RunError(f"{self.path}: the sweep has no run '{name}'")
+
+    def begun(self, member: Member) -> dict[str, Any] | None:
+        """What the run was begun with, if it was."""
+        if not (self.run_path(member.name) / "run.json").is_file():
+            return None
+        return RunDirectory(self.run_path(member.name)).specification
+
+    def finished(self, member: Member) -> bool:
+        """Whether the run made its last update."""
+        found = checkpoint.find(self.run_path(member.name) / "checkpoints")
+        return bool(found) and found[-1].update >= member.updates
+
+    def updates_done(self, member: Member) -> int:
+        """Updates made so far, as far as the run's files tell."""
+        if self.finished(member):
+            return member.updates
+        try:
+            with (self.run_path(member.name) / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _TAIL))
+                found = re.findall(rb'"update": (\d+)', file.read())
+        except OSError:
+            return 0
+        return min(int(found[-1]), member.updates) if found else 0
+
+    def final_returns(self, member: Member) -> list[list[float]]:
+        """Returns of the last evaluation of a finished run, by seed; empty if never evaluated."""
+        rows = RunDirectory(self.run_path(member.name)).rows("evaluations")
+        last = {row["seed"]: row["returns"] for row in rows if row["update"] == member.updates}
+        return [last[seed] for seed in member.seeds if seed in last]
+
+    def failed(self, name: str, attempt: int, kind: str, message: str) -> None:
+        """Writes down that an attempt at a run came to nothing."""
+        row = {
+            "run": name,
+            "attempt": attempt,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kind": kind,
+            "message": message,
+        }
+        self._files.append("failures", [row])
+
+    def failures(self) -> dict[str, str]:
+        """The latest message about every unfinished run that failed."""
+        told = {row["run"]: row["message"] for row in self._files.rows("failures")}
+        return {
+            m.name: told[m.name] for m in self.members if m.name in told and not self.finished(m)
+        }
+
+    def lock(self) -> None:
+        """Claims the sweep for this process. Raises `RunError` if another carries it out."""
+        try:
+            self._files.lock()
+        except RunError as error:
+            raise RunError(str(error).replace("this run", "this sweep")) from None
+
+    def unlock(self) -> None:
+        """Gives the sweep back."""
+        self._files.unlock()
+
+
+def is_sweep(path: str | Path) -> bool:
+    """Whether there is a sweep at `path`."""
+    return (Path(path) / _FILE).is_file()

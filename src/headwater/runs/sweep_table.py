@@ -1,0 +1,295 @@
+"""The table of a sweep: methods × datasets × settings × seeds, read from a file and checked.
+
+A file is data: TOML or JSON, with no name in it that would be imported.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.core.catalogue import build_method, method_class, settings
+from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
+from headwater.core.method import AbstractMethod
+from headwater.datasets.read import locate
+
+MOST_RUNS = 10_000
+"""More than this is a slip."""
+
+_LARGEST_FILE = 2**20
+_LONGEST_NAME = 120
+
+_TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
+_KEYS = {
+    "methods": "a list of names",
+    "datasets": "a list of paths, or a table of names and paths",
+    "environment": _TEXT,
+    "environment_options": "a table",
+    "updates": _WHOLE,
+    "steps": _WHOLE,
+    "seeds": "a whole number, or a list of them",
+    "seeds_per_run": _WHOLE,
+    "seed": _WHOLE,
+    "batch_size": _WHOLE,
+    "top": _NUMBER,
+    "weights": _TEXT,
+    "temperature": _NUMBER,
+    "from_disk": "true or false",
+    "random_steps": _WHOLE,
+    "block": _WHOLE,
+    "evaluations": _WHOLE,
+    "episodes": _WHOLE,
+    "grid": "a table",
+}
+"""What a file may say, and how."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a file says.
+
+    **Arguments:** `where`: the file, for messages; `methods`: by their proper names; `datasets`:
+    name to place; `alternatives`: of every hyper-parameter in the grid, by method; `rest`: the
+    other keys, which are arguments of `headwater.train`.
+    """
+
+    where: str
+    methods: list[str]
+    datasets: dict[str, str]
+    alternatives: dict[str, dict[str, list[Any]]]
+    rest: dict[str, Any]
+
+    def wrong(self, what: object) -> SpecificationError:
+        """An error about this file."""
+        return SpecificationError(f"{self.where}: {what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A method with hyper-parameters from the grid.
+
+    **Arguments:** `chosen`: the hyper-parameters that the grid sets, as values that JSON can hold.
+    """
+
+    method: AbstractMethod
+    chosen: dict[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        """One text for each hyper-parameter of the grid."""
+        return [f"{name}={_short(value)}" for name, value in self.chosen.items()]
+
+
+def read_table(given: str | Path | Mapping[str, Any]) -> Table:
+    """The table in a file, or given as a mapping, with every key and every value checked.
+
+    Raises `SpecificationError`, naming the file and the key, for what is wrong.
+    """
+    if isinstance(given, Mapping):
+        return _checked("the table", dict(given), Path())
+    path = Path(given)
+    return _checked(str(path), _read_file(path), path.parent)
+
+
+def settings_of(table: Table, method: str) -> list[Setting]:
+    """Every combination of the alternatives of `method`."""
+    found = []
+    alternatives = table.alternatives[method]
+    for values in itertools.product(*alternatives.values()):
+        built = build_method(method, dict(zip(alternatives, values)))
+        plain = settings(built)
+        found.append(Setting(built, {name: plain[name] for name in sorted(alternatives)}))
+    return found
+
+
+def named(*parts: str) -> str:
+    """A name for a directory, with what is too long for one shortened."""
+    whole = "-".join(re.sub(r"[^A-Za-z0-9._=+-]+", "-", part).strip("-.") for part in parts if part)
+    if len(whole) <= _LONGEST_NAME:
+        return whole
+    return f"{whole[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        raise SpecificationError(f"{path}: a table is TOML or JSON; YAML is not read")
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise SpecificationError(f"{path}: this is too large for the table of a sweep")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SpecificationError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SpecificationError(f"{path}: this is no text, so no table in TOML or JSON") from None
+    try:
+        read = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+        reason = " ".join(str(error).split())
+        raise SpecificationError(f"{path}: this is not {kind} ({reason})") from None
+    if not isinstance(read, dict):
+        raise SpecificationError(f"{path}: this is not a table with keys such as methods")
+    return read
+
+
+def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
+    for key, value in read.items():
+        if key not in _KEYS:
+            raise SpecificationError(f"{where}: {nearest(str(key), _KEYS, 'key')}")
+        if not _fits(value, _KEYS[key]):
+            raise SpecificationError(f"{where}: {key} = {_told(value)} must be {_KEYS[key]}")
+    methods = []
+    for name in read.get("methods", []):
+        try:
+            proper = method_class(name).__name__
+        except SpecificationError as error:
+            raise SpecificationError(f"{where}: methods: {error}") from None
+        if proper in methods:
+            raise SpecificationError(f"{where}: methods: {proper} is listed twice")
+        methods.append(proper)
+    if not methods:
+        raise SpecificationError(f'{where}: there is nothing to do: give methods = ["IQL", …]')
+    environment = read.get("environment", "")
+    if ":" in environment and not environment.startswith("envpool:"):
+        raise SpecificationError(
+            f"{where}: environment = '{environment}' would import a module, which a table may not: "
+            "use `headwater train --env` for it"
+        )
+    if "environment_options" in read and not environment:
+        raise SpecificationError(f"{where}: environment_options need environment")
+    table = Table(
+        where,
+        methods,
+        _datasets(where, read.get("datasets", []), folder),
+        {method: _alternatives(where, read.get("grid", {}), method) for method in methods},
+        {k: v for k, v in read.items() if k not in ("methods", "datasets", "grid")},
+    )
+    for key, below in read.get("grid", {}).items():
+        if isinstance(below, dict) and not any(_is(key, method) for method in methods):
+            raise table.wrong(f"[grid.{key}]: {nearest(key, methods, 'method')} (of this table)")
+    count = sum(math.prod(len(a) for a in table.alternatives[m].values()) for m in methods) * max(
+        1, len(table.datasets)
+    )
+    if count > MOST_RUNS:
+        raise table.wrong(f"this makes {count:,} settings; at most {MOST_RUNS:,} are swept")
+    return table
+
+
+def _alternatives(where: str, grid: dict[str, Any], method: str) -> dict[str, list[Any]]:
+    """What the grid says of `method`: its own part goes before the common one."""
+    parts = [("grid", {k: v for k, v in grid.items() if not isinstance(v, dict)})]
+    parts += [(f"grid.{k}", v) for k, v in grid.items() if isinstance(v, dict) and _is(k, method)]
+    found: dict[str, list[Any]] = {}
+    for title, part in parts:
+        for key, value in part.items():
+            try:
+                values = _values(method, key, value)
+            except SpecificationError as error:
+                remedy = ""
+                if title == "grid" and "unknown hyper-parameter" in str(error):
+                    remedy = " What only some methods have goes into [grid.METHOD]."
+                raise SpecificationError(f"{where}: [{title}] {error}{remedy}") from None
+            plain = [json.dumps(value) for value in values]
+            if not values:
+                raise SpecificationError(f"{where}: [{title}] {key} lists no value")
+            for value in plain:
+                if plain.count(value) > 1:
+                    raise SpecificationError(f"{where}: [{title}] {key} lists {value} twice")
+            found[key.replace("-", "_")] = values
+    return found
+
+
+def _values(method: str, key: str, given: Any) -> list[Any]:
+    """The alternatives of one hyper-parameter, as values that JSON can hold.
+
+    A list that is a value as a whole (widths) is one alternative.
+    """
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            raise SpecificationError(f"{method}.{key} = {_told(value)} is not a plain value")
+        return settings(build_method(method, {key: value}))[key.replace("-", "_")]
+
+    if not isinstance(given, list):
+        return [read(given)]
+    if given and not isinstance(given[0], list):
+        try:
+            return [read(given)]
+        except SpecificationError:
+            pass
+    return [read(value) for value in given]
+
+
+def _datasets(where: str, given: list[str] | dict[str, str], folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    pairs = [(None, p) for p in given] if isinstance(given, list) else list(given.items())
+    for name, place in pairs:
+        try:
+            located = _located(place, folder)
+        except DataError as error:
+            raise DataError(f"{where}: datasets: {error}") from None
+        name = named(located.stem if name is None else name)
+        if name in found or not name:
+            raise SpecificationError(
+                f"{where}: datasets: two are called '{name}': give each a name of its own in a "
+                'part [datasets], such as first = "a/log.npz"'
+            )
+        found[name] = str(located.resolve())
+    return found
+
+
+def _located(place: str, folder: Path) -> Path:
+    """A path beside the file, or a Minari dataset of this machine."""
+    beside = folder / Path(place).expanduser()
+    if beside.exists():
+        return beside
+    try:
+        return locate(f"minari:{place.removeprefix('minari:')}")
+    except DataError:
+        return locate(beside)
+
+
+def _is(name: str, method: str) -> bool:
+    try:
+        return method_class(name).__name__ == method
+    except HeadwaterError:
+        return False
+
+
+def _fits(value: Any, kind: str) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind == _KEYS["methods"]:
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind == _KEYS["datasets"]:
+        if not isinstance(value, list | dict):
+            return False
+        listed = value.values() if isinstance(value, dict) else value
+        return all(isinstance(v, str) and v for v in listed)
+    if kind == _KEYS["seeds"]:
+        return whole or (isinstance(value, list) and all(_fits(v, _WHOLE) for v in value))
+    if kind == _NUMBER:
+        return whole or (isinstance(value, float) and math.isfinite(value))
+    return {
+        _TEXT: isinstance(value, str),
+        _WHOLE: whole,
+        "true or false": isinstance(value, bool),
+        "a table": isinstance(value, dict),
+    }[kind]
+
+
+def _told(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _short(value: Any) -> str:
+    """A value as part of a name."""
+    if isinstance(value, list):
+        return "x".join(map(_short, value)) or "none"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
