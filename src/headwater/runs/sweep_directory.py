@@ -1,5 +1,6 @@
 """A sweep's directory: `sweep.json` (the whole table), `runs/`, `failures.jsonl` and `logs/`."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -70,13 +71,11 @@ class SweepDirectory:
                 raise ValueError(f"it says format {stored['format']!r}, not {_FORMAT!r}")
             members = [Member(**row) for row in stored["runs"]]
             for member in members:
-                # Names come from a file and become paths.
-                if not _PLAIN_NAME.fullmatch(member.name) or not member.name.strip("."):
-                    raise ValueError(f"{member.name!r} is no name of a run")
+                _check(member)
             return cls(Path(path), members, stored["token"])
         except FileNotFoundError:
             raise RunError(f"{path} is no sweep: it has no {_FILE}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RunError(f"{file}: this is not the table of a sweep ({reason})") from None
 
@@ -144,9 +143,17 @@ class SweepDirectory:
 
     def failures(self) -> dict[str, str]:
         """The latest message about every unfinished run that failed."""
-        told = {row["run"]: row["message"] for row in self._files.rows("failures")}
+        told = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.path / "failures.jsonl").read_text(errors="replace").splitlines():
+                # A line may have been cut short by a crash; it says nothing that is needed.
+                with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+                    row = json.loads(line)
+                    told[str(row["run"])] = str(row["message"])
         return {
-            m.name: told[m.name] for m in self.members if m.name in told and not self.finished(m)
+            member.name: told[member.name]
+            for member in self.members
+            if member.name in told and not self.finished(member)
         }
 
     def lock(self) -> None:
@@ -164,3 +171,17 @@ class SweepDirectory:
 def is_sweep(path: str | Path) -> bool:
     """Whether there is a sweep at `path`."""
     return (Path(path) / _FILE).is_file()
+
+
+def _check(member: Member) -> None:
+    """Raises `ValueError` for what no sweep writes. Names come from a file and become paths."""
+    named = isinstance(member.name, str) and _PLAIN_NAME.fullmatch(member.name)
+    if not named or not member.name.strip("."):
+        raise ValueError(f"{member.name!r} is no name of a run")
+    for kind, values in (
+        (str, (member.setting, member.method, member.dataset or "")),
+        (int, (member.updates, *member.seeds)),
+        (dict, (member.chosen, member.specification)),
+    ):
+        if not all(isinstance(value, kind) for value in values):
+            raise ValueError(f"the entry of {member.name} is damaged")

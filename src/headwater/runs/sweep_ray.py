@@ -5,6 +5,7 @@ Ray is an extra, and imported only where it is asked for.
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.runs.sweep_workers import AbstractWorkers, Ended, available_cores
 
 _PROBE_SECONDS = 120.0
+_ANSWER_SECONDS = 5.0
+_LAST_PORT = 65_535
 
 
 def require_ray() -> None:
@@ -89,6 +92,8 @@ class RayWorkers(AbstractWorkers):
             name = self._running.pop(task)
             try:
                 found[name] = Ended(*ray.get(task))
+            except ray.exceptions.WorkerCrashedError:
+                found[name] = Ended("killed", "its worker on Ray died; memory may have run out")
             except ray.exceptions.RayError as error:
                 found[name] = Ended("killed", f"its worker on Ray died ({_first_line(error)})")
         return found
@@ -110,6 +115,8 @@ def _begin(address: str | None) -> None:
     if address is None:
         # Started here for this sweep: it is to report nothing to anybody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    else:
+        _require_answer(address)
     here = {"num_cpus": len(available_cores()), "include_dashboard": False}
     try:
         ray.init(
@@ -118,9 +125,28 @@ def _begin(address: str | None) -> None:
             logging_level=logging.ERROR,
             **(here if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "here" if address is None else f"at {address}"
-        raise RunError(f"Ray cannot be reached {where} ({_first_line(error)})") from None
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
+        if address is None:
+            raise RunError(f"Ray cannot be started here ({_first_line(error)})") from None
+        raise RunError(
+            f"Ray cannot be reached at {address} ({_first_line(error)}): give the command on a "
+            "machine of the cluster, with the same version of Ray and, if the cluster asks for it, "
+            "its token (RAY_AUTH_MODE=token)"
+        ) from None
+
+
+def _require_answer(address: str) -> None:
+    """Raises `RunError` at once if there is nobody at `address`, which Ray takes minutes to say."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit() or int(port) > _LAST_PORT:
+        raise SpecificationError(f"--address {address} is not of the form HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise RunError(
+            f"nobody answers at {address} ({error.strerror or error}): begin the cluster with "
+            "`ray start --head`, or leave out the address to start Ray here"
+        ) from None
 
 
 def _require_files(lacks: Callable[[str, str], str], directory: str, token: str) -> None:

@@ -110,7 +110,8 @@ def settings_of(table: Table, method: str) -> list[Setting]:
 
 def named(*parts: str) -> str:
     """A name for a directory, with what is too long for one shortened."""
-    whole = "-".join(re.sub(r"[^A-Za-z0-9._=+-]+", "-", part).strip("-.") for part in parts if part)
+    plain = (re.sub(r"[^A-Za-z0-9._=+-]+", "-", part).strip("-.") for part in parts)
+    whole = "-".join(part for part in plain if part)
     if len(whole) <= _LONGEST_NAME:
         return whole
     return f"{whole[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

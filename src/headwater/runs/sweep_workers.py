@@ -113,10 +113,9 @@ class LocalWorkers(AbstractWorkers):
         for name, (process, slot) in list(self._running.items()):
             if process.poll() is None:
                 continue
-            assert process.stdout is not None and process.stdin is not None
+            assert process.stdout is not None
             said = process.stdout.read()
-            process.stdout.close()
-            process.stdin.close()
+            _close(process)
             del self._running[name]
             self._free.append(slot)
             found[name] = _read(said, process.returncode, self._logs / f"{name}.log")
@@ -127,7 +126,14 @@ class LocalWorkers(AbstractWorkers):
             process.kill()
         for process, _ in self._running.values():
             process.wait()
+            _close(process)
         self._running.clear()
+
+
+def _close(process: subprocess.Popen) -> None:
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def available_cores() -> list[int]:

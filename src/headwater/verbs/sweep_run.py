@@ -40,7 +40,9 @@ def carry_out(directory: str, token: str, name: str, cores: int | None = None) -
     except HeadwaterError as error:
         return Ended("failed", str(error)[:_LONGEST])
     except Exception as error:  # Whatever it is, it is to stop this run alone.
-        with (Path(directory) / "logs" / f"{name}.log").open("a", encoding="utf-8") as log:
+        logs = Path(directory) / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{name}.log").open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
         reason = " ".join(str(error).split())
         return Ended("failed", f"{type(error).__name__}: {reason}"[:_LONGEST])
