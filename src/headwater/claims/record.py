@@ -13,6 +13,7 @@ import os
 import subprocess
 import time
 import traceback
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from headwater.claims.claim import SCALES, Claim, Criterion, Finding
+from headwater.core import json_text
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.listing import method_modules
 from headwater.evaluation.statistics import Interval, band
@@ -106,10 +108,15 @@ class Record:
                 for name, curve in given.get("curves", {}).items()
             }
             given["seed"], given["seconds"] = int(given["seed"]), float(given["seconds"])
-        except (TypeError, KeyError, AttributeError, ValueError, SpecificationError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
+            raise ValueError(f"a field is not of its type ({error})") from None
+        except SpecificationError as error:
             raise ValueError(f"a field is not of its type ({error})") from None
         if given["outcome"] not in OUTCOMES or given["scale"] not in SCALES:
             raise ValueError(f"{given['scale']!r} or {given['outcome']!r} is unknown")
+        hints = typing.get_type_hints(cls)
+        if wrong := [name for name in given if not json_text.fits(given[name], hints[name])]:
+            raise ValueError(f"{wrong[0]!r} is not of its type")
         return cls(**given)
 
 
@@ -190,7 +197,7 @@ def read_records(
             if not line.strip():
                 continue
             try:
-                record = Record.from_json(json.loads(line.decode("utf-8")))
+                record = Record.from_json(json_text.parse(line.decode("utf-8")))
                 if record.claim != path.stem:
                     raise ValueError(f"it is a record of {record.claim}")
             except ValueError as error:

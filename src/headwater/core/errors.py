@@ -3,9 +3,25 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2_000
+"""Characters of a message; names in a damaged file may have any length."""
+
 
 class HeadwaterError(Exception):
-    """Something the user can mend: the message says what, where and how."""
+    """Something the user can mend: the message says what, where and how.
+
+    It is one line that every terminal can show, whatever the names in a file that it quotes.
+    """
+
+    def __str__(self) -> str:
+        text = Exception.__str__(self)
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+        return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+
+
+def _escaped(character: str) -> str:
+    return " " if character.isspace() else ascii(character)[1:-1]
 
 
 class DataError(HeadwaterError):

@@ -1,8 +1,10 @@
 """Which column of a file plays which part, and where its episodes end."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -57,16 +59,53 @@ class Options(NamedTuple):
     def over(self, stored: dict[str, Any]) -> "Options":
         """These options where they say something, else those that were `stored` with the file.
 
-        Raises `DataError` for a stored option that does not exist.
+        Raises `DataError` for a stored option that does not exist or is of another kind.
         """
         defaults = Options()._asdict()
-        for name in stored:
+        for name, value in stored.items():
             if name not in defaults:
                 raise DataError(nearest(name, defaults, "option"))
+            kind, fits = _KINDS[name]
+            if value is not None and not fits(value):
+                raise DataError(f"the option '{name}' stored with it must be {kind}")
         given = {k: v for k, v in self._asdict().items() if v != defaults[k]}
         if stored.get("metadata") and self.metadata:
             given["metadata"] = {**stored["metadata"], **self.metadata}
         return Options(**{**stored, **given})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _is_bound(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+
+
+def _is_mapping(value: Any) -> bool:
+    def names(value: Any) -> bool:
+        whole = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+        return isinstance(value, str) or bool(whole)
+
+    return isinstance(value, dict) and all(names(v) for v in value.values())
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "columns": ("a table from roles to names of columns, or lists of them", _is_mapping),
+    "action_low": ("a number or a list of them", _is_bound),
+    "action_high": ("a number or a list of them", _is_bound),
+    "discrete": ("true or false", lambda value: isinstance(value, bool)),
+    "action_count": ("a whole number", _is_count),
+    "horizon": ("a whole number", _is_count),
+    "dones": ("'terminal' or 'truncated'", lambda value: value in ("terminal", "truncated")),
+    "never_terminal": ("true or false", lambda value: isinstance(value, bool)),
+    "metadata": ("a table", lambda value: isinstance(value, dict)),
+}
+"""What may be stored under each option."""
 
 
 def stored_options(dataset: Dataset) -> dict[str, str]:
@@ -90,6 +129,9 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> dict[str, list[str
     the usual names. Raises `DataError` for a column or a necessary role that is not there and
     `SpecificationError` for a role that does not exist.
     """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"several columns are called '{twice[0]}': give each its own name")
     found: dict[str, list[str]] = {}
     for role, wanted in (mapping or {}).items():
         if role not in ROLES:
@@ -286,6 +328,10 @@ def _read_dones(dones: np.ndarray, truncations, options: Options):
 
 
 def _changes(episodes: np.ndarray) -> np.ndarray:
+    if not episodes.size:
+        return np.zeros(0, bool)
+    if episodes.dtype.kind == "f" and np.isnan(episodes).any():
+        raise DataError(f"episodes holds nan at row {np.argmax(np.isnan(episodes))}: number them")
     boundary = np.append(episodes[1:] != episodes[:-1], False)
     starts = np.concatenate([[0], np.flatnonzero(boundary) + 1])
     _, first, counts = np.unique(episodes[starts], return_index=True, return_counts=True)
@@ -319,9 +365,12 @@ def _columns_named(role: str, wanted: str | list[str], names: Sequence[str]) -> 
 
 def _family(pattern: str, names: Sequence[str]) -> list[str]:
     before, _, after = pattern.partition("*")
-    expression = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    expression = re.compile(re.escape(before) + r"([0-9]{1,9})" + re.escape(after))
     matches = [(int(m.group(1)), name) for name in names if (m := expression.fullmatch(name))]
     numbers = sorted(number for number, _ in matches)
+    if len(set(numbers)) < len(numbers):
+        double = next(n for n, after in itertools.pairwise(numbers) if n == after)
+        raise DataError(f"several of the columns '{pattern}' have the number {double}")
     if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         missing = next(n for n in range(numbers[0], numbers[-1]) if n not in numbers)
         raise DataError(

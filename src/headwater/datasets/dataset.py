@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.references import References, published_references
 
+_MOST_ACTIONS = 1_000_000
 _ROUNDING = 1e-4
 """Actions may lie outside their bounds by this fraction of the range: 32-bit rounding."""
 
@@ -132,7 +134,8 @@ class Dataset:
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
         details = dict(metadata or {})
         if dropped:
-            details["dropped_rows"] = details.get("dropped_rows", 0) + dropped
+            before = details.get("dropped_rows", 0)
+            details["dropped_rows"] = (before if isinstance(before, int) else 0) + dropped
         infinite = (float("inf"),) * observations.shape[1]
         spaces = Spaces(
             observation=Box(low=tuple(-bound for bound in infinite), high=infinite),
@@ -261,10 +264,13 @@ class Dataset:
         """What normalises the returns of this dataset: its own references, else published ones."""
         stored = self.metadata.get("reference_returns")
         if stored is not None:
-            low, high = (float(value) for value in stored)
+            try:
+                low, high = (float(value) for value in stored)
+            except (TypeError, ValueError, OverflowError):
+                low = high = math.nan
             if not np.isfinite([low, high]).all() or low == high:
                 raise DataError(
-                    f"reference_returns {[low, high]} in the metadata cannot normalise a score: "
+                    f"reference_returns {stored} in the metadata cannot normalise a score: "
                     "they must be two different finite returns, of a random and an expert policy"
                 )
             return References(low, high, "stored with the dataset", False)
@@ -356,6 +362,23 @@ COLUMNS = (
     "truncations",
 )
 """The columns of a dataset: one value or vector per row."""
+
+
+def check_columns(columns: dict[str, np.ndarray], starts: np.ndarray, spaces: Spaces) -> None:
+    """Raises `DataError` for columns of the right types and shapes that hold what no dataset does.
+
+    **Arguments:** `columns`: by the names of the fields of `Dataset`; `starts`: its
+    `episode_starts`.
+    """
+    for name in ("observations", "next_observations", "rewards", "actions"):
+        _finite(columns[name], name)
+    actions = columns["actions"]
+    low, high = (0, spaces.action_size - 1) if spaces.discrete else (-1.0, 1.0)
+    if actions.min() < low or actions.max() > high:
+        raise DataError(f"actions holds a value outside {low} to {high}: write the data again")
+    ends = np.flatnonzero(columns["terminals"] | columns["truncations"])
+    if not np.array_equal(ends + 1, starts[1:]):
+        raise DataError("episodes end elsewhere than where a row is terminal or truncated")
 
 
 @functools.cache
@@ -593,6 +616,11 @@ def _discrete_actions(array: np.ndarray, count: int | None) -> tuple[np.ndarray,
             "numbers; for continuous actions say discrete=False"
         )
     size = int(array.max()) + 1 if count is None else int(count)
+    if size > _MOST_ACTIONS:
+        raise DataError(
+            f"there would be {size:,} discrete actions, of which most never occur: renumber them "
+            "from 0, or say discrete=False"
+        )
     wrong = np.flatnonzero((array < 0) | (array >= size))
     if wrong.size:
         raise DataError(

@@ -313,7 +313,7 @@ def _notes(dataset: Dataset, returns: np.ndarray, saturated: bool) -> list[str]:
     if not dataset.rewards.any():
         notes.append("all rewards are zero")
     dropped = dataset.metadata.get("dropped_rows")
-    if dropped:
+    if isinstance(dropped, int) and dropped:
         notes.append(
             f"{dropped:,} last rows of truncated episodes had no known successor and were dropped"
         )

@@ -10,12 +10,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
-from headwater.datasets.dataset import COLUMNS, Dataset
+from headwater.datasets.dataset import COLUMNS, Dataset, check_columns
+from headwater.datasets.stored_size import require_regular
 
 _DESCRIPTION = "dataset.json"
 _FORMAT = "headwater-columns-1"
+_TYPES = {
+    "observations": np.float32,
+    "next_observations": np.float32,
+    "rewards": np.float32,
+    "terminals": np.bool_,
+    "truncations": np.bool_,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,12 +66,23 @@ def open_columns(path: Path | str) -> Columns:
     description = _description(path)
     columns = {name: _open(path, name, description["rows"]) for name in COLUMNS}
     starts = np.array(_open(path, "episode_starts", description["episodes"] + 1))
-    if starts[0] != 0 or starts[-1] != description["rows"] or np.any(np.diff(starts) < 1):
+    if starts.dtype != np.int64 or starts.ndim != 1:
+        raise DataError(f"{path / 'episode_starts.npy'}: the boundaries are no whole numbers")
+    if starts[0] != 0 or starts[-1] != description["rows"]:
+        raise DataError(f"{path / 'episode_starts.npy'}: the boundaries do not fit the columns")
+    if np.any(np.diff(starts) < 1):
         raise DataError(f"{path / 'episode_starts.npy'}: the boundaries do not fit the columns")
     try:
         spaces = Spaces.from_json(description["spaces"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path / _DESCRIPTION}: the spaces are incomplete ({error})") from None
+    types = _TYPES | {"actions": np.int32 if spaces.discrete else np.float32}
+    for name, column in columns.items():
+        if column.dtype != types[name]:
+            raise DataError(
+                f"{path / name}.npy holds {column.dtype} but {np.dtype(types[name])} is needed: "
+                "write the directory again"
+            )
     widths = {"observations": spaces.observation_size, "next_observations": spaces.observation_size}
     if not spaces.discrete:
         widths["actions"] = spaces.action_size
@@ -73,13 +93,18 @@ def open_columns(path: Path | str) -> Columns:
                 f"{path / name}.npy has shape {column.shape} but {expected} is needed: write the "
                 "directory again"
             )
-    return Columns(columns, starts, spaces, description.get("metadata", {}))
+    return Columns(columns, starts, spaces, description["metadata"])
 
 
 def read_directory(path: Path) -> Dataset:
-    """The dataset in a column directory, read into memory."""
+    """The dataset in a column directory, read into memory, with every value checked.
+
+    Raises `DataError` as `open_columns` does, and for numbers that are not finite, actions outside
+    of their bounds, and episodes whose ends are marked elsewhere.
+    """
     opened = open_columns(path)
     columns = {name: np.array(column) for name, column in opened.columns.items()}
+    check_columns(columns, opened.episode_starts, opened.spaces)
     return Dataset(
         **columns,
         episode_starts=opened.episode_starts,
@@ -210,13 +235,17 @@ def _wider(spaces: Spaces, other: Spaces) -> Spaces:
 
 
 def _description(path: Path) -> dict[str, Any]:
+    require_regular(path / _DESCRIPTION)
     try:
-        description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
+        description = json_text.parse((path / _DESCRIPTION).read_text(encoding="utf-8"))
         if description["format"] != _FORMAT:
             raise ValueError(f"format {description['format']!r} is not {_FORMAT!r}")
         for name in ("rows", "episodes"):
-            int(description[name])
-        dict(description["spaces"])
+            if not isinstance(description[name], int) or description[name] < 1:
+                raise ValueError(f"{name} is {description[name]!r}, which is no count")
+        for name in ("spaces", "metadata"):
+            if not isinstance(description.setdefault(name, {}), dict):
+                raise ValueError(f"{name} is no table")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path / _DESCRIPTION} is missing or damaged ({error}): write the directory again"
@@ -226,6 +255,9 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _open(path: Path, name: str, rows: int) -> np.ndarray:
     file = path / f"{name}.npy"
+    if file.exists() and file.resolve().parent != path.resolve():
+        raise DataError(f"{file} is a link to another place, which is not followed: copy the file")
+    require_regular(file)
     try:
         column = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # Whatever a damaged header makes the library trip on.

@@ -1,15 +1,18 @@
 """D4RL's HDF5 files: one array per column, episodes laid end to end."""
 
-import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.hdf5_walk import survives
+from headwater.datasets.stored_size import refuse_beyond
 
 _PREFIX = "headwater_"
 
@@ -20,7 +23,12 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
     Raises `DataError` for a damaged file, a missing column or data kept outside of the file.
     """
     with open_file(path) as file:
-        names = [name for name in file if _is_array(_item(file, name))]
+        try:
+            names = [name for name in file if _is_array(_item(file, name))]
+        except DataError:
+            raise
+        except Exception as error:  # As below.
+            raise _damaged(error) from None
         if not names and any(name.startswith("episode_") for name in file):
             raise DataError(
                 "this is the data file of a Minari dataset, whose spaces are in metadata.json next "
@@ -40,12 +48,17 @@ def open_file(path: Path) -> Any:
     """An open HDF5 file with nothing in it that points outside. Raises `DataError`."""
     import h5py
 
+    if not survives(path):
+        raise DataError(
+            "this HDF5 file is corrupt in a way that the HDF5 library does not survive: copy or "
+            "download it again"
+        )
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise _damaged(error) from None
     try:
-        _refuse_outside(file, "", set())
+        refuse_beyond(_refuse_outside(file, "", set()), path.stat().st_size)
     except DataError:
         file.close()
         raise
@@ -101,7 +114,7 @@ def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterat
 def _read(file, columns: list[str], rows: slice) -> np.ndarray:
     try:
         parts = [np.asarray(file[name][rows]) for name in columns]
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise DataError(
             f"column '{columns[0]}' cannot be read ({_reason(error)}): the file is truncated or "
             "corrupt; copy or download it again"
@@ -127,8 +140,11 @@ def _is_array(item) -> bool:
     return isinstance(item, h5py.Dataset) and len(item.shape or ()) > 0
 
 
-def _refuse_outside(group, prefix: str, visited: set[int]) -> None:
+def _refuse_outside(group, prefix: str, visited: set[int]) -> int:
+    """The bytes that all arrays claim to hold. Raises `DataError` for links that lead outside."""
     import h5py
+
+    claimed = 0
 
     # Defined in the compiled part, where a type checker does not look.
     from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
@@ -149,12 +165,15 @@ def _refuse_outside(group, prefix: str, visited: set[int]) -> None:
             continue
         visited.add(address)
         if isinstance(item, h5py.Group):
-            _refuse_outside(item, where + "/", visited)
+            claimed += _refuse_outside(item, where + "/", visited)
         elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
             raise DataError(
                 f"'{where}' keeps its data in other files, which are not opened: write a file that "
                 "holds the data itself"
             )
+        elif isinstance(item, h5py.Dataset):
+            claimed += math.prod(item.shape or ()) * item.id.get_type().get_size()
+    return claimed
 
 
 def _stored(file) -> dict[str, Any]:
@@ -164,7 +183,7 @@ def _stored(file) -> dict[str, Any]:
     for name, text in file.attrs.items():
         if name.startswith(_PREFIX):
             try:
-                stored[name.removeprefix(_PREFIX)] = json.loads(text)
+                stored[name.removeprefix(_PREFIX)] = json_text.parse(text)
             except (ValueError, TypeError):
                 raise DataError(f"attribute '{name}' is no JSON text: remove it") from None
     # D4RL keeps what it knows of the behaviour policy in a group of this name.
@@ -175,8 +194,10 @@ def _stored(file) -> dict[str, Any]:
             if isinstance(item, h5py.Dataset) and item.shape == ():
                 value = item[()]
                 value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                found[name] = value.item() if isinstance(value, np.generic) else value
-    if found:
+                value = value.item() if isinstance(value, np.generic) else value
+                if isinstance(value, str | int | float):
+                    found[name] = value
+    if found and isinstance(stored.get("metadata", {}), dict):
         stored["metadata"] = {**found, **stored.get("metadata", {})}
     return stored
 

@@ -1,6 +1,7 @@
 """Language models in Hugging Face's form: a directory with `config.json` and safetensors."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError, nearest
+from headwater.datasets.stored_size import ALWAYS
 from headwater.networks.decoder import Architecture, Decoder, Precision, RotaryScaling
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -330,6 +333,13 @@ def read_decoder(
     kept = jnp.dtype(stored or architecture.dtype)
     shapes = eqx.filter_eval_shape(lambda key: Decoder(architecture, key=key), jax.random.key(0))
     found = _stored_tensors(directory, family.prefix)
+    needed = sum(math.prod(leaf.shape) * kept.itemsize for leaf in jax.tree.leaves(shapes))
+    stored_bytes = sum(file.stat().st_size for file in {place.file for place in found.values()})
+    if needed > max(ALWAYS, 4 * stored_bytes):
+        raise DataError(
+            f"{directory / _CONFIG} describes {needed:,} bytes of weights, but {stored_bytes:,} "
+            "are stored: take both from the same model"
+        )
     arrays: dict[str, np.ndarray] = {}
     for tensor in family.tensors:
         if not all(_has(shapes, place) for place in tensor.places):
@@ -489,7 +499,7 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: it cannot be read as JSON ({error})") from None
     if not isinstance(found, dict):

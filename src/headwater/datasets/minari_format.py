@@ -1,6 +1,7 @@
 """Minari datasets: a directory with metadata and one group (or file) per episode."""
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -9,11 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box
+from headwater.datasets.arrow_messages import arrow_batches, refuse_large_parquet
 from headwater.datasets.columns import Chunk
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.hdf5_format import open_file
+from headwater.datasets.stored_size import require_regular
+
+_COMPONENTS = 1_000_000
+"""More numbers than that are in no observation."""
 
 
 def local_root() -> Path:
@@ -45,7 +52,7 @@ def open_minari(path: Path, rows: int | None):
     """
     storage, metadata = _storage(path)
     stored = _stored(storage, metadata)
-    return stored, _chunks(storage, rows)
+    return stored, _chunks(storage, path, metadata, rows)
 
 
 def write_minari(
@@ -141,10 +148,12 @@ def _environment(dataset: Dataset):
 
 
 def _storage(path: Path):
-    from minari import MinariDataset
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
 
+    require_regular(path / "metadata.json")
     try:
-        metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+        metadata = json_text.parse((path / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"metadata.json cannot be read ({error}): copy it again") from None
     for space in ("observation_space", "action_space"):
@@ -154,14 +163,26 @@ def _storage(path: Path):
                 f"metadata.json does not describe the {space}: write the dataset again with "
                 "Minari 0.5 or newer"
             )
+        _refuse_large_space(space, metadata[space])
+    if str(metadata.get("minari_version")) not in minari.supported_dataset_versions:
+        raise DataError(
+            f"Minari {minari.__version__} cannot read what version "
+            f"{metadata.get('minari_version')} wrote: install another version"
+        )
+    episodes = metadata.get("total_episodes")
+    if not isinstance(episodes, int) or episodes < 0:
+        raise DataError(f"metadata.json gives {episodes!r} as its total_episodes: copy it again")
     if metadata.get("data_format") == "hdf5":
-        if not (path / "main_data.hdf5").is_file():
+        data = path / "main_data.hdf5"
+        if not data.is_file():
             raise DataError("main_data.hdf5 is missing next to metadata.json: copy it again")
+        if data.resolve().parent != path.resolve():
+            raise DataError("main_data.hdf5 is a link to another place, which is not followed")
         open_file(path / "main_data.hdf5").close()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return MinariDataset(path).storage, metadata
+            return MinariStorage.read(path), metadata
     except DataError:
         raise
     except Exception as error:
@@ -174,22 +195,26 @@ def _stored(storage, metadata: dict[str, Any]) -> dict[str, Any]:
     stored: dict[str, Any] = {}
     if metadata.get("headwater"):
         try:
-            stored = json.loads(metadata["headwater"])
+            stored = json_text.parse(metadata["headwater"])
         except (ValueError, TypeError):
             raise DataError("the 'headwater' entry of metadata.json is no JSON text") from None
+        if not isinstance(stored, dict) or not isinstance(stored.get("metadata") or {}, dict):
+            raise DataError("the 'headwater' entry of metadata.json is no table: remove it")
         stored = {name: value for name, value in stored.items() if value is not None}
     details = dict(stored.get("metadata") or {})
     details.setdefault("name", str(metadata.get("dataset_id", "unnamed")))
     if metadata.get("env_spec"):
         try:
-            specification = json.loads(metadata["env_spec"])
+            specification = json_text.parse(metadata["env_spec"])
         except (ValueError, TypeError):
             raise DataError("the 'env_spec' of metadata.json is no JSON text") from None
+        if not isinstance(specification, dict):
+            raise DataError("the 'env_spec' of metadata.json describes no environment")
         details.setdefault("environment", specification.get("id"))
         if specification.get("max_episode_steps"):
-            stored.setdefault("horizon", int(specification["max_episode_steps"]))
+            stored.setdefault("horizon", specification["max_episode_steps"])
     if metadata.get("ref_min_score") is not None and metadata.get("ref_max_score") is not None:
-        scores = [float(metadata["ref_min_score"]), float(metadata["ref_max_score"])]
+        scores = [metadata["ref_min_score"], metadata["ref_max_score"]]
         details.setdefault("reference_returns", scores)
     for key in ("algorithm_name", "description", "author", "code_permalink"):
         if metadata.get(key):
@@ -211,23 +236,78 @@ def _stored(storage, metadata: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _chunks(storage, rows: int | None) -> Iterator[Chunk]:
+def _chunks(storage, path: Path, metadata: dict[str, Any], rows: int | None) -> Iterator[Chunk]:
     held: list[Chunk] = []
-    for number in range(storage.total_episodes):
+    kind = metadata["data_format"]
+    for number in range(metadata["total_episodes"]):
         try:
+            for file in sorted((path / str(number)).glob(f"*.{kind}")):
+                _check_table(file, kind)
             # One at a time: the Arrow storage would otherwise list every file first.
             (episode,) = storage.get_episodes([number])
+        except DataError as error:
+            raise DataError(f"episode {number}: {error}") from None
         except Exception as error:
             raise DataError(
                 f"episode {number} cannot be read ({_reason(error)}): the dataset is truncated or "
                 "corrupt; download it again"
             ) from None
-        held.append(_episode(storage, episode, number))
+        held.append(_checked_episode(storage, episode, number))
         if rows is not None and sum(len(part["rewards"]) for part in held) >= rows:
             yield _stack(held)
             held = []
     if held:
         yield _stack(held)
+
+
+def _check_table(file: Path, kind: str) -> None:
+    """Raises if an episode's table claims too much, or is damaged where nobody would look."""
+    require_regular(file)
+    if file.resolve().parent != file.parent.resolve():
+        raise DataError(f"{file} is a link to another place, which is not followed: copy the file")
+    if kind == "parquet":
+        refuse_large_parquet(file)
+    else:
+        for _ in arrow_batches(file)[1]:
+            pass
+
+
+def _checked_episode(storage, episode: dict[str, Any], number: int) -> Chunk:
+    try:
+        return _episode(storage, episode, number)
+    except DataError:
+        raise
+    except Exception as error:  # Whatever does not fit the spaces that the metadata describe.
+        raise DataError(
+            f"episode {number} does not fit metadata.json ({_reason(error)}): the dataset is "
+            "corrupt; download it again"
+        ) from None
+
+
+def _refuse_large_space(name: str, text: Any) -> None:
+    """Raises `DataError` for a space larger than anything that can be learned from."""
+    try:
+        space = json_text.parse(text)
+        size = _components(space)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DataError(f"the {name} in metadata.json is damaged ({_reason(error)})") from None
+    if size > _COMPONENTS:
+        raise DataError(f"the {name} in metadata.json has {size:,} components, which is too many")
+
+
+def _components(space: Any) -> int:
+    """Numbers in one element of a space that Minari describes, one-hot where it is a set."""
+    inner = space.get("subspaces")
+    if inner is not None:
+        parts = inner.values() if isinstance(inner, dict) else inner
+        return sum(
+            map(_components, (json_text.parse(p) if isinstance(p, str) else p for p in parts))
+        )
+    if "shape" in space:
+        return math.prod(max(int(length), 0) for length in space["shape"])
+    if "n" in space:
+        return math.prod(map(int, space["n"])) if isinstance(space["n"], list) else int(space["n"])
+    return len(space.get("nvec", ()))
 
 
 def _episode(storage, episode: dict[str, Any], number: int) -> Chunk:
@@ -275,6 +355,8 @@ def _flat(space, values) -> np.ndarray:
         return np.concatenate([_flat(p, v) for p, v in zip(space.spaces, values)], axis=1)
     if isinstance(space, gymnasium.spaces.Discrete):
         codes = np.asarray(values).reshape(-1) - int(space.start)
+        if codes.size and (codes.min() < 0 or codes.max() >= space.n):
+            raise DataError(f"an observation is not one of the {space.n} of its space")
         return np.eye(int(space.n), dtype=np.float32)[codes]
     if isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
         array = np.asarray(values)

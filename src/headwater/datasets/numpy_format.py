@@ -1,14 +1,15 @@
 """NumPy archives (`.npz`): one array per column, never a pickle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.stored_size import refuse_beyond
 
 _OPTIONS = ("action_low", "action_high", "action_count", "discrete", "horizon", "metadata")
 
@@ -20,6 +21,8 @@ def open_archive(path: Path, mapping: Mapping | None):
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(member.file_size for member in archive.zip.infolist())
+            refuse_beyond(unpacked, path.stat().st_size)
             stored = _stored(archive)
             names = [name for name in archive.files if name not in stored]
             roles = resolve(names, mapping)
@@ -60,7 +63,7 @@ def _stored(archive) -> dict[str, Any]:
             raise _objects(name) from None
         if value.dtype.kind == "U" and value.ndim == 0:
             try:
-                stored[name] = json.loads(str(value))
+                stored[name] = json_text.parse(str(value))
             except ValueError:
                 raise DataError(f"'{name}' is no JSON text: remove or correct it") from None
         elif value.dtype.kind in "biuf":

@@ -1,16 +1,17 @@
 """Reading logged experience, whatever format it is in."""
 
-import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.datasets.columns import Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.directory_format import is_column_directory, read_directory
 from headwater.datasets.minari_format import data_directory, local_names, local_root
+from headwater.datasets.stored_size import require_regular
 
 _SIDECARS = (".columns.toml", ".columns.json")
 
@@ -96,12 +97,19 @@ def locate(path: str | Path) -> Path:
 
     Raises `DataError`, with the nearest names, if there is nothing there.
     """
-    place = Path(path).expanduser()
-    if place.exists():
-        return place
+    try:
+        place = Path(path).expanduser()
+        return place if place.exists() else _named_dataset(place, path)
+    except (OSError, ValueError, RuntimeError) as error:
+        # Too long a name, a link that leads to itself, no such user.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"'{path}' is no path that can be followed ({reason})") from None
+
+
+def _named_dataset(place: Path, path: str | Path) -> Path:
     name = str(path).removeprefix("minari:").strip("/")
     local = local_root() / name
-    if name and data_directory(local) is not None:
+    if name and ".." not in local.parts and data_directory(local) is not None:
         return local
     siblings = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
     known = local_names()
@@ -151,6 +159,7 @@ def _kind(place: Path) -> str:
             f"this directory is neither a Minari dataset (metadata.json) nor a column directory "
             f"(dataset.json); it holds {found}"
         )
+    require_regular(place)
     try:
         with place.open("rb") as file:
             head = file.read(8)
@@ -191,8 +200,8 @@ def _sidecar(place: Path) -> dict[str, Any]:
             continue
         try:
             text = file.read_text(encoding="utf-8")
-            found = tomllib.loads(text) if suffix.endswith("toml") else json.loads(text)
-        except (OSError, ValueError) as error:
+            found = tomllib.loads(text) if suffix.endswith("toml") else json_text.parse(text)
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{file.name} next to it cannot be read: {error}") from None
         if not isinstance(found, dict) or not isinstance(found.get("columns", {}), dict):
             raise DataError(f"{file.name} next to it must be a table with a part [columns]")

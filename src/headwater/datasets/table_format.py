@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
+from headwater.datasets.arrow_messages import arrow_batches, bounded, refuse_large_parquet
+from headwater.datasets.columns import Chunk, Mapping, Options, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.stored_size import refuse_beyond
 
 _KEY = b"headwater"
+_COLUMN_BYTES = 8_192
+"""That the reader of CSV reserves for a column."""
+_BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
+"""What the library raises for damaged files; its own errors derive from these."""
 
 
 def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None):
@@ -22,7 +29,14 @@ def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None)
     """
     schema, batches = _open(path, kind, rows)
     stored = _stored(schema)
-    roles = resolve(schema.names, mapping or stored.pop("columns", None))
+    try:
+        names = schema.names
+    except ValueError as error:
+        raise _damaged(kind, error) from None
+    given = stored.get("columns")
+    if given is not None and not mapping:
+        Options().over({"columns": given})
+    roles = resolve(names, mapping or stored.pop("columns", None))
     stored.pop("columns", None)
     return stored, _chunks(batches, roles)
 
@@ -69,35 +83,37 @@ def _table(dataset: Dataset):
 
 
 def _open(path: Path, kind: str, rows: int | None):
-    import pyarrow as arrow
     import pyarrow.csv
     import pyarrow.parquet as parquet
 
     try:
         if kind == "parquet":
             # Buffering ahead would hold on to everything that was read.
+            refuse_large_parquet(path)
             file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
-            return file.schema_arrow, _guarded(file.iter_batches(batch_size=rows or 65_536))
+            batches = file.iter_batches(batch_size=rows or 65_536)
+            return file.schema_arrow, _guarded(bounded(batches, path.stat().st_size))
         if kind == "csv":
+            with path.open("rb") as file:
+                names = file.readline().count(b",") + 1
+            # Room is made for a block of each before a row is read.
+            refuse_beyond(names * _COLUMN_BYTES, path.stat().st_size)
             table = pyarrow.csv.read_csv(path)
             return table.schema, iter(table.to_batches(max_chunksize=rows))
-        reader = arrow.ipc.open_file(arrow.memory_map(str(path)))
-        numbers = range(reader.num_record_batches)
-        return reader.schema, _guarded(reader.get_batch(number) for number in numbers)
-    except (arrow.ArrowException, OSError) as error:
+        schema, batches = arrow_batches(path)
+        return schema, _guarded(batches)
+    except _BROKEN as error:
         raise _damaged(kind, error) from None
 
 
 def _guarded(batches) -> Iterator[Any]:
-    import pyarrow as arrow
-
     iterator = iter(batches)
     while True:
         try:
             batch = next(iterator)
         except StopIteration:
             return
-        except (arrow.ArrowException, OSError) as error:
+        except _BROKEN as error:
             raise _damaged("table", error) from None
         yield batch
 
@@ -114,7 +130,7 @@ def _stored(schema) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        stored = json.loads(text)
+        stored = json_text.parse(text)
     except ValueError:
         stored = None
     if not isinstance(stored, dict):

@@ -1,7 +1,6 @@
 """Texts to learn from, in the columns that TRL uses: JSON Lines, Parquet and plain text files."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, nearest
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts
+from headwater.datasets.arrow_messages import bounded, refuse_large_parquet
 from headwater.datasets.tokenizers import ROLES, AbstractTokenizer, begins_with_marks
 
 TooLong = Literal["refuse", "drop", "cut_prompt", "cut_response"]
@@ -261,7 +262,7 @@ def _stored_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    fields = json.loads(line)
+                    fields = json_text.parse(line)
                 except ValueError as error:
                     raise DataError(
                         f"{path}, row {number}: this line is no JSON object ({error}): JSON Lines "
@@ -285,11 +286,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        for batch in parquet.ParquetFile(path).iter_batches():
+        refuse_large_parquet(path)
+        batches = parquet.ParquetFile(path).iter_batches()
+        for batch in bounded(batches, path.stat().st_size):
             for fields in batch.to_pylist():
                 number += 1
                 yield number, fields
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(
             f"{path}: this Parquet file is truncated or corrupt ({reason}): copy or download it "

@@ -3,6 +3,8 @@
 import abc
 import datetime
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
 
 Message = Mapping[str, str]
@@ -189,10 +192,17 @@ class FileTokenizer(AbstractTokenizer):
         template = directory / "chat_template.jinja"
         self.template: Any = self.config.get("chat_template")
         if template.is_file():
-            self.template = template.read_text(encoding="utf-8")
+            try:
+                self.template = template.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise DataError(f"{template}: it cannot be read as text ({error})") from None
         if isinstance(self.template, list):
-            named = {t.get("name"): t.get("template") for t in self.template if isinstance(t, dict)}
+            named = {
+                str(t.get("name")): t.get("template") for t in self.template if isinstance(t, dict)
+            }
             self.template = named.get("default")
+        if self.template is not None and not isinstance(self.template, str):
+            raise DataError(f"{directory}: the chat template must be a text")
 
     def _marked(self, name: str, known: dict[str, int], directory: Path | None) -> int:
         text = self._text(name)
@@ -255,18 +265,78 @@ def _rendered(template: str, **values: Any) -> str:
         value, ensure_ascii=False, **options
     )
     environment.globals["raise_exception"] = raise_exception
+    # One step of a template may not take for ever either.
+    environment.intercepted_binops = frozenset(("*", "**", "%"))
+    environment.binop_table |= {"*": _product, "**": _power, "%": _remainder}
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     try:
-        return environment.from_string(template).render(**values)
-    except (TemplateError, TypeError, ValueError) as error:
+        compiled = environment.from_string(template)
+        with _Budget():
+            return compiled.render(**values)
+    # A template is a program of somebody else's, which may trip over anything.
+    except Exception as error:
         raise DataError(f"the model's chat template refuses this conversation: {error}") from None
+
+
+_LONGEST = 1_000_000
+
+
+def _product(left: Any, right: Any) -> Any:
+    for text, times in ((left, right), (right, left)):
+        several = isinstance(text, str | list | tuple) and isinstance(times, int)
+        if several and len(text) * times > _LONGEST:
+            raise DataError("it repeats a text too often")
+    return left * right
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    return float(base) ** float(exponent)
+
+
+def _remainder(left: Any, right: Any) -> Any:
+    if isinstance(left, str) and re.search(r"%[^a-zA-Z%]*([0-9]{4}|\*)", left):
+        raise DataError("it pads a text too far")
+    return left % right
+
+
+class _Budget:
+    """Ends a template that takes too many steps or too much memory, as an endless one would.
+
+    The sandbox keeps templates from reaching anything, but not from going on for ever.
+    """
+
+    _STEPS = 1_000_000
+    _KIBIBYTES = 32 * 1024
+
+    def __enter__(self):
+        self._steps, self._most = 0, _peak_kibibytes() + self._KIBIBYTES
+        self._before = sys.gettrace()
+        sys.settrace(self._called)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _called(self, frame: Any, event: str, argument: Any) -> Any:
+        return self._step if frame.f_code.co_filename == "<template>" else None
+
+    def _step(self, frame: Any, event: str, argument: Any) -> Any:
+        self._steps += 1
+        if self._steps > self._STEPS or _peak_kibibytes() > self._most:
+            raise DataError("it does not come to an end")
+        return self._step
+
+
+def _peak_kibibytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: it cannot be read as JSON ({error})") from None
     return found if isinstance(found, dict) else {}

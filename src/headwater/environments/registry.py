@@ -1,6 +1,7 @@
 """Environments by name."""
 
 import dataclasses
+import sys
 from typing import Any
 
 from headwater.core.errors import SpecificationError, nearest
@@ -8,7 +9,7 @@ from headwater.environments.catalogue import environment_class, environment_name
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.gymnasium_task import GymnasiumTask, registered
 
-__all__ = ["environment_names", "make"]
+__all__ = ["environment_names", "make", "make_recorded"]
 
 ENVPOOL = "envpool:"
 """What the name of a task begins with that EnvPool simulates."""
@@ -37,6 +38,22 @@ def make(name: str, **options: Any) -> AbstractEnvironment | AbstractHostTask:
     # Made here, so that whatever is wrong with it is said at once.
     _ = task.spaces
     return task
+
+
+def make_recorded(name: Any, **options: Any) -> AbstractEnvironment | AbstractHostTask:
+    """The environment that a file names: as `make`, but no module is imported because of it.
+
+    Raises `SpecificationError` where that would be needed, and as `make` does.
+    """
+    if not isinstance(name, str):
+        raise SpecificationError(f"{name!r} is no name of an environment")
+    module, colon, _ = name.partition(":")
+    if colon and not name.startswith(ENVPOOL) and module not in sys.modules:
+        raise SpecificationError(
+            f"the environment '{name}' is recorded here, but a file does not get to say which "
+            "module is imported: name it yourself (--env), or import the module first"
+        )
+    return make(name, **options)
 
 
 def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:

@@ -12,10 +12,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from headwater.core import json_text
 from headwater.core.errors import RunError
 from headwater.runs.files import write_atomically
 
-_NAME = re.compile(r"^(\d\d)-(.+)-(\d{12})\.safetensors$")
+_NAME = re.compile(r"^([0-9]{2})-(.+)-([0-9]{12})\.safetensors$")
 _KEPT = 2
 
 
@@ -115,11 +116,15 @@ def path_of(directory: Path, position: Position) -> Path:
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The groups of arrays in a checkpoint. Raises `RunError` if it is damaged."""
     try:
+        if not path.is_file():
+            raise OSError("it is no file")
         with safe_open(path, framework="numpy") as file:
-            parts = json.loads((file.metadata() or {})["parts"])
+            parts = json_text.parse((file.metadata() or {})["parts"])
+            if "method" not in parts:
+                raise ValueError("it holds no method")
             return {
                 part: {name: file.get_tensor(f"{part}|{name}") for name in names}
                 for part, names in parts.items()
             }
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: not a readable checkpoint ({error})") from error

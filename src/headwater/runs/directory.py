@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from headwater.core import json_text
 from headwater.core.errors import RunError
 from headwater.runs.checkpoint import Position
 from headwater.runs.files import explain, write_atomically, write_json
@@ -84,7 +85,7 @@ class RunDirectory:
     def specification(self) -> dict[str, Any]:
         """What `run.json` says."""
         try:
-            stored = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            stored = json_text.parse((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / 'run.json'}: not readable ({error})") from error
         if not isinstance(stored, dict):
@@ -121,7 +122,10 @@ class RunDirectory:
             raise RunError(explain(error, path)) from error
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of `<name>.jsonl`; a last line cut short by a crash is left out."""
+        """The rows of `<name>.jsonl`; a last line cut short by a crash is left out.
+
+        Raises `RunError`, naming the line, if one before it is damaged.
+        """
         return list(_rows(self.path / f"{name}.jsonl"))
 
     def rewind(self, position: Position) -> None:
@@ -142,13 +146,40 @@ class RunDirectory:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
+    damaged = None
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
+            if damaged is not None:
+                raise RunError(
+                    f"{path}, line {damaged}: this is no row of a run: restore the file, or remove "
+                    "the line"
+                )
             try:
-                row = json.loads(line)
-            except ValueError:
-                return
+                row = json_text.parse(line)
+                _check_row(row)
+            except (ValueError, TypeError, LookupError):
+                damaged = number
+                continue
             yield row
+
+
+def _check_row(row: Any) -> None:
+    """Raises `ValueError`, `TypeError` or `LookupError` for what no run logs."""
+    for name in ("stage_index", "update", "environment_steps"):
+        if not isinstance(row[name], int):
+            raise ValueError(name)
+    if not isinstance(row["stage"], str):
+        raise ValueError("stage")
+    if "returns" in row:
+        numbers = [row["seed"], *row["returns"]]
+        if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
+            raise ValueError("returns")
+    else:
+        numbers = [row["updates_per_second"]]
+        for values in dict(row["metrics"]).values():
+            numbers += values
+    if not all(isinstance(x, int | float | list) for x in numbers):
+        raise ValueError("a number")
 
 
 def surroundings() -> dict[str, Any]:

@@ -5,7 +5,6 @@ the machine at hand carries half as much mass again. What is the log worth there
 """
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from headwater.core import json_text
 from headwater.core.catalogue import build_method
 from headwater.core.errors import RunError
 from headwater.core.records import Transitions
@@ -348,7 +348,7 @@ def _claim(out: Path, scale: Scale, fresh: bool) -> None:
         holds = False
     if holds:
         try:
-            found = json.loads(mark.read_text(encoding="utf-8")).get("scale")
+            found = json_text.parse(mark.read_text(encoding="utf-8")).get("scale")
         except (OSError, ValueError, AttributeError):
             found = None
         if found != asked:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from headwater.core import json_text
 from headwater.core.catalogue import build_method, method_class, settings
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.listing import method_modules
@@ -355,8 +357,11 @@ def load_reward(path: str | Path, vocabulary: int | None = None) -> LearnedRewar
     stored = directory.specification
     if stored.get("kind") != "language" or stored.get("method") != "RewardModel":
         raise RunError(f"{path} is no run of RewardModel: train one, or use exact-match")
-    names = [field.name for field in dataclasses.fields(LanguageSettings)]
-    asked = LanguageSettings(**{name: stored[name] for name in names})
+    hints = typing.get_type_hints(LanguageSettings)
+    wrong = [n for n, hint in hints.items() if not json_text.fits(stored.get(n, ...), hint)]
+    if wrong:
+        raise RunError(f"{path}: run.json does not say as a run would what its {wrong[0]} was")
+    asked = LanguageSettings(**{name: stored[name] for name in hints})
     positions = checkpoint.find(directory.checkpoints)
     if not positions or positions[-1].update < asked.updates:
         raise RunError(f"{path} is not finished: give its command again to continue it")

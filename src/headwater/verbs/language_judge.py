@@ -1,6 +1,5 @@
 """Judge language models: likelihood, agreement with preferences, and wins over another model."""
 
-import json
 from pathlib import Path
 
 import equinox as eqx
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractCompletionReward
@@ -140,7 +140,7 @@ def _holds_comparisons(path: str | Path) -> bool:
 
             return "chosen" in pyarrow.parquet.read_schema(path).names
         with path.open(encoding="utf-8") as file:
-            return "chosen" in json.loads(next((line for line in file if line.strip()), "{}"))
+            return "chosen" in json_text.parse(next((line for line in file if line.strip()), "{}"))
     except (OSError, ValueError, TypeError):
         # The reader says what is wrong.
         return False

@@ -120,6 +120,12 @@ class Run:
             point = points.setdefault(row["update"], (row["environment_steps"], {}))
             point[1][row["seed"]] = row["returns"]
         order = self.specification.seeds
+        for update, (_, returns) in points.items():
+            if not all(returns.values()) or len({len(each) for each in returns.values()}) > 1:
+                raise RunError(
+                    f"{self.name}: evaluations.jsonl does not have as many returns for each seed "
+                    f"at update {update}: restore the file"
+                )
         return {
             update: (steps, [returns[seed] for seed in order])
             for update, (steps, returns) in points.items()

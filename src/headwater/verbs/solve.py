@@ -170,6 +170,11 @@ def check_episodes(data: Episodes, problem: FiniteProblem) -> None:
 
     state, action, reward = (np.asarray(x) for x in (data.state, data.action, data.reward))
     horizon, states, actions = problem.sizes
+    if not state.ndim == action.ndim == reward.ndim or not action.ndim:
+        raise DataError(
+            f"episodes have states of shape {state.shape}, actions of shape {action.shape} and "
+            f"rewards of shape {reward.shape}: each needs [episode, step]"
+        )
     if action.shape[-1] != horizon or state.shape[-1] != horizon + 1:
         raise DataError(
             f"episodes have {action.shape[-1]} actions and {state.shape[-1]} states, but a horizon "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.catalogue import build_method, family, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.finite import FiniteProblem
@@ -22,7 +24,7 @@ from headwater.datasets.directory_format import is_column_directory, open_column
 from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.environments.environment import AbstractEnvironment
-from headwater.environments.registry import make
+from headwater.environments.registry import make_recorded
 from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.online.rlpd import RLPD
 from headwater.runs import recipes
@@ -105,7 +107,7 @@ class TaskChoice:
                 f"the environment '{self.name}' was passed as an object: pass it again (in Python)"
             )
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
-        return make(self.name, **options)
+        return make_recorded(self.name, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +151,28 @@ class Specification:
             for name, part in parts.items():
                 if given.get(name) is not None:
                     given[name] = part(**given[name])
+                    _check_types(given[name])
             asked = cls(**given)
+            _check_types(asked)
+            if asked.references is not None and not _are_references(asked.references):
+                raise ValueError("references")
             check_numbers(asked)
         except (TypeError, ValueError, AttributeError, SpecificationError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RunError(f"{where}: this is not the specification of a run ({reason})") from None
         return asked
+
+
+def _check_types(part: Any) -> None:
+    """Raises `ValueError`, naming the field, if one is of another type than it is declared."""
+    for name, hint in typing.get_type_hints(type(part)).items():
+        if not json_text.fits(getattr(part, name), hint):
+            raise ValueError(f"{name} is not of its type")
+
+
+def _are_references(given: list[Any]) -> bool:
+    kinds = (float, float, str, bool)
+    return len(given) == len(kinds) and all(map(json_text.fits, given, kinds))
 
 
 class Plan(NamedTuple):

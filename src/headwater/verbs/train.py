@@ -10,7 +10,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load, locate
 from headwater.environments.environment import AbstractEnvironment
-from headwater.environments.registry import make
+from headwater.environments.registry import make, make_recorded
 from headwater.runs.recipes import Budget, Task, rows_per_update
 from headwater.verbs.execute import execute
 from headwater.verbs.run import Run
@@ -160,7 +160,7 @@ def as_task(env: Task | str | None, recorded: str | None = None) -> Task | None:
     """A task from its name; `None` means the `recorded` one, if it can be made here."""
     if env is None:
         try:
-            return None if recorded is None else make(recorded)
+            return None if recorded is None else make_recorded(recorded)
         except HeadwaterError:
             return None
     if isinstance(env, str):

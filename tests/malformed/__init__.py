@@ -1,0 +1,1 @@
+"""Files that are wrong, for the tests and the drill of the readers."""
