@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import json
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -355,31 +356,40 @@ def _refuse_another_meaning(kept: SweepDirectory, member: Member, table: Table) 
     if begun is None:
         return
     where = kept.run_path(member.name)
-    begun = Specification.from_json(begun, str(where)).to_json()
-    before, now = _flat(begun), _flat(member.specification)
-    for key, value in now.items():
-        if key.split(".")[0] in ("spaces", "references") or before.get(key, value) == value:
-            continue
-        name = key.removeprefix("method.settings.")
-        if name == "data.fingerprint":
+    before = Specification.from_json(begun, str(where)).to_json()
+    for key, then, now in _changes(before, member.specification):
+        if key == "data.fingerprint":
             raise RunError(
-                f"{where} was begun with other data than {now['data.path']} holds now: "
-                "restore it, or give another directory"
+                f"{where} was begun with other data than {member.specification['data']['path']} "
+                "holds now: restore it, or give another directory"
             )
         raise RunError(
-            f"{where} was begun with {name} = {before[key]}, and {table.where} now says "
-            f"{value}: put it back, or give another directory"
+            f"{where} was begun with {_plain_key(key)} = {_told(then)}, and {table.where} now says "
+            f"{_told(now)}: put it back, or give another directory"
         )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, part in value.items():
-        if isinstance(part, Mapping):
-            found.update(_flat(part, f"{prefix}{key}."))
-        else:
-            found[prefix + key] = list(part) if isinstance(part, tuple) else part
-    return found
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs, by path: but for what follows from the data and the task."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in now:
+            if name in before and name not in ("spaces", "references"):
+                yield from _changes(before[name], now[name], f"{key}.{name}".lstrip("."))
+    elif json.dumps(before) != json.dumps(now):
+        yield key, before, now
+
+
+def _plain_key(key: str) -> str:
+    """What a table calls the field of a specification."""
+    if key.startswith("task"):
+        return "environment" + (f"_{key.partition('.')[2]}" if "options" in key else "")
+    return "dataset" if key == "data.path" else key.rpartition(".")[2]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping) and "name" in value:
+        return str(value["name"])
+    return "nothing" if value is None else str(value)
 
 
 # Carrying out -------------------------------------------------------------------------------------
