@@ -35,6 +35,10 @@ Evaluate = Callable[[AbstractMethod, Any, PRNGKeyArray], np.ndarray]
 _CHUNK_SECONDS = 0.7
 _CHECKPOINT_SECONDS = 60.0
 _DIVERGED = 1e12
+_REMEDY = (
+    "Look at the scale of the rewards, at actions at their bounds, and at terminal flags; a smaller "
+    "learning rate often helps."
+)
 
 
 class Result(NamedTuple):
@@ -158,6 +162,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     advance = _advance_host if place.host else _advance_compiled
     drawer = ThreadPoolExecutor(1) if place.host and not source.uses_agent else None
     sums = _no_metrics(place, state, source_state)
+    healthy = _finite_leaves(state)
     pace = _Pace(unit)
     logged_at, saved_at, unlogged = time.perf_counter(), time.perf_counter(), 0
 
@@ -182,6 +187,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             done, unlogged = done + count, unlogged + count
             log.progress.advance(count, pace.rate)
             log.check(place, done, sums, unlogged)
+            log.check_state(place, done, state, healthy)
             due = done % evaluate_every == 0 or done == stage.updates
             if due or done % log_every == 0:
                 seconds = time.perf_counter() - logged_at
@@ -355,6 +361,18 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
 # Metrics ----------------------------------------------------------------------------------------
 
 
+@eqx.filter_jit
+def _finite_leaves(state):
+    """Whether each array of numbers is finite, for each seed."""
+
+    def finite(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.ones(leaf.shape[0], bool)
+        return jnp.all(jnp.isfinite(leaf.reshape(leaf.shape[0], -1)), axis=1)
+
+    return jax.tree.map(finite, state)
+
+
 def _no_metrics(place, state, source_state) -> Any:
     """Zeros in the shape of the metrics, found by tracing one draw and one update."""
     if place.host:
@@ -443,6 +461,8 @@ class _Log:
         """The method's and the source's state at a checkpoint."""
         state, parts, where = self._read(place, update, outcomes)
         source, method = place.stage.source, place.stage.method
+        if "source" not in parts:
+            raise RunError(f"{where}: it does not say how far the data were drawn")
         if isinstance(source, AbstractHostSource):
             return state, source.load(parts["source"], keys=place.source_keys)
         template = eqx.filter_eval_shape(
@@ -473,8 +493,24 @@ class _Log:
                 raise Diverged(
                     f"stage '{place.stage.name}' diverged by update {update}: {name} = "
                     f"{mean[wrong][0]:.3g} for seed {', '.join(map(str, seeds))}. "
-                    f"{self._last_good()} Look at the scale of the rewards, at actions at their "
-                    "bounds, and at terminal flags; a smaller learning rate often helps."
+                    f"{self._last_good()} {_REMEDY}"
+                )
+
+    def check_state(self, place: _Place, update: int, state: Any, healthy: Any) -> None:
+        """Raises `Diverged` if an array of the state that was finite is so no longer.
+
+        What a method keeps infinite from the beginning, such as bounds not yet known, may stay so.
+        """
+        lost = jax.tree.map(
+            lambda before, now: np.asarray(before & ~now), healthy, _finite_leaves(state)
+        )
+        for path, wrong in jax.tree_util.tree_leaves_with_path(lost):
+            if np.any(wrong):
+                seeds = [s for s, bad in zip(place.seeds, wrong) if bad]
+                raise Diverged(
+                    f"stage '{place.stage.name}' diverged by update {update}: what it learned "
+                    f"({jax.tree_util.keystr(path).lstrip('.')}) is not finite any more for seed "
+                    f"{', '.join(map(str, seeds))}. {self._last_good()} {_REMEDY}"
                 )
 
     def logged(self, place: _Place, update, steps, sums, count, seconds) -> None:
@@ -496,6 +532,11 @@ class _Log:
         """Evaluates and adds one row of raw returns per seed."""
         key = jax.random.fold_in(place.evaluation_key, update)
         returns = np.asarray(evaluate(method, state, key), np.float64)
+        if not np.isfinite(returns).all():
+            raise Diverged(
+                f"stage '{place.stage.name}': an evaluation at update {update} gave a return that "
+                f"is not finite. {self._last_good()} {_REMEDY}"
+            )
         rows = [
             {
                 **place.where(update),
