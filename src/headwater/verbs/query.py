@@ -78,7 +78,7 @@ def _runs_below(paths: list[Path]) -> list[Path]:
                 if RunDirectory(Path(place)).specification.get("verb") not in ("train", "adapt"):
                     continue
                 found.setdefault(Path(place).resolve(), Path(place))
-        if len(found) == before and not any(path.resolve() in p.parents for p in found):
+        if len(found) == before and not any(p.is_relative_to(path.resolve()) for p in found):
             raise RunError(f"{path} holds no run")
     return list(found.values())
 
