@@ -25,6 +25,8 @@ install_import_hook("headwater", "beartype.beartype")
 # One folder for each worker: two of them writing the same entry could be read half-written.
 _CACHE = Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "one")
 
+# As the commands have them where there are several processors.
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -140,7 +140,7 @@ def _confine(threads: int) -> int:
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed):
         sys.exit(f"{threads} threads were asked for, but only {len(allowed)} processors are here")
-    os.sched_setaffinity(0, allowed[:threads])
+    os.sched_setaffinity(0, allowed[-threads:])
     return threads
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headwater.core.errors import HeadwaterError, SpecificationError
-from headwater.runs.compiled import keep_compiled_programs
+from headwater.runs.compiled import keep_compiled_programs, use_every_processor
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
@@ -27,6 +27,7 @@ def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     keep_compiled_programs()
+    use_every_processor()
     try:
         from headwater.cli.arguments import Misused, read
 

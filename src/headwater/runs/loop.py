@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import Diverged, RunError, SpecificationError
@@ -27,7 +28,9 @@ from headwater.runs.directory import RunDirectory
 from headwater.runs.progress import Progress
 from headwater.runs.stage import Outcome, Outcomes, Stage
 
-SeedLayout = Literal["map", "vmap"]
+SeedLayout = Literal["map", "vmap", "devices", "batch"]
+"""How seeds lie on the hardware: one after the other, side by side in one batch, spread over all
+devices, or (`"batch"`) each update's batch spread over all devices, one seed after the other."""
 
 Evaluate = Callable[[AbstractMethod, Any, PRNGKeyArray], np.ndarray]
 """`(method, states with a leading seed axis, key)` to returns `[seed, episode]`."""
@@ -73,7 +76,8 @@ def run(
     root of all randomness; `directory`: where to log and checkpoint, and to continue from if it
     holds checkpoints; `evaluate`: called before the first and after the last update of a stage and
     `evaluations - 1` times between; `logs`: rows of metrics per stage; `progress`: show a bar;
-    `layout`: seeds one after the other (`"map"`, faster on a CPU) or in one batch (`"vmap"`);
+    `layout`: how seeds lie on the hardware; by default one after the other on one CPU device, in
+    one batch on one accelerator, and spread over the devices where there are several;
     `earlier`: outcomes, with a leading seed axis, of stages of another run that these build on;
     `keep`: keep the method's state at every evaluation, under `snapshots/`, and in the last
     checkpoint the source's, with what it collected.
@@ -90,7 +94,9 @@ def run(
     try:
         start = log.resume()
         for index, stage in enumerate(stages):
-            place = _Place(index, stage, problem, indices, seed, layout or _default_layout())
+            place = _Place(
+                index, stage, problem, indices, seed, layout or default_layout(len(indices))
+            )
             done = start.update if start is not None and start.stage == index else 0
             if start is not None and (index, stage.updates) <= (start.stage, start.update):
                 state = log.load_method(place, stage.updates, outcomes)
@@ -133,6 +139,16 @@ class _Place:
     def host(self) -> bool:
         return isinstance(self.stage.source, AbstractHostSource)
 
+    def spread(self, tree: Any) -> Any:
+        """`tree`, whose arrays have a leading seed axis, where the compiled pieces want it."""
+        if self.layout != "devices":
+            return tree
+        return jax.device_put(tree, NamedSharding(_devices(len(self.seeds)), PartitionSpec("seed")))
+
+    def gathered(self, tree: Any) -> Any:
+        """`tree` on one device, for what does not know of several."""
+        return jax.device_put(tree, jax.devices()[0]) if self.layout == "devices" else tree
+
     def first_state(self, outcomes: Outcomes) -> Any:
         stage, problem = self.stage, self.problem
         if stage.begin is None:
@@ -150,7 +166,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     if done:
         state, source_state = log.load(place, done, outcomes)
     else:
-        state = place.first_state(outcomes)
+        state = place.spread(place.first_state(outcomes))
         if place.host:
             source_state = source.init(keys=place.source_keys)
             agent = Agent(stage.method, state)
@@ -159,9 +175,12 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             source_state = _initial_source(
                 source, stage.method, state, place.source_keys, place.prepare_keys, place.layout
             )
+    state = place.spread(state)
+    if not place.host:
+        source_state = place.spread(source_state)
     advance = _advance_host if place.host else _advance_compiled
     drawer = ThreadPoolExecutor(1) if place.host and not source.uses_agent else None
-    sums = _no_metrics(place, state, source_state)
+    sums = place.spread(_no_metrics(place, state, source_state))
     healthy = _finite_leaves(state)
     pace = _Pace(unit)
     logged_at, saved_at, unlogged = time.perf_counter(), time.perf_counter(), 0
@@ -173,7 +192,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
 
     try:
         if evaluate is not None and not done:
-            log.evaluated(place, 0, steps(), evaluate, stage.method, state)
+            log.evaluated(place, 0, steps(), evaluate, stage.method, place.gathered(state))
         while done < stage.updates:
             to_log = log_every - done % log_every
             to_evaluation = evaluate_every - done % evaluate_every
@@ -192,9 +211,10 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             if due or done % log_every == 0:
                 seconds = time.perf_counter() - logged_at
                 log.logged(place, done, steps(), sums, unlogged, seconds)
-                sums, unlogged = jax.tree.map(jnp.zeros_like, sums), 0
+                sums, unlogged = place.spread(jax.tree.map(jnp.zeros_like, sums)), 0
                 if due and evaluate is not None:
-                    log.evaluated(place, done, steps(), evaluate, stage.method, state)
+                    here = place.gathered(state)
+                    log.evaluated(place, done, steps(), evaluate, stage.method, here)
                 if due or time.perf_counter() - saved_at > _CHECKPOINT_SECONDS:
                     log.save(place, done, state, source_state)
                     saved_at = time.perf_counter()
@@ -206,7 +226,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             drawer.shutdown(cancel_futures=True)
         if place.host:
             source.close(source_state)
-    return state
+    return place.gathered(state)
 
 
 # Compiled pieces --------------------------------------------------------------------------------
@@ -256,6 +276,7 @@ def _chunk(fixed, changing):
             draw_key, update_key = jax.random.split(jax.random.fold_in(key, first + i))
             agent = Agent(method, state)
             source_state, data = source.draw(source_state, agent, key=draw_key)
+            data = _spread_rows(data, layout)
             state, sums = _update(method, measure, state, sums, data, update_key, pieces)
             return state, source_state, sums
 
@@ -271,6 +292,7 @@ def _update_each(fixed, changing):
     state, sums = changing
 
     def one_seed(state, sums, data, key):
+        data = _spread_rows(data, layout)
         return _update(method, measure, state, sums, data, key, pieces)
 
     return _over_seeds(one_seed, (state, sums, data, keys), layout)
@@ -300,7 +322,45 @@ def _measured_update(method, measure, state, data, key):
 def _over_seeds(function, arguments, layout):
     if layout == "vmap":
         return jax.vmap(function)(*arguments)
-    return jax.lax.map(lambda each: function(*each), arguments)
+    if layout != "devices":
+        return jax.lax.map(lambda each: function(*each), arguments)
+
+    def some(*arguments):
+        return _over_seeds(function, arguments, _layout_on_one_device())
+
+    seeds = jax.tree.leaves(arguments)[0].shape[0]
+    # What `function` closes over is the same for all seeds, and is copied to every device.
+    # Methods and sources know nothing of devices, so their loops cannot declare what differs there.
+    spread = jax.shard_map(
+        some,
+        mesh=_devices(seeds),
+        in_specs=PartitionSpec("seed"),
+        out_specs=PartitionSpec("seed"),
+        check_vma=False,
+    )
+    return spread(*arguments)
+
+
+def _devices(seeds: int) -> Mesh:
+    """As many devices as share `seeds` evenly."""
+    found = jax.devices()
+    count = max(n for n in range(1, len(found) + 1) if seeds % n == 0)
+    return Mesh(np.asarray(found[:count]), ("seed",))
+
+
+def _spread_rows(data: Any, layout: SeedLayout) -> Any:
+    """The rows of a batch over all devices, if that is asked for and they can be shared evenly."""
+    if layout != "batch":
+        return data
+    devices = jax.devices()
+    mesh = Mesh(np.asarray(devices), ("row",))
+
+    def spread(leaf):
+        if leaf.ndim == 0 or leaf.shape[0] % len(devices):
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec("row")))
+
+    return jax.tree.map(spread, data)
 
 
 @eqx.filter_jit
@@ -309,7 +369,12 @@ def _keys_at(keys, step):
     return jax.vmap(lambda k: tuple(jax.random.split(jax.random.fold_in(k, step))))(keys)
 
 
-def _default_layout() -> SeedLayout:
+def default_layout(seeds: int) -> SeedLayout:
+    """How `seeds` seeds lie on the hardware that there is."""
+    return "devices" if _devices(seeds).size > 1 else _layout_on_one_device()
+
+
+def _layout_on_one_device() -> SeedLayout:
     # A batched matrix product over seeds is slower than one after the other on a CPU, whose cores
     # a single product already fills; elsewhere the batch is what fills the device.
     return "map" if jax.default_backend() == "cpu" else "vmap"
@@ -324,7 +389,7 @@ def _advance_compiled(place, state, source_state, sums, first, count, drawer):
         stage.method,
         stage.source,
         stage.measure,
-        place.keys,
+        place.spread(place.keys),
         jnp.asarray(first, jnp.uint32),
         jnp.asarray(count, jnp.int32),
         stage.updates_per_draw,

@@ -11,7 +11,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from headwater.runs.compiled import keep_compiled_programs
+from headwater.runs.compiled import keep_compiled_programs, use_every_processor
 from headwater.runs.sweep_workers import Ended, thread_limits
 
 _LONGEST = 2_000
@@ -28,6 +28,7 @@ def carry_out(directory: str, token: str, name: str, cores: int | None = None) -
     from headwater.core.errors import DataError, Diverged, HeadwaterError, SpecificationError
 
     keep_compiled_programs()
+    use_every_processor()
     unseen = lacks(directory, token)
     if unseen:
         return Ended("unseen", unseen)

@@ -1,0 +1,78 @@
+"""Seeds and batches over two devices (virtual ones, see conftest.py)."""
+
+import jax
+import numpy as np
+import pytest
+
+from headwater.runs.directory import RunDirectory
+from headwater.runs.loop import _spread_rows, default_layout, run
+from headwater.runs.stage import Stage
+
+from .tiny import SPACES, Tiny, assert_same, evaluate, finish, source, stages
+
+
+def on_one_device(tree) -> bool:
+    """Whether nothing was left where only the loop knows how to handle it."""
+    return all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(tree))
+
+
+def test_there_are_two_devices():
+    assert len(jax.devices()) == 2
+
+
+def test_the_layout_follows_the_devices():
+    assert default_layout(1) == "map"
+    assert default_layout(2) == default_layout(6) == "devices"
+    # Seven cannot be shared evenly by two.
+    assert default_layout(7) == "map"
+
+
+@pytest.mark.parametrize("kind", ["replay", "collect", "host"])
+def test_seeds_on_two_devices_are_those_on_one(kind):
+    together = finish(stages(kind), seeds=4, layout="devices")
+    assert_same(together, finish(stages(kind), seeds=4, layout="map"))
+    assert on_one_device(together.outcomes["only"].state)
+
+
+def test_evaluation_sees_states_on_one_device():
+    seen = []
+
+    def look(method, states, key):
+        seen.append(on_one_device(states))
+        return evaluate(method, states, key)
+
+    run(stages("replay"), SPACES, seeds=2, layout="devices", evaluate=look, evaluations=3)
+    assert seen == [True] * 4
+
+
+def test_a_run_goes_on_under_another_layout(tmp_path):
+    whole = finish(stages("collect"), seeds=2, layout="map")
+    directory = RunDirectory.create(tmp_path / "run", {})
+
+    def stop(method, states, key):
+        if stop.calls == 3:
+            raise KeyboardInterrupt
+        stop.calls += 1
+        return evaluate(method, states, key)
+
+    stop.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        finish(stages("collect"), layout="devices", directory=directory, evaluate=stop)
+    assert_same(whole, finish(stages("collect"), layout="map", directory=directory))
+
+
+@pytest.mark.parametrize("rows", [8, 7])
+def test_a_batch_over_two_devices_learns_the_same(rows):
+    """An odd batch cannot be shared and stays whole; sums over halves may round differently."""
+
+    def train(layout):
+        stage = Stage("only", Tiny(), source("replay", rows), 40)
+        return run([stage], SPACES, seeds=2, layout=layout).outcomes["only"].state
+
+    for one, other in zip(jax.tree.leaves(train("map")), jax.tree.leaves(train("batch"))):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_shared_batch_is_really_shared():
+    spread = jax.jit(lambda x: _spread_rows(x, "batch"))(np.zeros((8, 3), np.float32))
+    assert len(spread.devices()) == 2 and spread.addressable_shards[0].data.shape == (4, 3)
