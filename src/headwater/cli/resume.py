@@ -9,12 +9,17 @@ from headwater.cli.arguments import option
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional, option("RUN")], /, json: bool = False
+    run: Annotated[Path, tyro.conf.Positional, option("RUN")],
+    /,
+    env: Annotated[str | None, option("ENV", "-e")] = None,
+    json: bool = False,
 ) -> int:
     """Continue an interrupted run where its newest checkpoint left it, to the same numbers.
 
     Args:
         run: Directory of the run, or of a sweep. A finished one is left as it is.
+        env: The environment, where it is one that a module of yours registers (`module:Name-v0`):
+            a run's directory does not get to say what is imported.
         json: Print the result as JSON.
     """
     if (run / "sweep.json").is_file():
@@ -22,7 +27,9 @@ def command(
 
         return sweep(run, json=json)
     from headwater.cli.train import report
+    from headwater.environments.registry import make
     from headwater.verbs.execute import resume
 
-    report(resume(run, progress=None if json else True), json)
+    task = None if env is None else make(env)
+    report(resume(run, env=task, progress=None if json else True), json)
     return 0

@@ -109,7 +109,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
                 continue
         raise wrong
     if typing.get_origin(hint) is typing.Literal:
-        if value in typing.get_args(hint):
+        if isinstance(value, str | int) and value in typing.get_args(hint):
             return value
         raise SpecificationError(f"{where}: " + nearest(str(value), typing.get_args(hint), "value"))
     if typing.get_origin(hint) is tuple:
@@ -129,7 +129,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
             raise wrong
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise wrong from None
         if hint is int and not number.is_integer():
             raise wrong

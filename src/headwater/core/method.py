@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from headwater.core.ranges import check_ranges
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork
 
@@ -42,10 +43,14 @@ class AbstractMethod(eqx.Module, Generic[Problem, Data, State]):
 
     It never steps an environment, reads a file, logs, or knows how many steps there will be. Its
     fields are its hyper-parameters with the paper's defaults; numbers may be swept with `vmap`,
-    whatever sets a shape is static. Concrete classes are final.
+    whatever sets a shape is static. Concrete classes are final. Numbers must lie in the ranges that
+    `headwater.core.ranges` declares for their names, or `SpecificationError` is raised.
     """
 
     info: eqx.AbstractClassVar[Info]
+
+    def __check_init__(self):
+        check_ranges(self)
 
     @abc.abstractmethod
     def init(self, problem: Problem, *, key: PRNGKeyArray) -> State:

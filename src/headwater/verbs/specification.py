@@ -338,16 +338,6 @@ def check_numbers(asked: Specification) -> None:
     for seed in (asked.seed, *asked.seeds):
         if not 0 <= seed <= _LARGEST_SEED:
             raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
-    for name, value in asked.method.settings.items():
-        where = f"{asked.method.name}.{name} = {value}"
-        if name.endswith("learning_rate") and not 0.0 <= float(value) < math.inf:
-            raise SpecificationError(f"{where}: a learning rate is no negative number")
-        if name == "discount" and not 0.0 <= float(value) <= 1.0:
-            raise SpecificationError(f"{where}: it must lie between 0 and 1")
-        if name == "widths" and any(width < 1 for width in value):
-            raise SpecificationError(f"{where}: every layer needs at least one unit")
-        if value == "nan":
-            raise SpecificationError(f"{where}: it must be a number")
 
 
 def updates_of(asked: Specification) -> int:
