@@ -1,6 +1,5 @@
 """Processes that carry out runs: their share of the cores, how they end, and who ends them."""
 
-import itertools
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ if name == "broken":
 if name == "long":
     time.sleep(60)
 if name == "told":
-    found = [directory, token, cores, *(os.environ[n] for n in ("NPROC", "OMP_NUM_THREADS"))]
+    found = [directory, token, cores, *(os.environ[n] for n in ("NPROC", "JAX_NUM_CPU_DEVICES"))]
     print(json.dumps(["failed", " ".join(found)]))
 else:
     print(json.dumps(["done", ""]))
@@ -85,12 +84,11 @@ def test_stopping_ends_them_at_once(workers):
     assert time.monotonic() - began < 1.0
 
 
-def test_shares_are_equal_and_leave_no_core_out():
+def test_shares_are_equal():
     assert core_shares([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
-    assert core_shares([4, 5, 6], 2) == [[4], [5, 6]]
+    assert core_shares([4, 5, 6, 7, 8], 2) == [[4, 5], [6, 7]]
     assert core_shares([0, 1], 3) == [[0], [1], [0]]
     assert core_shares([7], 1) == [[7]]
-    assert list(itertools.chain(*core_shares(list(range(16)), 5))) == list(range(16))
 
 
 def test_a_worker_ends_with_whoever_started_it(tmp_path):

@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported until a command needs it."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -56,10 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"error: {nearest(name, COMMANDS, 'command')}", file=sys.stderr)
         return 2
-    from headwater.cli.frame import carry_out
+    from headwater.cli.frame import INTERRUPTED, carry_out
 
     module = importlib.import_module(f"headwater.cli.{COMMANDS[name][0]}")
-    return carry_out(name, module.command, given[len(name.split()) :])
+    status = carry_out(name, module.command, given[len(name.split()) :])
+    if status == INTERRUPTED and arguments is None:
+        # Whoever interrupts does not wait for the libraries to tidy up, which takes up to seconds.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _overview(prefix: str = "") -> str:

@@ -5,7 +5,6 @@ by force, whoever does it, loses no more than what came after the newest checkpo
 """
 
 import abc
-import itertools
 import json
 import os
 import signal
@@ -144,16 +143,26 @@ def available_cores() -> list[int]:
 
 
 def core_shares(cores: list[int], jobs: int) -> list[list[int]]:
-    """As equal parts of `cores` as there are jobs; with more jobs than cores, some share one."""
+    """Equally many of `cores` for each job; with more jobs than cores, some share one.
+
+    Cores that are over stay idle: how sums are split depends on the number of cores, and whichever
+    worker continues a run is to come to the same numbers.
+    """
     if jobs >= len(cores):
         return [[cores[job % len(cores)]] for job in range(jobs)]
-    ends = [len(cores) * job // jobs for job in range(jobs + 1)]
-    return [cores[begin:end] for begin, end in itertools.pairwise(ends)]
+    size = len(cores) // jobs
+    return [cores[job * size : (job + 1) * size] for job in range(jobs)]
 
 
 def thread_limits(cores: int) -> dict[str, str]:
     """Variables that keep a process's libraries to so many threads (`NPROC` is XLA's)."""
-    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    names = (
+        "NPROC",
+        "JAX_NUM_CPU_DEVICES",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+    )
     return {name: str(cores) for name in names}
 
 

@@ -146,7 +146,7 @@ def sweep(
     try:
         todo = [member for member in kept.members if not kept.finished(member)]
         if todo:
-            workers = _workers(kept, on, address, jobs, len(todo))
+            workers = _workers(kept, on, address, jobs)
             _say_what_is_there(kept, todo, workers, bar)
             _carry_out(kept, todo, workers, retries, bar)
     finally:
@@ -396,7 +396,7 @@ def _told(value: Any) -> str:
 
 
 def _workers(
-    kept: SweepDirectory, on: str, address: str | None, jobs: int | None, todo: int
+    kept: SweepDirectory, on: str, address: str | None, jobs: int | None
 ) -> AbstractWorkers:
     if on == "ray":
         from headwater.runs.sweep_ray import RayWorkers
@@ -404,7 +404,8 @@ def _workers(
 
         path = str(kept.path.resolve())
         return RayWorkers(sweep_run.carry_out, sweep_run.lacks, path, kept.token, address, jobs)
-    count = min(jobs or len(available_cores()), todo)
+    # By what there is in all, so that going on later gives every run the same share.
+    count = min(jobs or len(available_cores()), len(kept.members))
     module = "headwater.verbs.sweep_run"
     return LocalWorkers(module, kept.path, kept.token, count, kept.logs)
 
