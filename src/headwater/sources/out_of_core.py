@@ -1,10 +1,13 @@
 """Uniform replay of transitions that stay on disk."""
 
 import dataclasses
+import math
+import os
 import tempfile
+import weakref
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import equinox as eqx
 import jax
@@ -21,18 +24,50 @@ _MOST_ROWS = 2**31 - 1
 """Rows are drawn as 32-bit integers."""
 _BLOCK = 1_000_000
 """Rows whose return to go is computed at once."""
+_MAPPED = 5 * 2**27
+"""Bytes of the smallest columns that may come to lie in memory. A mapped file counts as memory of
+the process as soon as it is read; rows of the larger columns are read one by one."""
+
+
+class Column:
+    """A column on disk: mapped if `mapped`, else read row by row.
+
+    **Arguments:** `array`: the mapped file; `name`: what to call it when it cannot be read; `file`:
+    an open descriptor of the file, which the column will close.
+    """
+
+    def __init__(self, array: np.memmap, name: str, mapped: bool, file: int):
+        self.shape, self._dtype, self._name = array.shape, array.dtype, name
+        self._bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+        self._begin, self._file = array.offset, file
+        weakref.finalize(self, os.close, file)
+        # A plain array of the same memory: a subclass costs time at every access.
+        self._array = array.view(np.ndarray) if mapped else None
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The `rows` (in ascending order) of the column. Raises `DataError` if they are gone."""
+        if self._array is not None:
+            return self._array.take(rows, axis=0)
+        file, size, begin = self._file, self._bytes, self._begin
+        try:
+            read = b"".join([os.pread(file, size, begin + row * size) for row in rows.tolist()])
+        except OSError as error:
+            raise DataError(f"{self._name} cannot be read any more ({error})") from None
+        if len(read) != size * rows.size:
+            raise DataError(f"{self._name} became shorter while it was in use: write it again")
+        return np.frombuffer(read, self._dtype).reshape(rows.size, *self.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mapped:
     """The open files of a column directory.
 
-    **Arguments:** `columns`: mapped arrays by the names of the fields of `Dataset`;
-    `return_to_go`: float32 `[row]`, mapped as well, where it was asked for.
+    **Arguments:** `columns`: by the names of the fields of `Dataset`; `return_to_go`: float32
+    `[row]`, where it was asked for.
     """
 
-    columns: dict[str, np.ndarray]
-    return_to_go: np.ndarray | None
+    columns: dict[str, Column]
+    return_to_go: Column | None
 
     @property
     def size(self) -> int:
@@ -75,12 +110,18 @@ class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
                 f"{self.path} has {opened.size:,} rows, but no more than {_MOST_ROWS:,} can be "
                 "replayed: divide it into several directories and mix them"
             )
-        # Plain arrays of the same memory: a subclass costs time at every access.
-        columns = {name: column.view(np.ndarray) for name, column in opened.columns.items()}
-        returns = None
+        arrays: dict[str, Any] = dict(opened.columns)
+        files = {name: os.open(column.filename, os.O_RDONLY) for name, column in arrays.items()}
         if self.discount is not None:
-            returns = _map_returns(columns["rewards"], opened.episode_starts, self.discount)
-        return Mapped(columns, returns)
+            rewards = arrays["rewards"].view(np.ndarray)
+            array, file = _store_returns(rewards, opened.episode_starts, self.discount)
+            arrays["return_to_go"], files["return_to_go"] = array, file
+        room, columns = _MAPPED, {}
+        for name in sorted(arrays, key=lambda each: arrays[each].nbytes):
+            room -= arrays[name].nbytes
+            where = f"{self.path}: column '{name}'"
+            columns[name] = Column(arrays[name], where, room >= 0, files[name])
+        return Mapped(columns, columns.pop("return_to_go", None))
 
     def draw(self, state: Mapped, agent: Agent, *, keys: Keys):
         rows = np.asarray(_rows(_beside_host(keys), self.batch_size, state.size))
@@ -115,8 +156,8 @@ def gather(state: Mapped, rows: np.ndarray) -> dict[str, np.ndarray]:
     inverse[order] = np.arange(order.size)
     ordered = rows.reshape(-1)[order]
 
-    def read(column: np.ndarray, at: np.ndarray = ordered) -> np.ndarray:
-        found = column.take(at, axis=0).take(inverse, axis=0)
+    def read(column: Column, at: np.ndarray = ordered) -> np.ndarray:
+        found = column.take(at).take(inverse, axis=0)
         return found.reshape(*rows.shape, *column.shape[1:])
 
     columns = state.columns
@@ -158,13 +199,14 @@ def _beside_host(keys: Keys) -> Keys:
         return keys
 
 
-def _map_returns(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
-    """Returns to go of all rows, mapped from a file that vanishes with the process."""
+def _store_returns(rewards: np.ndarray, starts: np.ndarray, discount: float):
+    """Returns to go of all rows, mapped from a file that vanishes with its open descriptor."""
     try:
         # Written rather than mapped for writing: a full disk then is an error, not a crash.
         with tempfile.TemporaryFile() as file:
             _write_returns(file, rewards, starts, discount)
-            return np.memmap(file, np.float32, "r", shape=rewards.shape).view(np.ndarray)
+            mapped = np.memmap(file, np.float32, "r", shape=rewards.shape)
+            return mapped, os.dup(file.fileno())
     except OSError as error:
         raise DataError(
             f"the returns to go of {rewards.size:,} rows cannot be stored in the temporary "
