@@ -18,6 +18,8 @@ from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.references import References, published_references
 
 _MOST_ACTIONS = 1_000_000
+_PIECE = 512
+"""Rows of an episode whose returns are summed one after the other."""
 _ROUNDING = 1e-4
 """Actions may lie outside their bounds by this fraction of the range: 32-bit rounding."""
 
@@ -422,18 +424,22 @@ def returns_to_go(rewards: np.ndarray, starts: np.ndarray, discount: float) -> n
     **Arguments:** `rewards`: `[row]`; `starts`: `[episode + 1]`, first row of each episode and,
     last, the number of rows; `discount`.
     """
-    from scipy.signal import lfilter
-
     rewards = rewards.astype(np.float64)
+    # Episodes are cut into pieces, all of which are summed at once, and then joined again.
+    pieces = np.concatenate([np.arange(a, b, _PIECE) for a, b in itertools.pairwise(starts)])
+    pieces = np.append(pieces, starts[-1])
+    totals = _returns_within(rewards, pieces, discount)
+    powers = discount ** np.arange(_PIECE, 0, -1)
+    inside = np.flatnonzero(~np.isin(pieces[1:-1], starts))
+    for begin, end in zip(pieces[inside][::-1], pieces[inside + 1][::-1], strict=True):
+        totals[begin:end] += powers[begin - end :] * totals[end]
+    return totals
+
+
+def _returns_within(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
+    """The same for short episodes: all of them at once, from each one's last step to its first."""
     lengths = np.diff(starts)
     totals = np.empty_like(rewards)
-    if lengths.max() > lengths.size:
-        # Few long episodes: a recursive filter over each, backwards.
-        for begin, end in itertools.pairwise(starts):
-            backwards = rewards[begin:end][::-1]
-            totals[begin:end] = lfilter([1.0], [1.0, -float(discount)], backwards)[::-1]
-        return totals
-    # Many short episodes: all of them at once, from each one's last step to its first.
     order = np.argsort(-lengths, kind="stable")
     last, sorted_lengths = starts[1:][order] - 1, -lengths[order]
     following = np.zeros(lengths.size)
