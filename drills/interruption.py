@@ -241,7 +241,7 @@ def end(process: subprocess.Popen) -> tuple[str, str]:
     """Waits for the end; what was printed."""
     out, errors = process.communicate(timeout=300)
     if "Traceback" in errors:
-        raise Failed(f"traceback: {errors[-600:]}")
+        raise Failed(f"traceback: {errors[errors.index('Traceback') :][:900]}")
     return out, errors
 
 

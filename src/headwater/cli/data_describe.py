@@ -47,6 +47,8 @@ def command(
         return
     print_table("", ["", ""], description.rows())
     name = dataset.metadata.get("name", Path(data).stem)
-    where = figure or Path(f"{str(name).replace('/', '-')}-description.png")
+    # A file may call its data anything.
+    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in str(name))[:100]
+    where = figure or Path(f"{plain}-description.png")
     draw_description(dataset, description, where)
     print(f"figure: {where}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from headwater.core.errors import HeadwaterError, SpecificationError
 from headwater.runs.compiled import keep_compiled_programs, use_every_processor
+from headwater.runs.interruption import noticed_interrupts
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
@@ -31,8 +32,12 @@ def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) 
     try:
         from headwater.cli.arguments import Misused, read
 
+        if not all(_is_text(argument) for argument in arguments):
+            print("error: an argument is no text in UTF-8: rename the file", file=sys.stderr)
+            return MISUSED
         try:
-            status = read(name, command, arguments)()
+            with noticed_interrupts():
+                status = read(name, command, arguments)()
         except Misused as error:
             print(f"error: {error}", file=sys.stderr)
             return MISUSED
@@ -63,6 +68,14 @@ def carry_out(name: str, command: Callable[..., Any], arguments: Sequence[str]) 
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return FAILED
     return status if isinstance(status, int) else 0
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_json(value: Any) -> None:
@@ -118,10 +131,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    # Names in a file are no markup.
+    console = Console(markup=False)
     if not console.is_terminal:
         # A pipe or a file has no width of its own.
-        console = Console(width=120)
+        console = Console(width=120, markup=False)
     console.print(table)
 
 

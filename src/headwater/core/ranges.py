@@ -23,8 +23,8 @@ class Range(NamedTuple):
 
     def __contains__(self, value: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.strict:
-            return self.low < value < self.high
-        return self.low <= value <= self.high
+            return bool(self.low < value < self.high)
+        return bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
         within = "strictly between" if self.strict else "between"
@@ -89,25 +89,29 @@ def check_ranges(owner: Any) -> None:
     """
     hints = typing.get_type_hints(type(owner))
     for field in dataclasses.fields(owner):
-        value, name = getattr(owner, field.name), field.name
+        name = field.name
+        value: Any = getattr(owner, name)
         where = f"{type(owner).__name__}.{name} = "
         if name.endswith("widths") and isinstance(value, tuple):
             _check_widths(value, where)
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if not number or isinstance(value, np.ndarray):
-            continue
-        count = hints[name] is int
-        allowed = RANGES.get(name, Range(1.0) if count else Range(0.0))
-        if math.isnan(value):
-            raise SpecificationError(f"{where}{value}: it must be a number")
-        if math.isinf(value) and not (value > 0 and name in MAY_BE_INFINITE):
-            raise SpecificationError(f"{where}{value}: it must be finite")
-        if name.endswith("learning_rate") and value < 0:
-            raise SpecificationError(f"{where}{value}: a learning rate is no negative number")
-        if not math.isinf(value) and value not in allowed:
-            raise SpecificationError(f"{where}{value}: {allowed}")
-        if count and value > _LARGEST_COUNT:
-            raise SpecificationError(f"{where}{value}: it must be at most {_LARGEST_COUNT:,}")
+        if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+            _check_number(float(value), name, hints[name] is int, f"{where}{value}")
+
+
+def _check_number(value: float, name: str, count: bool, where: str) -> None:
+    allowed = RANGES.get(name, Range(1.0) if count else Range(0.0))
+    if math.isnan(value):
+        raise SpecificationError(f"{where}: it must be a number")
+    if math.isinf(value):
+        if value > 0 and name in MAY_BE_INFINITE:
+            return
+        raise SpecificationError(f"{where}: it must be finite")
+    if name.endswith("learning_rate") and value < 0:
+        raise SpecificationError(f"{where}: a learning rate is no negative number")
+    if value not in allowed:
+        raise SpecificationError(f"{where}: {allowed}")
+    if count and value > _LARGEST_COUNT:
+        raise SpecificationError(f"{where}: it must be at most {_LARGEST_COUNT:,}")
 
 
 def _check_widths(widths: tuple[Any, ...], where: str) -> None:

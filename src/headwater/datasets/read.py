@@ -194,6 +194,8 @@ def _kind(place: Path) -> str:
 
 
 def _sidecar(place: Path) -> dict[str, Any]:
+    if not place.name:
+        return {}  # The root of the file system, or this directory.
     for suffix in _SIDECARS:
         file = place.with_name(place.stem + suffix)
         if not file.is_file():

@@ -27,7 +27,8 @@ def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None)
     **Arguments:** `kind`: `parquet`, `arrow` or `csv`. Raises `DataError` for a damaged file, a
     missing column or values that are no numbers.
     """
-    schema, batches = _open(path, kind, rows)
+    # The library takes what has a colon in it for an address, unless it is absolute.
+    schema, batches = _open(path.absolute(), kind, rows)
     stored = _stored(schema)
     try:
         names = schema.names
@@ -46,7 +47,7 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
     import pyarrow.parquet as parquet
 
     table = _table(dataset)
-    parquet.write_table(table, path, row_group_size=65_536, write_page_checksum=True)
+    parquet.write_table(table, path.absolute(), row_group_size=65_536, write_page_checksum=True)
 
 
 def write_arrow(dataset: Dataset, path: Path) -> None:
@@ -54,7 +55,10 @@ def write_arrow(dataset: Dataset, path: Path) -> None:
     import pyarrow as arrow
 
     table = _table(dataset)
-    with arrow.OSFile(str(path), "wb") as sink, arrow.ipc.new_file(sink, table.schema) as writer:
+    with (
+        arrow.OSFile(str(path.absolute()), "wb") as sink,
+        arrow.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table, max_chunksize=65_536)
 
 

@@ -286,8 +286,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        refuse_large_parquet(path)
-        batches = parquet.ParquetFile(path).iter_batches()
+        refuse_large_parquet(path.absolute())
+        batches = parquet.ParquetFile(path.absolute()).iter_batches()
         for batch in bounded(batches, path.stat().st_size):
             for fields in batch.to_pylist():
                 number += 1

@@ -172,6 +172,8 @@ def _atomic(place: Path, overwrite: bool) -> Iterator[Path]:
     _refuse_taken(place, overwrite)
     if not place.parent.is_dir():
         raise DataError(f"the directory {place.parent} does not exist: create it first")
+    if not place.name:
+        raise DataError(f"{place} is no name that data could be written under: give another path")
     temporary = place.with_name(f".{place.name}.{os.getpid()}.partial")
     replaced = place.with_name(f".{place.name}.{os.getpid()}.replaced")
     try:

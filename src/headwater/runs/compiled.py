@@ -1,13 +1,20 @@
 """Where compiled programs are kept and run. Imports nothing, as it comes before JAX is loaded."""
 
 import os
+from pathlib import Path
+
+_MAPS = Path("/proc/self/maps")
+_MOST_MAPS = 6_000
+"""Each program takes some of the 65,530 memory maps that Linux allows a process, and keeps them;
+those of one run take about 600, and 30 MB."""
+_left = 0
 
 
 def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache directory, unless told otherwise."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "headwater", "jax"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def use_every_processor() -> None:
@@ -15,5 +22,32 @@ def use_every_processor() -> None:
 
     Has no effect where the environment already says how many there are, or on accelerators.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Not everywhere can a process be confined to some of them.
+    allowed = getattr(os, "sched_getaffinity", None)
+    count = os.cpu_count() if allowed is None else len(allowed(0))
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(count or 1))
+
+
+def forget_programs() -> None:
+    """Forgets compiled programs if this process has come to hold too many of them.
+
+    What a run needs again is compiled anew, or read from where compiled programs are kept.
+    """
+    global _left
+    if _count_maps() <= _left + _MOST_MAPS:
+        return
+    import gc
+
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
+    _left = _count_maps()
+
+
+def _count_maps() -> int:
+    """Memory maps of this process; none where the system does not say."""
+    try:
+        return _MAPS.read_bytes().count(b"\n")
+    except OSError:
+        return 0

@@ -5,6 +5,7 @@ Numbers depend only on the stages, the seed and the seeds' indices: the randomne
 folded in from `i`, so chunk sizes, checkpoints and interruptions change nothing.
 """
 
+import functools
 import math
 import sys
 import time
@@ -24,7 +25,9 @@ from headwater.core.method import AbstractMethod, Agent
 from headwater.core.source import AbstractHostSource
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
+from headwater.runs.compiled import forget_programs
 from headwater.runs.directory import RunDirectory
+from headwater.runs.interruption import raise_if_interrupted
 from headwater.runs.progress import Progress
 from headwater.runs.stage import Outcome, Outcomes, Stage
 
@@ -38,9 +41,16 @@ Evaluate = Callable[[AbstractMethod, Any, PRNGKeyArray], np.ndarray]
 _CHUNK_SECONDS = 0.7
 _CHECKPOINT_SECONDS = 60.0
 _DIVERGED = 1e12
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""The initialisation of two networks is compiled in half a second instead of four to nine."""
 _REMEDY = (
-    "Look at the scale of the rewards, at actions at their bounds, and at terminal flags; a smaller "
-    "learning rate often helps."
+    "Look at the scale of the rewards, at actions at their bounds, and at terminal flags; a "
+    "smaller learning rate often helps."
 )
 
 
@@ -87,6 +97,7 @@ def run(
     indices = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not indices or not stages or len({s.name for s in stages}) != len(stages):
         raise SpecificationError("a run needs at least one seed, and stages with distinct names")
+    forget_programs()
     log = _Log(directory, Progress(progress), keep)
     outcomes: Outcomes = dict(earlier or {})
     if directory is not None:
@@ -205,6 +216,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             pace.took(count, time.perf_counter() - before)
             done, unlogged = done + count, unlogged + count
             log.progress.advance(count, pace.rate)
+            raise_if_interrupted()
             log.check(place, done, sums, unlogged)
             log.check_state(place, done, state, healthy)
             due = done % evaluate_every == 0 or done == stage.updates
@@ -232,12 +244,25 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
 # Compiled pieces --------------------------------------------------------------------------------
 
 
-@eqx.filter_jit
+def _compiled_quickly(function):
+    """Compiles a program that runs once, or is small, without the passes that make it fast."""
+
+    @functools.cache
+    def compiled(backend: str):
+        return eqx.filter_jit(function, compiler_options=_QUICK if backend == "cpu" else None)
+
+    def call(*arguments):
+        return compiled(jax.default_backend())(*arguments)
+
+    return call
+
+
+@_compiled_quickly
 def _initial_states(method, problem, keys):
     return jax.vmap(lambda key: method.init(problem, key=key))(keys)
 
 
-@eqx.filter_jit
+@_compiled_quickly
 def _begun_states(begin, outcomes, problem, keys):
     methods = {name: outcome.method for name, outcome in outcomes.items()}
     states = {name: outcome.state for name, outcome in outcomes.items()}
@@ -426,7 +451,7 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
 # Metrics ----------------------------------------------------------------------------------------
 
 
-@eqx.filter_jit
+@_compiled_quickly
 def _finite_leaves(state):
     """Whether each array of numbers is finite, for each seed."""
 

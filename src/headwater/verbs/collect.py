@@ -31,7 +31,7 @@ from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.recipes import Budget, Task, online_stage, rows_per_update
-from headwater.verbs.specification import check_kind
+from headwater.verbs.specification import check_kind, check_seed
 from headwater.verbs.train import as_method
 
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
@@ -51,6 +51,7 @@ _BLOCK = 64
 """Environment steps between updates where the simulator runs on the host."""
 _COPIES = 20
 """Most simulators that one policy is logged in."""
+_MOST_STEPS = 2**31 - 1
 _EPISODES = 5
 """Per evaluation of the behaviour policy."""
 
@@ -127,6 +128,9 @@ def collect(
     ):
         if value < least:
             raise SpecificationError(f"{name} = {value}: it must be at least {least}")
+    check_seed(seed)
+    if max(transitions, steps) > _MOST_STEPS:
+        raise SpecificationError(f"at most {_MOST_STEPS:,} transitions or steps can be asked for")
     method = as_method(behaviour or default_behaviour(task.spaces))
     check_kind(method, has_data=False, has_task=True)
     out = Path(out)

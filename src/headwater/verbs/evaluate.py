@@ -18,7 +18,7 @@ from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.recipes import Task
 from headwater.verbs.run import Run, open_run
-from headwater.verbs.specification import TaskChoice
+from headwater.verbs.specification import TaskChoice, check_seed
 from headwater.verbs.train import as_task
 
 
@@ -77,8 +77,7 @@ def evaluate(
 
     Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
     """
-    if seed < 0:
-        raise SpecificationError(f"seed = {seed}: it must be at least 0")
+    check_seed(seed)
     for estimator in estimators or ():
         if estimator not in ESTIMATORS:
             raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))

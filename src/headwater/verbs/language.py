@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import typing
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from headwater.runs.stage import Stage
 from headwater.sources.completion_pairs import StoredBesideWritten
 from headwater.sources.completions import Stored, Written
 from headwater.sources.resets import Resets
+from headwater.verbs.specification import check_seed
 
 _STORED = ("SFT", "MeZO", "RaPTr")
 _COMPARED = ("DPO", "IPO", "RewardModel")
@@ -139,6 +141,11 @@ def train_language(
         raise SpecificationError(
             "updates, rows, samples and new tokens must be at least 1, the rank at least 0"
         )
+    if not 0.0 <= asked.temperature < math.inf:
+        raise SpecificationError(
+            f"temperature = {asked.temperature}: it must be finite, at least 0"
+        )
+    check_seed(asked.seed)
     out = Path(out)
     existing = (out / "run.json").is_file()
     if existing:

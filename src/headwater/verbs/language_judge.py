@@ -18,6 +18,7 @@ from headwater.ops.comparing import log_ratios
 from headwater.ops.tokens import token_log_probabilities
 from headwater.verbs.language import LanguageModel, load_reward, prompts_within
 from headwater.verbs.language_write import answers
+from headwater.verbs.specification import check_seed
 
 _ROWS = 64
 """Texts that are read at a time."""
@@ -69,6 +70,7 @@ def evaluate_language(
         judge = load_reward(reward, model.decoder.vocabulary)
 
     def own(of: LanguageModel) -> np.ndarray:
+        check_seed(seed)
         key = jax.random.key(seed)
         texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
         return np.asarray(_by_rows(judge, texts)).reshape(-1)

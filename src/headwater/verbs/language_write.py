@@ -13,6 +13,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
 from headwater.ops.generation import generate
 from headwater.verbs.language import LanguageModel
+from headwater.verbs.specification import check_seed
 
 _AT_ONCE = 64
 """Responses that are written side by side."""
@@ -37,6 +38,7 @@ def generate_texts(
     """
     if not prompts:
         raise SpecificationError("there is no prompt to answer")
+    check_seed(seed)
     rows = [[*model.tokenizer.begin, *model.tokenizer.encode(prompt)] for prompt in prompts]
     empty = [i for i, row in enumerate(rows) if not row]
     if empty:

@@ -314,6 +314,17 @@ MOST_SEEDS = 10_000
 """More than this is a slip, which would fill the memory before anything is said."""
 
 _LARGEST_SEED = 2**32 - 1
+_LARGEST_COUNT = 2**31 - 1
+"""Updates and steps are counted in 32 bits."""
+_LARGEST_BATCH = 10_000_000
+
+
+def check_seed(seed: int) -> None:
+    """Raises `SpecificationError` for a seed that no generator takes."""
+    if seed < 0:
+        raise SpecificationError(f"seed = {seed}: it must be at least 0")
+    if seed > _LARGEST_SEED:
+        raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
 
 
 def check_numbers(asked: Specification) -> None:
@@ -335,9 +346,16 @@ def check_numbers(asked: Specification) -> None:
     for name, (value, lowest) in least.items():
         if value < lowest:
             raise SpecificationError(f"{name} = {value}: it must be at least {lowest}")
+    for name, (value, _) in least.items():
+        most = _LARGEST_BATCH if name == "batch_size" else _LARGEST_COUNT
+        if name != "seed" and value > most:
+            raise SpecificationError(f"{name} = {value}: it must be at most {most:,}")
     for seed in (asked.seed, *asked.seeds):
-        if not 0 <= seed <= _LARGEST_SEED:
-            raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
+        check_seed(seed)
+    if asked.data is not None and not 0.0 < asked.data.temperature < math.inf:
+        raise SpecificationError(
+            f"temperature = {asked.data.temperature} must be positive, and finite"
+        )
 
 
 def updates_of(asked: Specification) -> int:
