@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from headwater.core.errors import RunError
 from headwater.runs import checkpoint, files
+from headwater.runs import directory as directory_module
 from headwater.runs.directory import RunDirectory
 
 from .tiny import assert_same, finish, stages
@@ -38,23 +39,15 @@ def test_a_full_disk_is_explained_and_the_run_can_go_on(
         patch.setattr(module, name, failure)
         with pytest.raises(RunError, match="the disk is full; free some room and resume"):
             finish(stages("replay"), directory=directory)
-    assert list(directory.checkpoints.iterdir()) == [], "no half-written file is left"
+    left = directory.checkpoints.iterdir() if directory.checkpoints.exists() else ()
+    assert list(left) == [], "no half-written file is left"
     assert_same(whole, finish(stages("replay"), directory=directory))
 
 
 def test_a_log_that_cannot_grow_is_explained(tmp_path, monkeypatch):
     directory = RunDirectory.create(tmp_path / "run", {})
-    opened = Path.open
-
-    def open_full(self, mode="r", **options):
-        return (
-            _full()
-            if self.name == "metrics.jsonl" and mode == "a"
-            else opened(self, mode, **options)
-        )
-
-    monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(RunError, match=r"metrics\.jsonl: the disk is full"):
+    monkeypatch.setattr(directory_module, "_no_link", _full)
+    with pytest.raises(RunError, match=r"evaluations\.jsonl: the disk is full"):
         finish(stages("replay"), directory=directory)
 
 
@@ -162,3 +155,33 @@ def test_a_written_file_may_be_read_as_any_other(tmp_path):
     files.write_json(tmp_path / "a.json", {})
     (tmp_path / "plain").touch()
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ("metrics.jsonl", "evaluations.jsonl", "lock"))
+def test_nothing_is_written_through_a_link(name, tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", {})
+    (tmp_path / "precious").write_text("years of work")
+    (directory.path / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match=f"{name}: there is a link to another place|run: there is"):
+        directory.lock()
+        directory.append(name.removesuffix(".jsonl"), [{}])
+    assert (tmp_path / "precious").read_text() == "years of work"
+    assert len(list(tmp_path.iterdir())) == 2
+    directory.unlock()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ("{", "[]", "3", '{"stage": "a"}', '{"stage_index": "0", "update": 1, "environment_steps": 0}'),
+)
+def test_a_damaged_row_is_left_out_at_the_end_and_named_elsewhere(line, tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", {})
+    finish(stages("replay"), directory=directory)
+    file = directory.path / "evaluations.jsonl"
+    whole = file.read_text()
+    rows = directory.rows("evaluations")
+    file.write_text(whole + line)
+    assert directory.rows("evaluations") == rows
+    file.write_text(line + "\n" + whole)
+    with pytest.raises(RunError, match=r"evaluations.jsonl, line 1: this is no row of a run"):
+        directory.rows("evaluations")

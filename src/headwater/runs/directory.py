@@ -95,7 +95,7 @@ class RunDirectory:
     def lock(self) -> None:
         """Claims the run for this process. Raises `RunError` if another one is writing to it."""
         try:
-            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise RunError(explain(error, self.path)) from error
         try:
@@ -116,8 +116,11 @@ class RunDirectory:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         path = self.path / f"{name}.jsonl"
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", opener=_no_link) as file:
                 file.write(text)
+                file.flush()
+                # Before the checkpoint that counts on these rows.
+                os.fsync(file.fileno())
         except OSError as error:
             raise RunError(explain(error, path)) from error
 
@@ -141,6 +144,11 @@ class RunDirectory:
             ]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(path, lambda temporary, text=text: temporary.write_text(text))
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file of the run, and nothing that a link in its place leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -53,6 +53,8 @@ def explain(error: OSError, path: Path) -> str:
         return f"{path}: this place cannot be written; choose another or change its permissions"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{path}: there is a file where a directory is needed; choose another place"
+    if error.errno == errno.ELOOP:
+        return f"{path}: there is a link to another place, which is not written to: remove it"
     if error.errno == errno.EFBIG:
         return f"{path}: a limit on the size of files was reached; raise it (ulimit -f) and resume"
     return f"{path}: {error.strerror or error}"

@@ -160,11 +160,12 @@ class _Place:
         """`tree` on one device, for what does not know of several."""
         return jax.device_put(tree, jax.devices()[0]) if self.layout == "devices" else tree
 
-    def first_state(self, outcomes: Outcomes) -> Any:
+    def first_state(self, outcomes: Outcomes, keys: Any = None) -> Any:
         stage, problem = self.stage, self.problem
+        keys = self.init_keys if keys is None else keys
         if stage.begin is None:
-            return _initial_states(stage.method, problem, self.init_keys)
-        return _begun_states(stage.begin, outcomes, problem, self.init_keys)
+            return _initial_states(stage.method, problem, keys)
+        return _begun_states(stage.begin, outcomes, problem, keys)
 
 
 def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
@@ -251,7 +252,10 @@ def _compiled_quickly(function):
     def compiled(backend: str):
         return eqx.filter_jit(function, compiler_options=_QUICK if backend == "cpu" else None)
 
+    @functools.wraps(function)
     def call(*arguments):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return function(*arguments)  # Part of another program, which is compiled its own way.
         return compiled(jax.default_backend())(*arguments)
 
     return call
@@ -648,7 +652,7 @@ class _Log:
         assert self.directory is not None
         path = checkpoint.path_of(self.directory.checkpoints, place.position(update))
         parts = checkpoint.read(path)
-        template = eqx.filter_eval_shape(place.first_state, outcomes)
+        template = eqx.filter_eval_shape(place.first_state, outcomes, place.init_keys)
         return checkpoint.restore(template, parts["method"], str(path)), parts, str(path)
 
     def _last_good(self) -> str:
