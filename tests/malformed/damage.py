@@ -235,8 +235,8 @@ def json_damaged(path: Path, draw: Draw) -> None:
 
 def hostile_array(array: np.ndarray, draw: Draw) -> np.ndarray:
     """A column of another type, shape or content."""
-    if array.dtype.kind not in "biuf":
-        return array[:1]
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        return array
     wide = array.astype(np.float64)
     flat = wide.reshape(-1)
     at = int(draw.integers(max(flat.size, 1)))

@@ -475,7 +475,7 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
         raise DataError(f"{path} is missing: a model's directory needs it beside its weights")
     fields = _json(path)
     kind = fields.get("model_type")
-    if kind not in _FAMILIES:
+    if not isinstance(kind, str) or kind not in _FAMILIES:
         raise DataError(f"{path}: {nearest(str(kind), _FAMILIES, 'model_type')}")
     family = _FAMILIES[kind]
     for name in fields.get("architectures") or [family.name]:
