@@ -160,12 +160,21 @@ class _Place:
         """`tree` on one device, for what does not know of several."""
         return jax.device_put(tree, jax.devices()[0]) if self.layout == "devices" else tree
 
-    def first_state(self, outcomes: Outcomes, keys: Any = None) -> Any:
+    def first_state(self, outcomes: Outcomes) -> Any:
+        """What the method begins with, for all seeds."""
+        function, arguments = self._first(outcomes)
+        return _quickly(function)(*arguments)
+
+    def first_shapes(self, outcomes: Outcomes) -> Any:
+        """The shapes of what `first_state` returns, without computing it."""
+        function, arguments = self._first(outcomes)
+        return eqx.filter_eval_shape(lambda: function(*arguments))
+
+    def _first(self, outcomes: Outcomes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         stage, problem = self.stage, self.problem
-        keys = self.init_keys if keys is None else keys
         if stage.begin is None:
-            return _initial_states(stage.method, problem, keys)
-        return _begun_states(stage.begin, outcomes, problem, keys)
+            return _initial_states, (stage.method, problem, self.init_keys)
+        return _begun_states, (stage.begin, outcomes, problem, self.init_keys)
 
 
 def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
@@ -193,7 +202,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     advance = _advance_host if place.host else _advance_compiled
     drawer = ThreadPoolExecutor(1) if place.host and not source.uses_agent else None
     sums = place.spread(_no_metrics(place, state, source_state))
-    healthy = _finite_leaves(state)
+    healthy = _quickly(_finite_leaves)(state)
     pace = _Pace(unit)
     logged_at, saved_at, unlogged = time.perf_counter(), time.perf_counter(), 0
 
@@ -245,28 +254,21 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
 # Compiled pieces --------------------------------------------------------------------------------
 
 
-def _compiled_quickly(function):
-    """Compiles a program that runs once, or is small, without the passes that make it fast."""
-
-    @functools.cache
-    def compiled(backend: str):
-        return eqx.filter_jit(function, compiler_options=_QUICK if backend == "cpu" else None)
-
-    @functools.wraps(function)
-    def call(*arguments):
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
-            return function(*arguments)  # Part of another program, which is compiled its own way.
-        return compiled(jax.default_backend())(*arguments)
-
-    return call
+def _quickly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A program that runs once, or is small, compiled without the passes that make it fast."""
+    return _compiled_quickly(function, jax.default_backend())
 
 
-@_compiled_quickly
+@functools.cache
+def _compiled_quickly(function, backend):
+    options: dict[str, Any] = {"compiler_options": _QUICK} if backend == "cpu" else {}
+    return eqx.filter_jit(function, **options)
+
+
 def _initial_states(method, problem, keys):
     return jax.vmap(lambda key: method.init(problem, key=key))(keys)
 
 
-@_compiled_quickly
 def _begun_states(begin, outcomes, problem, keys):
     methods = {name: outcome.method for name, outcome in outcomes.items()}
     states = {name: outcome.state for name, outcome in outcomes.items()}
@@ -455,7 +457,6 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
 # Metrics ----------------------------------------------------------------------------------------
 
 
-@_compiled_quickly
 def _finite_leaves(state):
     """Whether each array of numbers is finite, for each seed."""
 
@@ -596,7 +597,7 @@ class _Log:
         What a method keeps infinite from the beginning, such as bounds not yet known, may stay so.
         """
         lost = jax.tree.map(
-            lambda before, now: np.asarray(before & ~now), healthy, _finite_leaves(state)
+            lambda before, now: np.asarray(before & ~now), healthy, _quickly(_finite_leaves)(state)
         )
         for path, wrong in jax.tree_util.tree_leaves_with_path(lost):
             if np.any(wrong):
@@ -652,7 +653,7 @@ class _Log:
         assert self.directory is not None
         path = checkpoint.path_of(self.directory.checkpoints, place.position(update))
         parts = checkpoint.read(path)
-        template = eqx.filter_eval_shape(place.first_state, outcomes, place.init_keys)
+        template = place.first_shapes(outcomes)
         return checkpoint.restore(template, parts["method"], str(path)), parts, str(path)
 
     def _last_good(self) -> str:
