@@ -1,0 +1,74 @@
+"""Tokens per second of Headwater's loop and of its generation."""
+
+import json
+import sys
+import time
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.tokens import Prompts, TokenProblem
+from headwater.methods.language.dpo import DPO
+from headwater.methods.language.sft import SFT
+from headwater.networks.decoder import Architecture, Decoder
+from headwater.ops.generation import generate
+from headwater.runs.loop import run
+from headwater.runs.stage import Stage
+from headwater.sources.completions import Stored
+
+asked = SimpleNamespace(**json.loads(sys.argv[1]))
+random = np.random.default_rng(0)
+decoder = Decoder(
+    Architecture(asked.vocabulary, asked.length, asked.width, asked.layers, asked.width // 64),
+    key=jax.random.key(0),
+)
+prompt = asked.length // 2
+
+
+def texts(count: int) -> Completions:
+    shape = (count, asked.length)
+    tokens = jnp.asarray(random.integers(0, asked.vocabulary, shape), jnp.int32)
+    return Completions(tokens, jnp.broadcast_to(jnp.arange(asked.length) >= prompt, shape))
+
+
+def training(method, data) -> float:
+    """Tokens, those of the prompts included, in a second of a long run less a short one."""
+
+    def seconds(updates: int) -> float:
+        stage = Stage("tuning", method, Stored(data, asked.rows), updates)
+        before = time.perf_counter()
+        run([stage], TokenProblem(decoder), logs=1, progress=False)
+        return time.perf_counter() - before
+
+    seconds(2)
+    few, short = 4, seconds(4)
+    taken = max(seconds(8) - short, 1e-3)
+    many = max(12, int(asked.seconds / taken * 4))
+    return (many - few) / (seconds(many) - seconds(few)) * asked.rows * asked.length
+
+
+def writing() -> float:
+    """New tokens in a second."""
+    prompts = Prompts(texts(asked.rows).tokens[:, :prompt], jnp.full(asked.rows, prompt))
+    write = jax.jit(lambda p, k: generate(decoder, p, asked.length - prompt, key=k).tokens)
+    jax.block_until_ready(write(prompts, jax.random.key(0)))
+    count, before = 0, time.perf_counter()
+    while time.perf_counter() - before < asked.seconds:
+        jax.block_until_ready(write(prompts, jax.random.key(count)))
+        count += 1
+    taken = time.perf_counter() - before
+    return count * asked.rows * (asked.length - prompt) / taken
+
+
+if asked.work == "SFT":
+    rate = training(SFT(), texts(256))
+elif asked.work == "DPO":
+    # Both responses of a pair are learned from.
+    rate = 2 * training(DPO(), CompletionComparisons(texts(256), texts(256)))
+else:
+    rate = writing()
+versions = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+print(json.dumps({"tokens_per_second": round(rate, 1), "versions": versions}))
