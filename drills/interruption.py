@@ -281,6 +281,8 @@ def cut_interrupt(folder: Path, subject: Subject, dice: random.Random, seconds: 
     took = time.monotonic() - pressed
     if process.returncode == 0:
         return "over before"
+    if process.returncode == -signal.SIGINT and not errors.strip():
+        return "interrupted before Python listened"
     if process.returncode != 130 or "interrupted" not in errors:
         raise Failed(f"status {process.returncode} after Ctrl-C: {errors[-300:]}")
     INTERRUPTS.append(took)

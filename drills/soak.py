@@ -109,7 +109,7 @@ def train_for(minutes: float, method: str, every: float) -> dict:
     return verdict(times, memory, counts)
 
 
-def short_runs(count: int) -> dict:
+def short_runs(count: int, every: int = 10) -> dict:
     """Many runs one after the other, each with a directory of its own, and the memory meanwhile."""
     from headwater.core.catalogue import build_method
     from headwater.verbs.train import train
@@ -132,7 +132,7 @@ def short_runs(count: int) -> dict:
                 times.append(time.monotonic() - began)
                 memory.append(resident())
                 counts.append(maps())
-            if number % 100 == 99:
+            if number % every == every - 1:
                 print(f"{number + 1:6d} runs {times[-1]:6.0f} s {memory[-1] / 2**20:8.1f} MiB "
                       f"{counts[-1]} maps", flush=True)  # fmt: skip
     return verdict(times, memory, counts)

@@ -4,6 +4,7 @@ What is planted here tries to run code (it would write a file called `canary`), 
 the folder `outside` beside the input, to claim more than there is, and to look right.
 """
 
+import copy
 import io
 import json
 import os
@@ -187,22 +188,27 @@ def _nodes(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def _hostile(draw: Draw) -> Any:
+    # A copy, since it may be spoiled in turn.
+    return copy.deepcopy(_pick(HOSTILE, draw))
+
+
 def spoiled(value: Any, draw: Draw) -> Any:
     """A JSON value with one part replaced, removed, renamed or added."""
     nodes = _nodes(value) if isinstance(value, dict | list) else []
     if not nodes or draw.random() < 0.05:
-        return _pick(HOSTILE, draw)
+        return _hostile(draw)
     holder, key = _pick(nodes, draw)
     kind = draw.random()
     if kind < 0.75:
-        holder[key] = _pick(HOSTILE, draw)
+        holder[key] = _hostile(draw)
     elif kind < 0.87:
         del holder[key]
     elif isinstance(holder, dict):
         name = _pick(["x", "", "../x", "__proto__", "ключ", key + "s"], draw)
-        holder[name] = holder.pop(key) if draw.random() < 0.5 else _pick(HOSTILE, draw)
+        holder[name] = holder.pop(key) if draw.random() < 0.5 else _hostile(draw)
     else:
-        holder.append(_pick(HOSTILE, draw))
+        holder.append(_hostile(draw))
     return value
 
 

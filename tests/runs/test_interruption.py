@@ -47,6 +47,17 @@ def test_an_interrupt_that_was_dropped_ends_the_run_after_the_next_chunk(plain_i
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_interrupt_that_a_library_took_for_its_own_error_is_one(plain_interrupts):
+    with pytest.raises(KeyboardInterrupt), noticed_interrupts():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            np.linalg.norm(np.ones(10))
+        except KeyboardInterrupt:
+            raise ImportError("half imported") from None
+    with pytest.raises(ImportError), noticed_interrupts():
+        raise ImportError("nobody interrupted this")
+
+
 def test_whoever_handles_interrupts_keeps_doing_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

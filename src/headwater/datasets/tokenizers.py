@@ -305,7 +305,7 @@ class _Budget:
     The sandbox keeps templates from reaching anything, but not from going on for ever.
     """
 
-    _STEPS = 1_000_000
+    _STEPS = 200_000
     _KIBIBYTES = 32 * 1024
 
     def __enter__(self):

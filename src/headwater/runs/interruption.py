@@ -24,6 +24,11 @@ def noticed_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, _interrupted)
     try:
         yield
+    except Exception:
+        # Some libraries turn an interrupt into an error of their own, while they are imported, say.
+        if _pressed.is_set():
+            raise KeyboardInterrupt from None
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _pressed.clear()
