@@ -59,7 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from headwater.cli.frame import INTERRUPTED, carry_out
 
-    module = importlib.import_module(f"headwater.cli.{COMMANDS[name][0]}")
+    try:
+        module = importlib.import_module(f"headwater.cli.{COMMANDS[name][0]}")
+    except KeyboardInterrupt:
+        # Before there was anything that could be interrupted.
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
     status = carry_out(name, module.command, given[len(name.split()) :])
     if status == INTERRUPTED and arguments is None:
         # Whoever interrupts does not wait for the libraries to tidy up, which takes up to seconds.
