@@ -248,7 +248,7 @@ def hostile_array(array: np.ndarray, draw: Draw) -> np.ndarray:
     at = int(draw.integers(max(flat.size, 1)))
 
     def at_one_place(value: float) -> np.ndarray:
-        flat[at] = value
+        flat[at : at + 1] = value
         return wide
 
     kinds: list[Callable[[], np.ndarray]] = [

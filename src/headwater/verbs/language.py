@@ -221,6 +221,11 @@ def _stored(asked: LanguageSettings) -> Precision | None:
 def _network(asked: LanguageSettings, decoder: Decoder):
     if asked.rank == 0:
         return decoder
+    if asked.rank > decoder.architecture.width:
+        raise SpecificationError(
+            f"rank = {asked.rank}: adapters of a model of width {decoder.architecture.width} have "
+            "at most that rank"
+        )
     return Adapted(decoder, key=jax.random.key(asked.seed), rank=asked.rank, alpha=2.0 * asked.rank)
 
 
