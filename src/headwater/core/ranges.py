@@ -1,7 +1,8 @@
 """What hyper-parameters may be: said once, by the name that they have in every method.
 
-A number that has no line here must not be negative (a count: must be at least one) nor infinite.
-A method with a hyper-parameter that may be more, or must be less, adds a line.
+In Headwater's own methods, a number that has no line here must not be negative (a count: must be at
+least one) nor infinite; a method with a hyper-parameter that may be more, or must be less, adds a
+line. Methods of others are held to the lines of names that they share.
 """
 
 import dataclasses
@@ -74,8 +75,14 @@ RANGES: dict[str, Range] = {
 }
 """By the name of the field."""
 
-MAY_BE_INFINITE = ("decay_updates", "actor_decay_updates", "largest_gradient", "largest_weight")
-"""Where infinity means: never, or no bound."""
+MAY_BE_INFINITE = (
+    "decay_updates",
+    "actor_decay_updates",
+    "largest_gradient",
+    "largest_weight",
+    "temperature",
+)
+"""Where infinity means: never, no bound, or no difference."""
 
 _MOST_LAYERS, _WIDEST, _LARGEST_COUNT = 64, 100_000, 2**31 - 1
 
@@ -88,8 +95,11 @@ def check_ranges(owner: Any) -> None:
     **Arguments:** `owner`: a dataclass whose fields are hyper-parameters.
     """
     hints = typing.get_type_hints(type(owner))
+    own = type(owner).__module__.startswith("headwater.")
     for field in dataclasses.fields(owner):
         name = field.name
+        if name not in RANGES and not own:
+            continue
         value: Any = getattr(owner, name)
         where = f"{type(owner).__name__}.{name} = "
         if name.endswith("widths") and isinstance(value, tuple):
