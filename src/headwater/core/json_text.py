@@ -4,6 +4,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -35,7 +36,7 @@ def fits(value: Any, hint: Any) -> bool:
         return value is None
     if origin in (list, tuple):
         return isinstance(value, list | tuple) and all(fits(v, arguments[0]) for v in value)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return isinstance(value, dict) and all(fits(v, arguments[1]) for v in value.values())
     if origin is typing.Literal:
         return value in arguments
