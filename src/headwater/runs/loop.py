@@ -202,7 +202,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     advance = _advance_host if place.host else _advance_compiled
     drawer = ThreadPoolExecutor(1) if place.host and not source.uses_agent else None
     sums = place.spread(_no_metrics(place, state, source_state))
-    healthy = _quickly(_finite_leaves)(state)
+    healthy = _finite_leaves(state)
     pace = _Pace(unit)
     logged_at, saved_at, unlogged = time.perf_counter(), time.perf_counter(), 0
 
@@ -457,6 +457,7 @@ def _advance_host(place, state, source_state, sums, first, count, drawer):
 # Metrics ----------------------------------------------------------------------------------------
 
 
+@eqx.filter_jit
 def _finite_leaves(state):
     """Whether each array of numbers is finite, for each seed."""
 
@@ -597,7 +598,7 @@ class _Log:
         What a method keeps infinite from the beginning, such as bounds not yet known, may stay so.
         """
         lost = jax.tree.map(
-            lambda before, now: np.asarray(before & ~now), healthy, _quickly(_finite_leaves)(state)
+            lambda before, now: np.asarray(before & ~now), healthy, _finite_leaves(state)
         )
         for path, wrong in jax.tree_util.tree_leaves_with_path(lost):
             if np.any(wrong):
