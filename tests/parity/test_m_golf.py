@@ -199,7 +199,7 @@ def test_bad_input_is_refused_in_words():
     for method in (GORP(depth=4), SQIRL(depth=4)):
         with pytest.raises(SpecificationError, match="depth = 4 looks further than an episode"):
             method.init(problem, key=KEY)
-    with pytest.raises(SpecificationError, match="GORP.samples = 0: it must be at least 1"):
+    with pytest.raises(SpecificationError, match=r"GORP\.samples = 0: it must be at least 1"):
         GORP(samples=0).init(problem, key=KEY)
     with pytest.raises(SpecificationError, match="more than fit in memory"):
         GORP(depth=3, samples=2**26).init(problem, key=KEY)
