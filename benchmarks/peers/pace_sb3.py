@@ -13,14 +13,13 @@ if options.library == "sbx":
     from sbx import SAC
 
     versions = {"sbx": importlib.metadata.version("sbx-rl"), "jax": jax.__version__}
-    layers = {"net_arch": list(options.widths)}
 else:
     import torch
     from stable_baselines3 import SAC
 
     torch.set_num_threads(options.threads)
     versions = {"sb3": importlib.metadata.version("stable-baselines3"), "torch": torch.__version__}
-    layers = {"net_arch": list(options.widths)}
+layers = {"net_arch": list(options.widths)}
 data = read(options.data)
 
 

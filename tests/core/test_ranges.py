@@ -51,6 +51,19 @@ def test_a_share_is_no_more_than_one():
     METHODS["IQL"](target_rate=1.0)
 
 
+def test_methods_of_others_have_numbers_of_their_own():
+    """A name that Headwater does not know may mean anything; one that it knows means the same."""
+
+    @dataclasses.dataclass
+    class Theirs:
+        drift: float = 0.0
+        target_rate: float = 0.5
+
+    check_ranges(Theirs(drift=-3.0))
+    with pytest.raises(SpecificationError, match="target_rate = -7: it must lie between 0 and 1"):
+        check_ranges(Theirs(target_rate=-7))
+
+
 def test_layers_are_neither_empty_nor_endless():
     for widths, sentence in (
         ((8, 0), r"IQL.widths = \[8, 0\]: every layer needs at least one unit"),

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from headwater.runs import loop
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import _spread_rows, default_layout, run
 from headwater.runs.stage import Stage
@@ -25,6 +26,13 @@ def test_the_layout_follows_the_devices():
     assert default_layout(2) == default_layout(6) == "devices"
     # Seven cannot be shared evenly by two.
     assert default_layout(7) == "map"
+
+
+def test_data_that_would_fill_the_memory_are_held_once(monkeypatch):
+    data = source("replay")
+    assert default_layout(2, data) == "devices"
+    monkeypatch.setattr(loop, "_MOST_COPIED", 1000)
+    assert default_layout(2, data) == "map"
 
 
 @pytest.mark.parametrize("kind", ["replay", "collect", "host"])

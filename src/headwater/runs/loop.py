@@ -41,13 +41,16 @@ Evaluate = Callable[[AbstractMethod, Any, PRNGKeyArray], np.ndarray]
 _CHUNK_SECONDS = 0.7
 _CHECKPOINT_SECONDS = 60.0
 _DIVERGED = 1e12
+_MOST_COPIED = 2**31
+"""Bytes of data that may be held once for each processor, so that seeds run side by side."""
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-"""The initialisation of two networks is compiled in half a second instead of four to nine."""
+"""Initialising networks draws many small random arrays: compiling that well takes several times as
+long as compiling it like this, and longer than the rest of the start."""
 _REMEDY = (
     "Look at the scale of the rewards, at actions at their bounds, and at terminal flags; a "
     "smaller learning rate often helps."
@@ -105,9 +108,7 @@ def run(
     try:
         start = log.resume()
         for index, stage in enumerate(stages):
-            place = _Place(
-                index, stage, problem, indices, seed, layout or default_layout(len(indices))
-            )
+            place = _Place(index, stage, problem, indices, seed, layout)
             done = start.update if start is not None and start.stage == index else 0
             if start is not None and (index, stage.updates) <= (start.stage, start.update):
                 state = log.load_method(place, stage.updates, outcomes)
@@ -125,12 +126,16 @@ def run(
 class _Place:
     """One stage with everything that its compiled pieces need."""
 
-    def __init__(self, index, stage, problem, seeds, seed, layout: SeedLayout):
+    def __init__(self, index, stage: Stage, problem, seeds, seed, layout: SeedLayout | None):
         self.index: int = index
-        self.stage: Stage = stage
         self.problem = problem
         self.seeds: list[int] = seeds
-        self.layout: SeedLayout = layout
+        self.layout: SeedLayout = layout or default_layout(len(seeds), stage.source)
+        self.stage: Stage = stage
+        if self.layout == "devices":
+            # Once for all chunks: what all seeds look at is needed on every device.
+            source = _on_every_device(stage.source, len(seeds))
+            self.stage = eqx.tree_at(lambda s: s.source, stage, source)
         root = jax.random.fold_in(jax.random.key(seed), index)
         keys = jax.vmap(lambda s: jax.random.split(jax.random.fold_in(root, s), 4))(
             jnp.asarray(seeds, jnp.uint32)
@@ -187,12 +192,13 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     if done:
         state, source_state = log.load(place, done, outcomes)
     else:
-        state = place.spread(place.first_state(outcomes))
+        state = place.first_state(outcomes)
         if place.host:
             source_state = source.init(keys=place.source_keys)
             agent = Agent(stage.method, state)
             source_state = source.prepare(source_state, agent, keys=place.prepare_keys)
         else:
+            state = place.spread(state)
             source_state = _initial_source(
                 source, stage.method, state, place.source_keys, place.prepare_keys, place.layout
             )
@@ -282,11 +288,12 @@ def _begun_states(begin, outcomes, problem, keys):
 
 @eqx.filter_jit
 def _initial_source(source, method, states, keys, prepare_keys, layout):
-    def one(state, key, prepare_key):
+    def one(shared, state, key, prepare_key):
+        method, source = shared
         begun = source.init(key=key)
         return source.prepare(begun, Agent(method, state), key=prepare_key)
 
-    return _over_seeds(one, (states, keys, prepare_keys), layout)
+    return _over_seeds(one, (method, source), (states, keys, prepare_keys), layout)
 
 
 @eqx.filter_jit
@@ -301,7 +308,9 @@ def _environment_steps(source, source_states):
 def _chunk(fixed, changing):
     method, source, measure, keys, first, count, pieces, layout = fixed
 
-    def one_seed(state, source_state, sums, key):
+    def one_seed(shared, state, source_state, sums, key):
+        method, source, measure, first, count = shared
+
         def body(i, carry):
             state, source_state, sums = carry
             draw_key, update_key = jax.random.split(jax.random.fold_in(key, first + i))
@@ -314,7 +323,8 @@ def _chunk(fixed, changing):
         # The bound is traced: one program serves chunks of every length.
         return jax.lax.fori_loop(0, count, body, (state, source_state, sums))
 
-    return _over_seeds(one_seed, (*changing, keys), layout)
+    shared = (method, source, measure, first, count)
+    return _over_seeds(one_seed, shared, (*changing, keys), layout)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -322,11 +332,12 @@ def _update_each(fixed, changing):
     method, measure, data, keys, pieces, layout = fixed
     state, sums = changing
 
-    def one_seed(state, sums, data, key):
+    def one_seed(shared, state, sums, data, key):
+        method, measure = shared
         data = _spread_rows(data, layout)
         return _update(method, measure, state, sums, data, key, pieces)
 
-    return _over_seeds(one_seed, (state, sums, data, keys), layout)
+    return _over_seeds(one_seed, (method, measure), (state, sums, data, keys), layout)
 
 
 def _update(method, measure, state, sums, data, key, pieces):
@@ -350,26 +361,27 @@ def _measured_update(method, measure, state, data, key):
     return state, {**metrics, **measured}
 
 
-def _over_seeds(function, arguments, layout):
+def _over_seeds(function, shared, each, layout):
+    """`function(shared, *mine)` for every seed, whose own part of each tree is in `each`."""
     if layout == "vmap":
-        return jax.vmap(function)(*arguments)
+        return jax.vmap(lambda *mine: function(shared, *mine))(*each)
     if layout != "devices":
-        return jax.lax.map(lambda each: function(*each), arguments)
+        return jax.lax.map(lambda mine: function(shared, *mine), each)
+    arrays, rest = eqx.partition(shared, eqx.is_array)
 
-    def some(*arguments):
-        return _over_seeds(function, arguments, _layout_on_one_device())
+    def some(arrays, each):
+        return _over_seeds(function, eqx.combine(arrays, rest), each, _layout_on_one_device())
 
-    seeds = jax.tree.leaves(arguments)[0].shape[0]
-    # What `function` closes over is the same for all seeds, and is copied to every device.
+    seeds = jax.tree.leaves(each)[0].shape[0]
     # Methods and sources know nothing of devices, so their loops cannot declare what differs there.
     spread = jax.shard_map(
         some,
         mesh=_devices(seeds),
-        in_specs=PartitionSpec("seed"),
+        in_specs=(PartitionSpec(), PartitionSpec("seed")),
         out_specs=PartitionSpec("seed"),
         check_vma=False,
     )
-    return spread(*arguments)
+    return spread(arrays, each)
 
 
 def _devices(seeds: int) -> Mesh:
@@ -400,9 +412,18 @@ def _keys_at(keys, step):
     return jax.vmap(lambda k: tuple(jax.random.split(jax.random.fold_in(k, step))))(keys)
 
 
-def default_layout(seeds: int) -> SeedLayout:
-    """How `seeds` seeds lie on the hardware that there is."""
-    return "devices" if _devices(seeds).size > 1 else _layout_on_one_device()
+def default_layout(seeds: int, source: Any = None) -> SeedLayout:
+    """How `seeds` seeds that learn from `source` lie on the hardware that there is."""
+    devices = _devices(seeds).size
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(source, eqx.is_array)))
+    # Every device holds the source's data: on processors, all of them in the same memory.
+    crowded = jax.default_backend() == "cpu" and held * devices > _MOST_COPIED
+    return _layout_on_one_device() if devices == 1 or crowded else "devices"
+
+
+def _on_every_device(tree: Any, seeds: int) -> Any:
+    everywhere = NamedSharding(_devices(seeds), PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(x, everywhere) if eqx.is_array(x) else x, tree)
 
 
 def _layout_on_one_device() -> SeedLayout:
@@ -585,12 +606,7 @@ class _Log:
             mean = np.asarray(values) / max(count, 1)
             wrong = ~np.isfinite(mean) | (np.abs(mean) > _DIVERGED)
             if np.any(wrong):
-                seeds = [s for s, bad in zip(place.seeds, wrong) if bad]
-                raise Diverged(
-                    f"stage '{place.stage.name}' diverged by update {update}: {name} = "
-                    f"{mean[wrong][0]:.3g} for seed {', '.join(map(str, seeds))}. "
-                    f"{self._last_good()} {_REMEDY}"
-                )
+                raise self._diverged(place, update, f"{name} = {mean[wrong][0]:.3g}", wrong)
 
     def check_state(self, place: _Place, update: int, state: Any, healthy: Any) -> None:
         """Raises `Diverged` if an array of the state that was finite is so no longer.
@@ -602,12 +618,16 @@ class _Log:
         )
         for path, wrong in jax.tree_util.tree_leaves_with_path(lost):
             if np.any(wrong):
-                seeds = [s for s, bad in zip(place.seeds, wrong) if bad]
-                raise Diverged(
-                    f"stage '{place.stage.name}' diverged by update {update}: what it learned "
-                    f"({jax.tree_util.keystr(path).lstrip('.')}) is not finite any more for seed "
-                    f"{', '.join(map(str, seeds))}. {self._last_good()} {_REMEDY}"
-                )
+                learned = jax.tree_util.keystr(path).lstrip(".")
+                what = f"what it learned ({learned}) is not finite any more"
+                raise self._diverged(place, update, what, wrong)
+
+    def _diverged(self, place: _Place, update: int, what: str, wrong: np.ndarray) -> Diverged:
+        seeds = ", ".join(str(s) for s, bad in zip(place.seeds, wrong) if bad)
+        return Diverged(
+            f"stage '{place.stage.name}' diverged by update {update}: {what} for seed {seeds}. "
+            f"{self._last_good()} {_REMEDY}"
+        )
 
     def logged(self, place: _Place, update, steps, sums, count, seconds) -> None:
         """Adds a row of metrics, each the mean over the updates since the last row."""

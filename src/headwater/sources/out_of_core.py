@@ -33,14 +33,15 @@ class Column:
     """A column on disk: mapped if `mapped`, else read row by row.
 
     **Arguments:** `array`: the mapped file; `name`: what to call it when it cannot be read; `file`:
-    an open descriptor of the file, which the column will close.
+    its open descriptor, which the column will close; by default it is opened.
     """
 
-    def __init__(self, array: np.memmap, name: str, mapped: bool, file: int):
+    def __init__(self, array: np.memmap, name: str, mapped: bool, file: int | None = None):
         self.shape, self._dtype, self._name = array.shape, array.dtype, name
         self._bytes = array.dtype.itemsize * math.prod(array.shape[1:])
-        self._begin, self._file = array.offset, file
-        weakref.finalize(self, os.close, file)
+        self._begin = array.offset
+        self._file = os.open(str(array.filename), os.O_RDONLY) if file is None else file
+        weakref.finalize(self, os.close, self._file)
         # A plain array of the same memory: a subclass costs time at every access.
         self._array = array.view(np.ndarray) if mapped else None
 
@@ -111,16 +112,16 @@ class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
                 "replayed: divide it into several directories and mix them"
             )
         arrays: dict[str, Any] = dict(opened.columns)
-        files = {name: os.open(column.filename, os.O_RDONLY) for name, column in arrays.items()}
+        own: dict[str, int] = {}
         if self.discount is not None:
             rewards = arrays["rewards"].view(np.ndarray)
             array, file = _store_returns(rewards, opened.episode_starts, self.discount)
-            arrays["return_to_go"], files["return_to_go"] = array, file
+            arrays["return_to_go"], own["return_to_go"] = array, file
         room, columns = _MAPPED, {}
         for name in sorted(arrays, key=lambda each: arrays[each].nbytes):
             room -= arrays[name].nbytes
             where = f"{self.path}: column '{name}'"
-            columns[name] = Column(arrays[name], where, room >= 0, files[name])
+            columns[name] = Column(arrays[name], where, room >= 0, own.get(name))
         return Mapped(columns, columns.pop("return_to_go", None))
 
     def draw(self, state: Mapped, agent: Agent, *, keys: Keys):

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
@@ -189,18 +189,27 @@ def _start_worker(files: Sequence[str | Path]) -> _Worker:
     process = context.Process(
         target=_work, args=(theirs, [str(file) for file in files]), daemon=True
     )
-    before = os.environ.get("XLA_FLAGS")
-    # Processes that share the cores are not to start a thread for each of them.
-    os.environ["XLA_FLAGS"] = f"{before or ''} {_ONE_THREAD}".strip()
-    try:
+    # Processes that share the cores are not to start a thread, or a device, for each of them.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
+    with _environment(XLA_FLAGS=flags, JAX_NUM_CPU_DEVICES="1"):
         process.start()
-    finally:
-        if before is None:
-            del os.environ["XLA_FLAGS"]
-        else:
-            os.environ["XLA_FLAGS"] = before
     theirs.close()
     return _Worker(process, ours)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Processes that are started here see these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _give(worker: _Worker, waiting: list[_Place], bar: "_Bar") -> None:
