@@ -39,6 +39,9 @@ def folder(tmp_path_factory):
     rows(folder / "sums.jsonl", [{"prompt": f"{a}+", "completion": f"{a}"} for a in range(8)])
     pairs = [{"prompt": f"{a}?", "chosen": "yes", "rejected": "no"} for a in range(8)]
     rows(folder / "pairs.jsonl", pairs)
+    judged = [{"prompt": f"{a}+", "completion": c, "reward": float(c == f"{a}")}
+              for a in range(8) for c in (f"{a}", "no")]  # fmt: skip
+    rows(folder / "judged.jsonl", judged)
     (folder / "book.txt").write_text("the cat sat on the mat. " * 30, encoding="utf-8")
     return folder
 
@@ -99,7 +102,15 @@ def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, m
 
 
 @pytest.mark.parametrize(
-    ("method", "data"), [("HyPO", "pairs.jsonl"), ("GRPO", "sums.jsonl"), ("DRPO", "sums.jsonl")]
+    ("method", "data"),
+    [
+        ("HyPO", "pairs.jsonl"),
+        ("GRPO", "sums.jsonl"),
+        ("DRPO", "sums.jsonl"),
+        ("INPO", "sums.jsonl"),
+        ("RLHFSharpening", "sums.jsonl"),
+        ("ALoL", "judged.jsonl"),
+    ],
 )
 def test_methods_are_fed_what_they_learn_from(folder, fine_tuned, method, data):
     # It has to be right now and then for rewards to say anything.
@@ -140,10 +151,26 @@ def test_a_learned_reward_judges(folder):
     done = train_language(learner, folder / "rloo", progress=False)
     assert math.isfinite(done.metrics["reward"])
     assert reward.state.step == 20
+    for method in ("INPO", "ALoL"):
+        settings = asked(folder, method, "sums.jsonl", reward=str(folder / "reward"))
+        judged = train_language(settings, folder / f"{method}-judged", progress=False)
+        assert all(math.isfinite(value) for value in judged.metrics.values())
     with pytest.raises(DataError, match="264 tokens are not the policy's 300"):
         load_reward(folder / "reward", 300)
     with pytest.raises(RunError, match="no run of RewardModel"):
         load_reward(folder / "rloo")
+
+
+def test_what_is_better_than_expected_is_imitated(folder):
+    settings = asked(folder, "ALoL", "judged.jsonl", updates=60)
+    done = train_language(settings, folder / "leftovers", progress=False)
+    model = load_language_model(done.model)
+    before, after = (
+        evaluate_language(load_language_model(where), folder / "sums.jsonl", new_tokens=3)["loss"]
+        for where in (folder / "model", done.model)
+    )
+    assert after.point < before.point - 1.0
+    assert model.tokenizer.end == 257
 
 
 def test_growing_from_a_text(folder):
@@ -189,7 +216,8 @@ def test_what_cannot_be_written_is_said(folder, options, message):
     ("method", "data", "others", "message"),
     [
         ("IQL", "sums.jsonl", {}, "IQL is no method for language models"),
-        ("INPO", "pairs.jsonl", {}, "INPO needs more than a file of texts"),
+        ("ALoL", "sums.jsonl", {}, "ALoL learns from rewards: give a column reward"),
+        ("RLHFSharpening", "sums.jsonl", {"samples": 1}, "at least 2 are needed"),
         ("SFTT", "sums.jsonl", {}, "did you mean"),
         ("SFT", "pairs.jsonl", {}, "completions need 'prompt' and 'completion'"),
         ("DPO", "sums.jsonl", {}, "comparisons need 'chosen' and 'rejected'"),

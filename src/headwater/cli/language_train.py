@@ -39,8 +39,9 @@ def command(
 
     Args:
         method: SFT, RaPTr, MeZO (columns prompt and completion, or text, or a .txt file); DPO, IPO,
-            HyPO, RewardModel (chosen and rejected); Reinforce, RLOO, GRPO, PPO, DRPO (prompts, and
-            completions that are right).
+            HyPO, RewardModel (chosen and rejected); Reinforce, RLOO, GRPO, PPO, DRPO, INPO
+            (prompts, and completions that are right); ALoL (completions and their reward);
+            RLHFSharpening (prompts alone).
         model: Directory with config.json, safetensors, and tokenizer.json (bytes are tokens if it
             has none).
         data: JSON Lines, Parquet or plain text, in the columns that TRL uses.

@@ -1,5 +1,6 @@
 """How much better stored responses are than what a policy would have written."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -55,8 +56,13 @@ def advantages(
     return data, jnp.maximum(found, 0.0)
 
 
-def _states(network, data):
+def _states(network: AbstractHiddenStates, data: Completions) -> Float[Array, "row width"]:
     """Of the last token of each prompt."""
-    start = jnp.argmax(jnp.asarray(data.response), axis=-1)
-    hidden = network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
-    return jnp.take_along_axis(hidden, (start - 1)[:, None, None], axis=1)[:, 0]
+
+    def one(text: Completions):
+        hidden = network.hidden(text.tokens[None])[0]
+        return hidden[jnp.argmax(text.response) - 1].astype(jnp.float32)
+
+    # The hidden states of all texts at once would be as many as their tokens times the width.
+    texts = jax.tree.map(jnp.asarray, Completions(data.tokens, data.response))
+    return jax.lax.map(one, texts, batch_size=64)

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import (
@@ -12,9 +12,18 @@ from headwater.core.records import (
     Completions,
 )
 from headwater.core.source import AbstractSource
-from headwater.core.tokens import AbstractPreference
+from headwater.core.tokens import AbstractCompletionReward, AbstractPreference
 from headwater.ops.tokens import lengths
 from headwater.sources.completions import Stored, Written
+
+
+class BradleyTerry(AbstractPreference):
+    """Prefers by a reward: with probability σ of the difference."""
+
+    reward: AbstractCompletionReward
+
+    def __call__(self, first: Completions, second: Completions) -> Float[Array, "*batch"]:
+        return jax.nn.sigmoid(self.reward(first) - self.reward(second))
 
 
 class JudgedPairs(AbstractSource[Int[Array, ""], CompletionComparisons]):

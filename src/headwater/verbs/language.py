@@ -21,6 +21,7 @@ from headwater.core.method import AbstractCompletionScorer, AbstractMethod, Abst
 from headwater.core.records import Completions
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, Prompts, TokenProblem
+from headwater.datasets.completion_advantages import advantages, prompt_values
 from headwater.datasets.language_model_format import read_decoder, write_decoder
 from headwater.datasets.texts import (
     Read,
@@ -33,11 +34,12 @@ from headwater.datasets.tokenizers import AbstractTokenizer, ByteTokenizer, read
 from headwater.environments.token_tasks import ExactMatch, prompts_of
 from headwater.networks.decoder import Decoder, Precision
 from headwater.networks.low_rank_adapters import Adapted
+from headwater.ops.generation import generate
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
-from headwater.sources.completion_pairs import StoredBesideWritten
+from headwater.sources.completion_pairs import BradleyTerry, JudgedPairs, StoredBesideWritten
 from headwater.sources.completions import Stored, Written
 from headwater.sources.resets import Resets
 from headwater.verbs.specification import check_seed
@@ -45,8 +47,11 @@ from headwater.verbs.specification import check_seed
 _STORED = ("SFT", "MeZO", "RaPTr")
 _COMPARED = ("DPO", "IPO", "RewardModel")
 _WRITTEN = ("Reinforce", "RLOO", "GRPO", "PPO")
-TRAINABLE = (*_STORED, *_COMPARED, *_WRITTEN, "HyPO", "DRPO")
-"""Methods that one file of texts is enough for. The others need a source that is made in Python."""
+TRAINABLE = (
+    *(*_STORED, *_COMPARED, *_WRITTEN),
+    *("ALoL", "DRPO", "HyPO", "INPO", "RLHFSharpening"),
+)
+"""Methods that commands can feed. Those of others need a source that is made in Python."""
 
 _MODEL = "model"
 
@@ -255,36 +260,30 @@ def _refuse_another(out: Path, asked: LanguageSettings, method: AbstractMethod) 
 def _source(asked: LanguageSettings, model: LanguageModel) -> tuple[AbstractSource, float]:
     """Where the method's batches come from, and how many tokens there are in one, about."""
     name = method_class(asked.method).__name__
-    context = model.decoder.context
-    read: Read[Any]
     if name in _COMPARED or name == "HyPO":
-        read = read_comparisons(asked.data, model.tokenizer, context, too_long=asked.too_long)
-        stored = Stored(read.data, asked.rows)
-        per_update = asked.rows * read.tokens / max(read.rows - read.dropped, 1)
-        if name != "HyPO":
-            return stored, per_update
-        written = _written(
-            asked, model, prompts_within(read.data.chosen, model, asked.data, asked.new_tokens)
-        )
-        return StoredBesideWritten(stored, written), per_update + _written_tokens(asked)
-    room = context - asked.new_tokens if name in (*_WRITTEN, "DRPO") else context
-    if room < 1:
-        raise SpecificationError(
-            f"{asked.new_tokens} new tokens leave no room for prompts in a context of {context}"
-        )
-    if name in _WRITTEN and asked.reward != "exact-match":
-        prompts = read_prompts(asked.data, model.tokenizer, room, too_long=asked.too_long)
-        return _written(asked, model, prompts.data), _written_tokens(asked)
-    read = read_completions(asked.data, model.tokenizer, context, too_long=asked.too_long)
+        return _compared(asked, model, name)
     if name in _STORED:
-        per_update = asked.rows * read.tokens / max(read.data.tokens.shape[0], 1)
-        return Stored(read.data, asked.rows), per_update
-    prompts = prompts_within(read.data, model, asked.data, asked.new_tokens)
+        read = _completions(asked, model)
+        return Stored(read.data, asked.rows), _stored_tokens(asked, read)
+    if name == "ALoL":
+        return _advantageous(asked, model)
+    prompts, right = _prompts(asked, model, judged=name != "RLHFSharpening")
+    if name == "RLHFSharpening":
+        if asked.samples < 2:
+            raise SpecificationError("RLHFSharpening compares samples: at least 2 are needed")
+        written = _written(asked, model, prompts, policy=model.decoder)
+        return written, _written_tokens(asked)
+    reward = _reward(asked, model, right)
+    if name == "INPO":
+        pairs = dataclasses.replace(asked, samples=2)
+        written = _written(pairs, model, prompts)
+        return JudgedPairs(written, BradleyTerry(reward)), _written_tokens(pairs)
     if name == "DRPO":
+        assert right is not None
         wide = prompts.tokens.shape[-1] + asked.new_tokens
         source = Resets(
-            _as_wide(read.data, wide),
-            _reward(asked, model, read.data),
+            _as_wide(right, wide),
+            reward,
             temperature=asked.temperature,
             rows=asked.rows,
             samples=asked.samples,
@@ -292,7 +291,106 @@ def _source(asked: LanguageSettings, model: LanguageModel) -> tuple[AbstractSour
             end=model.tokenizer.end,
         )
         return source, _written_tokens(asked)
-    return _written(asked, model, prompts, read.data), _written_tokens(asked)
+    return _written(asked, model, prompts, reward=reward), _written_tokens(asked)
+
+
+def _compared(asked: LanguageSettings, model: LanguageModel, name: str):
+    read = read_comparisons(
+        asked.data, model.tokenizer, model.decoder.context, too_long=asked.too_long
+    )
+    stored, tokens = Stored(read.data, asked.rows), _stored_tokens(asked, read)
+    if name != "HyPO":
+        return stored, tokens
+    prompts = prompts_within(read.data.chosen, model, asked.data, asked.new_tokens)
+    written = _written(asked, model, prompts)
+    return StoredBesideWritten(stored, written), tokens + _written_tokens(asked)
+
+
+def _advantageous(asked: LanguageSettings, model: LanguageModel):
+    """Texts with advantages over the model's own, drawn in proportion to what is positive.
+
+    Without a learned reward to judge the model's own responses by, the advantage is over what the
+    file's responses to such prompts earn.
+    """
+    read = _completions(asked, model)
+    data = read.data
+    learned = None if asked.reward == "exact-match" else _reward(asked, model, None)
+    if data.reward is None and learned is None:
+        raise DataError(
+            f"{asked.data}: ALoL learns from rewards: give a column reward, or a run of "
+            "RewardModel as the reward"
+        )
+    if data.reward is None:
+        assert learned is not None
+        data = _judged(data, learned, asked.rows)
+    own = data
+    if learned is not None:
+        prompts = prompts_within(data, model, asked.data, asked.new_tokens)
+        key = jax.random.key(asked.seed)
+        own = _answers(asked, model, prompts, learned, key)
+    data, weights = advantages(data, prompt_values(model.decoder, own, data))
+    if not jnp.any(weights > 0.0):
+        raise DataError(f"{asked.data}: no response is better than expected: none can be learned")
+    return Stored(data, asked.rows, weights), _stored_tokens(asked, read)
+
+
+def _judged(data: Completions, reward: AbstractCompletionReward, rows: int) -> Completions:
+    found = jax.lax.map(reward, Completions(data.tokens, data.response), batch_size=rows)
+    return Completions(data.tokens, data.response, found)
+
+
+def _answers(asked: LanguageSettings, model: LanguageModel, prompts: Prompts, reward, key):
+    """One response of the model to every prompt, judged."""
+
+    @jax.jit
+    def answers(prompts: Prompts) -> Completions:
+        count = prompts.tokens.shape[0]
+        keys = jax.random.split(key, count)
+
+        def one(each):
+            prompt, key = each
+            data = generate(
+                model.decoder,
+                jax.tree.map(lambda x: x[None], prompt),
+                asked.new_tokens,
+                key=key,
+                end=model.tokenizer.end,
+                temperature=asked.temperature,
+            )
+            judged = Completions(data.tokens, data.response, reward(data))
+            return jax.tree.map(lambda x: x[0], judged)
+
+        return jax.lax.map(one, (prompts, keys), batch_size=asked.rows)
+
+    return answers(prompts)
+
+
+def _completions(asked: LanguageSettings, model: LanguageModel) -> Read[Completions]:
+    return read_completions(
+        asked.data, model.tokenizer, model.decoder.context, too_long=asked.too_long
+    )
+
+
+def _prompts(
+    asked: LanguageSettings, model: LanguageModel, *, judged: bool
+) -> tuple[Prompts, Completions | None]:
+    """Prompts to answer, and right answers if they are needed."""
+    context = model.decoder.context
+    room = context - asked.new_tokens
+    if room < 1:
+        raise SpecificationError(
+            f"{asked.new_tokens} new tokens leave no room for prompts in a context of {context}"
+        )
+    begins_with_texts = method_class(asked.method).__name__ == "DRPO"
+    if not begins_with_texts and (not judged or asked.reward != "exact-match"):
+        prompts = read_prompts(asked.data, model.tokenizer, room, too_long=asked.too_long)
+        return prompts.data, None
+    right = _completions(asked, model).data
+    return prompts_within(right, model, asked.data, asked.new_tokens), right
+
+
+def _stored_tokens(asked: LanguageSettings, read: Read[Any]) -> float:
+    return asked.rows * read.tokens / max(read.rows - read.dropped, 1)
 
 
 def _written_tokens(asked: LanguageSettings) -> float:
@@ -325,12 +423,14 @@ def _written(
     asked: LanguageSettings,
     model: LanguageModel,
     prompts: Prompts,
-    right: Completions | None = None,
+    *,
+    reward: AbstractCompletionReward | None = None,
+    policy: Decoder | None = None,
 ) -> Written:
-    judged = method_class(asked.method).__name__ != "HyPO"
     return Written(
         prompts,
-        reward=_reward(asked, model, right) if judged else None,
+        reward=reward,
+        policy=policy,
         temperature=asked.temperature,
         rows=asked.rows,
         samples=asked.samples,
