@@ -15,13 +15,20 @@ from jaxtyping import Array, Float, Int
 
 from headwater.claims.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.core.method import AbstractMethod, Agent
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.records import (
+    ComparisonsAndCompletions,
+    CompletionComparisons,
+    Completions,
+)
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork, TokenProblem
 from headwater.environments.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
 from headwater.methods.language.a_lol import ALoL
 from headwater.methods.language.dpo import DPO
+from headwater.methods.language.dr_po import DRPO
 from headwater.methods.language.grpo import GRPO
+from headwater.methods.language.hypo import HyPO
+from headwater.methods.language.inpo import INPO
 from headwater.methods.language.ipo import IPO
 from headwater.methods.language.ppo import PPO
 from headwater.methods.language.reinforce import Reinforce
@@ -63,21 +70,21 @@ class Bandit(AbstractTokenNetwork, AbstractHiddenStates):
         return hidden @ self.table
 
 
-def _best(data: Completions) -> Completions:
+def _best(data: Completions, own: Completions) -> Completions:
     """The best response of each group."""
     assert data.reward is not None
     index = jnp.argmax(data.reward, axis=-1)
     return jax.tree.map(lambda x: x[jnp.arange(_GROUPS), index], data)
 
 
-def _weighted(data: Completions) -> Completions:
+def _weighted(data: Completions, own: Completions) -> Completions:
     """With weights of mean one in the place of rewards, in proportion to exp(R / temperature)."""
     assert data.reward is not None
     weight = jax.nn.softmax(data.reward.ravel() / _TEMPERATURE) * data.reward.size
     return Completions(data.tokens, data.response, weight.reshape(data.reward.shape))
 
 
-def _pairs(data: Completions) -> CompletionComparisons:
+def _pairs(data: Completions, own: Completions) -> CompletionComparisons:
     """All pairs of each group, sorted by reward; those too close are empty, and teach nothing."""
     assert data.reward is not None
     one, other = np.triu_indices(_SAMPLES, 1)
@@ -93,18 +100,26 @@ def _pairs(data: Completions) -> CompletionComparisons:
     return CompletionComparisons(sorted_by(better), sorted_by(~better))
 
 
-def _chosen(data: Completions) -> Completions:
+def _chosen(data: Completions, own: Completions) -> Completions:
     """What won, of all pairs."""
-    return _pairs(data).chosen
+    return _pairs(data, own).chosen
 
 
-def _as_it_is(data: Completions) -> Completions:
+def _pairs_and_own(data: Completions, own: Completions) -> ComparisonsAndCompletions:
+    """All pairs, and beside them what the policy would say now, which nobody has judged."""
+    return ComparisonsAndCompletions(_pairs(data, own), Completions(own.tokens, own.response))
+
+
+def _as_it_is(data: Completions, own: Completions) -> Completions:
     return data
 
 
-def _rows() -> dict[str, tuple[AbstractMethod, Callable[[Completions], Any]]]:
-    """Every method, and what it is given of a batch of judged responses."""
+def _rows(
+    steps: int,
+) -> dict[str, tuple[AbstractMethod, Callable[[Completions, Completions], Any]]]:
+    """Every method, and what it is given of a batch of judged responses and of its own."""
     given: dict[str, Any] = {"largest_gradient": 1e9}
+    nash = INPO(divergence_weight=0.005, iterate_weight=0.05, updates_per_round=steps, **given)
     return {
         "best-of-N": (SFT(**given), _best),
         "SFT on chosen": (SFT(**given), _chosen),
@@ -113,8 +128,12 @@ def _rows() -> dict[str, tuple[AbstractMethod, Callable[[Completions], Any]]]:
         "RLOO": (RLOO(divergence_weight=0.0, **given), _as_it_is),
         "GRPO": (GRPO(**given), _as_it_is),
         "PPO": (PPO(divergence_weight=0.0, epochs=1, **given), _as_it_is),
+        # A response of one token has no beginning to be given: PPO with rewards scaled.
+        "DR-PO": (DRPO(divergence_weight=0.0, epochs=1, **given), _as_it_is),
         "DPO": (DPO(divergence_weight=0.05, **given), _pairs),
+        "HyPO": (HyPO(divergence_weight=0.05, **given), _pairs_and_own),
         "IPO": (IPO(divergence_weight=0.05, normalise_lengths=False, **given), _pairs),
+        "INPO": (nash, _pairs),
     }
 
 
@@ -135,7 +154,7 @@ def _learn(row: str, peak, on_policy, rate, rounds: int, steps: int, key):
     values = jnp.exp(-(((jnp.arange(_RESPONSES) - peak) / 10.0) ** 2))[None]
     reward = TableReward(values, _RESPONSES)
     first = Bandit(jnp.asarray(_reference(), jnp.float32)[None])
-    method, prepare = _rows()[row]
+    method, prepare = _rows(steps)[row]
     method = with_numbers(method, learning_rate=rate)
     stored_key, begin_key, key = jax.random.split(key, 3)
 
@@ -148,10 +167,11 @@ def _learn(row: str, peak, on_policy, rate, rounds: int, steps: int, key):
 
     def step(carry, key):
         state, fresh = carry
-        index_key, key = jax.random.split(key)
+        index_key, own_key, key = jax.random.split(key, 3)
         index = jax.random.randint(index_key, (_GROUPS,), 0, rounds * _GROUPS)
         data = jax.tree.map(lambda a, b: jnp.where(on_policy, a, b[index]), fresh, stored)
-        return (method.update(state, prepare(data), key=key)[0], fresh), None
+        own = write(Agent(method, state).network(), _GROUPS, own_key)
+        return (method.update(state, prepare(data, own), key=key)[0], fresh), None
 
     def one_round(state, key):
         write_key, key = jax.random.split(key)
@@ -249,8 +269,11 @@ _ALL = (
     "RLOO",
     "GRPO",
     "PPO",
+    "DR-PO",
     "DPO",
+    "HyPO",
     "IPO",
+    "INPO",
 )
 
 CLAIMS = (
@@ -263,7 +286,19 @@ CLAIMS = (
             "pushing bad responses down, as IPO does, adds at least 0.1 to stored responses in "
             "the first case and at most 0.1 in the second."
         ),
-        methods=("SFT", "ALoL", "Reinforce", "RLOO", "GRPO", "PPO", "DPO", "IPO"),
+        methods=(
+            "SFT",
+            "ALoL",
+            "Reinforce",
+            "RLOO",
+            "GRPO",
+            "PPO",
+            "DRPO",
+            "DPO",
+            "HyPO",
+            "IPO",
+            "INPO",
+        ),
         paper=(
             "Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon, Finn, Kumar (2024), "
             "arXiv:2404.14367"

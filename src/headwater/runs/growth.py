@@ -89,6 +89,19 @@ def repeat_before(before: int) -> Operator:
     return operator
 
 
+def rearrange(order: Sequence[int]) -> Operator:
+    """The layers with these numbers, from the first; some may come several times."""
+
+    def operator(decoder: Decoder, more: int, key: PRNGKeyArray) -> Decoder:
+        if len(order) != decoder.layer_count + more:
+            raise SpecificationError(
+                f"{decoder.layer_count} layers and {more} more are not the {len(order)} of {order}"
+            )
+        return with_layers(decoder, order)
+
+    return operator
+
+
 OPERATORS: dict[str, Operator] = {
     "gradual-stacking": stack_last,
     "midas": repeat_middle,
