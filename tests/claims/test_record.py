@@ -1,9 +1,12 @@
 """What a run of a claim leaves behind, and reading it back."""
 
+import ast
 import dataclasses
+import inspect
 import json
 import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from headwater.claims.record import (
     Record,
     _reached,
+    _texts_learned,
+    _without_learned,
     append,
     latest,
     read_records,
@@ -52,8 +57,6 @@ def test_what_is_recorded(held):
 
 
 def test_the_commit_is_that_of_the_tree(held):
-    from pathlib import Path
-
     ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     done = subprocess.run(ask, capture_output=True, text=True)
     if done.returncode:
@@ -181,6 +184,40 @@ def test_the_fingerprint_is_of_what_the_claim_can_reach():
         claim_named(name) for name in ("mvp-is-optimistic", "regime-designs-comparisons")
     )
     assert source_of(same) == source_of(same) != source_of(other)
+
+
+_CLAIM = "CLAIMS = (\n    Claim(\n        experiment=run,{}\n    ),\n)\n"
+
+
+@pytest.mark.parametrize(
+    "learned",
+    ('learned="It fails.",', 'learned=(\n            "It ≥ "\n            "fails."\n        ),'),
+)
+def test_what_was_learned_is_not_in_the_fingerprint(tmp_path, learned):
+    file = tmp_path / "claims.py"
+    without = _CLAIM.format("").encode()
+    file.write_bytes(without)
+    assert _without_learned(file) == without
+    file.write_text(2 * _CLAIM.format(f"\n        {learned}"), encoding="utf-8")
+    assert _without_learned(file) == 2 * without
+
+
+@pytest.mark.parametrize(
+    "code", ("learned=text()", "learned=f'{run}'", "learned=_LEARNED", "runs=1")
+)
+def test_code_is_in_the_fingerprint(tmp_path, code):
+    file = tmp_path / "claims.py"
+    for text in (_CLAIM.format(f" {code},"), "train(learned='not a claim')"):
+        file.write_text(text, encoding="utf-8")
+        assert _without_learned(file) == text.encode()
+
+
+def test_our_claims_say_what_was_learned_as_literals():
+    for claim in all_claims().values():
+        own = inspect.getsourcefile(inspect.unwrap(claim.experiment))
+        assert own is not None
+        texts = _texts_learned(ast.parse(Path(own).read_bytes()))
+        assert not claim.learned or claim.learned in [ast.literal_eval(x.value) for x in texts]
 
 
 def test_a_summary_is_of_the_largest_scale_and_its_worst_seed(held):

@@ -149,8 +149,8 @@ CLAIMS = (
     Claim(
         name="appropo-makes-a-safe-policy-diverse",
         statement="Asked in addition for nearly equal visits of half of the map, the mixture comes "
-        "within 0.1 of the set after 2,000 responses, at the rate of 1/sqrt(T), with visits at most"
-        " half as uneven as without asking.",
+        "within 0.1 of the set after 2,000 responses, about like 1/sqrt(T) or faster (with a slope "
+        "of at most -0.4 in logarithms), with visits at most half as uneven as without asking.",
         methods=("ApproPO",),
         paper=_PAPER,
         where="Theorem on convergence, and diversity in Section 5; numbers are a reproduction's",

@@ -241,7 +241,7 @@ CLAIMS = (
         statement=(
             "The divergence of a near-optimal expert from its smoothed clone, times the number N "
             "of demonstrations, is at most SAH and stays within a factor of 1.5 from N = 100 to "
-            "1600."
+            "6,400."
         ),
         methods=("TabularCloning",),
         paper=_PAPER,

@@ -154,9 +154,11 @@ CLAIMS = (
         },
         experiment=_experiment,
         learned=(
-            "Signs and refusals come out as stated (about 0.75 before; 0.65 after like pairs, 0.95 "
-            "after unlike ones, 0.93 and 0.66 with the lowest and the highest fifth of CHES), but "
-            "the chosen responses lose 0.4 nats on average, not 1."
+            "Refusals change as stated (0.75 before; 0.65 after like pairs, 0.96 after unlike "
+            "ones, 0.93 and 0.66 with the lowest and the highest fifth of CHES), but after like "
+            "pairs the chosen responses lose 0.4 nats on average, not 1, and with four networks "
+            "the interval (-0.9 to 0.2) leaves even the sign open. Why they lose so little is not "
+            "known."
         ),
     ),
 )

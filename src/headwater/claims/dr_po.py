@@ -146,8 +146,8 @@ CLAIMS = (
     Claim(
         name="dr-po-opens-locks",
         statement=(
-            "A lock of eight or ten tokens out of four, that pays only when all are right, is "
-            "opened with probability above 0.9 by PPO on resets into fifty imperfect "
+            "A lock of four, eight or ten tokens out of four, that pays only when all are right, "
+            "is opened with probability above 0.9 by PPO on resets into fifty imperfect "
             "demonstrations; PPO from the prompt opens ten with less than 0.05, and four with 0.9."
         ),
         methods=("DRPO", "PPO"),
@@ -159,11 +159,13 @@ CLAIMS = (
         },
         experiment=_experiment,
         learned=(
-            "Resets must sometimes begin at the prompt. With the released code's setting, in which "
-            "at least one token is always given, the first token is never the policy's own and "
-            "stays as it was: the lock opens with probability 0.25. PPO from the prompt opened two "
-            "of ten locks of eight tokens: 25,600 random texts hold the secret with probability "
-            "0.32."
+            "With resets the locks of four and of eight tokens all opened, those of ten with a "
+            "mean probability of 0.90 (0.60 to 1): nine of ten, it seems, and why not the tenth is "
+            "not known. Resets must sometimes begin at the prompt. With the released code's "
+            "setting, in which at least one token is always given, the first token is never the "
+            "policy's own and stays as it was: the lock opens with probability 0.25. PPO from the "
+            "prompt opened two of ten locks of eight tokens: 25,600 random texts hold the secret "
+            "with probability 0.32."
         ),
     ),
 )

@@ -95,13 +95,6 @@ def _experiment(
     return Finding(criteria, numbers, shown, "updates", "success")
 
 
-_LEARNED = (
-    "Under AdamW the opposite was found, at every rate from 0.01 to 0.3: after 6 updates at 0.3 "
-    "success was 0.51 with scaling and 0.72 without, after 50 at 0.03 it was 0.59 and 0.74. The "
-    "optimiser makes up for small gradients by itself, and what remains of scaling is that groups "
-    "that differ in their first tokens alone count as much as those in which someone was right. "
-    "The effect had been seen with plain gradient steps at rate 1."
-)
 _PAPER = "Li et al. (2025), arXiv:2503.16188; Shao et al. (2024), arXiv:2402.03300"
 
 CLAIMS = (
@@ -142,6 +135,13 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
-        learned=_LEARNED,
+        learned=(
+            "Under AdamW the opposite was found, at every rate from 0.01 to 0.3: after 6 updates "
+            "at 0.3 success was 0.51 with scaling and 0.72 without, after 50 at 0.03 it was 0.59 "
+            "and 0.74. The optimiser makes up for small gradients by itself, and what remains of "
+            "scaling is that groups that differ in their first tokens alone count as much as those "
+            "in which someone was right. The effect had been seen with plain gradient steps at "
+            "rate 1."
+        ),
     ),
 )

@@ -197,10 +197,12 @@ CLAIMS = (
             "small": {"episodes": 2**20, "runs": 6},
         },
         experiment=_no_burn_in,
-        learned="There is no burn-in of the order of the bound, but there is one of constants: MVP "
-        "needs some 100,000 episodes to leave its first policies even here, and has about 30 times "
-        "UCBVI's regret and 85 times EULER's after a million. Few runs of few processes leave the "
-        "growth undecided.",
+        learned=(
+            "There is no burn-in of the order of the bound, but there is one of constants: even "
+            "here the regret of an episode falls for good only after some 300,000 episodes, and "
+            "after a million MVP has 32 times UCBVI's regret and 85 times EULER's. MVP's is 1.5 "
+            "times that of the first quarter, but six runs give an interval from 1.2 to 2.1."
+        ),
     ),
     Claim(
         name="mvp-plans-less-for-little-more-regret",

@@ -165,9 +165,11 @@ CLAIMS = (
         },
         experiment=narrow_logs,
         learned=(
-            "The penalty that earns most is hundreds of times below the theorem's, where the "
-            "bound always held but says nothing, and on the shortest logs so small that the bound "
-            "need not hold: there the penalty gains nothing either."
+            "The penalty that earns most is 300 to 1,000 times below the theorem's. With it the "
+            "bound held in all 800 logs, at two to eleven times the shortfall; at the theorem's "
+            "own scale the bound held and says nothing, and PEVI falls short by the same 1.03 "
+            "whatever the log. With ten episodes the penalty gains 0.003 of a shortfall of 0.30, "
+            "too little to tell from nothing; with more it gains."
         ),
     ),
     Claim(
@@ -185,8 +187,10 @@ CLAIMS = (
         },
         experiment=narrow_logs,
         learned=(
-            "It does not show on short logs: rewards are not negative, so a large λ shrinks what "
-            "was seen seldom towards the lowest return there is, and is pessimism by itself."
+            "It fails at every size of the log: with λ = 10 greedy regression falls short by 0.007 "
+            "less with ten episodes and by 0.02 to 0.03 less with more. Rewards are not negative, "
+            "so a large λ shrinks what was seen seldom towards the lowest return there is, and is "
+            "pessimism by itself."
         ),
     ),
 )

@@ -139,5 +139,12 @@ CLAIMS = (
             },
         },
         experiment=_against_counts,
+        learned=(
+            "After 1,800 episodes RAFFLE's error is 1.19 times that of the counts (1.10 to 1.31). "
+            "It falls later and was still falling faster (from 0.39 to 0.32 in the last 360 "
+            "episodes, that of the counts from 0.30 to 0.27). Counting 20 states is presumably too "
+            "easy to be beaten; more states and more episodes are not recorded. The smallest bonus "
+            "tried was the best for both."
+        ),
     ),
 )

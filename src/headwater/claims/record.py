@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import os
@@ -218,19 +219,51 @@ def source_of(claim: Claim) -> str:
 
     It is taken of the file of the experiment, of the claim's methods, and of every file of ours
     that these import. So it is the same for two commits that differ elsewhere, and it exists
-    without git as well.
+    without git as well. What a claim says was `learned`, as a literal, is left out: it is written
+    after the runs that it tells of, and changes none.
     """
     digest = hashlib.sha256(repr(sorted(claim.scales.items())).encode())
     start = [method_modules()[name] for name in claim.methods]
-    own = inspect.getsourcefile(claim.experiment)
+    # Beneath decorators, which are in files of others.
+    own = inspect.getsourcefile(inspect.unwrap(claim.experiment))
     if own is not None and Path(own).resolve().is_relative_to(_PACKAGE):
         start.append(claim.experiment.__module__)
     elif own is not None:
-        digest.update(Path(own).read_bytes())
+        digest.update(_without_learned(Path(own)))
         start += _imports(Path(own))
     for module in sorted(_reached(start)):
-        digest.update(f"{module}\0".encode() + _file_of(module).read_bytes() + b"\0")
+        digest.update(f"{module}\0".encode() + _without_learned(_file_of(module)) + b"\0")
     return digest.hexdigest()[:_HEX]
+
+
+def _without_learned(path: Path) -> bytes:
+    """A file less the literal texts that `Claim` is given as `learned`."""
+    text = path.read_bytes()
+    if b"learned=" not in text:
+        return text
+    # Columns of the syntax tree count bytes, as do these starts of lines.
+    starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
+    kept, done = b"", 0
+    for node in sorted(_texts_learned(ast.parse(text)), key=lambda node: node.lineno):
+        assert node.end_lineno is not None and node.end_col_offset is not None
+        # With the comma before it, so that to add the first text changes nothing either.
+        before = text[done : starts[node.lineno - 1] + node.col_offset].rstrip()
+        kept += before.removesuffix(b",")
+        done = starts[node.end_lineno - 1] + node.end_col_offset
+    return kept + text[done:]
+
+
+def _texts_learned(tree: ast.AST) -> list[ast.keyword]:
+    """Where calls of `Claim` are given a `learned` that computes nothing."""
+    return [
+        given
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "Claim"
+        for given in call.keywords
+        if given.arg == "learned" and isinstance(given.value, ast.Constant)
+    ]
 
 
 def _reached(modules: Iterable[str]) -> set[str]:

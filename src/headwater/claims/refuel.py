@@ -178,6 +178,10 @@ def _fewer_episodes(
             ratio = ratio_of_means(found[more], found[fewer])
             criteria.append(Criterion(f"episodes to {name}, {more} / {fewer}", ratio, at_most=1.0))
         means[what] = {label: float(np.mean(each)) for label, each in found.items()}
+        # Ratios of what nobody reached would be 1.
+        there = np.asarray(found[labels[-1]]) < updates * per_update
+        text = f"instances where {labels[-1]} comes to {name}"
+        criteria.append(Criterion(text, mean_of(there.astype(np.float64)), at_least=0.9))
         single = min(singles, key=means[what].__getitem__)
         ratio = ratio_of_means(found[labels[-1]], found[single])
         text = f"episodes to {name}, {labels[-1]} / the better of one task alone ({single})"
@@ -328,11 +332,16 @@ CLAIMS = (
                 "updates": 60,
                 "compared": 4,
                 "value": None,
-                "error": 0.2,
+                "error": 0.5,
                 "saving": 1.0,
             },
         },
         experiment=_fewer_episodes,
+        learned=(
+            "The first target was an error of 0.2, which nobody came to within 2,400 episodes of "
+            "each task: every ratio was 1, and the claim held for nothing. 0.5 was set after "
+            "seeing those curves, and somebody has to come to it now."
+        ),
     ),
     Claim(
         name="refuel-needs-planned-exploration",
@@ -353,6 +362,12 @@ CLAIMS = (
             "small": {**_SMALL, "family": "lock", "instances": 8, "tasks": 16, "updates": 45},
         },
         experiment=_planned_exploration,
+        learned=(
+            "Uniform exploration catches up. After 720 episodes of each task, when planned "
+            "exploration was at the best return in all eight locks, it was at 0.20 of it; after "
+            "the 1,800 that are compared it is at 0.81, with an interval from 0.64 to 0.96: "
+            "between 0.47 and all of it, depending on the lock."
+        ),
     ),
     Claim(
         name="refuel-needs-common-features",

@@ -112,5 +112,10 @@ CLAIMS = (
             "small": {"instances": 60, "sizes": (25, 100, 400)},
         },
         experiment=_experiment,
+        learned=(
+            "Designed pairs leave 0.71 of the suboptimality of uniform ones after 25 answers and "
+            "0.66 after 100, but with 60 processes the intervals reach 0.94 and 1.01. That it "
+            "falls fast enough holds: the slope is -1.1."
+        ),
     ),
 )

@@ -164,6 +164,12 @@ CLAIMS = (
             "small": {**_SMALL, "budgets": (0.1, 0.3, 0.5)},
         },
         experiment=_every_budget,
+        learned=(
+            "The mean cost over budget is below 0.04 for each of the three (0.013, 0.030 and "
+            "0.028), but over twelve maps the intervals for budgets of 0.3 and 0.5 reach 0.041 and "
+            "0.057. The rewards are as stated. For the budget of 0.1 some plans earn more than the "
+            "best that keeps to it, up to 1.4 times as much."
+        ),
     ),
     Claim(
         name="vi-zero-serves-every-budget",

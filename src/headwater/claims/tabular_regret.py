@@ -350,7 +350,7 @@ CLAIMS = (
     Claim(
         name="optimism-dives-deep",
         statement="In a deep sea, where random actions reach the treasure once in 2^size episodes, "
-        "optimism and posterior sampling find it in nearly all runs, and epsilon-greedy "
+        "optimism and posterior sampling find it in at least 0.7 of the runs, and epsilon-greedy "
         "exploration in at most half, whatever its share of random actions.",
         methods=("UCBVI", "PosteriorSampling"),
         paper="Osband, Van Roy, Russo, Wen (2019), arXiv:1703.07608",

@@ -179,9 +179,12 @@ CLAIMS = (
             "small": {"learner": _TD3BC, "gain": 15.6},
         },
         _mixed_logs,
-        "Of all draws, RW leaves a tenth to the random episodes and AW one to two hundredths: with "
-        "ten good episodes AW learns from hardly anything else, five to eight of them in effect, "
-        "and is much noisier. Taking just the best tenth of the episodes does as well as RW here.",
+        learned=(
+            "Of all draws, RW leaves a tenth to the random episodes and AW one to two hundredths: "
+            "with ten good episodes AW learns from hardly anything else, five to eight of them in "
+            "effect, and is much noisier. Taking just the best tenth of the episodes does as well "
+            "as RW here."
+        ),
     ),
     Claim(
         "trajectory-weighting-lifts-iql",
@@ -199,9 +202,12 @@ CLAIMS = (
             "small": {"learner": _IQL, "gain": 7.9},
         },
         _mixed_logs,
-        "The task is unlike the paper's: random actions reach every state of a pendulum, so that "
-        "IQL does well on all rows alike (score 72, where TD3+BC has at most 23), and weighting "
-        "takes that coverage away. RW lost 9 points and AW 60; the best tenth alone won 22.",
+        learned=(
+            "The task is unlike the paper's: random actions reach every state of a pendulum, so "
+            "that IQL does well on all rows alike (score 72, where TD3+BC has at most 23), and "
+            "weighting takes that coverage away. RW lost 9 points and AW 60; the best tenth alone "
+            "won 22."
+        ),
     ),
     Claim(
         "trajectory-weighting-does-no-harm",

@@ -205,9 +205,11 @@ CLAIMS = (
             "small": {"target": 90.0, "at_least": 2.0, **_SMALL},
         },
         _fewer_steps,
-        "Four runs a side leave the interval wide: the warm start reaches 90 after 584 steps in "
-        "the middle run, where it needs 3,252 from scratch, but one in four takes 2,976. It then "
-        "falls to about 60 before it comes back, and ends no higher than from scratch.",
+        learned=(
+            "Four runs a side leave the interval wide: the warm start reaches 90 after 584 steps "
+            "in the middle run, where it needs 3,252 from scratch, but one in four takes 2,976. It "
+            "then falls to about 60 before it comes back, and ends no higher than from scratch."
+        ),
     ),
     Claim(
         "wsrl-warm-up-prevents-collapse",
@@ -222,9 +224,11 @@ CLAIMS = (
             "small": {"kept": 0.8, "margin": 20.0, "early": 2_000, **_SMALL, "steps": 2_000},
         },
         _no_collapse,
-        "On these logs, whose clumsy episodes cover the states of the pendulum, both lose as much: "
-        "from 89 to 44 at worst, and not at once but over a thousand steps. There is no sudden "
-        "collapse for the warm-up to prevent. The paper's logs are narrow, and its mechanism, "
-        "values of states that the log has never seen, is missing here.",
+        learned=(
+            "On these logs, whose clumsy episodes cover the states of the pendulum, both lose as "
+            "much: from 89 to 44 at worst, and not at once but over a thousand steps. There is no "
+            "sudden collapse for the warm-up to prevent. The paper's logs are narrow, and its "
+            "mechanism, values of states that the log has never seen, is missing here."
+        ),
     ),
 )
