@@ -34,6 +34,12 @@ def test_a_question(folder):
         {"n": 1, "x": None, "y": 1.5, "z": "2020-01-01"}
     ]
     assert "1 " in done("query", folder, "-q", "SELECT seeds a, seeds a FROM runs")
+    answer = ask("query", folder, "-q", "SELECT seeds a, seeds a FROM runs", "--json")
+    assert answer.err == "error: two columns are called 'a': tell them apart with AS\n"
+    answer = ask("query", folder, "-q", "SELECT 'infinity'::DATE")
+    assert answer.status == 1 and "a date that no calendar has" in answer.err
+    # What a file holds is no command for the terminal.
+    assert "\\x1b[2J" in done("query", folder, "-q", "SELECT 'a' || chr(27) || '[2J' FROM runs")
     answer = ask("query", folder, "--sql", "SELECT x FROM runs")
     assert answer.status == 1
     assert answer.err.startswith("error: DuckDB says of this question: Binder Error: ")

@@ -94,6 +94,8 @@ def test_a_sweep_says_what_came_out_and_what_failed(folder, monkeypatch):
         f"  {RUNS[1]}: killed: memory may have run out (3 of 3)",
     ]
     lost[0] = ""
+    answer = ask("resume", "sweeps/table", "--env", "pendulum")
+    assert answer.err == "error: the environment of a sweep is in its table: leave out --env\n"
     answer = ask("resume", "sweeps/table", "--json")
     assert answer.status == 0 and answer.err == ""
     found = json.loads(answer.out)

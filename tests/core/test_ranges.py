@@ -43,6 +43,19 @@ def test_every_number_has_a_range(cls, name, hint):
             cls(**{name: float("inf")})
 
 
+def test_types_that_cannot_be_looked_up_do_no_harm():
+    """A file of others may import what its annotations name for the type checker alone."""
+
+    @dataclasses.dataclass
+    class Theirs:
+        table: "NotImportedHere"  # pyright: ignore[reportUndefinedVariable]
+        target_rate: "float" = 0.5
+
+    check_ranges(Theirs(None))
+    with pytest.raises(SpecificationError, match=r"target_rate = 1.5: it must lie between"):
+        check_ranges(Theirs(None, 1.5))
+
+
 def test_a_share_is_no_more_than_one():
     with pytest.raises(SpecificationError, match=r"IQL.target_rate = 1.5: it must lie between 0"):
         METHODS["IQL"](target_rate=1.5)

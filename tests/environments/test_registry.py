@@ -63,6 +63,11 @@ def test_a_gymnasium_id_makes_a_task_that_is_described():
         ("pendulum", {"gravty": 1.0}, "pendulum: unknown option 'gravty': did you mean gravity"),
         ("CartPole-v1", {"banana": 3}, "cannot make 'CartPole-v1' with options"),
         ("CartPole-v1", {"sutton_barto_reward": {}}, "option sutton_barto_reward is a dict"),
+        ("Pendulum-v1", {"g": float("nan")}, "option g is nan; options must be finite numbers"),
+        ("Pendulum-v1", {"name": "x"}, "cannot make 'Pendulum-v1' with options {'name': 'x'}"),
+        ("pendulum", {"name": 1.0}, "pendulum: unknown option 'name'"),
+        ("pendulum", {"mass": float("inf")}, "option mass = inf must be a number"),
+        ("pendulum", {"mass": 10**400}, "must be a number"),
     ],
 )
 def test_a_wrong_name_or_option_is_explained(name, options, message):

@@ -16,6 +16,8 @@ from headwater.runs.directory import RunDirectory
 
 from .tiny import assert_same, finish, stages
 
+PLACE = {"stage": "a", "stage_index": 0, "update": 1, "environment_steps": 0}
+
 
 def _full(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -46,7 +48,7 @@ def test_a_full_disk_is_explained_and_the_run_can_go_on(
 
 def test_a_log_that_cannot_grow_is_explained(tmp_path, monkeypatch):
     directory = RunDirectory.create(tmp_path / "run", {})
-    monkeypatch.setattr(directory_module, "_no_link", _full)
+    monkeypatch.setattr(directory_module, "no_link", _full)
     with pytest.raises(RunError, match=r"evaluations\.jsonl: the disk is full"):
         finish(stages("replay"), directory=directory)
 
@@ -172,7 +174,17 @@ def test_nothing_is_written_through_a_link(name, tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ("{", "[]", "3", '{"stage": "a"}', '{"stage_index": "0", "update": 1, "environment_steps": 0}'),
+    (
+        "{",
+        "[]",
+        "3",
+        '{"stage": "a"}',
+        '{"stage_index": "0", "update": 1, "environment_steps": 0}',
+        json.dumps({**PLACE, "updates_per_second": 1.0, "metrics": {"loss": [1.0]}}),
+        json.dumps({**PLACE, "seed": 0.5, "returns": [1.0]}),
+        json.dumps({**PLACE, "seed": 0, "returns": [[1.0]]}),
+        json.dumps({**PLACE, "seed": 0, "returns": [1.0], "update": 2**70}),
+    ),
 )
 def test_a_damaged_row_is_left_out_at_the_end_and_named_elsewhere(line, tmp_path):
     directory = RunDirectory.create(tmp_path / "run", {})

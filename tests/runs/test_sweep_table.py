@@ -125,6 +125,15 @@ REFUSED = {
     "methods = ['IQL']\ngrid.expectile = ['high']": (
         "[grid] IQL.expectile = 'high' is not of type float"
     ),
+    "methods = ['IQL']\ngrid.IQL.discount = 0.9\ngrid.iql.expectile = 0.9": (
+        "[grid.IQL] and [grid.iql] are about the same method: leave one"
+    ),
+    "methods = ['IQL']\ngrid.target-rate = 0.1\ngrid.target_rate = 0.2": (
+        "[grid] target-rate is there twice: leave one"
+    ),
+    "methods = ['IQL']\ndatasets = {'ü' = 'log.npz'}": (
+        "datasets: no directory can be named after 'ü'"
+    ),
     "methods = ['IQL']\ngrid.expectile = []": "[grid] expectile lists no value",
     "methods = ['IQL']\ngrid.expectile = [0.7, 0.70]": "[grid] expectile lists 0.7 twice",
     "methods = ['IQL']\ngrid.IQL.expectile = {a = 1}": "IQL.expectile = {'a': 1} is not a plain",
@@ -152,10 +161,19 @@ def test_a_missing_dataset_is_named_with_the_nearest(folder):
     )
 
 
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/log.npz", "a" * 300])
+def test_a_path_that_cannot_be_followed_is_named(place, folder):
+    with pytest.raises(DataError, match=r"table\.toml: datasets: '.*' is no path that can be"):
+        table_of(folder, f"methods = ['IQL']\ndatasets = ['{place}']")
+
+
 def test_too_many_settings_are_refused_before_any_is_made(folder):
     many = {"methods": ["IQL"], "grid": {"expectile": [(i + 1) / 200 for i in range(101)]}}
     many["grid"]["discount"] = many["grid"]["expectile"]
     with pytest.raises(SpecificationError, match="this makes 10,201 settings; at most 10,000"):
+        read_table(many)
+    many["grid"]["discount"] = [i / 20_000 for i in range(10_001)]
+    with pytest.raises(SpecificationError, match="discount lists 10,001 values; at most 10,000"):
         read_table(many)
 
 
@@ -164,6 +182,7 @@ def test_too_many_settings_are_refused_before_any_is_made(folder):
     [
         ("table.yaml", b"a: !!python/object/apply:os.system [ls]", "YAML is not read"),
         ("table.json", b"[" * 100_000, "this is not JSON"),
+        ("table.json", b'{"methods": ["\\ud800"]}', "this is not JSON"),
         ("table.json", b"[]", "this is not a table with keys such as methods"),
         ("table.toml", b"\xff\xfe", "this is no text"),
         ("table.toml", b"#" * (2**20 + 1), "this is too large for the table of a sweep"),

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from headwater.core.errors import RunError
+from headwater.runs.sweep_ray import cores_each
 from headwater.runs.sweep_workers import Ended, LocalWorkers, available_cores, core_shares
 
 STAND_IN = """
@@ -76,6 +78,15 @@ def test_each_is_told_its_share(workers, tmp_path):
     assert wait(workers) == {"told": Ended("failed", expected)}
 
 
+def test_nothing_is_written_through_a_link(workers, tmp_path):
+    (tmp_path / "precious").write_text("years of work")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "told.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match=r"told\.log: there is a link to another place"):
+        workers.start("told")
+    assert (tmp_path / "precious").read_text() == "years of work"
+
+
 def test_stopping_ends_them_at_once(workers):
     workers.start("long")
     workers.start("long too")
@@ -89,6 +100,12 @@ def test_shares_are_equal():
     assert core_shares([4, 5, 6, 7, 8], 2) == [[4, 5], [6, 7]]
     assert core_shares([0, 1], 3) == [[0], [1], [0]]
     assert core_shares([7], 1) == [[7]]
+
+
+def test_a_task_of_a_cluster_fits_on_one_machine():
+    assert [cores_each([8], jobs) for jobs in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert [cores_each([8, 8], jobs) for jobs in (1, 2, 3, 4, 5)] == [8, 8, 4, 4, 2]
+    assert cores_each([4, 12], 2) == 6 and cores_each([], 1) == cores_each([0], 1) == 1
 
 
 def test_a_worker_ends_with_whoever_started_it(tmp_path):

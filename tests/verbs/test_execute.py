@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import headwater
-from headwater.core.errors import DataError, RunError
+from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.gymnasium_objects import from_gymnasium
 from headwater.environments.pendulum import Pendulum
+from headwater.environments.registry import make
 from headwater.methods.imitation.bc import BC
 from headwater.methods.online.sac import SAC
 from headwater.runs import checkpoint
@@ -128,6 +129,33 @@ def test_a_task_that_was_passed_as_an_object_is_asked_for_again(tmp_path, interr
     with pytest.raises(RunError, match=sentence):
         resume(path)
     assert_same(train(CLONE, pendulum_log(), **how), resume(path, env=task, progress=False))
+
+
+def test_a_task_of_a_module_is_named_again_and_keeps_its_options(tmp_path, interrupt, monkeypatch):
+    import gymnasium
+
+    module, name = "tasks_of_somebody", "Somebodys-v0"
+    for known, key in ((sys.modules, module), (gymnasium.registry, name)):
+        # To be gone again after this test.
+        monkeypatch.setitem(known, key, None)
+        del known[key]
+    (tmp_path / f"{module}.py").write_text(
+        "import gymnasium\n"
+        f"gymnasium.register('{name}', 'gymnasium.envs.classic_control:PendulumEnv',\n"
+        "    max_episode_steps=20)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = make(f"{module}:{name}", g=5.0)
+    how = {**OFFLINE, "env": task, "updates": 8, "evaluations": 2}
+    path = tmp_path / "run"
+    interrupt(2, lambda: train(CLONE, pendulum_log(), out=path, **how))
+    del sys.modules[module], gymnasium.registry[name]
+    with pytest.raises(SpecificationError, match="a file does not get to say which module"):
+        resume(path)
+    with pytest.raises(SpecificationError, match=f"in the environment {module}:.*, not in pendul"):
+        resume(path, env="pendulum")
+    resumed = resume(path, env=task.name, progress=False)
+    assert_same(train(CLONE, pendulum_log(), **how), resumed)
 
 
 def test_what_cannot_be_continued_is_said(tmp_path):

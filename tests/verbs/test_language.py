@@ -226,6 +226,7 @@ def test_what_cannot_be_written_is_said(folder, options, message):
         ("GRPO", "sums.jsonl", {"reward": "nowhere"}, "is no run"),
         ("SFT", "sums.jsonl", {"updates": 0}, "at least 1"),
         ("GRPO", "sums.jsonl", {"hyper_parameters": {"temperature": 0.7}}, "give the temperature"),
+        ("GRPO", "sums.jsonl", {"hyper_parameters": {"temperature": "hot"}}, "not of type float"),
         ("SFT", "sums.jsonl", {"hyper_parameters": {"lr": "1"}}, "unknown hyper-parameter 'lr'"),
     ],
 )

@@ -93,6 +93,27 @@ def test_questions_that_are_refused(text, folder):
     assert not (folder / "out.csv").exists()
 
 
+def test_a_run_whose_returns_do_not_match_is_named(folder, tmp_path):
+    shutil.copytree(folder / "a", tmp_path / "a")
+    file = tmp_path / "a" / "evaluations.jsonl"
+    *others, last = rows(tmp_path, "a/evaluations.jsonl")
+    last["returns"] *= 2
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*others, last)))
+    with pytest.raises(RunError, match=r"a: evaluations\.jsonl does not have as many"):
+        hw.query(tmp_path)
+
+
+def test_settings_may_be_anything_that_a_file_holds(folder, tmp_path):
+    for name, settings in (("a", {}), ("b", {"discount": 2**80})):
+        stored = json.loads((folder / "a" / "run.json").read_text())
+        stored["method"]["settings"] = settings
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(stored))
+    assert hw.query(tmp_path / "a").to_pylist()[0]["settings"] == {}
+    found = hw.query(tmp_path).to_pylist()
+    assert [row["settings"]["discount"] for row in found] == [None, str(2**80)]
+
+
 def test_runs_of_the_same_name_are_told_apart(folder, tmp_path):
     shutil.copytree(folder / "below" / "b", tmp_path / "a")
     (tmp_path / "link").symlink_to(folder / "a", target_is_directory=True)

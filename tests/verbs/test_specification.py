@@ -65,8 +65,10 @@ def test_everything_survives_json():
     del stored["seeds"]
     with pytest.raises(RunError, match=r"run\.json: this is not the specification of a run"):
         Specification.from_json(stored, "run.json")
-    with pytest.raises(RunError, match="this is not the specification of a run"):
-        Specification.from_json({**OFFLINE.to_json(), "method": {"title": "x"}}, "run.json")
+    acting = {"budget": {"steps": 9}, "task": None}
+    for changed in ({"method": {"title": "x"}}, {"updates": None}, {"data": None}, acting):
+        with pytest.raises(RunError, match="this is not the specification of a run"):
+            Specification.from_json({**OFFLINE.to_json(), **changed}, "run.json")
 
 
 @pytest.mark.parametrize(

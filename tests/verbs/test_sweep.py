@@ -15,6 +15,7 @@ import headwater as hw
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.evaluation.statistics import interval, seed_means
+from headwater.runs.directory import RunDirectory
 from headwater.runs.sweep_directory import SweepDirectory
 from headwater.runs.sweep_table import read_table
 from headwater.runs.sweep_workers import AbstractWorkers, Ended
@@ -164,6 +165,18 @@ REFUSED = {
         "the table: TD3BC on log: the data does not fit the environment cart-pole: ",
     ),
     "unknown environment": ({"environment": "pendulm"}, "did you mean pendulum"),
+    "an option called name": (
+        {"environment": "pendulum", "environment_options": {"name": "x"}},
+        "the table: pendulum: unknown option 'name': known options are gravity",
+    ),
+    "an option that no file can hold": (
+        {"environment": "pendulum", "environment_options": {"mass": float("nan")}},
+        "the table: pendulum: option mass = nan must be a number",
+    ),
+    "too many runs": (
+        {"seeds": 10_000, "seeds_per_run": 1},
+        "this makes 20,000 runs; at most 10,000 are swept",
+    ),
     "unknown option": (
         {"environment": "pendulum", "environment_options": {"mas": 2.0}},
         "the table: pendulum: unknown option 'mas': did you mean mass",
@@ -347,6 +360,19 @@ def test_what_was_begun_keeps_its_meaning(folder, tmp_path, workers):
     assert (out / "sweep.json").read_bytes() == kept
 
 
+def test_options_that_are_left_out_are_others(folder, tmp_path, workers):
+    out, name = tmp_path / "sweep", "TD3BC-log-widths=8"
+    plain = {**TABLE, "grid": {"widths": [8]}, "environment": "Pendulum-v1", "episodes": 1}
+    heavy = {**plain, "environment_options": {"g": 5}}
+    hw.sweep(heavy, out=out, progress=False)
+    with pytest.raises(RunError) as refusal:
+        hw.sweep(plain, out=out)
+    assert str(refusal.value) == (
+        f"{out / 'runs' / name} was begun with environment_options.g = 5, and the table now says "
+        "nothing: put it back, or give another directory"
+    )
+
+
 def test_data_that_changed_are_other_data(folder, tmp_path, workers):
     log, out = tmp_path / "log.parquet", tmp_path / "sweep"
     write(pendulum_log(), log, "parquet")
@@ -360,6 +386,21 @@ def test_data_that_changed_are_other_data(folder, tmp_path, workers):
         f"{out / 'runs' / 'TD3BC-log-widths=8'} was begun with other data than {log} holds now: "
         "restore it, or give another directory"
     )
+
+
+def test_of_two_that_begin_a_sweep_at_once_one_does(folder, tmp_path, monkeypatch):
+    members = verb.members_of(read_table(TABLE))
+    first = SweepDirectory.create(tmp_path / "sweep", members)
+    kept = (tmp_path / "sweep" / "sweep.json").read_bytes()
+    # The second had looked before the first was there.
+    monkeypatch.setattr(RunDirectory, "refuse", lambda path: None)
+    with pytest.raises(RunError, match="another process is writing to this sweep"):
+        SweepDirectory.create(tmp_path / "sweep", members)
+    first.unlock()
+    with pytest.raises(RunError, match="another process has just begun a sweep there"):
+        SweepDirectory.create(tmp_path / "sweep", members)
+    assert (tmp_path / "sweep" / "sweep.json").read_bytes() == kept
+    SweepDirectory.open(tmp_path / "sweep").lock()
 
 
 def test_one_process_at_a_time_carries_out_a_sweep(folder, tmp_path, workers):
@@ -378,6 +419,7 @@ def test_one_process_at_a_time_carries_out_a_sweep(folder, tmp_path, workers):
         "[]",
         "[" * 100_000,
         '{"format": "headwater sweep 2"}',
+        '{"format": "headwater sweep 1", "token": "\\ud800", "runs": []}',
         '{"format": "headwater sweep 1", "token": "x", "runs": [{"name": "x"}]}',
     ],
 )

@@ -47,8 +47,8 @@ def command(
         return
     print_table("", ["", ""], description.rows())
     name = dataset.metadata.get("name", Path(data).stem)
-    # A file may call its data anything.
-    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in str(name))[:100]
+    # A file may call its data anything; letters of other alphabets take up to four bytes.
+    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in str(name))[:50]
     where = figure or Path(f"{plain}-description.png")
     draw_description(dataset, description, where)
     print(f"figure: {where}")

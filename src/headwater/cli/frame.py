@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headwater.core.errors import HeadwaterError, SpecificationError
+from headwater.core.errors import HeadwaterError, SpecificationError, printable
 from headwater.runs.compiled import keep_compiled_programs, use_every_processor
 from headwater.runs.interruption import noticed_interrupts
 
@@ -128,15 +128,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(_shown(column), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_shown, row))
     # Names in a file are no markup.
     console = Console(markup=False)
     if not console.is_terminal:
         # A pipe or a file has no width of its own.
         console = Console(width=120, markup=False)
     console.print(table)
+
+
+def _shown(cell: str) -> str:
+    # Nor are they commands for the terminal.
+    return "\n".join(map(printable, cell.split("\n")))
 
 
 def _plain(value: Any) -> Any:

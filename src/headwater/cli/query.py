@@ -9,6 +9,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
+from headwater.core.errors import SpecificationError
 
 
 def command(
@@ -31,17 +32,31 @@ def command(
     from headwater.verbs.query import query
 
     found = query(paths, sql)
-    if json:
-        print_json([_plain(row) for row in found.to_pylist()])
-        return
     names = found.column_names
+    if json:
+        for name in names:
+            if names.count(name) > 1:
+                raise SpecificationError(
+                    f"two columns are called '{name}': tell them apart with AS"
+                )
+        print_json([dict(zip(names, map(_plain, row))) for row in zip(*_values(found))])
+        return
     if sql is None:
         names = [name for name in names if name not in ("path", "settings")]
         names = [name for name in names if found.column(name).null_count < found.num_rows]
         found = found.select(names)
-    # By position, since a question may give two columns the same name.
-    columns = [[_told(value) for value in column.to_pylist()] for column in found.columns]
+    columns = [[_told(value) for value in column] for column in _values(found)]
     print_table("", names, list(zip(*columns)))
+
+
+def _values(table: Any) -> list[list[Any]]:
+    """The columns by position, since a question may give two of them the same name."""
+    try:
+        return [column.to_pylist() for column in table.columns]
+    except (ValueError, OverflowError) as error:
+        raise SpecificationError(
+            f"the answer holds a date that no calendar has ({error}): cast it to a text"
+        ) from None
 
 
 def _plain(value: Any) -> Any:

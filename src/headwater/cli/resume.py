@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import option
+from headwater.core.errors import SpecificationError
 
 
 def command(
@@ -23,13 +24,13 @@ def command(
         json: Print the result as JSON.
     """
     if (run / "sweep.json").is_file():
+        if env is not None:
+            raise SpecificationError("the environment of a sweep is in its table: leave out --env")
         from headwater.cli.sweep import command as sweep
 
         return sweep(run, json=json)
     from headwater.cli.train import report
-    from headwater.environments.registry import make
     from headwater.verbs.execute import resume
 
-    task = None if env is None else make(env)
-    report(resume(run, env=task, progress=None if json else True), json)
+    report(resume(run, env=env, progress=None if json else True), json)
     return 0

@@ -7,6 +7,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import FAILED, print_json, print_table
+from headwater.core.errors import printable
 
 
 def command(
@@ -91,7 +92,7 @@ def report(found, json: bool) -> None:
             + (" where there are at least three seeds" if few else "")
         )
     for name, message in found.failures.items():
-        print(f"{name} failed: {message}")
+        print(printable(f"{name} failed: {message}"))
 
 
 def _cell(interval) -> str:

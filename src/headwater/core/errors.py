@@ -14,10 +14,15 @@ class HeadwaterError(Exception):
     """
 
     def __str__(self) -> str:
-        text = Exception.__str__(self)
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+        text = printable(Exception.__str__(self))
         return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+
+
+def printable(text: str) -> str:
+    """`text` as one line that does to a terminal nothing but show itself."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
@@ -46,5 +51,6 @@ def nearest(name: str, known: Iterable[str], kind: str) -> str:
     lowered = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
     hint = ", ".join(lowered[candidate] for candidate in close) if close else ", ".join(known)
-    question = "did you mean" if close else f"known {kind}s are"
+    what, of, whose = kind.partition(" of ")
+    question = "did you mean" if close else f"known {what}s{of}{whose} are"
     return f"unknown {kind} '{name}': {question} {hint}{'?' if close else '.'}"

@@ -14,11 +14,14 @@ def parse(text: str | bytes) -> Any:
     Raises `ValueError`, whatever is wrong with it: also where it is nested beyond any use, is not
     UTF-8, or holds halves of characters, which no file can be written with.
     """
+    if isinstance(text, bytes):
+        text = text.decode()
     try:
         found = json.loads(text)
-        whole = text if isinstance(text, bytes) else text.encode()
-        if b"\\u" in whole:
+        if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
+        else:
+            text.encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return found

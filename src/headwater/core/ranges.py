@@ -7,7 +7,6 @@ line. Methods of others are held to the lines of names that they share.
 
 import dataclasses
 import math
-import typing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +93,6 @@ def check_ranges(owner: Any) -> None:
 
     **Arguments:** `owner`: a dataclass whose fields are hyper-parameters.
     """
-    hints = typing.get_type_hints(type(owner))
     own = type(owner).__module__.startswith("headwater.")
     for field in dataclasses.fields(owner):
         name = field.name
@@ -105,7 +103,7 @@ def check_ranges(owner: Any) -> None:
         if name.endswith("widths") and isinstance(value, tuple):
             _check_widths(value, where)
         if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-            _check_number(float(value), name, hints[name] is int, f"{where}{value}")
+            _check_number(float(value), name, field.type in (int, "int"), f"{where}{value}")
 
 
 def _check_number(value: float, name: str, count: bool, where: str) -> None:

@@ -329,7 +329,9 @@ class _Budget:
 def _peak_kibibytes() -> int:
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Counted in bytes there.
+    unit = 1024 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def _json(path: Path) -> dict[str, Any]:

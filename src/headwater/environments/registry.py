@@ -1,8 +1,11 @@
 """Environments by name."""
 
 import dataclasses
+import math
 import sys
 from typing import Any
+
+import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
 from headwater.environments.catalogue import environment_class, environment_names
@@ -15,7 +18,7 @@ ENVPOOL = "envpool:"
 """What the name of a task begins with that EnvPool simulates."""
 
 
-def make(name: str, **options: Any) -> AbstractEnvironment | AbstractHostTask:
+def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask:
     """The environment called `name`.
 
     **Arguments:** `name`: of a pure-JAX environment (`pendulum`), `envpool:` with an EnvPool id, or
@@ -27,7 +30,7 @@ def make(name: str, **options: Any) -> AbstractEnvironment | AbstractHostTask:
     """
     if name in environment_names():
         return _pure(name, options)
-    given = tuple(sorted((key, _hashable(name, key, value)) for key, value in options.items()))
+    given = tuple(sorted((key, _plain(name, key, value)) for key, value in options.items()))
     if name.startswith(ENVPOOL):
         from headwater.environments.envpool_task import EnvPoolTask
 
@@ -40,7 +43,7 @@ def make(name: str, **options: Any) -> AbstractEnvironment | AbstractHostTask:
     return task
 
 
-def make_recorded(name: Any, **options: Any) -> AbstractEnvironment | AbstractHostTask:
+def make_recorded(name: Any, /, **options: Any) -> AbstractEnvironment | AbstractHostTask:
     """The environment that a file names: as `make`, but no module is imported because of it.
 
     Raises `SpecificationError` where that would be needed, and as `make` does.
@@ -64,7 +67,7 @@ def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
             raise SpecificationError(f"{name} has no options, but '{option}' was given")
         if option not in fields:
             raise SpecificationError(f"{name}: {nearest(option, fields, 'option')}")
-        if not isinstance(options[option], bool | int | float):
+        if not isinstance(options[option], bool | int | float) or not _finite(options[option]):
             raise SpecificationError(
                 f"{name}: option {option} = {options[option]!r} must be a number"
             )
@@ -97,14 +100,27 @@ def _require_registered(name: str) -> None:
         raise SpecificationError(message) from None
 
 
-def _hashable(name: str, key: str, value: Any) -> Any:
-    if isinstance(value, list):
-        value = tuple(_hashable(name, key, part) for part in value)
+def _plain(name: str, key: str, value: Any) -> Any:
+    """The value of an option in a form that can be compared, and written into a run's directory."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(name, key, part) for part in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if (
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, int | float) and _finite(value))
+    ):
+        return value
+    told = f"is {value}" if isinstance(value, float) else f"is a {type(value).__name__}"
+    raise SpecificationError(
+        f"{name}: option {key} {told}; options must be finite numbers, texts or tuples of them "
+        "(for others, pass a factory to from_gymnasium)"
+    )
+
+
+def _finite(value: int | float) -> bool:
     try:
-        hash(value)
-    except TypeError:
-        raise SpecificationError(
-            f"{name}: option {key} is a {type(value).__name__}; options must be numbers, texts or "
-            f"tuples of them (for others, pass a factory to from_gymnasium)"
-        ) from None
-    return value
+        return math.isfinite(value)
+    except OverflowError:  # A whole number beyond every float.
+        return False

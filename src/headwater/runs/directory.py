@@ -14,7 +14,7 @@ from typing import Any
 from headwater.core import json_text
 from headwater.core.errors import RunError
 from headwater.runs.checkpoint import Position
-from headwater.runs.files import explain, write_atomically, write_json
+from headwater.runs.files import explain, no_link, write_atomically, write_json
 
 _PACKAGES = ("headwater", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco")
 
@@ -116,7 +116,7 @@ class RunDirectory:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         path = self.path / f"{name}.jsonl"
         try:
-            with open(path, "a", encoding="utf-8", opener=_no_link) as file:
+            with open(path, "a", encoding="utf-8", opener=no_link) as file:
                 file.write(text)
                 file.flush()
                 # Before the checkpoint that counts on these rows.
@@ -146,11 +146,6 @@ class RunDirectory:
             write_atomically(path, lambda temporary, text=text: temporary.write_text(text))
 
 
-def _no_link(path: str, flags: int) -> int:
-    """Opens a file of the run, and nothing that a link in its place leads to."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
@@ -164,29 +159,25 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 )
             try:
                 row = json_text.parse(line)
-                _check_row(row)
+                _check_row(row, path.stem == "evaluations")
             except (ValueError, TypeError, LookupError):
                 damaged = number
                 continue
             yield row
 
 
-def _check_row(row: Any) -> None:
+def _check_row(row: Any, evaluation: bool) -> None:
     """Raises `ValueError`, `TypeError` or `LookupError` for what no run logs."""
-    for name in ("stage_index", "update", "environment_steps"):
-        if not isinstance(row[name], int):
-            raise ValueError(name)
-    if not isinstance(row["stage"], str):
-        raise ValueError("stage")
-    if "returns" in row:
-        numbers = [row["seed"], *row["returns"]]
-        if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
-            raise ValueError("returns")
+    whole = [row["stage_index"], row["update"], row["environment_steps"]]
+    if evaluation:
+        whole.append(row["seed"])
+        numbers = list(row["returns"])
     else:
-        numbers = [row["updates_per_second"]]
-        for values in dict(row["metrics"]).values():
-            numbers += values
-    if not all(isinstance(x, int | float | list) for x in numbers):
+        metrics = dict(row["metrics"])
+        numbers = [row["updates_per_second"], *(x for each in metrics.values() for x in each)]
+    if not isinstance(row["stage"], str) or not all(json_text.fits(x, int) for x in whole):
+        raise ValueError("its place")
+    if not all(isinstance(x, float) or json_text.fits(x, int) for x in numbers):
         raise ValueError("a number")
 
 

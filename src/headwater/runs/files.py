@@ -45,6 +45,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open`: of the file itself, not of what a link in its place leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def explain(error: OSError, path: Path) -> str:
     """An operating-system error about `path`, in one sentence with a remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

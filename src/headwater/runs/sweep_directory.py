@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -10,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headwater.core import json_text
 from headwater.core.errors import RunError
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
-from headwater.runs.files import write_json
+from headwater.runs.evaluations import returns_by_update
+from headwater.runs.files import explain, write_json
 
 _FORMAT = "headwater sweep 1"
 _FILE = "sweep.json"
@@ -55,10 +56,26 @@ class SweepDirectory:
 
     @classmethod
     def create(cls, path: str | Path, members: Sequence[Member]) -> "SweepDirectory":
-        """A new sweep of `members` at `path`. Raises `RunError` if something is there."""
+        """A new sweep of `members` at `path`, claimed for this process.
+
+        Raises `RunError` if something is there, or another process is about to put it there.
+        """
+        path = Path(path)
         RunDirectory.refuse(path)
-        created = cls(Path(path), members, secrets.token_hex(8))
-        created.replace(members)
+        created = cls(path, members, secrets.token_hex(8))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(explain(error, path)) from error
+        # First, or the table would be that of whoever writes it last.
+        created.lock()
+        try:
+            if is_sweep(path):
+                raise RunError(f"{path}: another process has just begun a sweep there")
+            created.replace(members)
+        except BaseException:
+            created.unlock()
+            raise
         return created
 
     @classmethod
@@ -66,7 +83,7 @@ class SweepDirectory:
         """The sweep at `path`. Raises `RunError` if there is none."""
         file = Path(path) / _FILE
         try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
+            stored = json_text.parse(file.read_text(encoding="utf-8"))
             if stored["format"] != _FORMAT:
                 raise ValueError(f"it says format {stored['format']!r}, not {_FORMAT!r}")
             members = [Member(**row) for row in stored["runs"]]
@@ -75,7 +92,7 @@ class SweepDirectory:
             return cls(Path(path), members, stored["token"])
         except FileNotFoundError:
             raise RunError(f"{path} is no sweep: it has no {_FILE}") from None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RunError(f"{file}: this is not the table of a sweep ({reason})") from None
 
@@ -126,9 +143,9 @@ class SweepDirectory:
 
     def final_returns(self, member: Member) -> list[list[float]]:
         """Returns of the last evaluation of a finished run, by seed; empty if never evaluated."""
-        rows = RunDirectory(self.run_path(member.name)).rows("evaluations")
-        last = {row["seed"]: row["returns"] for row in rows if row["update"] == member.updates}
-        return [last[seed] for seed in member.seeds if seed in last]
+        where = self.run_path(member.name)
+        found = returns_by_update(RunDirectory(where).rows("evaluations"), member.seeds, where)
+        return found[member.updates][1] if member.updates in found else []
 
     def failed(self, name: str, attempt: int, kind: str, message: str) -> None:
         """Writes down that an attempt at a run came to nothing."""
@@ -147,8 +164,8 @@ class SweepDirectory:
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "failures.jsonl").read_text(errors="replace").splitlines():
                 # A line may have been cut short by a crash; it says nothing that is needed.
-                with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
-                    row = json.loads(line)
+                with contextlib.suppress(ValueError, LookupError, TypeError):
+                    row = json_text.parse(line)
                     told[str(row["run"])] = str(row["message"])
         return {
             member.name: told[member.name]

@@ -48,15 +48,18 @@ class RayWorkers(AbstractWorkers):
     ):
         import ray
 
-        _begin(address)
+        self._began = _begin(address)
         self._running: dict[Any, str] = {}
         try:
             _require_files(lacks, directory, token)
-            has = ray.cluster_resources()
-            cores, gpus = int(has.get("CPU", 1)), int(has.get("GPU", 0))
-            self._jobs = jobs or max(1, gpus or cores)
-            self._cores = max(1, cores // self._jobs)
-            self._machines = sum(node["Alive"] for node in ray.nodes())
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+            # A task is on one machine, and where there are GPUs, on one that has some.
+            able = [machine for machine in machines if not gpus or machine.get("GPU", 0) >= 1]
+            cores = [int(machine.get("CPU", 0)) for machine in able]
+            self._jobs = jobs or max(1, gpus or sum(cores))
+            self._cores = cores_each(cores, self._jobs)
+            self._machines = len(machines)
             # A new process for every task, so that nothing of one run is left for the next; and
             # none is tried again behind the back of whoever counts and writes down the failures.
             self._task = ray.remote(
@@ -66,7 +69,7 @@ class RayWorkers(AbstractWorkers):
                 max_retries=0,
             )(carry_out)
         except BaseException:
-            ray.shutdown()
+            self._leave()
             raise
         self._arguments = (directory, token)
 
@@ -104,14 +107,33 @@ class RayWorkers(AbstractWorkers):
         for task in self._running:
             ray.cancel(task, force=True)
         self._running.clear()
-        ray.shutdown()
+        self._leave()
+
+    def _leave(self) -> None:
+        import ray
+
+        # Whoever was connected before the sweep stays so.
+        if self._began:
+            ray.shutdown()
 
 
-def _begin(address: str | None) -> None:
+def cores_each(machines: list[int], jobs: int) -> int:
+    """The most cores that so many tasks at a time can each have, all of one on the same machine.
+
+    **Arguments:** `machines`: cores of each.
+    """
+    for share in range(max(machines, default=1), 1, -1):
+        if sum(cores // share for cores in machines) >= jobs:
+            return share
+    return 1
+
+
+def _begin(address: str | None) -> bool:
+    """Connects this process to Ray; false if it was connected already."""
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     if address is None:
         # Started here for this sweep: it is to report nothing to anybody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -125,6 +147,7 @@ def _begin(address: str | None) -> None:
             logging_level=logging.ERROR,
             **(here if address is None else {}),
         )
+        return True
     except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         if address is None:
             raise RunError(f"Ray cannot be started here ({_first_line(error)})") from None

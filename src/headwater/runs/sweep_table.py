@@ -10,10 +10,12 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from headwater.core import json_text
 from headwater.core.catalogue import build_method, method_class, settings
 from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
@@ -64,6 +66,10 @@ class Table:
     datasets: dict[str, str]
     alternatives: dict[str, dict[str, list[Any]]]
     rest: dict[str, Any]
+
+    def count(self, method: str) -> int:
+        """How many settings of `method` there are."""
+        return math.prod(map(len, self.alternatives[method].values()))
 
     def wrong(self, what: object) -> SpecificationError:
         """An error about this file."""
@@ -121,15 +127,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     if path.suffix.lower() in (".yaml", ".yml"):
         raise SpecificationError(f"{path}: a table is TOML or JSON; YAML is not read")
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise SpecificationError(f"{path}: this is too large for the table of a sweep")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise SpecificationError(f"{path}: {error.strerror or error}") from None
+    if len(content) > _LARGEST_FILE:
+        raise SpecificationError(f"{path}: this is too large for the table of a sweep")
+    try:
+        text = content.decode()
     except UnicodeDecodeError:
         raise SpecificationError(f"{path}: this is no text, so no table in TOML or JSON") from None
     try:
-        read = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        read = json_text.parse(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
         reason = " ".join(str(error).split())
@@ -174,9 +183,7 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
     for key, below in read.get("grid", {}).items():
         if isinstance(below, dict) and not any(_is(key, method) for method in methods):
             raise table.wrong(f"[grid.{key}]: {nearest(key, methods, 'method')} (of this table)")
-    count = sum(math.prod(len(a) for a in table.alternatives[m].values()) for m in methods) * max(
-        1, len(table.datasets)
-    )
+    count = sum(map(table.count, methods)) * max(1, len(table.datasets))
     if count > MOST_RUNS:
         raise table.wrong(f"this makes {count:,} settings; at most {MOST_RUNS:,} are swept")
     return table
@@ -186,9 +193,20 @@ def _alternatives(where: str, grid: dict[str, Any], method: str) -> dict[str, li
     """What the grid says of `method`: its own part goes before the common one."""
     parts = [("grid", {k: v for k, v in grid.items() if not isinstance(v, dict)})]
     parts += [(f"grid.{k}", v) for k, v in grid.items() if isinstance(v, dict) and _is(k, method)]
+    if len(parts) > 2:
+        titles = " and ".join(f"[{title}]" for title, _ in parts[1:])
+        raise SpecificationError(f"{where}: {titles} are about the same method: leave one")
     found: dict[str, list[Any]] = {}
     for title, part in parts:
+        keys = [key.replace("-", "_") for key in part]
         for key, value in part.items():
+            if keys.count(key.replace("-", "_")) > 1:
+                raise SpecificationError(f"{where}: [{title}] {key} is there twice: leave one")
+            if isinstance(value, list) and len(value) > MOST_RUNS:
+                raise SpecificationError(
+                    f"{where}: [{title}] {key} lists {len(value):,} values; at most {MOST_RUNS:,} "
+                    "are swept"
+                )
             try:
                 values = _values(method, key, value)
             except SpecificationError as error:
@@ -196,11 +214,10 @@ def _alternatives(where: str, grid: dict[str, Any], method: str) -> dict[str, li
                 if title == "grid" and "unknown hyper-parameter" in str(error):
                     remedy = " What only some methods have goes into [grid.METHOD]."
                 raise SpecificationError(f"{where}: [{title}] {error}{remedy}") from None
-            plain = [json.dumps(value) for value in values]
             if not values:
                 raise SpecificationError(f"{where}: [{title}] {key} lists no value")
-            for value in plain:
-                if plain.count(value) > 1:
+            for value, count in Counter(map(json.dumps, values)).items():
+                if count > 1:
                     raise SpecificationError(f"{where}: [{title}] {key} lists {value} twice")
             found[key.replace("-", "_")] = values
     return found
@@ -235,8 +252,14 @@ def _datasets(where: str, given: list[str] | dict[str, str], folder: Path) -> di
             located = _located(place, folder)
         except DataError as error:
             raise DataError(f"{where}: datasets: {error}") from None
-        name = named(located.stem if name is None else name)
-        if name in found or not name:
+        called = located.stem if name is None else name
+        name = named(called)
+        if not name:
+            raise SpecificationError(
+                f"{where}: datasets: no directory can be named after '{called}': give a name with "
+                'letters from a to z in a part [datasets], such as first = "log.npz"'
+            )
+        if name in found:
             raise SpecificationError(
                 f"{where}: datasets: two are called '{name}': give each a name of its own in a "
                 'part [datasets], such as first = "a/log.npz"'
@@ -247,13 +270,13 @@ def _datasets(where: str, given: list[str] | dict[str, str], folder: Path) -> di
 
 def _located(place: str, folder: Path) -> Path:
     """A path beside the file, or a Minari dataset of this machine."""
-    beside = folder / Path(place).expanduser()
-    if beside.exists():
-        return beside
     try:
-        return locate(f"minari:{place.removeprefix('minari:')}")
-    except DataError:
-        return locate(beside)
+        return locate(place if place.startswith("~") else folder / place)
+    except DataError as error:
+        try:
+            return locate(f"minari:{place.removeprefix('minari:')}")
+        except DataError:
+            raise error from None
 
 
 def _is(name: str, method: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwater.core.errors import RunError
-from headwater.runs.files import explain
+from headwater.runs.files import explain, no_link
 
 AGAIN = ("failed", "killed")
 """What may go better another time. A run that diverged would do so again."""
@@ -85,7 +85,7 @@ class LocalWorkers(AbstractWorkers):
         cores = self._shares[slot]
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
-            with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
+            with open(self._logs / f"{name}.log", "a", encoding="utf-8", opener=no_link) as log:
                 process = subprocess.Popen(
                     [*self._command, name, ",".join(map(str, cores))],
                     # It ends when this pipe does, which is when this process does.

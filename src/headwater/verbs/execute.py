@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.core.errors import RunError
+from headwater.core.errors import RunError, SpecificationError
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.write import write
 from headwater.evaluation.returns import evaluate_returns
@@ -83,16 +83,16 @@ def resume(
     path: str | Path,
     *,
     data: Dataset | None = None,
-    env: Task | None = None,
+    env: Task | str | None = None,
     progress: bool | None = None,
 ) -> Run:
     """Continues a run where its newest checkpoint left it; a finished run is returned as it is.
 
-    **Arguments:** `path`: its directory; `data`, `env`: the environment if it was passed as an
-    object, or the data if it cannot be found where it was.
+    **Arguments:** `path`: its directory; `data`: if it cannot be found where it was; `env`: the
+    environment if it was passed as an object, or its name if a module is to be imported for it.
 
     Raises `RunError` if there is no run at `path` or it cannot be continued, `DataError` if its
-    data has changed.
+    data has changed, `SpecificationError` for the name of another environment.
     """
     directory = RunDirectory.open(path)
     asked = Specification.from_json(directory.specification, str(path))
@@ -100,6 +100,11 @@ def resume(
         raise RunError(
             f"{path} was not made by train or adapt: give its own command again to continue it"
         )
+    if isinstance(env, str):
+        if asked.task is None or asked.task.name != env:
+            begun = "none" if asked.task is None else asked.task.name
+            raise SpecificationError(f"{path} was begun in the environment {begun}, not in {env}")
+        env = asked.task.build(named=True)
     if checkpoint.find(directory.checkpoints):
         found = open_run(path)
         if found.finished:

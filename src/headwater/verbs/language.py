@@ -210,11 +210,13 @@ def _at_the_same_temperature(asked: LanguageSettings) -> dict[str, Any]:
     given = asked.hyper_parameters
     if "temperature" not in fields:
         return given
-    if "temperature" in given and float(given["temperature"]) != asked.temperature:
-        raise SpecificationError(
-            f"texts are written at temperature {asked.temperature}, but {asked.method} was told "
-            f"{given['temperature']}: give the temperature once"
-        )
+    if "temperature" in given:
+        told = settings(build_method(asked.method, given))["temperature"]
+        if told != asked.temperature:
+            raise SpecificationError(
+                f"texts are written at temperature {asked.temperature}, but {asked.method} was "
+                f"told {told}: give the temperature once"
+            )
     return {**given, "temperature": asked.temperature}
 
 

@@ -46,6 +46,7 @@ def evaluate_language(
 
     **Arguments:** `reward`: `"exact-match"`, or the run of a `RewardModel`.
     """
+    check_seed(seed)
     compared = _holds_comparisons(data)
     context = model.decoder.context
     found: dict[str, Interval] = {}
@@ -70,7 +71,6 @@ def evaluate_language(
         judge = load_reward(reward, model.decoder.vocabulary)
 
     def own(of: LanguageModel) -> np.ndarray:
-        check_seed(seed)
         key = jax.random.key(seed)
         texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
         return np.asarray(_by_rows(judge, texts)).reshape(-1)

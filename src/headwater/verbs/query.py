@@ -12,6 +12,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.evaluation.statistics import interval, seed_means
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
+from headwater.runs.evaluations import returns_by_update
 from headwater.verbs.specification import Specification, updates_of
 
 VIEWS = ("runs", "evaluations", "metrics")
@@ -112,20 +113,18 @@ def _runs(names: dict[str, Path]) -> pa.Table:
         )
     settings = _columns([row.pop("settings") for row in rows])
     table = pa.Table.from_pylist(rows, schema=_RUNS)
-    parts = pa.StructArray.from_arrays(list(settings.values()), names=list(settings))
+    parts = pa.array([{} for _ in rows], pa.struct([]))
+    if settings:
+        parts = pa.StructArray.from_arrays(list(settings.values()), names=list(settings))
     return table.append_column("settings", parts)
 
 
 def _score(directory: RunDirectory, seeds: list[int]) -> dict[str, Any]:
     """The last evaluation that all seeds have, in figures."""
-    by_update: dict[int, dict[int, list[float]]] = {}
-    for row in directory.rows("evaluations"):
-        by_update.setdefault(row["update"], {})[row["seed"]] = row["returns"]
-    whole = [update for update, found in by_update.items() if all(s in found for s in seeds)]
-    if not whole:
+    found = returns_by_update(directory.rows("evaluations"), seeds, directory.path)
+    if not found:
         return {"score": None, "low": None, "high": None}
-    last = by_update[max(whole)]
-    score = interval(seed_means(np.asarray([last[seed] for seed in seeds])))
+    score = interval(seed_means(np.asarray(found[max(found)][1])))
     return {"score": score.point, "low": score.low, "high": score.high}
 
 
@@ -136,7 +135,7 @@ def _columns(settings: list[dict[str, Any]]) -> dict[str, pa.Array]:
         values = [each.get(name) for each in settings]
         try:
             found[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             found[name] = pa.array([None if value is None else str(value) for value in values])
     return found
 

@@ -19,6 +19,7 @@ from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
+from headwater.runs.evaluations import returns_by_update
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.verbs.specification import UPSTREAM, Specification, begin_of, updates_of
 
@@ -115,22 +116,7 @@ class Run:
         return Outcome(self.method, self.state)
 
     def _by_update(self) -> dict[int, tuple[int, list[list[float]]]]:
-        points: dict[int, tuple[int, dict[int, list[float]]]] = {}
-        for row in self.evaluations:
-            point = points.setdefault(row["update"], (row["environment_steps"], {}))
-            point[1][row["seed"]] = row["returns"]
-        order = self.specification.seeds
-        for update, (_, returns) in points.items():
-            if not all(returns.values()) or len({len(each) for each in returns.values()}) > 1:
-                raise RunError(
-                    f"{self.name}: evaluations.jsonl does not have as many returns for each seed "
-                    f"at update {update}: restore the file"
-                )
-        return {
-            update: (steps, [returns[seed] for seed in order])
-            for update, (steps, returns) in points.items()
-            if all(seed in returns for seed in order)
-        }
+        return returns_by_update(self.evaluations, self.specification.seeds, self.name)
 
 
 class Policy:

@@ -24,7 +24,7 @@ from headwater.datasets.directory_format import is_column_directory, open_column
 from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.environments.environment import AbstractEnvironment
-from headwater.environments.registry import make_recorded
+from headwater.environments.registry import make, make_recorded
 from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.online.rlpd import RLPD
 from headwater.runs import recipes
@@ -100,14 +100,17 @@ class TaskChoice:
         mine, theirs = (json.dumps(c.options, sort_keys=True, default=str) for c in (self, other))
         return self.name == other.name and mine == theirs
 
-    def build(self) -> Task:
-        """The task. Raises `RunError` for an object of the user's, which has no name."""
+    def build(self, *, named: bool = False) -> Task:
+        """The task. Raises `RunError` for an object of the user's, which has no name.
+
+        **Arguments:** `named`: the user gave this name, so its module may be imported.
+        """
         if self.own:
             raise RunError(
                 f"the environment '{self.name}' was passed as an object: pass it again (in Python)"
             )
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
-        return make_recorded(self.name, **options)
+        return (make if named else make_recorded)(self.name, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +159,10 @@ class Specification:
             _check_types(asked)
             if asked.references is not None and not _are_references(asked.references):
                 raise ValueError("references")
+            if asked.budget is None and (asked.updates is None or asked.data is None):
+                raise ValueError("offline learning needs updates and data")
+            if asked.budget is not None and asked.task is None:
+                raise ValueError("acting needs a task")
             check_numbers(asked)
         except (TypeError, ValueError, AttributeError, SpecificationError) as error:
             reason = " ".join(str(error).split())[:160]

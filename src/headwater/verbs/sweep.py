@@ -172,9 +172,9 @@ def _row(kept: SweepDirectory, name: str, members: list[Member], failures: dict[
     if returns:
         means = seed_means(np.asarray(returns))
         score = interval(means)
-        references = members[0].specification["references"]
-        if references is not None:
-            normalised = interval(References(*references).normalise(means))
+        asked = Specification.from_json(members[0].specification, str(kept.path))
+        if asked.references is not None:
+            normalised = interval(References(*asked.references).normalise(means))
     messages = [failures[member.name] for member in members if member.name in failures]
     state = "done" if len(finished) == len(members) else "failed" if messages else "unfinished"
     return Row(
@@ -210,15 +210,13 @@ def _place(
     read = read_table(table)
     members = members_of(read)
     if not is_sweep(path):
-        kept = SweepDirectory.create(path, members)
-        kept.lock()
-        return kept
+        return SweepDirectory.create(path, members)
     earlier = SweepDirectory.open(path)
     earlier.lock()
     try:
         for member in members:
             _refuse_another_meaning(earlier, member, read)
-    except HeadwaterError:
+    except BaseException:
         earlier.unlock()
         raise
     before, now = ({m.name for m in each} for each in (earlier.members, members))
@@ -261,6 +259,12 @@ def members_of(table: Table) -> list[Member]:
             raise table.wrong(f"{where}: {error}") from None
 
     acting = [method for method in table.methods if _acts_alone(method)]
+    count = len(parts) * sum(
+        table.count(method) * (1 if method in acting else len(table.datasets) or 1)
+        for method in table.methods
+    )
+    if count > MOST_RUNS:
+        raise table.wrong(f"this makes {count:,} runs; at most {MOST_RUNS:,} are swept")
     for dataset, place in table.datasets.items():
         try:
             how = {name: rest[name] for name in _OF_DATA if name in rest}
@@ -276,8 +280,6 @@ def members_of(table: Table) -> list[Member]:
                 add(method, dataset, chosen, data, task)
     for method in acting if table.datasets else table.methods:
         add(method, None, None, None, named_task)
-    if len(found) > MOST_RUNS:
-        raise table.wrong(f"this makes {len(found):,} runs; at most {MOST_RUNS:,} are swept")
     names = Counter(member.name for member in found)
     for name, count in names.items():
         if count > 1:
@@ -372,9 +374,13 @@ def _refuse_another_meaning(kept: SweepDirectory, member: Member, table: Table) 
 def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """What differs, by path: but for what follows from the data and the task."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in now:
-            if name in before and name not in ("spaces", "references"):
-                yield from _changes(before[name], now[name], f"{key}.{name}".lstrip("."))
+        if key.endswith(".options"):
+            # One that is left out is as the environment has it, and so another value.
+            names = list({**before, **now})
+        else:
+            names = [n for n in now if n in before and n not in ("spaces", "references")]
+        for name in names:
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
     elif json.dumps(before) != json.dumps(now):
         yield key, before, now
 

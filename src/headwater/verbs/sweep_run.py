@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from headwater.runs.compiled import keep_compiled_programs, use_every_processor
+from headwater.runs.files import no_link
 from headwater.runs.sweep_workers import Ended, thread_limits
 
 _LONGEST = 2_000
@@ -43,7 +44,7 @@ def carry_out(directory: str, token: str, name: str, cores: int | None = None) -
     except Exception as error:  # Whatever it is, it is to stop this run alone.
         logs = Path(directory) / "logs"
         logs.mkdir(exist_ok=True)
-        with (logs / f"{name}.log").open("a", encoding="utf-8") as log:
+        with open(logs / f"{name}.log", "a", encoding="utf-8", opener=no_link) as log:
             traceback.print_exc(file=log)
         reason = " ".join(str(error).split())
         return Ended("failed", f"{type(error).__name__}: {reason}"[:_LONGEST])

@@ -1,0 +1,30 @@
+"""What the rows of `evaluations.jsonl` say together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headwater.core.errors import RunError
+
+
+def returns_by_update(
+    rows: Sequence[dict[str, Any]], seeds: Sequence[int], where: object
+) -> dict[int, tuple[int, list[list[float]]]]:
+    """Environment steps and returns `[seed][episode]` of every evaluation that all seeds have.
+
+    Raises `RunError`, naming `where`, unless each seed has as many returns as the others.
+    """
+    points: dict[int, tuple[int, dict[int, list[float]]]] = {}
+    for row in rows:
+        point = points.setdefault(row["update"], (row["environment_steps"], {}))
+        point[1][row["seed"]] = row["returns"]
+    for update, (_, returns) in points.items():
+        if not all(returns.values()) or len({len(each) for each in returns.values()}) > 1:
+            raise RunError(
+                f"{where}: evaluations.jsonl does not have as many returns for each seed "
+                f"at update {update}: restore the file"
+            )
+    return {
+        update: (steps, [returns[seed] for seed in seeds])
+        for update, (steps, returns) in points.items()
+        if all(seed in returns for seed in seeds)
+    }
