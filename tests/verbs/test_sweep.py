@@ -278,6 +278,20 @@ def test_a_failure_stops_no_other_and_the_rest_is_not_repeated(folder, tmp_path,
     assert workers.started == []
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_is_not_done(folder, tmp_path, workers):
+    table = {**TABLE, "grid": {"widths": [8]}, "seeds": 1}
+    hw.sweep(table, out=tmp_path / "sweep", progress=False)
+    (name,) = workers.started
+    (run,) = (tmp_path / "sweep" / "runs").iterdir()
+    (newest,) = (run / "checkpoints").iterdir()
+    newest.write_bytes(newest.read_bytes()[:-1])
+    found = hw.sweep(table, out=tmp_path / "sweep", retries=0, progress=False)
+    # Nothing that can be read is left of it, and nothing is thrown away unasked.
+    assert not found.complete and "not a readable checkpoint" in found.failures[name]
+    newest.unlink()
+    assert hw.sweep(table, out=tmp_path / "sweep", progress=False).complete
+
+
 def test_a_run_is_given_up_after_so_many_retries(folder, tmp_path, workers):
     one, other = names(TABLE)
     workers.failing = {one: [Ended("failed", f"for the {i}th time") for i in range(9)]}

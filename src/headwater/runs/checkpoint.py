@@ -113,6 +113,17 @@ def path_of(directory: Path, position: Position) -> Path:
     return directory / name
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint can be read, as far as its header and its size tell."""
+    try:
+        if not path.is_file():
+            return False
+        with safe_open(path, framework="numpy") as file:
+            return "parts" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The groups of arrays in a checkpoint. Raises `RunError` if it is damaged."""
     try:

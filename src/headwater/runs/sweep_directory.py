@@ -126,8 +126,11 @@ class SweepDirectory:
 
     def finished(self, member: Member) -> bool:
         """Whether the run made its last update."""
-        found = checkpoint.find(self.run_path(member.name) / "checkpoints")
-        return bool(found) and found[-1].update >= member.updates
+        folder = self.run_path(member.name) / "checkpoints"
+        found = checkpoint.find(folder)
+        if not found or found[-1].update < member.updates:
+            return False
+        return checkpoint.is_whole(checkpoint.path_of(folder, found[-1]))
 
     def updates_done(self, member: Member) -> int:
         """Updates made so far, as far as the run's files tell."""
