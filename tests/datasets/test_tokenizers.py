@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.datasets.chat_templates import rendered
 from headwater.datasets.tokenizers import ByteTokenizer, FileTokenizer, plain_conversation
 
 TEXT = "Grüße, 世界 🙂\n\tend"
@@ -87,6 +88,46 @@ def test_the_template_of_a_model(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
     with pytest.raises(DataError, match="chat template refuses"):
         FileTokenizer(tmp_path).conversation(MESSAGES, answer_follows=False)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'x'|center(2000000000) }}",
+        "{{ '%2000000000d'|format(1) }}",
+        "{{ '%2000000000d' % 1 }}",
+        "{{ 'x'.ljust(2000000000) }}",
+        "{{ '{:2000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 2000000000) }}",
+        "{{ ('x' * 100000).replace('x', 'y' * 100000) }}",
+        "{{ ('x' * 100000)|replace('x', 'y' * 100000) }}",
+        "{{ ('x' * 100000).join('y' * 100000) }}",
+        "{{ ('y' * 100000)|join('x' * 100000) }}",
+        "{{ [1]|batch(2000000000, 0)|list }}",
+        "{{ 10 ** 1000000000 }}",
+        "{{ 'x' * 2000000000 }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_templates_that_take_too_much_are_ended(tmp_path, template):
+    pytest.importorskip("jinja2")
+    with pytest.raises(DataError, match="chat template refuses this conversation"):
+        rendered(template, messages=MESSAGES)
+
+
+def test_what_templates_do_is_left_to_them():
+    pytest.importorskip("jinja2")
+    long = "a\n" * 600_000
+    for template, made in (
+        ("{{ 2 ** 3 }}", "8"),
+        ("{{ '**%s**'|format('12345') }}", "**12345**"),
+        ("{{ ['a', 'b']|join(', ') }}{{ 'ab'|replace('a', 'c') }}", "a, bcb"),
+        ("{{ '{0} {0}'.format(1) }}{{ ' x '.strip() }}", "1 1x"),
+        ("{{ {'a': 1}|tojson(indent=2) }}", '{\n  "a": 1\n}'),
+        ("{{ messages|length }}{{ messages[0].content|trim }}", "2Hi"),
+    ):
+        assert rendered(template, messages=[{"content": "Hi"}, {"content": ""}]) == made
+    assert rendered("{{ text|replace('\n', ' ') }}", text=long) == long.replace("\n", " ")
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -1,10 +1,7 @@
 """Text to tokens and back: bytes, or the tokenizer that came with a model."""
 
 import abc
-import datetime
 import json
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
+from headwater.datasets.chat_templates import rendered
 
 Message = Mapping[str, str]
 """One turn of a conversation: who speaks (`role`) and what is said (`content`)."""
@@ -234,7 +232,7 @@ class FileTokenizer(AbstractTokenizer):
         if self.template is None:
             return plain_conversation(messages, answer_follows=answer_follows)
         marks = {name: self._text(name) or "" for name in ("bos_token", "eos_token", "pad_token")}
-        return _rendered(
+        return rendered(
             self.template, messages=messages, add_generation_prompt=answer_follows, **marks
         )
 
@@ -243,95 +241,6 @@ def begins_with_marks(tokenizer: AbstractTokenizer, tokens: Sequence[int]) -> bo
     """Whether a text brings the tokens that texts begin with, as chat templates often do."""
     count = len(tokenizer.begin)
     return count > 0 and tuple(tokens[:count]) == tokenizer.begin
-
-
-def _rendered(template: str, **values: Any) -> str:
-    try:
-        from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise SpecificationError(
-            "the model's chat template needs the package jinja2: install headwater[language], or "
-            "give texts instead of conversations"
-        ) from None
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(
-        value, ensure_ascii=False, **options
-    )
-    environment.globals["raise_exception"] = raise_exception
-    # One step of a template may not take for ever either.
-    environment.intercepted_binops = frozenset(("*", "**", "%"))
-    environment.binop_table |= {"*": _product, "**": _power, "%": _remainder}
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    try:
-        compiled = environment.from_string(template)
-        with _Budget():
-            return compiled.render(**values)
-    # A template is a program of somebody else's, which may trip over anything.
-    except Exception as error:
-        raise DataError(f"the model's chat template refuses this conversation: {error}") from None
-
-
-_LONGEST = 1_000_000
-
-
-def _product(left: Any, right: Any) -> Any:
-    for text, times in ((left, right), (right, left)):
-        several = isinstance(text, str | list | tuple) and isinstance(times, int)
-        if several and len(text) * times > _LONGEST:
-            raise DataError("it repeats a text too often")
-    return left * right
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    return float(base) ** float(exponent)
-
-
-def _remainder(left: Any, right: Any) -> Any:
-    if isinstance(left, str) and re.search(r"%[^a-zA-Z%]*([0-9]{4}|\*)", left):
-        raise DataError("it pads a text too far")
-    return left % right
-
-
-class _Budget:
-    """Ends a template that takes too many steps or too much memory, as an endless one would.
-
-    The sandbox keeps templates from reaching anything, but not from going on for ever.
-    """
-
-    _STEPS = 200_000
-    _KIBIBYTES = 32 * 1024
-
-    def __enter__(self):
-        self._steps, self._most = 0, _peak_kibibytes() + self._KIBIBYTES
-        self._before = sys.gettrace()
-        sys.settrace(self._called)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _called(self, frame: Any, event: str, argument: Any) -> Any:
-        return self._step if frame.f_code.co_filename == "<template>" else None
-
-    def _step(self, frame: Any, event: str, argument: Any) -> Any:
-        self._steps += 1
-        if self._steps > self._STEPS or _peak_kibibytes() > self._most:
-            raise DataError("it does not come to an end")
-        return self._step
-
-
-def _peak_kibibytes() -> int:
-    import resource
-
-    # Counted in bytes there.
-    unit = 1024 if sys.platform == "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def _json(path: Path) -> dict[str, Any]:
