@@ -29,18 +29,10 @@ def rendered(template: str, **values: Any) -> str:
             "give texts instead of conversations"
         ) from None
 
-    class Guarded(ImmutableSandboxedEnvironment):
-        # One step of a template may not take for ever either.
-        intercepted_binops = frozenset(("*", "**", "%"))
-
-        def call(self, context: Any, function: Any, /, *given: Any, **named: Any) -> Any:
-            _refuse_growth(function, *given, *named.values())
-            return super().call(context, function, *given, **named)
-
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    environment = Guarded(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(
@@ -49,8 +41,17 @@ def rendered(template: str, **values: Any) -> str:
     for name, function in environment.filters.items():
         environment.filters[name] = _guarded(name, function)
     environment.globals["raise_exception"] = raise_exception
+    # One step of a template may not take for ever either.
+    environment.intercepted_binops = frozenset(("*", "**", "%"))
     environment.binop_table |= {"*": _product, "**": _power, "%": _remainder}
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    call = environment.call
+
+    def guarded_call(context: Any, function: Any, /, *given: Any, **named: Any) -> Any:
+        _refuse_growth(function, *given, *named.values())
+        return call(context, function, *given, **named)
+
+    environment.call = guarded_call
     try:
         compiled = environment.from_string(template)
         with _Budget():
