@@ -221,7 +221,7 @@ def _choose(
 
 
 _SMOKE = {"runs": 2, "updates": 30, "rows": 8, "width": 12}
-_SMALL = {"runs": 2, "updates": 900, "rows": 64, "width": 48}
+_SMALL = {"runs": 4, "updates": 900, "rows": 32, "width": 36}
 _STACKED = {"layers": 6, "stages": 3}
 
 CLAIMS = (
