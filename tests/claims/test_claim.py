@@ -9,12 +9,11 @@ from headwater.claims.claim import (
     Criterion,
     Finding,
     exactly,
-    frequency,
     mean_of,
     ratio_of_means,
 )
 from headwater.core.errors import SpecificationError
-from headwater.evaluation.statistics import Interval
+from headwater.evaluation.statistics import Interval, frequency
 
 
 def _between(low, high, point=None):

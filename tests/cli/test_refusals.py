@@ -149,7 +149,7 @@ COLLECT = "data collect pendulum -o new "
         (ADAPT + "--updates-per-step 0", "updates_per_step = 0: it must be at least 1"),
         (ADAPT + "--data good.npz", "the recipe 'wsrl' uses no log: leave out data"),
         (ADAPT + "--set foo=1", "unknown hyper-parameter 'foo'"),
-        ("resume nowhere", "nowhere is no run: it has no run.json"),
+        ("resume nowhere", "nowhere is no run: there is nothing of that name"),
         ("resume good.npz", "good.npz is no run: it has no run.json"),
         ("evaluate run", "run: give an environment to act in, or data to judge from"),
         ("evaluate run --env pendulum --episodes 0", "episodes = 0: at least one is needed"),

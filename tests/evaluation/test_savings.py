@@ -65,9 +65,23 @@ def test_reaching_at_once_counts_as_the_first_evaluation_at_most():
     found = savings([0] * 5, SLOW)
     assert (found.ratio, found.known, found.high) == (21.0, "at least", None)
     assert found.sentence.startswith(
-        "reaches -200 before any new sample instead of after 21,000 steps: at least 21.0× fewer"
+        "reaches -200 before any new sample instead of after 21,000 steps: at least 21.0× fewer, "
+        "counted as the 1,000 to the next evaluation (95% interval"
     )
     assert savings([0] * 5, [0] * 5).ratio is None
+
+
+def test_what_is_bounded_on_the_wrong_side_is_no_ratio():
+    """At the target at once, but looked at again only after the others had come to it."""
+    grid, often = np.arange(0.0, 50_000.0, 10_000.0), np.arange(0.0, 50_000.0, 1_000.0)
+    late = (grid, np.full((4, grid.size), -100.0))
+    soon = (often, np.where(often >= 2_000.0, -100.0, -300.0)[None].repeat(4, 0))
+    found = sample_savings(late, soon, -200.0)
+    assert found.ratio is not None and found.ratio < 1.0 and found.known == "at least"
+    assert found.sentence == (
+        "reaches -200 before any new sample instead of after 2,000 steps: how many times fewer the "
+        "runs do not tell, since they were next evaluated after 10,000"
+    )
 
 
 def test_savings_may_be_losses():

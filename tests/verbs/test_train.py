@@ -139,7 +139,12 @@ def test_rlpd_takes_the_task_that_its_data_names():
         ),
         (RLPD(), False, {"env": "pendulum"}, "RLPD learns online and from a log: give it data"),
         (CLONE, True, {"env": "pendulun"}, "unknown environment 'pendulun': did you mean pendulum"),
-        (CLONE, True, {"env": CartPole()}, "observations have 3 components on one side and 4 on"),
+        (
+            CLONE,
+            True,
+            {"env": CartPole()},
+            "observations have 3 components in the data and 4 in it",
+        ),
         (CLONE, True, {"weights": "returns"}, "unknown kind of weights 'returns': did you mean"),
         (CLONE, True, {"seeds": [1, 1]}, "give how many, or a list of different numbers"),
         (CLONE, True, {"seeds": 0}, "give how many, or a list of different numbers"),

@@ -136,21 +136,6 @@ def mean_of(scores: Any) -> Interval:
     return interval(scores, "mean", expand=True)
 
 
-def frequency(successes: Any, trials: Any, *, level: float = 0.95) -> Interval:
-    """A share of independent trials, with the exact interval of Clopper and Pearson (1934)."""
-    from scipy.stats import beta
-
-    successes, trials = int(successes), int(trials)
-    if not 0 <= successes <= trials or trials == 0:
-        raise SpecificationError(f"{successes} successes in {trials} trials are no frequency")
-    tail = (1.0 - level) / 2.0
-    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
-    high = 1.0
-    if successes < trials:
-        high = float(beta.ppf(1.0 - tail, successes + 1, trials - successes))
-    return Interval(successes / trials, low, high, level, trials)
-
-
 def ratio_of_means(numerators: Any, denominators: Any, *, seed: int = 0) -> Interval:
     """The ratio of two means over the same seeds, which are resampled together."""
     above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)

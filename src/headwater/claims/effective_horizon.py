@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, exactly, frequency
+from headwater.claims.claim import Claim, Criterion, Finding, exactly
 from headwater.core.finite import FiniteProcess
 from headwater.environments.finite import combination_lock
 from headwater.evaluation.instances import Worth, learn_instances
-from headwater.evaluation.statistics import Interval
+from headwater.evaluation.statistics import Interval, frequency
 from headwater.methods.finite.gorp import GORP
 from headwater.methods.finite.q_learning import QLearning
 from headwater.methods.finite.sqirl import SQIRL

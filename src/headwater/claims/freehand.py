@@ -11,13 +11,13 @@ from headwater.claims.claim import (
     Claim,
     Criterion,
     Finding,
-    frequency,
     mean_of,
     ratio_of_means,
     with_numbers,
 )
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.environments.linear_reward import random_linear_rewards
+from headwater.evaluation.statistics import frequency
 from headwater.methods.preference.enumerated_freehand import EnumeratedFREEHAND
 from headwater.methods.preference.freehand import FREEHAND
 from headwater.ops.planning import expected_return, optimal_values

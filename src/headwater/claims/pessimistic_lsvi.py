@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, frequency, mean_of
+from headwater.claims.claim import Claim, Criterion, Finding, mean_of
 from headwater.environments.linear import LinearProcess, random_linear_process
 from headwater.evaluation.exact import best_return
+from headwater.evaluation.statistics import frequency
 from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.ops.planning import expected_return, occupancy, optimal_values
 from headwater.sources.episodes import log_episodes

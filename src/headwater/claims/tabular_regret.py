@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from headwater.claims.claim import Claim, Criterion, Finding, frequency, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.environments.finite import deep_sea
-from headwater.evaluation.statistics import Interval
+from headwater.evaluation.statistics import Interval, frequency
 from headwater.methods.finite.euler import EULER
 from headwater.methods.finite.mvp import MVP
 from headwater.methods.finite.optimistic_q_learning import OptimisticQLearning

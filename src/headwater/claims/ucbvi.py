@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.claims.claim import Claim, Criterion, Finding, frequency, ratio_of_means
+from headwater.claims.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.claims.tabular_regret import (
     GRID,
     compare,
@@ -15,6 +15,7 @@ from headwater.claims.tabular_regret import (
     sparse_process,
 )
 from headwater.environments.finite import river_swim
+from headwater.evaluation.statistics import frequency
 from headwater.methods.finite.ucbvi import UCBVI
 
 _PAPER = "Azar, Osband, Munos (2017), arXiv:1703.05449"

@@ -154,31 +154,30 @@ class Spaces(eqx.Module):
                 f"with {self.action_size} components: use IQL, TD3BC, CQL or SAC"
             )
 
-    def mismatch(self, other: "Spaces") -> str | None:
-        """Why `other` cannot be used where `self` is, in words; `None` if it can."""
+    def mismatch(
+        self, other: "Spaces", own: str = "on one side", its: str = "on the other"
+    ) -> str | None:
+        """Why `other` cannot be used where `self` is, in words; `None` if it can.
+
+        **Arguments:** `own`, `its`: what to say of where the spaces are.
+        """
         if self.observation_size != other.observation_size:
             return (
-                f"observations have {self.observation_size} components on one side "
-                f"and {other.observation_size} on the other"
+                f"observations have {self.observation_size} components {own} "
+                f"and {other.observation_size} {its}"
             )
         if self.discrete != other.discrete:
             kinds = {True: "discrete", False: "continuous"}
-            return (
-                f"actions are {kinds[self.discrete]} on one side "
-                f"and {kinds[other.discrete]} on the other"
-            )
+            return f"actions are {kinds[self.discrete]} {own} and {kinds[other.discrete]} {its}"
         if self.action_size != other.action_size:
-            return (
-                f"actions have size {self.action_size} on one side "
-                f"and {other.action_size} on the other"
-            )
+            return f"actions have size {self.action_size} {own} and {other.action_size} {its}"
         if isinstance(self.action, Box) and isinstance(other.action, Box):
             ours = np.asarray([self.action.low, self.action.high])
             theirs = np.asarray([other.action.low, other.action.high])
             if not np.allclose(ours, theirs, rtol=1e-4, atol=1e-4):
                 return (
-                    f"action bounds are {self.action.low} to {self.action.high} on one side "
-                    f"and {other.action.low} to {other.action.high} on the other"
+                    f"action bounds are {self.action.low} to {self.action.high} {own} "
+                    f"and {other.action.low} to {other.action.high} {its}"
                 )
         return None
 

@@ -590,7 +590,8 @@ def _actions(
             "correct the bounds or clip these actions"
             if bounded
             else "if actions are in other units, declare their bounds with action_low and "
-            f"action_high (here they span {array.min():g} to {array.max():g})"
+            f"action_high (here they span {array.min():g} to {array.max():g}), in Python, in a "
+            "file NAME.columns.toml beside the data, or by `headwater data convert`"
         )
         raise DataError(
             f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "

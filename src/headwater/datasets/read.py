@@ -111,7 +111,9 @@ def _named_dataset(place: Path, path: str | Path) -> Path:
     local = local_root() / name
     if name and ".." not in local.parts and data_directory(local) is not None:
         return local
-    siblings = [item.name for item in place.parent.iterdir()] if place.parent.is_dir() else []
+    siblings = []
+    if place.parent.is_dir():
+        siblings = [item.name for item in place.parent.iterdir() if item.suffix or item.is_file()]
     known = local_names()
     hint = ""
     for candidates, kind in ((siblings, "file"), (known, "Minari dataset")):

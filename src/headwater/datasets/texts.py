@@ -24,6 +24,8 @@ Columns = Mapping[str, str]
 """From `prompt`, `completion`, `chosen`, `rejected`, `text`, `messages` or `reward` to the name of
 the column that holds it, where that is another one."""
 
+_COLUMNS = ("prompt", "completion", "chosen", "rejected", "text", "messages", "reward")
+
 Record = TypeVar("Record")
 
 
@@ -173,10 +175,13 @@ class _Row(NamedTuple):
         return DataError(f"{self.path}, row {self.number}: {sentence}")
 
     def missing(self, name: str, need: str) -> DataError:
-        known = nearest(name, self.fields, "column").removeprefix(f"unknown column '{name}': ")
+        free = [field for field in self.fields if field not in _COLUMNS]
+        if not free:
+            return DataError(f"{self.path}: {need}and there is no column '{name}'")
+        known = nearest(name, free, "column").removeprefix(f"unknown column '{name}': ")
         return DataError(
-            f"{self.path}: {need}and there is no column '{name}' ({known.rstrip('.')}); say which "
-            f"one it is with columns={{'{name}': …}}"
+            f"{self.path}: {need}and there is no column '{name}' ({known.rstrip('.')}): rename the "
+            f"one that it is, or in Python say so with columns={{'{name}': …}}"
         )
 
     def given(self, name: str) -> Any:

@@ -36,7 +36,7 @@ from typing import Any, Literal
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.evaluation.statistics import FEWEST_SEEDS
+from headwater.evaluation.statistics import FEWEST_SEEDS, short
 
 Known = Literal["exactly", "at least", "at most"]
 
@@ -98,7 +98,7 @@ class Savings:
     @property
     def sentence(self) -> str:
         """The result for people."""
-        target = f"{self.target:g}"
+        target = short(self.target)
         ours, theirs = self.with_log, self.without_log
         if not ours.reached.any() and not theirs.reached.any():
             return (
@@ -137,10 +137,19 @@ class Savings:
     def _verdict(self) -> str:
         if self.ratio is None:
             return "the runs do not determine the ratio"
+        at_once = _time(self.with_log) is None
+        next_look = f"{np.median(self.with_log.latest):,.0f}"
+        if (self.ratio >= 1.0 and self.known == "at most") or (
+            self.ratio < 1.0 and self.known == "at least"
+        ):
+            reason = f", since they were next evaluated after {next_look}" if at_once else ""
+            return f"how many times fewer the runs do not tell{reason}"
         if self.ratio >= 1.0:
-            return f"{_bound(self.known)}{_times(self.ratio)}× fewer ({self._interval(False)})"
-        opposite = {"exactly": "exactly", "at least": "at most", "at most": "at least"}[self.known]
-        return f"{_bound(opposite)}{_times(1.0 / self.ratio)}× more ({self._interval(True)})"
+            counted = f", counted as the {next_look} to the next evaluation" if at_once else ""
+            fewer = f"{_bound(self.known)}{_times(self.ratio)}× fewer"
+            return f"{fewer}{counted} ({self._interval(False)})"
+        more = "at least " if self.known == "at most" else ""
+        return f"{more}{_times(1.0 / self.ratio)}× more ({self._interval(True)})"
 
     def _interval(self, inverted: bool) -> str:
         level = f"{100 * self.level:g}% interval"

@@ -12,6 +12,7 @@ could be reproduced, and because its dependencies do not import beside current p
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -42,8 +43,8 @@ class Interval:
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             runs = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-            return f"{_short(self.point)} (no interval: {runs})"
-        return f"{_short(self.point)} [{_short(self.low)}, {_short(self.high)}]"
+            return f"{short(self.point)} (no interval: {runs})"
+        return f"{short(self.point)} [{short(self.low)}, {short(self.high)}]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -309,5 +310,21 @@ def _level(level: float) -> float:
     return float(level)
 
 
-def _short(value: float) -> str:
+def frequency(successes: Any, trials: Any, *, level: float = 0.95) -> Interval:
+    """A share of independent trials, with the exact interval of Clopper and Pearson (1934)."""
+    from scipy.stats import beta
+
+    successes, trials = int(successes), int(trials)
+    if not 0 <= successes <= trials or trials == 0:
+        raise SpecificationError(f"{successes} successes in {trials} trials are no frequency")
+    tail = (1.0 - level) / 2.0
+    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
+    high = 1.0
+    if successes < trials:
+        high = float(beta.ppf(1.0 - tail, successes + 1, trials - successes))
+    return Interval(successes / trials, low, high, level, trials)
+
+
+def short(value: float) -> str:
+    """A number as intervals show it: three digits, or no decimals from a thousand on."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

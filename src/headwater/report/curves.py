@@ -130,6 +130,8 @@ def _draw_band(axis, index: int, across: np.ndarray, middle: Band, runs: np.ndar
 
 
 def _mark_levels(axis, target: float | None, references: Mapping[str, float]) -> None:
+    from matplotlib.patheffects import withStroke
+
     levels = [(name, value, style.FAINT, (0, (1, 2))) for name, value in references.items()]
     if target is not None:
         levels.append(("target", target, style.INK, (0, (5, 3))))
@@ -154,7 +156,7 @@ def _mark_levels(axis, target: float | None, references: Mapping[str, float]) ->
             color=colour,
             fontsize=style.NOTE,
             zorder=4,
-            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8},
+            path_effects=[withStroke(linewidth=2.0, foreground="white")],
         )
 
 

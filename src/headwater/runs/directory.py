@@ -78,7 +78,8 @@ class RunDirectory:
         """An existing run. Raises `RunError` if `path` holds none."""
         path = Path(path)
         if not (path / "run.json").is_file():
-            raise RunError(f"{path} is no run: it has no run.json")
+            lacks = "it has no run.json" if path.exists() else "there is nothing of that name"
+            raise RunError(f"{path} is no run: {lacks}")
         return cls(path)
 
     @property

@@ -1,7 +1,10 @@
 """What a person sees while a run goes on."""
 
 import sys
+import time
 from typing import Any
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
@@ -13,6 +16,7 @@ class Progress:
     def __init__(self, shown: bool | None = None):
         terminal = sys.stderr.isatty()
         self._lines = bool(shown) and not terminal
+        self._name, self._total, self._done, self._said_at = "", 0, 0, 0.0
         self._bar: Any = None
         self._task: Any = None
         if terminal and shown is not False:
@@ -32,25 +36,34 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("gone,"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
             )
 
     def begin(self, name: str, total: int, done: int = 0) -> None:
         """Starts a bar called `name` of `total` updates, `done` of them already made."""
+        self._name, self._total, self._done = name, total, done
+        self._said_at = time.monotonic()
         if self._bar is not None:
             if not self._bar.live.is_started:
                 self._bar.start()
             self._task = self._bar.add_task(name, total=total, completed=done, rate="", note="")
         elif self._lines:
-            print(f"{name}: {total:,} updates", file=sys.stderr, flush=True)
+            begun = f", from {done:,} on" if done else ""
+            print(f"{name}: {total:,} updates{begun}", file=sys.stderr, flush=True)
 
     def advance(self, updates: int, rate: float) -> None:
         """Moves on by `updates`, made at `rate` per second."""
         if self._bar is not None:
             self._bar.update(self._task, advance=updates, rate=f"{rate:,.0f}/s")
+        self._done += updates
+        if self._lines and time.monotonic() - self._said_at > _SECONDS_BETWEEN_LINES:
+            self._said_at = time.monotonic()
+            told = f"  {self._name}: {self._done:,} of {self._total:,} updates, {rate:,.0f}/s"
+            print(told, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Shows a short remark (the latest evaluation, say)."""

@@ -84,7 +84,7 @@ def adapt(
         task = as_task(env)
     if task is None:
         raise SpecificationError("adapting needs an environment to act in")
-    reason = upstream.spaces.mismatch(task.spaces)
+    reason = upstream.spaces.mismatch(task.spaces, "in the run", "in it")
     if reason is not None:
         raise SpecificationError(f"the run does not fit the environment {task.name}: {reason}")
     same_task = before.task is None or before.task.same_as(TaskChoice.of(task))

@@ -95,7 +95,7 @@ def evaluate(
         )
     returns = score = normalised = None
     if task is not None:
-        reason = run.spaces.mismatch(task.spaces)
+        reason = run.spaces.mismatch(task.spaces, "in the run", "in the environment")
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit {task.name}: {reason}")
         key = jax.random.key(seed)
@@ -109,7 +109,7 @@ def evaluate(
     estimates = None
     if data is not None:
         data = data if isinstance(data, Dataset) else load(data)
-        reason = run.spaces.mismatch(data.spaces)
+        reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")
         if tell is not None:

@@ -13,7 +13,7 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractCompletionReward
 from headwater.datasets.texts import TooLong, read_comparisons, read_completions
 from headwater.environments.token_tasks import ExactMatch
-from headwater.evaluation.statistics import Interval, interval
+from headwater.evaluation.statistics import Interval, frequency, interval
 from headwater.ops.comparing import log_ratios
 from headwater.ops.tokens import token_log_probabilities
 from headwater.verbs.language import LanguageModel, load_reward, prompts_within
@@ -86,7 +86,11 @@ def evaluate_language(
 
 
 def _of_rows(values: np.ndarray) -> Interval:
-    return interval(np.asarray(values, np.float64), "mean")
+    values = np.asarray(values, np.float64)
+    if np.isin(values, (0.0, 1.0)).all():
+        # Resampling rows that all agree would leave no doubt at all.
+        return frequency(values.sum(), values.size)
+    return interval(values, "mean")
 
 
 def _weighted(losses: np.ndarray, weights: np.ndarray) -> Interval:

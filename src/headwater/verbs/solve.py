@@ -86,7 +86,10 @@ class Solution:
             total = interval(self.regret[:, -1], "mean")
             lines.append(f"regret {total} over {self.episodes[-1]:,} episodes")
         if self.bound is not None:
-            lines.append(f"certified to fall short by at most {self.bound.max():,.4g}")
+            line = f"certified to fall short by at most {self.bound.max():,.4g}"
+            if self.best is not None and self.bound.max() >= self.best:
+                line += ", which is as much as there is to earn: more episodes would tighten it"
+            lines.append(line)
         return "\n".join(lines)
 
 

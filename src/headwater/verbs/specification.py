@@ -205,7 +205,7 @@ def plan(
         task = asked.task.build()
     logged = None if asked.data is None else _Logged(asked.data, directory, data)
     if logged is not None and task is not None:
-        reason = logged.spaces.mismatch(task.spaces)
+        reason = logged.spaces.mismatch(task.spaces, "in the data", "in it")
         if reason is not None:
             raise SpecificationError(f"the data does not fit the environment {task.name}: {reason}")
     if logged is not None:
