@@ -241,6 +241,12 @@ CLAIMS = (
             "small": {"operators": ("gradual-stacking", "random"), **_SMALL, **_STACKED},
         },
         experiment=_grow,
+        learned=(
+            "On these texts the loss falls suddenly, when copying is discovered, and how soon "
+            "that is differs from run to run by hundreds of updates: over four runs the grown "
+            "decoder is 0.44 nats worse at the same cost, with an interval from -0.10 to 0.78. "
+            "Nothing is decided, and nothing speaks for growing here."
+        ),
     ),
     Claim(
         name="midas-saves-layers",
@@ -257,6 +263,12 @@ CLAIMS = (
             "small": {"operators": ("midas",), **_SMALL, **_STACKED},
         },
         experiment=_grow,
+        learned=(
+            "On these texts the loss falls suddenly, when copying is discovered, and how soon "
+            "that is differs from run to run by hundreds of updates: over four runs the grown "
+            "decoder is 0.41 nats worse at the same cost, with an interval from -0.10 to 0.68. "
+            "Nothing is decided, and nothing speaks for growing here."
+        ),
     ),
     Claim(
         name="raptr-saves-layers",
@@ -273,6 +285,11 @@ CLAIMS = (
             "small": {"depths": (3, 4, 5, 6), **_SMALL},
         },
         experiment=_parts,
+        learned=(
+            "On these texts the loss falls suddenly, when copying is discovered, and how soon "
+            "that is differs from run to run by hundreds of updates: over four runs the "
+            "difference at the same cost is -0.01 nats with an interval from -0.81 to 0.83."
+        ),
     ),
     Claim(
         name="a-lag-tells-how-growth-will-end",
@@ -291,5 +308,12 @@ CLAIMS = (
             | {"layers": 3},
         },
         experiment=_choose,
+        learned=(
+            "All ways end within 0.04 nats of each other on average (1.93 to 1.97), so that their "
+            "order is mostly noise; the best is 0.04 below what the lag chooses. New layers lead "
+            "at once (2.04 nats, where copies begin at 2.3 to 3.4) and at the end, so that the "
+            "loss at once ranks them nearly as well as the loss after the lag does, whose rank "
+            "correlation is 0.65."
+        ),
     ),
 )

@@ -128,5 +128,11 @@ CLAIMS = (
             "small": {"instances": 6, "horizon": 6, "memories": (1, 2, 3, 6), "episodes": 1000},
         },
         experiment=lengths_of_memory,
+        learned=(
+            "Both open ends are matters of size. In the last third of the episodes two "
+            "observations earn 0.12 (0.09 to 0.14) of the best return more than one, which had to "
+            "be 0.1, and 0.16 (0.07 to 0.25) more than the whole history, which had to be 0.2: it "
+            "is still learning, from 0.66 in the first third to 0.84."
+        ),
     ),
 )
