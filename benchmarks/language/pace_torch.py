@@ -145,8 +145,10 @@ def trained_by_trl() -> float:
             trainer.train()
             return time.perf_counter() - before
 
+    # The first call of everything takes longer, which a long run would seem to make up for.
+    seconds(2)
     few, short = 3, seconds(3)
-    many = max(6, int(asked.seconds / short * 3))
+    many = max(9, int(asked.seconds / short * 3))
     pair = 2 if asked.work == "DPO" else 1
     return (many - few) / (seconds(many) - short) * asked.rows * asked.length * pair
 
