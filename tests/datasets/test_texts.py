@@ -238,9 +238,7 @@ def test_comparisons_that_cannot_be_used(tmp_path):
 
 def test_files_that_cannot_be_used(tmp_path):
     path = written(tmp_path, {"promt": "a", "completion": "b"})
-    with pytest.raises(
-        DataError, match=r"no column 'prompt' \(did you mean promt\?\): rename"
-    ):
+    with pytest.raises(DataError, match=r"no column 'prompt' \(did you mean promt\?\): rename"):
         read_completions(path, BYTES, 64)
     with pytest.raises(DataError, match="prompts are needed, and there is no column 'prompt'"):
         read_prompts(path, BYTES, 64)

@@ -27,6 +27,8 @@ TASKS = (
     Addition(),
     Addition(digits=3, form="reverse"),
     Addition(form="scratchpad"),
+    Addition(form="detailed"),
+    Addition(digits=3, form="detailed"),
     Copying(longest=4),
     Copying(longest=4, backwards=True),
     ShiftedCopies(size=5),
@@ -67,6 +69,14 @@ def answer(task, prompt: str) -> str:
         if task.form == "reverse":
             return whole[::-1]
         steps, carry = "", 0
+        if task.form == "detailed":
+            for place in range(task.digits):
+                a, b = left[: task.digits - place], right[: task.digits - place]
+                total = int(a[-1]) + int(b[-1]) + carry
+                done = whole[task.digits + 1 - place :]
+                steps += f"{a}+{b}={done}|{carry}|{a[-1]}+{b[-1]}+{carry}={total:02d}|"
+                carry = total // 10
+            return steps + f"+={whole[1:]}|{carry}|{whole}"
         for x, y in zip(left[::-1], right[::-1]):
             carry, digit = divmod(int(x) + int(y) + carry, 10)
             steps += f"{digit}{carry}|"

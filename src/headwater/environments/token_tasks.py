@@ -97,7 +97,7 @@ class ExactMatch(AbstractCompletionReward):
 
 # Arithmetic -------------------------------------------------------------------------------------
 
-Form = Literal["plain", "reverse", "scratchpad"]
+Form = Literal["plain", "reverse", "scratchpad", "detailed"]
 
 
 class Addition(AbstractTextTask):
@@ -105,7 +105,9 @@ class Addition(AbstractTextTask):
 
     `plain`: `12+93=105.`; `reverse`: `12+93=501.`, lowest digit first, as one adds by hand;
     `scratchpad`: for each digit from the lowest the sum's digit and the carry, then the sum:
-    `12+93=50|01|105.`.
+    `12+93=50|01|105.`; `detailed`: for each digit what is left of both numbers, the answer so far,
+    the carry, and the sum of digits and carry, as the paper does with brackets and names:
+    `12+93=12+93=|0|2+3+0=05|1+9=5|0|1+9+0=10|+=05|1|105.`.
 
     **Arguments:** `digits`: of each number, with zeros in front; `form`; `first`, `count`: the
     pairs to draw from, as a range of a fixed order in which pairs are shuffled (default: all), so
@@ -160,11 +162,29 @@ class Addition(AbstractTextTask):
             return [whole]
         if self.form == "reverse":
             return [whole[:, ::-1]]
+        if self.form == "detailed":
+            return [*self._steps(left, right, total), whole]
         parts, carry = [], jnp.zeros_like(left)
         for place in range(self.digits):
             carry = (left // 10**place % 10 + right // 10**place % 10 + carry) // 10
             parts += [total[:, None] // 10**place % 10, carry[:, None], self._sign("|")]
         return [*parts, whole]
+
+    def _steps(self, left, right, total) -> list[Array]:
+        plus, equal, bar = (self._sign(character) for character in "+=|")
+        parts, carry = [], jnp.zeros_like(left)
+        for place in range(self.digits + 1):
+            power, rest = 10**place, self.digits - place
+            a, b = left // power, right // power
+            parts += [_digits(a, rest), plus, _digits(b, rest), equal]
+            parts += [_digits(total % power, place), bar, carry[:, None], bar]
+            if rest:
+                ours, theirs = a % 10, b % 10
+                found = ours + theirs + carry
+                parts += [ours[:, None], plus, theirs[:, None], plus, carry[:, None], equal]
+                parts += [_digits(found, 2), bar]
+                carry = found // 10
+        return parts
 
     def _sign(self, character: str) -> Array:
         return jnp.asarray([[self.alphabet.index(character)]])
