@@ -159,7 +159,7 @@ def test_a_task_of_a_module_is_named_again_and_keeps_its_options(tmp_path, inter
 
 
 def test_what_cannot_be_continued_is_said(tmp_path):
-    with pytest.raises(RunError, match=r"nowhere is no run: it has no run\.json"):
+    with pytest.raises(RunError, match=r"nowhere is no run: there is nothing"):
         resume(tmp_path / "nowhere")
     run = train(CLONE, pendulum_log(), env="none", updates=2, out=tmp_path / "run", **OFFLINE)
     stored = json.loads((run.path / "run.json").read_text())

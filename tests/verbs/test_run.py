@@ -127,7 +127,7 @@ def test_scores_are_normalised_by_the_references_that_the_run_keeps():
 
 
 def test_what_is_no_run_is_said(tmp_path, kept):
-    with pytest.raises(RunError, match=r"nowhere is no run: it has no run\.json"):
+    with pytest.raises(RunError, match=r"nowhere is no run: there is nothing"):
         open_run(tmp_path / "nowhere")
     other = tmp_path / "other"
     other.mkdir()
