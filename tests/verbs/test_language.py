@@ -13,6 +13,7 @@ from headwater.datasets.language_model_format import read_decoder, write_decoder
 from headwater.datasets.tokenizers import ByteTokenizer
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.runs import loop
+from headwater.verbs import language
 from headwater.verbs.language import (
     LanguageSettings,
     load_language_model,
@@ -171,6 +172,13 @@ def test_what_is_better_than_expected_is_imitated(folder):
     )
     assert after.point < before.point - 1.0
     assert model.tokenizer.end == 257
+
+
+def test_tokens_are_counted_by_what_is_drawn(folder):
+    """One row of plain text is many windows."""
+    model = load_language_model(folder / "model")
+    settings = asked(folder, "SFT", "book.txt", rows=4)
+    assert 0.5 * 4 * 32 < language._source(settings, model)[1] <= 4 * 32
 
 
 def test_growing_from_a_text(folder):

@@ -19,6 +19,7 @@ from headwater.ops.tokens import averaged, token_log_probabilities
 from headwater.runs.growth import (
     Operator,
     Plan,
+    continued,
     growing_stages,
     grown,
     insert_fresh,
@@ -182,15 +183,12 @@ def _choose(
 
         return begin
 
-    def go_on(name: str):
-        return lambda outcomes, problem, key: outcomes[name].state
-
     stages = [Stage("shallow", method, source, before)]
     for name, way in ways.items():
         stages += [
             Stage(f"{name}, at once", method, source, 0, begin=grow(way)),
-            Stage(f"{name}, lag", method, source, lag, begin=go_on(f"{name}, at once")),
-            Stage(name, method, source, updates - lag, begin=go_on(f"{name}, lag")),
+            Stage(f"{name}, lag", method, source, lag, begin=continued(f"{name}, at once")),
+            Stage(name, method, source, updates - lag, begin=continued(f"{name}, lag")),
         ]
     outcomes = run(stages, problem, seeds=runs, seed=seed, logs=1, progress=False).outcomes
     judge = _judge(task, seed)

@@ -13,7 +13,6 @@ from headwater.runs.interruption import noticed_interrupts
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: it could not be done; it was asked wrongly; it was stopped by the user."""
 
-_WIDEST_NAME = 60
 _NO_MEMORY = (
     "error: memory ran out; take fewer seeds or a smaller buffer, or leave the data on disk with "
     "--from-disk"
@@ -127,19 +126,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
-    for index, column in enumerate(columns):
-        # What a row is called can be copied where there is room for it.
-        names = [len(row[0]) for row in rows] if index == 0 else [0]
-        widest = min(max(names, default=0), _WIDEST_NAME)
-        table.add_column(_shown(column), overflow="fold", min_width=widest)
-    for row in rows:
-        table.add_row(*map(_shown, row))
     # Names in a file are no markup.
     console = Console(markup=False)
     if not console.is_terminal:
         # A pipe or a file has no width of its own.
         console = Console(width=120, markup=False)
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
+    for index, column in enumerate(columns):
+        # What a row is called can be copied where there is room for it.
+        names = [len(row[0]) for row in rows] if index == 0 else [0]
+        widest = min(max(names, default=0), console.width // 2)
+        table.add_column(_shown(column), overflow="fold", min_width=widest)
+    for row in rows:
+        table.add_row(*map(_shown, row))
     console.print(table)
 
 

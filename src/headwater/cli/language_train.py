@@ -50,7 +50,7 @@ def command(
         rows: Texts, pairs or prompts per update.
         set: A hyper-parameter; may be repeated.
         rank: Of low-rank adapters, the only weights that learn then; 0 trains all weights.
-        samples: Responses to each prompt, where the model writes.
+        samples: Responses to each prompt, where the model writes; INPO compares two.
         new_tokens: In a response at most, where the model writes.
         temperature: Of writing.
         reward: `exact-match` with the file's completions, or the run of a RewardModel.

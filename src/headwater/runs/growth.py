@@ -246,7 +246,7 @@ def progressive_stages(
     for i, length in enumerate(lengths):
         name = f"{i + 1}: depth {depths[i]}"
         each = dataclasses.replace(method, depth=depths[i])
-        begin = None if i == 0 else _continued(found[-1].name)
+        begin = None if i == 0 else continued(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))
     return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))
 
@@ -312,7 +312,9 @@ def _given(state: Tuned):
     return begin
 
 
-def _continued(before: str):
+def continued(before: str) -> Callable[[Outcomes, TokenProblem, PRNGKeyArray], Tuned]:
+    """`Stage.begin` of a stage that goes on where the one called `before` ended."""
+
     def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
         return outcomes[before].state
 

@@ -392,7 +392,8 @@ def _prompts(
 
 
 def _stored_tokens(asked: LanguageSettings, read: Read[Any]) -> float:
-    return asked.rows * read.tokens / max(read.rows - read.dropped, 1)
+    # Not the rows of the file: one row of plain text is many windows.
+    return asked.rows * read.tokens / jax.tree.leaves(read.data)[0].shape[0]
 
 
 def _written_tokens(asked: LanguageSettings) -> float:
