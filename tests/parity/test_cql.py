@@ -9,6 +9,7 @@ import pytest
 
 from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.offline.cql import CQL
+from headwater.networks import conservative
 
 from .numpy_twin import ACTION, ROWS, Adam, batch, expect_same, problem, standardised, update
 from .soft_twin import RATES, SoftTwin, columns
@@ -111,6 +112,22 @@ OPTIONS = {"widths": (8, 8), "proposals": PROPOSALS, "conservative_weight": WEIG
 
 def test_cql():
     _run(CQL(**OPTIONS))
+
+
+@pytest.mark.parametrize("together", [None, ROWS, ROWS // 4])
+def test_rows_looked_at_together_change_nothing(monkeypatch, together):
+    monkeypatch.setattr(conservative, "_rows_together", lambda rows, candidates: together)
+    _run(CalQL(target_gap=0.3, **OPTIONS))
+    _run(CQL(smallest_gap=3.2, **OPTIONS), smallest=3.2)
+
+
+def test_as_many_rows_together_as_a_cache_holds():
+    together = conservative._rows_together
+    assert together(256, 31) == 32
+    assert together(100, 31) == 25
+    assert together(8, 31) == 8
+    assert together(251, 31) == 251  # nothing near 33 divides a prime
+    assert together(256, 5000) == 1
 
 
 def test_cql_with_entropy_in_the_backup_and_a_learned_weight():

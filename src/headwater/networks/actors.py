@@ -3,13 +3,13 @@
 from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.spaces import Spaces
 from headwater.networks.distributions import Categorical, Normal, TanhNormal
 from headwater.networks.mlp import MLP
+from headwater.ops.noise import normal
 
 
 class CategoricalActor(eqx.Module):
@@ -143,4 +143,4 @@ def choose_near(
     action = actor(observation)
     if not explore:
         return action
-    return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
+    return jnp.clip(action + noise * normal(key, action.shape), -1.0, 1.0)

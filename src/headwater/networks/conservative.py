@@ -16,13 +16,17 @@ from headwater.networks.soft_actor_critic import (
     ConservativeActorCritic,
     Metrics,
     Number,
-    improve_critics,
+    move_critics,
 )
 from headwater.ops.bellman import ensemble_error
 from headwater.ops.conservative import conservative_gap, raise_to_return
 from headwater.ops.descend import descend
+from headwater.ops.noise import uniform
+from headwater.ops.pieces import gradient_in_pieces
 
 _LARGEST_LOG_MULTIPLIER = math.log(1e6)
+_CACHED_CANDIDATES = 1024
+"""Rows whose activations of 256 units, a megabyte, stay in a processor's own cache."""
 
 
 def propose(
@@ -35,11 +39,11 @@ def propose(
     """
     uniform_key, here_key, following_key = jax.random.split(key, 3)
     shape = here.mode().shape
-    uniform = jax.random.uniform(uniform_key, (count, *shape), minval=-1.0, maxval=1.0)
+    anywhere = uniform(uniform_key, (count, *shape), low=-1.0, high=1.0)
     flat = jnp.full((count, shape[0]), -shape[-1] * math.log(2.0))
     near = jax.vmap(here.sample)(jax.random.split(here_key, count))
     ahead = jax.vmap(following.sample)(jax.random.split(following_key, count))
-    actions = jnp.concatenate([uniform, near[0], ahead[0]])
+    actions = jnp.concatenate([anywhere, near[0], ahead[0]])
     log_density = jnp.concatenate([flat, near[1], ahead[1]])
     return jax.lax.stop_gradient(actions), jax.lax.stop_gradient(log_density)
 
@@ -76,22 +80,33 @@ def improve_conservatively(
     if target_gap is not None:
         weight = weight * jnp.exp(jnp.minimum(state.log_multiplier, _LARGEST_LOG_MULTIPLIER))
 
-    def loss(ensemble: Ensemble):
-        q = candidate_values(ensemble, data.observation, candidates)
+    def loss(ensemble: Ensemble, rows):
+        observation, candidates, log_density, target, return_to_go = rows
+        q = candidate_values(ensemble, observation, jnp.moveaxis(candidates, 1, 0))
         proposed, logged = q[:, :-1], q[:, -1]
         error = ensemble_error(logged, target)
         metrics = {"critic_loss": error, "q": jnp.mean(logged)}
         if return_to_go is not None:
             proposed, metrics["raised"] = raise_to_return(proposed, return_to_go, proposals)
-        gap = conservative_gap(proposed, log_density, logged)
+        gap = conservative_gap(proposed, log_density.T, logged)
         if smallest_gap is not None:
             gap = jnp.maximum(gap, smallest_gap)
         metrics["gap"] = jnp.mean(gap)
         return error + weight * metrics["gap"] * q.shape[0], metrics
 
-    state, metrics = improve_critics(
-        state, loss, learning_rate=learning_rate, target_rate=target_rate
+    rows = (
+        data.observation,
+        jnp.moveaxis(candidates, 0, 1),
+        log_density.T,
+        target,
+        return_to_go,
     )
+    gradients, each = gradient_in_pieces(
+        loss, state.critics, rows, _rows_together(len(target), len(candidates))
+    )
+    metrics = {name: jnp.mean(value) for name, value in each.items()}
+    metrics["critic_loss"] = jnp.sum(each["critic_loss"])
+    state = move_critics(state, gradients, learning_rate=learning_rate, target_rate=target_rate)
     if target_gap is None:
         return state, metrics
     # Descends -(weight · multiplier)·(gap - target_gap) in the logarithm of the multiplier.
@@ -103,3 +118,12 @@ def improve_conservatively(
         state, log_multiplier=log_multiplier, multiplier_optimiser=multiplier_optimiser
     )
     return state, {**metrics, "multiplier": jnp.exp(log_multiplier)}
+
+
+def _rows_together(rows: int, candidates: int) -> int | None:
+    """How many of the `rows` to look at together: all, but on a processor what its cache holds."""
+    if jax.default_backend() != "cpu":
+        return None
+    most = min(rows, max(1, _CACHED_CANDIDATES // candidates))
+    even = max(n for n in range(1, most + 1) if rows % n == 0)
+    return even if 2 * even > most else rows

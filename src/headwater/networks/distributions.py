@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.ops.noise import normal
+
 _EDGE = 1.0 - 1e-5
 """Logged actions are clipped to ±this before `atanh`: the density of a squashed normal is
 unbounded at the edge of the box."""
@@ -51,7 +53,7 @@ class Normal(AbstractDistribution):
         return jnp.clip(self.mean, -1.0, 1.0)
 
     def sample(self, key):
-        noise = jax.random.normal(key, self.mean.shape)
+        noise = normal(key, self.mean.shape)
         action = self.mean + jnp.exp(self.log_std) * noise
         return jnp.clip(action, -1.0, 1.0), _normal_log_density(noise, self.log_std)
 
@@ -72,7 +74,7 @@ class TanhNormal(AbstractDistribution):
         return jnp.tanh(self.mean)
 
     def sample(self, key):
-        noise = jax.random.normal(key, self.mean.shape)
+        noise = normal(key, self.mean.shape)
         raw = self.mean + jnp.exp(self.log_std) * noise
         return jnp.tanh(raw), _normal_log_density(noise, self.log_std) - _squash_log_slope(raw)
 

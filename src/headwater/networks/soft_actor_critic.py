@@ -166,16 +166,23 @@ def improve_critics(
 ) -> tuple[State, Metrics]:
     """One step of the critics down `loss`, then of the targets towards them."""
     gradients, metrics = jax.grad(loss, has_aux=True)(state.critics)
+    state = move_critics(state, gradients, learning_rate=learning_rate, target_rate=target_rate)
+    return state, metrics
+
+
+def move_critics(
+    state: State, gradients: Ensemble, *, learning_rate: Number, target_rate: Number
+) -> State:
+    """The critics one step of Adam against `gradients`, then the targets towards them."""
     critics, critic_optimiser = descend(
         optax.adam(learning_rate), gradients, state.critic_optimiser, state.critics
     )
-    state = dataclasses.replace(
+    return dataclasses.replace(
         state,
         critics=critics,
         target_critics=polyak(state.target_critics, critics, target_rate),
         critic_optimiser=critic_optimiser,
     )
-    return state, metrics
 
 
 def regress_critics(

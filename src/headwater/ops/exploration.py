@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.ops.noise import normal
+
 
 def smoothed_action(
     action: Float[Array, "*batch action"],
@@ -13,7 +15,7 @@ def smoothed_action(
     largest: float | Float[Array, ""],
 ) -> Float[Array, "*batch action"]:
     """`action` plus normal noise that is clipped to `±largest`, clipped to the box [-1, 1]."""
-    shift = jnp.clip(noise * jax.random.normal(key, action.shape), -largest, largest)
+    shift = jnp.clip(noise * normal(key, action.shape), -largest, largest)
     return jnp.clip(action + shift, -1.0, 1.0)
 
 
