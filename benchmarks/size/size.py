@@ -1,8 +1,9 @@
 """Training from data far larger than memory: how fast, and in how much memory.
 
 Writes noise in the shape of a locomotion task as a column directory, if it is not there yet, and
-trains IQL from it; beside that, from a hundredth of the rows in memory. Each is a process of its
-own, whose resident memory is read from the operating system while it trains.
+trains IQL from it, by a pool in memory (`pool`, what commands do with large data) or row by row
+(`rows`); beside that, from a hundredth of the rows in memory. Each is a process of its own, whose
+resident memory is read from the operating system while it trains.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _OBSERVATION, _ACTION, _EPISODE = 17, 6, 1000
+_KINDS = ("pool", "rows", "memory")
 
 
 def main() -> None:
@@ -33,28 +35,33 @@ def main() -> None:
         _write(small, options.rows // 100)
     rows: list[dict[str, Any]] = []
     for turn in range(options.rounds):
-        for kind, path in (("disk", data), ("memory", small))[:: 1 if turn % 2 == 0 else -1]:
+        jobs = [(kind, small if kind == "memory" else data) for kind in options.kinds]
+        for kind, path in jobs[:: 1 if turn % 2 == 0 else -1]:
             rows.append({"kind": kind, **_child(kind, path, options)})
             print(rows[-1], file=sys.stderr, flush=True)
     speed = {
         kind: statistics.median(r["updates_per_second"] for r in rows if r["kind"] == kind)
-        for kind in ("disk", "memory")
+        for kind in options.kinds
     }
-    peak = max(r["peak_resident_bytes"] for r in rows if r["kind"] == "disk")
+    peak = {
+        kind: max(r["peak_resident_bytes"] for r in rows if r["kind"] == kind)
+        for kind in options.kinds
+    }
     size = sum(file.stat().st_size for file in data.iterdir())
     result = {
         "rows": options.rows,
         "bytes_on_disk": size,
         "updates_per_second": speed,
-        "disk_over_memory": speed["disk"] / speed["memory"],
-        "peak_resident_bytes_from_disk": peak,
+        "peak_resident_bytes": peak,
         "measurements": rows,
     }
-    print(
-        f"{options.rows:,} transitions, {size / 2**30:.1f} GiB on disk: {speed['disk']:,.0f} "
-        f"updates/s from disk, {speed['memory']:,.0f} from memory (ratio "
-        f"{result['disk_over_memory']:.2f}); at most {peak / 2**30:.2f} GiB resident"
-    )
+    print(f"{options.rows:,} transitions, {size / 2**30:.1f} GiB on disk")
+    for kind in options.kinds:
+        ratio = f", {speed[kind] / speed['memory']:.2f} of memory" if "memory" in speed else ""
+        print(
+            f"{kind}: {speed[kind]:,.0f} updates/s{ratio}; at most {peak[kind] / 2**30:.2f} GiB "
+            "resident"
+        )
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -64,11 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="where the data may lie (166 bytes a row)")
     add("--rows", type=int, default=100_000_000)
-    add("--updates", type=int, default=4000)
-    add("--together", type=int, default=8, help="updates whose rows are drawn at once")
+    add("--updates", type=int, default=8192)
+    add("--together", type=int, default=32, help="updates whose rows are drawn at once")
     add("--rounds", type=int, default=3)
     add("--out", type=Path, help="JSON file to write")
-    add("--child", choices=("disk", "memory"), help=argparse.SUPPRESS)
+    add("--kinds", nargs="+", choices=_KINDS, default=["pool", "memory"])
+    add("--cold", action="store_true", help="have the system forget the files before each run")
+    add("--child", choices=_KINDS, help=argparse.SUPPRESS)
     add("--data", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -110,6 +119,8 @@ def _child(kind: str, path: Path, options) -> dict[str, Any]:
     command = [sys.executable, __file__, "--folder", str(options.folder), "--child", kind]
     command += ["--data", str(path), "--updates", str(options.updates)]
     command += ["--together", str(options.together)]
+    if options.cold:
+        _forget(path)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
     status = Path(f"/proc/{process.pid}/status")
@@ -128,6 +139,14 @@ def _child(kind: str, path: Path, options) -> dict[str, Any]:
     return {**json.loads(measured), "peak_resident_bytes": peak}
 
 
+def _forget(path: Path) -> None:
+    for file in path.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def _train(options) -> None:
     """Updates per second of a run, what every run begins with taken off."""
     import jax
@@ -138,11 +157,14 @@ def _train(options) -> None:
     from headwater.runs.loop import run
     from headwater.runs.stage import Stage
     from headwater.sources.out_of_core import OutOfCoreReplay
+    from headwater.sources.pooled import PooledReplay
     from headwater.sources.replay import Replay
 
     together = options.together
     spaces = open_columns(options.data).spaces
-    if options.child == "disk":
+    if options.child == "pool":
+        source = PooledReplay(options.data, 256 * together)
+    elif options.child == "rows":
         source = OutOfCoreReplay(options.data, 256 * together)
     else:
         rows = read_directory(options.data).transitions()
@@ -154,7 +176,7 @@ def _train(options) -> None:
         run([stage], spaces, progress=False)
         return time.perf_counter() - before
 
-    few = 25 * together
+    few = 16 * together
     seconds(few)
     short = seconds(few)
     rate = (options.updates - few) / (seconds(options.updates) - short)

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,8 @@ from headwater.datasets.references import References, published_references
 _MOST_ACTIONS = 1_000_000
 _PIECE = 512
 """Rows of an episode whose returns are summed one after the other."""
+_BLOCK = 4096
+"""Rows that are computed with in double precision at once."""
 _ROUNDING = 1e-4
 """Actions may lie outside their bounds by this fraction of the range: 32-bit rounding."""
 
@@ -395,9 +397,11 @@ def _transitions_tree():
 def with_statistics(dataset: Dataset) -> Dataset:
     """The dataset with the statistics of its spaces computed from its columns."""
     returns = dataset.episode_returns()
+    mean = dataset.observations.mean(0, dtype=np.float64)
+    squares = sum(((block - mean) ** 2).sum(0) for block in _blocks(dataset.observations))
     statistics = Statistics(
-        observation_mean=_single(dataset.observations.mean(0, dtype=np.float64)),
-        observation_std=_single(dataset.observations.std(0, dtype=np.float64)),
+        observation_mean=_single(mean),
+        observation_std=_single(np.sqrt(squares / len(dataset.observations))),
         return_low=_single(returns.min()),
         return_high=_single(returns.max()),
     )
@@ -408,6 +412,12 @@ def with_statistics(dataset: Dataset) -> Dataset:
         statistics=statistics,
     )
     return dataclasses.replace(dataset, spaces=spaces)
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows at a time: in double precision all of them are slow to find room for."""
+    for begin in range(0, len(array), _BLOCK):
+        yield array[begin : begin + _BLOCK]
 
 
 def _single(value) -> jax.Array:
@@ -598,8 +608,13 @@ def _actions(
             f"the bounds {lower[component]:g} to {upper[component]:g} (so do {affected:,} of "
             f"{rows:,} rows): {remedy}"
         )
-    canonical = space.to_canonical(array.astype(np.float64))  # exact for the usual bounds
-    return np.clip(canonical, -1.0, 1.0).astype(np.float32), space
+    canonical = np.empty_like(array)
+    for block, to in zip(_blocks(array), _blocks(canonical), strict=True):
+        # In double precision, which is exact for the usual bounds.
+        np.clip(
+            space.to_canonical(block.astype(np.float64)), -1.0, 1.0, out=to, casting="same_kind"
+        )
+    return canonical, space
 
 
 def _bound(value, size: int, name: str) -> tuple[float, ...]:

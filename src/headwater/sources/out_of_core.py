@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 import tempfile
 import weakref
 from functools import partial
@@ -37,8 +38,8 @@ class Column:
     """
 
     def __init__(self, array: np.memmap, name: str, mapped: bool, file: int | None = None):
-        self.shape, self._dtype, self._name = array.shape, array.dtype, name
-        self._bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+        self.shape, self.dtype, self._name = array.shape, array.dtype, name
+        self.row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
         self._begin = array.offset
         self._file = os.open(str(array.filename), os.O_RDONLY) if file is None else file
         weakref.finalize(self, os.close, self._file)
@@ -49,14 +50,35 @@ class Column:
         """The `rows` (in ascending order) of the column. Raises `DataError` if they are gone."""
         if self._array is not None:
             return self._array.take(rows, axis=0)
-        file, size, begin = self._file, self._bytes, self._begin
+        file, size, begin = self._file, self.row_bytes, self._begin
         try:
             read = b"".join([os.pread(file, size, begin + row * size) for row in rows.tolist()])
         except OSError as error:
-            raise DataError(f"{self._name} cannot be read any more ({error})") from None
-        if len(read) != size * rows.size:
+            raise self._gone(error) from None
+        return self._rows_of(read, rows.size)
+
+    def run(self, first: int, count: int) -> np.ndarray:
+        """`count` rows from the row `first` on. Raises `DataError` if they are gone."""
+        size = self.row_bytes
+        try:
+            read = os.pread(self._file, count * size, self._begin + first * size)
+        except OSError as error:
+            raise self._gone(error) from None
+        return self._rows_of(read, count)
+
+    def _rows_of(self, read: bytes, count: int) -> np.ndarray:
+        if len(read) != self.row_bytes * count:
             raise DataError(f"{self._name} became shorter while it was in use: write it again")
-        return np.frombuffer(read, self._dtype).reshape(rows.size, *self.shape[1:])
+        return np.frombuffer(read, self.dtype).reshape(count, *self.shape[1:])
+
+    def _gone(self, error: OSError) -> DataError:
+        return DataError(f"{self._name} cannot be read any more ({error})")
+
+    def expect(self, first: int, count: int) -> None:
+        """Has the system begin to read `count` rows from the row `first` on, where it can."""
+        if sys.platform == "linux":
+            place, size = self._begin + first * self.row_bytes, count * self.row_bytes
+            os.posix_fadvise(self._file, place, size, os.POSIX_FADV_WILLNEED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,16 +97,23 @@ class Mapped:
         """Number of transitions."""
         return self.columns["rewards"].shape[0]
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of all columns."""
+        return sum(column.row_bytes for column in self.columns.values())
+
 
 class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
     """Draws rows uniformly, with replacement, from a column directory too large for memory.
 
     The host twin of `Replay`: the same keys draw the same rows, for which it reads no more of the
-    files than the pages these are on. What it draws does not depend on the agent, so the loop
-    draws ahead while an update computes. Handing over a batch costs about as much as a small
-    update: where updates take less than about ten milliseconds, draw for several of them at once,
-    with `batch_size` of 8 · 256, say, and the stage's `updates_per_draw` of 8. Each update then
-    still has 256 rows of its own.
+    files than the pages these are on. Where the system does not keep the files in its memory, every
+    row waits for the disk: `PooledReplay` reads runs of rows instead.
+
+    What it draws does not depend on the agent, so the loop draws ahead while an update computes.
+    Handing over a batch costs about as much as a small update: where updates take less than about
+    ten milliseconds, draw for several of them at once, with `batch_size` of 8 · 256, say, and the
+    stage's `updates_per_draw` of 8. Each update then still has 256 rows of its own.
 
     `headwater.datasets.write.write` makes such a directory (format `"columns"`);
     `open_columns(path).spaces` is what to initialise a method for.
@@ -105,44 +134,59 @@ class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
             )
 
     def init(self, *, keys: Keys) -> Mapped:
-        opened = open_columns(Path(self.path).expanduser())
-        if opened.size > _MOST_ROWS:
-            raise DataError(
-                f"{self.path} has {opened.size:,} rows, but no more than {_MOST_ROWS:,} can be "
-                "replayed: divide it into several directories and mix them"
-            )
-        arrays: dict[str, Any] = dict(opened.columns)
-        own: dict[str, int] = {}
-        if self.discount is not None:
-            rewards = arrays["rewards"].view(np.ndarray)
-            array, file = _store_returns(rewards, opened.episode_starts, self.discount)
-            arrays["return_to_go"], own["return_to_go"] = array, file
-        room, columns = _MAPPED, {}
-        for name in sorted(arrays, key=lambda each: arrays[each].nbytes):
-            room -= arrays[name].nbytes
-            where = f"{self.path}: column '{name}'"
-            columns[name] = Column(arrays[name], where, room >= 0, own.get(name))
-        return Mapped(columns, columns.pop("return_to_go", None))
+        return open_mapped(self.path, self.discount, _MAPPED)
 
     def draw(self, state: Mapped, agent: Agent, *, keys: Keys):
-        rows = np.asarray(_rows(_beside_host(keys), self.batch_size, state.size))
-        return state, Transitions(**_hand_over(gather(state, rows)))
+        rows = random_rows(keys, self.batch_size, state.size)
+        return state, hand_over(gather(state, rows))
 
     def save(self, state: Mapped) -> dict[str, np.ndarray]:
         return {"rows": np.asarray(state.size)}
 
     def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> Mapped:
         state = self.init(keys=keys)
-        if state.size != int(saved["rows"]):
-            raise DataError(
-                f"{self.path} has {state.size:,} rows but had {int(saved['rows']):,} when the run "
-                "was interrupted: continue with the data that it began with, or begin a new run"
-            )
+        require_rows(self.path, state.size, saved)
         return state
 
     @property
     def uses_agent(self) -> bool:
         return False
+
+
+def open_mapped(path: Path | str, discount: float | None, most_mapped: int) -> Mapped:
+    """Opens a column directory, and computes its returns to go if there is a `discount`.
+
+    **Arguments:** `most_mapped`: bytes of the smallest columns that may come to lie in memory.
+
+    Raises `DataError` if it cannot be used or has too many rows.
+    """
+    opened = open_columns(Path(path).expanduser())
+    if opened.size > _MOST_ROWS:
+        raise DataError(
+            f"{path} has {opened.size:,} rows, but no more than {_MOST_ROWS:,} can be "
+            "replayed: divide it into several directories and mix them"
+        )
+    arrays: dict[str, Any] = dict(opened.columns)
+    own: dict[str, int] = {}
+    if discount is not None:
+        rewards = arrays["rewards"].view(np.ndarray)
+        array, file = _store_returns(rewards, opened.episode_starts, discount)
+        arrays["return_to_go"], own["return_to_go"] = array, file
+    room, columns = most_mapped, {}
+    for name in sorted(arrays, key=lambda each: arrays[each].nbytes):
+        room -= arrays[name].nbytes
+        where = f"{path}: column '{name}'"
+        columns[name] = Column(arrays[name], where, room >= 0, own.get(name))
+    return Mapped(columns, columns.pop("return_to_go", None))
+
+
+def require_rows(path: Path | str, rows: int, saved: dict[str, np.ndarray]) -> None:
+    """Raises `DataError` if there are not as many `rows` as when a run's source was `saved`."""
+    if rows != int(saved["rows"]):
+        raise DataError(
+            f"{path} has {rows:,} rows but had {int(saved['rows']):,} when the run was "
+            "interrupted: continue with the data that it began with, or begin a new run"
+        )
 
 
 def gather(state: Mapped, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,6 +223,16 @@ def gather(state: Mapped, rows: np.ndarray) -> dict[str, np.ndarray]:
     return fields
 
 
+def random_rows(keys: Keys, count: int, size: int) -> np.ndarray:
+    """`count` row numbers below `size` for each of the keys, those that `Replay` draws."""
+    return np.asarray(_rows(_beside_host(keys), count, size))
+
+
+def hand_over(columns: dict[str, np.ndarray]) -> Transitions:
+    """The fields of `Transitions` on the device."""
+    return Transitions(**_on_device(columns))
+
+
 @partial(jax.jit, static_argnums=(1, 2))
 def _rows(keys, count, size):
     return jax.vmap(lambda key: jax.random.randint(key, (count,), 0, size))(keys)
@@ -186,7 +240,7 @@ def _rows(keys, count, size):
 
 # A fifth of the time of `device_put`, which looks at one array after the other.
 @jax.jit
-def _hand_over(columns):
+def _on_device(columns):
     return columns
 
 

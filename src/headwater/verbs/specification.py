@@ -31,6 +31,7 @@ from headwater.runs import recipes
 from headwater.runs.recipes import Budget, Task
 from headwater.runs.stage import Stage
 from headwater.sources.out_of_core import OutOfCoreReplay
+from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
 
@@ -39,8 +40,10 @@ UPSTREAM = "offline"
 WEIGHTS = ("return", "advantage")
 """How rows can be weighted: RW and AW of Hong et al. (2023)."""
 
-_DISK_DRAWS = 8
-"""Batches that are drawn from the disk at once."""
+_DISK_DRAWS, _DRAWN_BYTES = 32, 2**24
+"""Batches that are drawn from the disk at once, if their rows take no more than so many bytes."""
+_LARGE = 2**31
+"""Bytes on disk from which on they are not expected to stay in the system's memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +221,7 @@ def plan(
     references = _references(logged, task)
     if asked.budget is None:
         assert logged is not None and asked.updates is not None
-        pieces = logged.updates_per_draw(asked.updates)
+        pieces = logged.updates_per_draw(asked.updates, asked.batch_size)
         source = logged.source(method, pieces * asked.batch_size)
         stages = [Stage("offline", method, source, asked.updates, pieces)]
     else:
@@ -272,9 +275,14 @@ class _Logged:
         discount = settings(method).get("discount", 0.99)
         return jax.tree.map(jnp.asarray, self.data.transitions(discount))
 
-    def updates_per_draw(self, updates: int) -> int:
+    def updates_per_draw(self, updates: int, rows: int) -> int:
         """How many updates share a draw: it pays for the way from the disk."""
-        return math.gcd(updates, _DISK_DRAWS) if self.data is None else 1
+        if self.data is not None:
+            return 1
+        draws = _DISK_DRAWS
+        while draws > 1 and draws * rows * self._row_bytes > _DRAWN_BYTES:
+            draws //= 2
+        return math.gcd(updates, draws)
 
     def source(self, method: AbstractMethod, batch_size: int):
         """Where an offline method's batches come from."""
@@ -283,7 +291,10 @@ class _Logged:
             assert self.path is not None
             # Only Cal-QL asks for the logged returns, which cost a pass over the data.
             discount = method.discount if isinstance(method, CalQL) else None
-            return OutOfCoreReplay(str(self.path), rows, discount)
+            replay = (
+                PooledReplay if self._row_bytes * self.columns.size > _LARGE else OutOfCoreReplay
+            )
+            return replay(str(self.path), rows, discount)
         if self.choice.weights is None:
             return Replay(self.transitions(method), rows)
         weigh = {
@@ -294,6 +305,11 @@ class _Logged:
             raise SpecificationError(nearest(self.choice.weights, WEIGHTS, "kind of weights"))
         weights = weigh[self.choice.weights](self.data, self.choice.temperature)
         return WeightedReplay(self.transitions(method), np.asarray(weights), rows)
+
+    @property
+    def _row_bytes(self) -> int:
+        columns = self.columns.columns.values()
+        return sum(column.nbytes for column in columns) // self.columns.size
 
     def _mapped(self):
         if self.path is None or not is_column_directory(self.path):
