@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_WARM_UP = 5
 _FEWEST = 10
 
 
@@ -40,12 +41,19 @@ def measure(advance: Callable[[int], None], seconds: float, unit: int = 1) -> di
     before = time.perf_counter()
     advance(few)
     first = time.perf_counter() - before
+    # Some compile again, several times, when they are given what they returned.
+    for _ in range(_WARM_UP):
+        advance(few)
     taken, busy = _timed(advance, few)
     while taken < seconds / 20:
         few *= 3
         taken, busy = _timed(advance, few)
     many = max(3 * few, int(few / taken * seconds / unit) * unit)
     taken_many, busy_many = _timed(advance, many)
+    # What every call begins with may take as long as the updates.
+    while taken_many - taken < seconds / 2:
+        many = math.ceil(3 * many / unit) * unit
+        taken_many, busy_many = _timed(advance, many)
     updates = many - few
     return {
         "updates_per_second": round(updates / max(taken_many - taken, 1e-9), 2),
