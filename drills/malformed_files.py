@@ -182,6 +182,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=environment,
+            bufsize=0,  # `select` does not see what was read ahead
         )
         assert self.answer(300) == {"ready": True}, self.said()
 

@@ -417,6 +417,20 @@ def test_of_two_that_begin_a_sweep_at_once_one_does(folder, tmp_path, monkeypatc
     SweepDirectory.open(tmp_path / "sweep").lock()
 
 
+def test_a_sweep_killed_before_its_table_was_written_begins_again(folder, tmp_path):
+    members = verb.members_of(read_table(TABLE))
+    out = tmp_path / "sweep"
+    out.mkdir()
+    for name in ("lock", ".sweep.json.x7f3.part"):
+        (out / name).write_text("")
+    SweepDirectory.create(out, members).unlock()
+    assert SweepDirectory.open(out).members == members
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.part").write_text("")
+    with pytest.raises(RunError, match="already exists and is not empty"):
+        SweepDirectory.create(tmp_path / "other", members)
+
+
 def test_one_process_at_a_time_carries_out_a_sweep(folder, tmp_path, workers):
     hw.sweep(TABLE, out=tmp_path / "sweep", progress=False)
     held = SweepDirectory.open(tmp_path / "sweep")

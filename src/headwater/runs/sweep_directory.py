@@ -45,6 +45,14 @@ class Member:
         return self.specification["seeds"]
 
 
+def _abandoned(path: Path) -> bool:
+    """Whether a process was killed at `path` before it had written down the table."""
+    return path.is_dir() and all(
+        entry.is_file() and (entry.name == "lock" or entry.name.startswith(f".{_FILE}."))
+        for entry in path.iterdir()
+    )
+
+
 class SweepDirectory:
     """The files of one sweep. One process at a time may carry it out."""
 
@@ -61,7 +69,8 @@ class SweepDirectory:
         Raises `RunError` if something is there, or another process is about to put it there.
         """
         path = Path(path)
-        RunDirectory.refuse(path)
+        if not _abandoned(path):
+            RunDirectory.refuse(path)
         created = cls(path, members, secrets.token_hex(8))
         try:
             path.mkdir(parents=True, exist_ok=True)
