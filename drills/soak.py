@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -93,6 +94,8 @@ def train_for(minutes: float, method: str, every: float) -> dict:
                 os.kill(os.getpid(), 2)
                 return
 
+    # A shell has what it starts in the background ignore interrupts, which end the run here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher = threading.Thread(target=watch)
     with tempfile.TemporaryDirectory(prefix="headwater-soak-") as folder:
         watcher.start()
