@@ -215,6 +215,14 @@ def test_other_data_on_resumption_are_refused(tmp_path):
         other.load(saved, keys=KEYS)
 
 
+def test_a_run_that_drew_row_by_row_is_not_continued(tmp_path):
+    path, _ = _directory(tmp_path)
+    rows = OutOfCoreReplay(path, 4)
+    saved = rows.save(rows.init(keys=KEYS))
+    with pytest.raises(DataError, match="drew its rows one by one"):
+        PooledReplay(path, 4).load(saved, keys=KEYS)
+
+
 def test_a_column_that_shrinks_is_noticed(tmp_path):
     path, _ = _directory(tmp_path)
     source = PooledReplay(path, 64, pieces=40, length=5)

@@ -6,7 +6,7 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 
-from headwater.core.errors import SpecificationError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
 from headwater.core.source import AbstractHostSource, Keys
@@ -157,6 +157,11 @@ class PooledReplay(AbstractHostSource[Pooled, Transitions]):
     def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> Pooled:
         state = self.init(keys=keys)
         require_rows(self.path, state.mapped.size, saved)
+        if "draws" not in saved:
+            raise DataError(
+                f"{self.path}: this run drew its rows one by one, as it was begun by an earlier "
+                "version: begin a new run"
+            )
         return dataclasses.replace(state, draws=int(saved["draws"]))
 
     @property
