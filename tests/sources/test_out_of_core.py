@@ -1,7 +1,6 @@
 """Replay from disk: the rows of the dataset in memory, and the run of its compiled twin."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ from scipy import stats
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
-from headwater.datasets.dataset import Dataset
 from headwater.datasets.directory_format import open_columns
 from headwater.datasets.write import write
 from headwater.methods.imitation.bc import BC
@@ -24,34 +22,11 @@ from headwater.sources.mixed import HostMixed, Mixed
 from headwater.sources.out_of_core import OutOfCoreReplay, gather
 from headwater.sources.replay import Replay
 
+from .numbered_log import numbered_dataset, numbered_directory
+
 METHOD = BC(widths=(8,))
 AGENT = Agent(METHOD, None)
 KEYS = jax.random.split(jax.random.key(3), 3)
-LENGTHS = (7, 1, 12, 30, 1, 9)
-
-
-def _dataset(discrete: bool = False, lengths=LENGTHS) -> Dataset:
-    """Episodes of these lengths, in turn terminal and truncated; rewards are row numbers."""
-    random = np.random.default_rng(0)
-    rows, ends = sum(lengths), np.cumsum(lengths) - 1
-    terminals, truncations = np.zeros((2, rows), bool)
-    terminals[ends[::2]], truncations[ends[1::2]] = True, True
-    actions = random.integers(0, 4, rows) if discrete else random.uniform(-2, 2, (rows, 2))
-    bounds = {} if discrete else {"action_low": -2.0, "action_high": 2.0}
-    return Dataset.from_arrays(
-        random.normal(size=(rows, 3)),
-        actions,
-        np.arange(rows),
-        terminals,
-        truncations,
-        random.normal(size=(rows, 3)),
-        **bounds,
-    )
-
-
-def _directory(tmp_path: Path, **options) -> tuple[Path, Dataset]:
-    dataset = _dataset(**options)
-    return write(dataset, tmp_path / "columns"), dataset
 
 
 def _drawn(source: OutOfCoreReplay, keys=KEYS):
@@ -63,7 +38,7 @@ def _drawn(source: OutOfCoreReplay, keys=KEYS):
 
 @pytest.mark.parametrize("discrete", (False, True))
 def test_every_row_equals_the_row_in_memory(tmp_path, discrete):
-    path, dataset = _directory(tmp_path, discrete=discrete)
+    path, dataset = numbered_directory(tmp_path, discrete=discrete)
     state = OutOfCoreReplay(path, discount=0.9).init(keys=KEYS)
     rows = np.random.default_rng(1).permutation(np.arange(2 * dataset.size) % dataset.size)
     found = gather(state, rows.reshape(2, -1))
@@ -76,7 +51,7 @@ def test_every_row_equals_the_row_in_memory(tmp_path, discrete):
 
 @pytest.mark.parametrize("discrete", (False, True))
 def test_a_draw_has_a_seed_axis_and_the_rows_of_its_twin(tmp_path, discrete):
-    path, dataset = _directory(tmp_path, discrete=discrete)
+    path, dataset = numbered_directory(tmp_path, discrete=discrete)
     found = _drawn(OutOfCoreReplay(path, 16, discount=0.99))
     twin = Replay(jax.tree.map(jnp.asarray, dataset.transitions()), 16)
     for i, key in enumerate(KEYS):
@@ -86,14 +61,14 @@ def test_a_draw_has_a_seed_axis_and_the_rows_of_its_twin(tmp_path, discrete):
 
 
 def test_without_a_discount_there_are_no_returns(tmp_path):
-    found = _drawn(OutOfCoreReplay(_directory(tmp_path)[0], 4))
+    found = _drawn(OutOfCoreReplay(numbered_directory(tmp_path)[0], 4))
     assert found.return_to_go is None and found.next_action.shape == (3, 4, 2)
 
 
 @pytest.mark.parametrize("block", (1, 5, 10, 60, 1000))
 @pytest.mark.parametrize("discount", (0.0, 0.9, 1.0))
 def test_returns_do_not_depend_on_the_blocks(tmp_path, monkeypatch, block, discount):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     monkeypatch.setattr(out_of_core, "_BLOCK", block)
     state = OutOfCoreReplay(path, discount=discount).init(keys=KEYS)
     expected = dataset.returns_to_go(discount)
@@ -106,7 +81,7 @@ def test_returns_do_not_depend_on_the_blocks(tmp_path, monkeypatch, block, disco
 
 
 def test_rows_are_uniform(tmp_path):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     found = np.asarray(_drawn(OutOfCoreReplay(path, 20_000)).reward).astype(int)
     for each in found:
         counts = np.bincount(each, minlength=dataset.size)
@@ -115,7 +90,7 @@ def test_rows_are_uniform(tmp_path):
 
 
 def test_draws_follow_from_the_keys_alone(tmp_path):
-    source = OutOfCoreReplay(_directory(tmp_path)[0], 32)
+    source = OutOfCoreReplay(numbered_directory(tmp_path)[0], 32)
     first, again = _drawn(source), _drawn(source)
     np.testing.assert_array_equal(first.observation, again.observation)
     assert len({np.asarray(each).tobytes() for each in first.reward}) == 3
@@ -144,7 +119,7 @@ def _assert_close(one, other, **tolerance):
 
 
 def test_a_run_equals_that_of_its_twin_in_memory(tmp_path):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     twin = Replay(jax.tree.map(jnp.asarray, dataset.transitions()), 16)
     spaces = open_columns(path).spaces
     on_disk, in_memory = _run(OutOfCoreReplay(path, 16), spaces), _run(twin, dataset.spaces)
@@ -152,7 +127,7 @@ def test_a_run_equals_that_of_its_twin_in_memory(tmp_path):
 
 
 def test_a_mixture_equals_its_twin_in_memory(tmp_path):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     data = jax.tree.map(jnp.asarray, dataset.transitions())
     host = HostMixed((OutOfCoreReplay(path, 8, 0.99), OutOfCoreReplay(path, 8, 0.99)))
     assert not host.uses_agent
@@ -165,7 +140,7 @@ class _Interrupted(Exception):
 
 
 def test_an_interrupted_run_continues_exactly(tmp_path, monkeypatch):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     source = OutOfCoreReplay(path, 16)
     whole = _run(source, dataset.spaces)
     directory = RunDirectory.create(tmp_path / "run", {})
@@ -193,7 +168,7 @@ def test_a_missing_directory_is_said(tmp_path):
 
 
 def test_a_truncated_file_is_said(tmp_path):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     file = path / "next_observations.npy"
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(DataError, match=r"next_observations\.npy is missing, truncated or corrupt"):
@@ -201,18 +176,18 @@ def test_a_truncated_file_is_said(tmp_path):
 
 
 def test_other_data_than_the_run_began_with_is_refused(tmp_path):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     source = OutOfCoreReplay(path)
     state = source.init(keys=KEYS)
     saved = source.save(state)
     assert source.load(saved, keys=KEYS).size == state.size == 60
-    other = OutOfCoreReplay(write(_dataset(lengths=(5, 4)), tmp_path / "other"))
+    other = OutOfCoreReplay(write(numbered_dataset(lengths=(5, 4)), tmp_path / "other"))
     with pytest.raises(DataError, match="has 9 rows but had 60 when the run was interrupted"):
         other.load(saved, keys=KEYS)
 
 
 def test_no_room_for_the_returns_is_said(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -223,7 +198,7 @@ def test_no_room_for_the_returns_is_said(tmp_path, monkeypatch):
 
 
 def test_more_rows_than_can_be_drawn_are_refused(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     monkeypatch.setattr(out_of_core, "_MOST_ROWS", 59)
     with pytest.raises(DataError, match="has 60 rows, but no more than 59 can be replayed"):
         OutOfCoreReplay(path).init(keys=KEYS)
@@ -235,14 +210,14 @@ def test_an_empty_batch_is_refused():
 
 
 def test_the_path_may_be_text(tmp_path):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     assert OutOfCoreReplay(str(path)).init(keys=KEYS).size == dataset.size
     assert json.loads((path / "dataset.json").read_text())["rows"] == dataset.size
 
 
 @pytest.mark.parametrize("discrete", [False, True])
 def test_columns_that_are_not_mapped_hold_the_same_rows(tmp_path, monkeypatch, discrete):
-    path, _ = _directory(tmp_path, discrete=discrete)
+    path, _ = numbered_directory(tmp_path, discrete=discrete)
     source = OutOfCoreReplay(path, 64, discount=0.9)
     mapped = _drawn(source)
     for room in (0, 200):
@@ -253,7 +228,7 @@ def test_columns_that_are_not_mapped_hold_the_same_rows(tmp_path, monkeypatch, d
 
 
 def test_a_column_that_shrinks_is_noticed(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     monkeypatch.setattr(out_of_core, "_MAPPED", 0)
     source = OutOfCoreReplay(path, 64)
     state = source.init(keys=KEYS)

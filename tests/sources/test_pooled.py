@@ -22,34 +22,11 @@ from headwater.sources.pooled import PooledReplay
 from headwater.verbs import specification
 from headwater.verbs.train import train
 
+from .numbered_log import numbered_dataset, numbered_directory
+
 METHOD = BC(widths=(8,))
 AGENT = Agent(METHOD, None)
 KEYS = jax.random.split(jax.random.key(3), 2)
-LENGTHS = (7, 1, 12, 30, 1, 9)
-
-
-def _dataset(discrete: bool = False, lengths=LENGTHS) -> Dataset:
-    """Episodes of these lengths, in turn terminal and truncated; rewards are row numbers."""
-    random = np.random.default_rng(0)
-    rows, ends = sum(lengths), np.cumsum(lengths) - 1
-    terminals, truncations = np.zeros((2, rows), bool)
-    terminals[ends[::2]], truncations[ends[1::2]] = True, True
-    actions = random.integers(0, 4, rows) if discrete else random.uniform(-2, 2, (rows, 2))
-    bounds = {} if discrete else {"action_low": -2.0, "action_high": 2.0}
-    return Dataset.from_arrays(
-        random.normal(size=(rows, 3)),
-        actions,
-        np.arange(rows),
-        terminals,
-        truncations,
-        random.normal(size=(rows, 3)),
-        **bounds,
-    )
-
-
-def _directory(tmp_path: Path, **options) -> tuple[Path, Dataset]:
-    dataset = _dataset(**options)
-    return write(dataset, tmp_path / "columns"), dataset
 
 
 def _draws(source: PooledReplay, count: int, keys=KEYS, state=None):
@@ -65,8 +42,8 @@ def _draws(source: PooledReplay, count: int, keys=KEYS, state=None):
 
 @pytest.mark.parametrize("discrete", (False, True))
 @pytest.mark.parametrize("length", (1, 4, 25, 60, 130))
-def test_every_row_is_a_row_of_the_dataset(tmp_path, discrete, length):
-    path, dataset = _directory(tmp_path, discrete=discrete)
+def test_every_row_is_a_row_of_thedataset(tmp_path, discrete, length):
+    path, dataset = numbered_directory(tmp_path, discrete=discrete)
     source = PooledReplay(path, 16, discount=0.9, pieces=3, length=length)
     expected = vars(dataset.transitions(0.9))
     for data in _draws(source, 12)[0]:
@@ -78,7 +55,7 @@ def test_every_row_is_a_row_of_the_dataset(tmp_path, discrete, length):
 
 
 def test_rows_are_as_likely_as_each_other(tmp_path):
-    path, dataset = _directory(tmp_path)
+    path, dataset = numbered_directory(tmp_path)
     # Each draw finds another pool; one row of each is independent of the rest.
     source = PooledReplay(path, 8, pieces=2, length=4)
     rows = [int(data.reward[0, 0]) for data in _draws(source, 3000)[0]]
@@ -88,7 +65,7 @@ def test_rows_are_as_likely_as_each_other(tmp_path):
 
 
 def test_a_draw_replaces_as_many_rows_as_it_draws(tmp_path):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     source = PooledReplay(path, 6, pieces=8, length=4)
     _, state = _draws(source, 1)
     before = state.pool.take(np.arange(32))["reward"].copy()
@@ -100,7 +77,7 @@ def test_a_draw_replaces_as_many_rows_as_it_draws(tmp_path):
 
 
 def test_draws_follow_from_the_keys_and_not_from_other_seeds(tmp_path):
-    source = PooledReplay(_directory(tmp_path)[0], 32, pieces=5, length=6)
+    source = PooledReplay(numbered_directory(tmp_path)[0], 32, pieces=5, length=6)
     first, again = _draws(source, 3)[0], _draws(source, 3)[0]
     alone = _draws(source, 3, keys=KEYS[1:])[0]
     for one, other, mine in zip(first, again, alone):
@@ -111,7 +88,7 @@ def test_draws_follow_from_the_keys_and_not_from_other_seeds(tmp_path):
 
 
 def test_a_pool_goes_on_where_it_was(tmp_path):
-    source = PooledReplay(_directory(tmp_path)[0], 32, pieces=5, length=6)
+    source = PooledReplay(numbered_directory(tmp_path)[0], 32, pieces=5, length=6)
     whole, _ = _draws(source, 7)
     _, state = _draws(source, 4)
     loaded = source.load(source.save(state), keys=KEYS)
@@ -120,7 +97,7 @@ def test_a_pool_goes_on_where_it_was(tmp_path):
 
 
 def test_a_draw_can_be_repeated(tmp_path):
-    source = PooledReplay(_directory(tmp_path)[0], 32, pieces=5, length=6)
+    source = PooledReplay(numbered_directory(tmp_path)[0], 32, pieces=5, length=6)
     _, early = _draws(source, 2)
     (one,), _ = _draws(source, 1, state=early)
     _draws(source, 9, state=early)
@@ -129,7 +106,7 @@ def test_a_draw_can_be_repeated(tmp_path):
 
 
 def test_pieces_take_the_same_room_whatever_a_row_takes(tmp_path):
-    narrow = PooledReplay(_directory(tmp_path)[0], 4, pieces=2).init(keys=KEYS)
+    narrow = PooledReplay(numbered_directory(tmp_path)[0], 4, pieces=2).init(keys=KEYS)
     assert narrow.pool.length == 512
     wide = Dataset.from_arrays(
         np.zeros((3, 4000)), np.zeros((3, 1)), np.zeros(3), [False] * 3, [False, False, True],
@@ -144,7 +121,7 @@ class _Interrupted(Exception):
 
 
 def test_an_interrupted_run_continues_exactly(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     spaces = open_columns(path).spaces
 
     def go(directory=None):
@@ -182,7 +159,7 @@ def _logged(path: Path):
 
 
 def test_large_data_on_disk_is_drawn_through_a_pool(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     assert type(_logged(path).source(METHOD, 4)) is OutOfCoreReplay
     monkeypatch.setattr(specification, "_LARGE", 100)
     assert type(_logged(path).source(METHOD, 4)) is PooledReplay
@@ -190,7 +167,7 @@ def test_large_data_on_disk_is_drawn_through_a_pool(tmp_path, monkeypatch):
 
 
 def test_draws_of_wide_rows_are_small(tmp_path, monkeypatch):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     logged = _logged(path)
     assert logged.updates_per_draw(1000, 256) == 8
     assert logged.updates_per_draw(1024, 256) == 32
@@ -208,15 +185,15 @@ def test_sizes_below_one_are_refused(name):
 
 
 def test_other_data_on_resumption_are_refused(tmp_path):
-    source = PooledReplay(_directory(tmp_path)[0], 4)
+    source = PooledReplay(numbered_directory(tmp_path)[0], 4)
     saved = source.save(source.init(keys=KEYS))
-    other = PooledReplay(write(_dataset(lengths=(5, 4)), tmp_path / "other"), 4)
+    other = PooledReplay(write(numbered_dataset(lengths=(5, 4)), tmp_path / "other"), 4)
     with pytest.raises(DataError, match="has 9 rows but had 60 when the run was interrupted"):
         other.load(saved, keys=KEYS)
 
 
 def test_a_run_that_drew_row_by_row_is_not_continued(tmp_path):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     rows = OutOfCoreReplay(path, 4)
     saved = rows.save(rows.init(keys=KEYS))
     with pytest.raises(DataError, match="drew its rows one by one"):
@@ -224,7 +201,7 @@ def test_a_run_that_drew_row_by_row_is_not_continued(tmp_path):
 
 
 def test_a_column_that_shrinks_is_noticed(tmp_path):
-    path, _ = _directory(tmp_path)
+    path, _ = numbered_directory(tmp_path)
     source = PooledReplay(path, 64, pieces=40, length=5)
     state = source.init(keys=KEYS)
     with (path / "rewards.npy").open("r+b") as file:
