@@ -116,10 +116,7 @@ def test_cql():
 
 @pytest.mark.parametrize("together", [None, ROWS, ROWS // 4])
 def test_rows_looked_at_together_change_nothing(monkeypatch, together):
-    whole = conservative.gradient_in_pieces
-    monkeypatch.setattr(
-        conservative, "gradient_in_pieces", lambda *given: whole(*given[:3], together)
-    )
+    monkeypatch.setattr(conservative, "_rows_together", lambda rows, candidates: together)
     _run(CalQL(target_gap=0.3, **OPTIONS))
     _run(CQL(smallest_gap=3.2, **OPTIONS), smallest=3.2)
 
