@@ -13,6 +13,7 @@ from headwater.evaluation.exact_tokens import best_log_policy, divergence, log_p
 from headwater.evaluation.preferences import duality_gap, mirror_step
 from headwater.methods.language.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses
+from headwater.ops.linear_algebra import solve
 from headwater.sources.completion_pairs import JudgedPairs
 from headwater.sources.completions import Written
 
@@ -29,7 +30,7 @@ def _bradley_terry(preference, reference):
         slope = jnp.sum(pair * (preference[0] - chance), axis=1)
         curve = pair * chance * (1.0 - chance)
         curve = jnp.diag(jnp.sum(curve, axis=1)) - curve + 1e-6
-        return reward + jnp.linalg.solve(curve, slope), None
+        return reward + solve(curve, slope), None
 
     return jax.lax.scan(step, jnp.zeros(_RESPONSES), None, length=20)[0][None]
 

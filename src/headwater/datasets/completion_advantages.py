@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from headwater.core.errors import DataError
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractHiddenStates
+from headwater.ops.linear_algebra import solve
 
 
 def prompt_values(
@@ -33,11 +34,11 @@ def prompt_values(
     penalty = ridge * rows
     # By the smaller of the two systems: hidden states may be wider than there are rows.
     if rows <= width:
-        dual = jnp.linalg.solve(known @ known.T + penalty * jnp.eye(rows), reward - mean)
+        dual = solve(known @ known.T + penalty * jnp.eye(rows), reward - mean)
         weights = known.T @ dual
     else:
         gram = known.T @ known + penalty * jnp.eye(width)
-        weights = jnp.linalg.solve(gram, known.T @ (reward - mean))
+        weights = solve(gram, known.T @ (reward - mean))
     return jnp.clip(mean + wanted @ weights, jnp.min(reward), jnp.max(reward))
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.ops.linear_algebra import random_orthogonal
+
 Initialiser = Literal["lecun", "torch", "orthogonal"]
 """How hidden weights start. `torch`: uniform ±1/√fan-in, biases too, as PyTorch's linear layers;
 `lecun`: normal with variance 1/fan-in, zero biases; `orthogonal`: scale √2, zero biases."""
@@ -106,7 +108,7 @@ def _start(weight_key, bias_key, fan_in, fan_out, initialiser):
             jax.random.uniform(bias_key, (fan_out,), minval=-bound, maxval=bound),
         )
     if initialiser == "orthogonal":
-        return jax.nn.initializers.orthogonal(2.0**0.5)(weight_key, shape), jnp.zeros(fan_out)
+        return random_orthogonal(weight_key, shape, scale=2.0**0.5), jnp.zeros(fan_out)
     return jax.random.normal(weight_key, shape) * fan_in**-0.5, jnp.zeros(fan_out)
 
 

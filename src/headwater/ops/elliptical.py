@@ -4,10 +4,10 @@ A feature map of a finite process is an array `[state, action, feature]`, for ea
 takes several steps or tasks at once.
 """
 
-import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
+
+from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
 
 
 def covariance(
@@ -35,8 +35,8 @@ def elliptical_norm(
     """
     rows = features.reshape(-1, features.shape[-1])
     # Through Σ's root the sum of squares cannot come out negative by rounding.
-    root = jnp.linalg.cholesky(covariance)
-    whitened = solve_triangular(root, rows.T, lower=True)
+    root = cholesky(covariance)
+    whitened = triangular_solve(root, rows.T)
     return jnp.sqrt(jnp.sum(jnp.square(whitened), axis=0)).reshape(features.shape[:-1])
 
 
@@ -68,5 +68,5 @@ def ridge_weights(
     """
     rows = features.reshape(-1, features.shape[-1])
     goals = targets if weight is None else targets * weight
-    root = jnp.linalg.cholesky(covariance)
-    return jax.scipy.linalg.cho_solve((root, True), rows.T @ goals.reshape(-1))
+    root = cholesky(covariance)
+    return cholesky_solve(root, rows.T @ goals.reshape(-1))

@@ -14,6 +14,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
 from headwater.ops.elliptical import elliptical_norm
+from headwater.ops.linear_algebra import cholesky, cholesky_solve
 
 
 class FeatureSums(eqx.Module):
@@ -129,7 +130,7 @@ def fitted_values(
     identity = jnp.eye(features.shape[-1], dtype=features.dtype)
     covariance = sums.covariance + (regularisation * identity)[None]
     norm = jax.vmap(elliptical_norm)(features, covariance)
-    root = jnp.linalg.cholesky(covariance)
+    root = jax.vmap(cholesky)(covariance)
     earned = radius * norm
     regressed = sums.reward
     if reward is not None:
@@ -138,7 +139,7 @@ def fitted_values(
 
     def one(value, step):
         features, root, following, regressed, earned, highest = step
-        weights = jax.scipy.linalg.cho_solve((root, True), regressed + following @ value)
+        weights = cholesky_solve(root, regressed + following @ value)
         action_value = jnp.clip(features @ weights + earned, low, highest)
         return jnp.max(action_value, axis=-1), action_value
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from headwater.core.finite import FiniteProcess
 from headwater.ops.elliptical import elliptical_norm
+from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
 from headwater.ops.planning import expected_return, occupancy, optimal_values
 
 
@@ -61,7 +62,7 @@ def plan_against_ellipsoid(
     `precision`: Λ, positive definite; `width`: β; `reference`: expected features that a policy is
     compared with; `iterations`: plans to make at most.
     """
-    root = jnp.linalg.cholesky(precision)
+    root = cholesky(precision)
 
     def plan(direction):
         reward = model.reward + features @ direction
@@ -78,7 +79,7 @@ def plan_against_ellipsoid(
         away = shares @ aways
         doubt = elliptical_norm(away, precision)
         length = jnp.sqrt(jnp.square(doubt) + rounded(i) ** 2)
-        direction = weights - width * jax.scipy.linalg.cho_solve((root, True), away) / length
+        direction = weights - width * cholesky_solve(root, away) / length
         return direction, away @ weights + shares @ certain - width * doubt
 
     def one(i, given):
@@ -89,7 +90,7 @@ def plan_against_ellipsoid(
         occupied, aways, certain = (
             old.at[i].set(added) for old, added in zip((occupied, aways, certain), new)
         )
-        whitened = jax.scipy.linalg.solve_triangular(root, aways.T, lower=True).T
+        whitened = triangular_solve(root, aways.T).T
         earned = aways @ weights + certain
         present = jnp.arange(iterations) <= i
         moved = _move_shares(shares, earned, whitened, present, width, rounded(i))

@@ -15,6 +15,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import EpisodeComparisons, Episodes
 from headwater.ops.elliptical import elliptical_norm
+from headwater.ops.linear_algebra import cholesky, cholesky_solve, symmetric_eigen
 from headwater.ops.planning import occupancy, optimal_values
 
 FeatureMap = Float[Array, "horizon state action feature"]
@@ -175,8 +176,8 @@ def _highest_in_ball(
 ) -> Float[Array, " feature"]:
     """The maximum of `⟨slope, x⟩ - xᵀ hessian x / 2` over the ball, exact."""
     if norm_bound is None:
-        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), slope)
-    values, vectors = jnp.linalg.eigh(hessian)
+        return cholesky_solve(cholesky(hessian), slope)
+    values, vectors = symmetric_eigen(hessian)
     along = vectors.T @ slope
 
     def norm(multiplier):
@@ -240,7 +241,7 @@ def informative_pairs(
             )
             return apart(direction)
 
-        root = jnp.linalg.cholesky(inverse)
+        root = cholesky(inverse)
         pairs, gaps = jax.vmap(climb)(jax.random.normal(key, (restarts, size)) @ root.T)
         lengths = jnp.einsum("rf,fg,rg->r", gaps, inverse, gaps)
         best = jnp.argmax(lengths)

@@ -12,6 +12,7 @@ from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
 from headwater.ops.counts import Counts, count, no_counts
 from headwater.ops.elliptical import covariance, elliptical_norm
+from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
 from headwater.ops.planning import greedy_table
 from headwater.ops.preference import (
     Answers,
@@ -167,7 +168,7 @@ class PRLSVI(
             features, visits, led, reward, noise, left = step
             seen = covariance(features, visits, regularisation=self.ridge)
             targets = jnp.einsum("saf,sat,t->f", features, led, following)
-            learned = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(seen), targets)
+            learned = cholesky_solve(cholesky(seen), targets)
             learned += self.dynamics_noise * _away(seen, noise)
             action_value = features @ (reward + learned)
             if dynamics is not None:
@@ -185,5 +186,5 @@ class PRLSVI(
 
 def _away(precision: Float[Array, "f f"], noise: Float[Array, " f"]) -> Float[Array, " f"]:
     """Noise whose covariance is the inverse of `precision`."""
-    root = jnp.linalg.cholesky(precision)
-    return jax.scipy.linalg.solve_triangular(root, noise, lower=True, trans=1)
+    root = cholesky(precision)
+    return triangular_solve(root, noise, transposed=True)

@@ -11,6 +11,7 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
 from headwater.ops.counts import Counts, count, no_counts
+from headwater.ops.linear_algebra import cholesky, triangular_solve
 from headwater.ops.planning import optimal_values
 from headwater.ops.preference import (
     Answers,
@@ -141,8 +142,8 @@ class PbTS(
         """What is best for a reward and a model from the posteriors."""
         reward_key, model_key = jax.random.split(key)
         noise = jax.random.normal(reward_key, weights.shape)
-        root = jnp.linalg.cholesky(precision)
-        away = jax.scipy.linalg.solve_triangular(root, noise, lower=True, trans=1)
+        root = cholesky(precision)
+        away = triangular_solve(root, noise, transposed=True)
         model = jax.random.dirichlet(model_key, counts.following + self.prior_count)
         mean = self._mean_model(counts)
         drawn = mean + self.sampling * (model - mean)

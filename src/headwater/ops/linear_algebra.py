@@ -1,0 +1,68 @@
+"""Linear algebra of one matrix, safe under `jax.vmap`: on a CPU, one matrix after the other.
+
+Since 0.10, jaxlib cuts a batch of large matrices into tasks for XLA's threads, and the thread that
+did so waits for them. Where as many batches run at once as there are threads, all wait for ever: on
+two cores the first networks of a learner are enough. A matrix alone is never cut.
+"""
+
+# ruff: noqa: TID251
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Matrix = Float[Array, "size size"]
+
+
+def cholesky(matrix: Matrix) -> Matrix:
+    """The lower root of a symmetric and positive definite matrix; NaN where it is not."""
+    return _one_by_one(jnp.linalg.cholesky, matrix)
+
+
+def cholesky_solve(root: Matrix, right: Float[Array, "size *columns"]) -> Array:
+    """x of `root @ root.T @ x = right`."""
+    return _one_by_one(_cholesky_solve, root, right)
+
+
+def triangular_solve(
+    root: Matrix, right: Float[Array, "size *columns"], *, transposed: bool = False
+) -> Array:
+    """x of `root @ x = right`, or of `root.T @ x = right`, for a lower triangular `root`."""
+    solve = partial(jax.scipy.linalg.solve_triangular, lower=True, trans=int(transposed))
+    return _one_by_one(solve, root, right)
+
+
+def solve(matrix: Matrix, right: Float[Array, "size *columns"]) -> Array:
+    """x of `matrix @ x = right`."""
+    return _one_by_one(jnp.linalg.solve, matrix, right)
+
+
+def symmetric_eigen(matrix: Matrix) -> tuple[Float[Array, " size"], Matrix]:
+    """The eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns."""
+    return _one_by_one(_symmetric_eigen, matrix)
+
+
+def random_orthogonal(
+    key: PRNGKeyArray, shape: tuple[int, int], *, scale: float
+) -> Float[Array, "row column"]:
+    """A random matrix whose shorter side is orthogonal, with vectors of length `scale`."""
+    draw = jax.nn.initializers.orthogonal(scale)
+    return _one_by_one(lambda key: draw(key, shape), key)
+
+
+def _cholesky_solve(root, right):
+    return jax.scipy.linalg.cho_solve((root, True), right)
+
+
+def _symmetric_eigen(matrix):
+    return tuple(jnp.linalg.eigh(matrix))
+
+
+def _one_by_one(function: Callable[..., Any], *arguments: Any) -> Any:
+    if jax.default_backend() == "cpu":
+        function = jax.custom_batching.sequential_vmap(function)
+    return function(*arguments)
