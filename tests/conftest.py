@@ -18,7 +18,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "--xla_cpu_multi_thread_eigen=false",
 )
 
 install_import_hook("headwater", "beartype.beartype")

@@ -34,24 +34,25 @@ def main() -> None:
     """Writes the data, measures, prints the table and writes the result."""
     options = _parser().parse_args()
     if options.child is not None:
-        _read(options.child, options.data, options.formats[0])
+        _read(options.child, options.data, options.small, options.formats[0])
         return
+    from headwater.runs.directory import surroundings
+
     options.folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for kind in options.formats:
-        data = options.folder / f"log-{options.rows}{_SUFFIXES[kind]}"
-        if not data.exists():
-            _write(data, kind, options.rows)
+        data, small = (_written(options.folder, kind, rows) for rows in (options.rows, _EPISODE))
         size = sum(file.stat().st_size for file in _files(data))
         for turn in range(options.rounds):
             for reader in _READERS[:: 1 if turn % 2 == 0 else -1]:
-                found = _child(reader, data, kind, options.warm)
+                found = _child(reader, data, small, kind, options.warm)
                 row = {"format": kind, "reader": reader, "megabytes": size / 1e6, **found}
                 rows.append(row)
                 print(row, file=sys.stderr, flush=True)
     print(_table(rows))
     if options.out is not None:
-        result = {"rows": options.rows, "warm": options.warm, "measurements": rows}
+        settings = {"rows": options.rows, "warm": options.warm, "rounds": options.rounds}
+        result = {"settings": settings, "made_with": surroundings(), "measurements": rows}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -66,7 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="JSON file to write")
     add("--child", choices=_READERS, help=argparse.SUPPRESS)
     add("--data", type=Path, help=argparse.SUPPRESS)
+    add("--small", type=Path, help=argparse.SUPPRESS)
     return parser
+
+
+def _written(folder: Path, kind: str, rows: int) -> Path:
+    """The file of so many rows; written if it is not there yet."""
+    path = folder / f"log-{rows}{_SUFFIXES[kind]}"
+    if not path.exists():
+        _write(path, kind, rows)
+    return path
 
 
 def _write(path: Path, kind: str, rows: int) -> None:
@@ -94,7 +104,7 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
 
 
-def _child(reader: str, path: Path, kind: str, warm: bool) -> dict[str, float]:
+def _child(reader: str, path: Path, small: Path, kind: str, warm: bool) -> dict[str, float]:
     for file in _files(path):
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -104,32 +114,26 @@ def _child(reader: str, path: Path, kind: str, warm: bool) -> dict[str, float]:
     if warm:
         _read_bytes(path)
     command = [sys.executable, __file__, "--folder", str(path.parent), "--child", reader]
-    command += ["--data", str(path), "--formats", kind]
+    command += ["--data", str(path), "--small", str(small), "--formats", kind]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     return json.loads(done.stdout)
 
 
-def _read(reader: str, path: Path, kind: str) -> None:
-    """Reads once, and prints the seconds; imports are not counted."""
-    import h5py
-    import numpy
-    import pyarrow.parquet
-
+def _read(reader: str, path: Path, small: Path, kind: str) -> None:
+    """Reads once, and prints the seconds; what only a first reading costs is not counted."""
     import headwater
 
-    del h5py, numpy, pyarrow
-    headwater.load  # noqa: B018 (imports what loading needs)
+    read = {
+        "bytes": _read_bytes,
+        "library": lambda path: _read_with_library(path, kind),
+        "headwater": headwater.load,
+    }[reader]
+    read(small)
     before = time.perf_counter()
-    if reader == "bytes":
-        _read_bytes(path)
-    elif reader == "library":
-        _read_with_library(path, kind)
-    else:
-        headwater.load(path)
-    seconds = time.perf_counter() - before
-    print(json.dumps({"seconds": seconds}))
+    read(path)
+    print(json.dumps({"seconds": time.perf_counter() - before}))
 
 
 def _read_bytes(path: Path) -> None:
@@ -174,19 +178,21 @@ def _read_with_library(path: Path, kind: str) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| format | MB | bytes, MB/s | library, MB/s | Headwater, MB/s | of the library's speed |",
-        "|---|---|---|---|---|---|",
+        "| format | MB | bytes, MB/s | library, MB/s | Headwater, MB/s | of the library's speed "
+        "| slowest over fastest |",
+        "|---|---|---|---|---|---|---|",
     ]
     for kind in dict.fromkeys(row["format"] for row in rows):
         mine = [row for row in rows if row["format"] == kind]
         size = mine[0]["megabytes"]
-        rate = {
-            reader: size / statistics.median(r["seconds"] for r in mine if r["reader"] == reader)
-            for reader in _READERS
+        taken = {
+            reader: [r["seconds"] for r in mine if r["reader"] == reader] for reader in _READERS
         }
+        rate = {reader: size / statistics.median(taken[reader]) for reader in _READERS}
+        spread = max(max(seconds) / min(seconds) for seconds in taken.values())
         speeds = " | ".join(f"{rate[reader]:,.0f}" for reader in _READERS)
         share = rate["headwater"] / rate["library"]
-        lines.append(f"| {kind} | {size:,.0f} | {speeds} | {share:.2f} |")
+        lines.append(f"| {kind} | {size:,.0f} | {speeds} | {share:.2f} | {spread:.1f} |")
     return "\n".join(lines)
 
 

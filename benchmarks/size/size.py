@@ -27,6 +27,8 @@ def main() -> None:
     if options.child is not None:
         _train(options)
         return
+    from headwater.runs.directory import surroundings
+
     data = options.folder / f"{options.rows}.columns"
     if not data.exists():
         _write(data, options.rows)
@@ -48,8 +50,10 @@ def main() -> None:
         for kind in options.kinds
     }
     size = sum(file.stat().st_size for file in data.iterdir())
+    settings = {name: getattr(options, name) for name in ("rows", "updates", "together", "cold")}
     result = {
-        "rows": options.rows,
+        "settings": settings,
+        "made_with": surroundings(),
         "bytes_on_disk": size,
         "updates_per_second": speed,
         "peak_resident_bytes": peak,
@@ -180,9 +184,7 @@ def _train(options) -> None:
     seconds(few)
     short = seconds(few)
     rate = (options.updates - few) / (seconds(options.updates) - short)
-    print(
-        json.dumps({"updates_per_second": round(rate, 1), "device": jax.devices()[0].device_kind})
-    )
+    print(json.dumps({"updates_per_second": round(rate, 1)}))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def main() -> None:
     for name, seconds in found.items():
         print(f"| {name} | {statistics.median(seconds):.2f} |")
     if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        from headwater.runs.directory import surroundings
+
+        result = {"made_with": surroundings(), "seconds": found}
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _seconds(arguments: list[str], folder: Path, cache: str) -> float:

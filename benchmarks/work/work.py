@@ -8,7 +8,6 @@ but products takes time.
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ def main() -> None:
     if sys.platform == "linux":
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[-options.threads :])
-    import jax
+    from headwater.runs.directory import surroundings
 
     by_hand(options.batch_size)
     rows = []
@@ -34,9 +33,7 @@ def main() -> None:
         print(f"{name}: {row['fraction_of_product_rate']:.2f}", file=sys.stderr, flush=True)
     result = {
         "settings": {k: v for k, v in vars(options).items() if k != "out"},
-        "device": jax.devices()[0].device_kind,
-        "system": platform.platform(terse=True),
-        "versions": {"jax": jax.__version__},
+        "made_with": surroundings(),
         "rows": rows,
     }
     print(_table(rows))

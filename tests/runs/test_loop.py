@@ -161,6 +161,14 @@ def test_an_interrupted_run_continues_to_the_bit(kind, times, tmp_path):
     assert directory.rows("evaluations") == whole.evaluations
 
 
+def test_a_run_whose_draws_were_shared_in_another_way_is_not_continued(tmp_path):
+    directory = RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(KeyboardInterrupt):
+        finish(stages("replay"), directory=directory, evaluate=_Interrupted(2))
+    with pytest.raises(RunError, match="8 updates were made, but 5 share a draw"):
+        finish(stages("replay", updates_per_draw=5), directory=directory)
+
+
 def test_a_finished_run_is_only_read(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", {})
     first = finish(stages("collect"), directory=directory)

@@ -20,14 +20,13 @@ from headwater.methods.online.sac import SAC
 from headwater.runs.loop import run
 from headwater.runs.recipes import (
     Budget,
-    carry_on,
     continuing,
     online_method,
     online_stage,
     rows_per_update,
     warm_start,
 )
-from headwater.runs.stage import Outcome
+from headwater.runs.stage import Outcome, carry_on
 from headwater.sources.collect import Collect, HostCollect
 from headwater.sources.mixed import HostMixed, Mixed
 from headwater.sources.replay import Replay

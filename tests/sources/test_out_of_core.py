@@ -175,6 +175,17 @@ def test_a_truncated_file_is_said(tmp_path):
         OutOfCoreReplay(path).init(keys=KEYS)
 
 
+def test_a_run_that_drew_in_another_way_is_not_continued(tmp_path):
+    path, _ = numbered_directory(tmp_path)
+    source = OutOfCoreReplay(path, 8)
+    saved = source.save(source.init(keys=KEYS))
+    with pytest.raises(DataError, match=r"batch_size is 32 now, was 8"):
+        OutOfCoreReplay(path, 32).load(saved, keys=KEYS)
+    del saved["batch_size"]
+    with pytest.raises(DataError, match=r"batch_size is 8 now, was not known"):
+        source.load(saved, keys=KEYS)
+
+
 def test_other_data_than_the_run_began_with_is_refused(tmp_path):
     path, _ = numbered_directory(tmp_path)
     source = OutOfCoreReplay(path)

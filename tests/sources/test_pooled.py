@@ -17,8 +17,9 @@ from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
+from headwater.sources import pooled
 from headwater.sources.out_of_core import OutOfCoreReplay
-from headwater.sources.pooled import PooledReplay
+from headwater.sources.pooled import Pool, PooledReplay
 from headwater.verbs import specification
 from headwater.verbs.train import train
 
@@ -42,7 +43,7 @@ def _draws(source: PooledReplay, count: int, keys=KEYS, state=None):
 
 @pytest.mark.parametrize("discrete", (False, True))
 @pytest.mark.parametrize("length", (1, 4, 25, 60, 130))
-def test_every_row_is_a_row_of_thedataset(tmp_path, discrete, length):
+def test_every_row_is_a_row_of_the_dataset(tmp_path, discrete, length):
     path, dataset = numbered_directory(tmp_path, discrete=discrete)
     source = PooledReplay(path, 16, discount=0.9, pieces=3, length=length)
     expected = vars(dataset.transitions(0.9))
@@ -112,8 +113,19 @@ def test_pieces_take_the_same_room_whatever_a_row_takes(tmp_path):
         np.zeros((3, 4000)), np.zeros((3, 1)), np.zeros(3), [False] * 3, [False, False, True],
         np.zeros((3, 4000)), action_low=-1.0, action_high=1.0,
     )  # fmt: skip
-    state = PooledReplay(write(wide, tmp_path / "wide"), 4, pieces=2).init(keys=KEYS)
+    path = write(wide, tmp_path / "wide")
+    state = PooledReplay(path, 4, pieces=2).init(keys=KEYS)
     assert state.pool.length == 2**17 // (2 * 16_000 + 4 + 4 + 2)
+
+
+def test_a_pool_of_wide_rows_is_no_larger(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled, "_POOL_BYTES", 10_000)
+    source = PooledReplay(numbered_directory(tmp_path)[0], 4, length=5)
+    pool = source.init(keys=KEYS).pool
+    room = sum(held.nbytes for held in pool.take(np.arange(5 * pool.pieces)).values())
+    assert 9_000 < room <= 10_000
+    monkeypatch.setattr(pooled, "_POOL_BYTES", 1)
+    assert source.init(keys=KEYS).pool.pieces == 1
 
 
 class _Interrupted(Exception):
@@ -196,8 +208,40 @@ def test_a_run_that_drew_row_by_row_is_not_continued(tmp_path):
     path, _ = numbered_directory(tmp_path)
     rows = OutOfCoreReplay(path, 4)
     saved = rows.save(rows.init(keys=KEYS))
-    with pytest.raises(DataError, match="drew its rows one by one"):
+    with pytest.raises(DataError, match=r"in another way \(pieces is 4,096 now, was not known"):
         PooledReplay(path, 4).load(saved, keys=KEYS)
+
+
+@pytest.mark.parametrize("changed", ({"batch_size": 8}, {"pieces": 3}, {"length": 7}))
+def test_a_run_that_drew_in_another_way_is_not_continued(tmp_path, changed):
+    path, _ = numbered_directory(tmp_path)
+    source = PooledReplay(path, 4, pieces=2, length=5)
+    saved = source.save(source.init(keys=KEYS))
+    other = PooledReplay(path, **{"batch_size": 4, "pieces": 2, "length": 5, **changed})
+    with pytest.raises(DataError, match="drew its rows in another way"):
+        other.load(saved, keys=KEYS)
+
+
+def test_a_pool_knows_how_far_it_is_when_the_disk_fails(tmp_path, monkeypatch):
+    source = PooledReplay(numbered_directory(tmp_path)[0], 4, pieces=4, length=4)
+    whole, _ = _draws(source, 6)
+    _, state = _draws(source, 2)
+    _, late = _draws(source, 3, state=state)
+    copy, left = Pool._copy, iter(range(2))
+
+    def fails(pool, *arguments):
+        if next(left, None) is None:
+            raise DataError("the disk is gone")
+        copy(pool, *arguments)
+
+    # The older state has its pool filled anew, which fails on the way.
+    monkeypatch.setattr(Pool, "_copy", fails)
+    with pytest.raises(DataError, match="gone"):
+        _draws(source, 1, state=state)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(
+        whole[5].observation, _draws(source, 1, state=late)[0][0].observation
+    )
 
 
 def test_a_column_that_shrinks_is_noticed(tmp_path):

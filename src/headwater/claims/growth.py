@@ -19,7 +19,6 @@ from headwater.ops.tokens import averaged, token_log_probabilities
 from headwater.runs.growth import (
     Operator,
     Plan,
-    continued,
     growing_stages,
     grown,
     insert_fresh,
@@ -27,7 +26,7 @@ from headwater.runs.growth import (
     rearrange,
 )
 from headwater.runs.loop import run
-from headwater.runs.stage import Outcome, Stage
+from headwater.runs.stage import Outcome, Stage, carry_on
 from headwater.sources.fresh_texts import FreshTexts
 
 _RATES = {"learning_rate": 2e-3, "warm_up_updates": 20.0}
@@ -187,8 +186,8 @@ def _choose(
     for name, way in ways.items():
         stages += [
             Stage(f"{name}, at once", method, source, 0, begin=grow(way)),
-            Stage(f"{name}, lag", method, source, lag, begin=continued(f"{name}, at once")),
-            Stage(name, method, source, updates - lag, begin=continued(f"{name}, lag")),
+            Stage(f"{name}, lag", method, source, lag, begin=carry_on(f"{name}, at once")),
+            Stage(name, method, source, updates - lag, begin=carry_on(f"{name}, lag")),
         ]
     outcomes = run(stages, problem, seeds=runs, seed=seed, logs=1, progress=False).outcomes
     judge = _judge(task, seed)

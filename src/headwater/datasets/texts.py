@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,6 +43,11 @@ class Read(Generic[Record]):
     dropped: int
     cut: int
     tokens: int
+
+    @property
+    def tokens_per_record(self) -> float:
+        """Of each record of `data`, on average: one row of plain text is many windows."""
+        return self.tokens / jax.tree.leaves(self.data)[0].shape[0]
 
     def sentence(self) -> str:
         """For the user, who asked for rows to be dropped or cut."""

@@ -3,6 +3,8 @@
 Since 0.10, jaxlib cuts a batch of large matrices into tasks for XLA's threads, and the thread that
 did so waits for them. Where as many batches run at once as there are threads, all wait for ever: on
 two cores the first networks of a learner are enough. A matrix alone is never cut.
+
+On a CPU none of these can be differentiated in reverse, since `sequential_vmap` cannot.
 """
 
 # ruff: noqa: TID251

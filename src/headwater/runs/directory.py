@@ -151,20 +151,21 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     damaged = None
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if damaged is not None:
-                raise RunError(
-                    f"{path}, line {damaged}: this is no row of a run: restore the file, or remove "
-                    "the line"
-                )
-            try:
-                row = json_text.parse(line)
-                _check_row(row, path.stem == "evaluations")
-            except (ValueError, TypeError, LookupError):
-                damaged = number
-                continue
-            yield row
+    # All at once: a run that goes on would complete a line between two readings of it.
+    text = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+    for number, line in enumerate(text.split("\n"), 1):
+        if damaged is not None:
+            raise RunError(
+                f"{path}, line {damaged}: this is no row of a run: restore the file, or remove "
+                "the line"
+            )
+        try:
+            row = json_text.parse(line)
+            _check_row(row, path.stem == "evaluations")
+        except (ValueError, TypeError, LookupError):
+            damaged = number
+            continue
+        yield row
 
 
 def _check_row(row: Any, evaluation: bool) -> None:

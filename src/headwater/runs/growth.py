@@ -29,7 +29,7 @@ from headwater.networks.decoder import (
 )
 from headwater.ops.fine_tuning import Tuned
 from headwater.runs.loop import run
-from headwater.runs.stage import Outcomes, Stage
+from headwater.runs.stage import Outcomes, Stage, carry_on
 
 Moments = Literal["copied", "empty"]
 
@@ -246,7 +246,7 @@ def progressive_stages(
     for i, length in enumerate(lengths):
         name = f"{i + 1}: depth {depths[i]}"
         each = dataclasses.replace(method, depth=depths[i])
-        begin = None if i == 0 else continued(found[-1].name)
+        begin = None if i == 0 else carry_on(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))
     return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))
 
@@ -308,15 +308,6 @@ def choose_operator(
 def _given(state: Tuned):
     def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
         return state
-
-    return begin
-
-
-def continued(before: str) -> Callable[[Outcomes, TokenProblem, PRNGKeyArray], Tuned]:
-    """`Stage.begin` of a stage that goes on where the one called `before` ended."""
-
-    def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
-        return outcomes[before].state
 
     return begin
 

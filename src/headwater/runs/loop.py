@@ -191,6 +191,11 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
     log.progress.begin(stage.name, stage.updates, done)
     if done:
         state, source_state = log.load(place, done, outcomes)
+        if done % unit:
+            raise RunError(
+                f"stage '{stage.name}': {done} updates were made, but {unit} share a draw, so the "
+                "run was begun in another way: begin a new run"
+            )
     else:
         state = place.first_state(outcomes)
         if place.host:
@@ -355,6 +360,8 @@ def _update(method, measure, state, sums, data, key, pieces):
     return jax.lax.scan(one, (state, sums), (data, jax.random.split(key, pieces)))[0]
 
 
+# Compiled by itself, so that it is traced once: for the shapes of its metrics and in the loop.
+@eqx.filter_jit
 def _measured_update(method, measure, state, data, key):
     measured = {} if measure is None else measure(Agent(method, state))
     state, metrics = method.update(state, data, key=key)

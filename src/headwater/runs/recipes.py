@@ -148,11 +148,6 @@ def warm_start(online: SAC | DQN, upstream: str) -> Callable[[Outcomes, Any, PRN
     return begin_online
 
 
-def carry_on(upstream: str) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
-    """A `Stage.begin` that takes over the state of the stage called `upstream` as it is."""
-    return lambda outcomes, problem, key: outcomes[upstream].state
-
-
 def continuing(method: AbstractMethod) -> AbstractMethod:
     """`method` for going on online: without a schedule that has run out."""
     if isinstance(method, IQL):

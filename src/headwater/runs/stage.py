@@ -52,3 +52,8 @@ class Stage(eqx.Module):
                 f"stage '{self.name}': updates={self.updates} must be a multiple of "
                 f"updates_per_draw={self.updates_per_draw}, and neither negative"
             )
+
+
+def carry_on(upstream: str) -> Begin:
+    """A `Stage.begin` that takes over the state of the stage called `upstream` as it is."""
+    return lambda outcomes, problem, key: outcomes[upstream].state

@@ -31,7 +31,7 @@ the process as soon as it is read; rows of the larger columns are read one by on
 
 
 class Column:
-    """A column on disk: mapped if `mapped`, else read row by row.
+    """A column on disk: mapped if `mapped`, else read from the file, by rows or by runs of them.
 
     **Arguments:** `array`: the mapped file; `name`: what to call it when it cannot be read; `file`:
     its open descriptor, which the column will close; by default it is opened.
@@ -141,16 +141,19 @@ class OutOfCoreReplay(AbstractHostSource[Mapped, Transitions]):
         return state, hand_over(gather(state, rows))
 
     def save(self, state: Mapped) -> dict[str, np.ndarray]:
-        return {"rows": np.asarray(state.size)}
+        return {name: np.asarray(count) for name, count in self._sizes(state).items()}
 
     def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> Mapped:
         state = self.init(keys=keys)
-        require_rows(self.path, state.size, saved)
+        require_same(self.path, saved, self._sizes(state))
         return state
 
     @property
     def uses_agent(self) -> bool:
         return False
+
+    def _sizes(self, state: Mapped) -> dict[str, int]:
+        return {"rows": state.size, "batch_size": self.batch_size}
 
 
 def open_mapped(path: Path | str, discount: float | None, most_mapped: int) -> Mapped:
@@ -180,12 +183,24 @@ def open_mapped(path: Path | str, discount: float | None, most_mapped: int) -> M
     return Mapped(columns, columns.pop("return_to_go", None))
 
 
-def require_rows(path: Path | str, rows: int, saved: dict[str, np.ndarray]) -> None:
-    """Raises `DataError` if there are not as many `rows` as when a run's source was `saved`."""
-    if rows != int(saved["rows"]):
+def require_same(path: Path | str, saved: dict[str, np.ndarray], sizes: dict[str, int]) -> None:
+    """Raises `DataError` if one of the `sizes` is not what it was when a run's source was `saved`.
+
+    The `rows` are the data's; the others say how these are drawn.
+    """
+    for name, size in sizes.items():
+        before = int(saved[name]) if name in saved else None
+        if size == before:
+            continue
+        if name == "rows":
+            raise DataError(
+                f"{path} has {size:,} rows but had {before or 0:,} when the run was interrupted: "
+                "continue with the data that it began with, or begin a new run"
+            )
         raise DataError(
-            f"{path} has {rows:,} rows but had {int(saved['rows']):,} when the run was "
-            "interrupted: continue with the data that it began with, or begin a new run"
+            f"{path}: this run drew its rows in another way ({name} is {size:,} now, was "
+            f"{'not known' if before is None else f'{before:,}'}), as an earlier version did: "
+            "begin a new run"
         )
 
 

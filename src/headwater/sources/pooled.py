@@ -6,7 +6,7 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 
-from headwater.core.errors import DataError, SpecificationError
+from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
 from headwater.core.source import AbstractHostSource, Keys
@@ -15,13 +15,15 @@ from headwater.sources.out_of_core import (
     hand_over,
     open_mapped,
     random_rows,
-    require_rows,
+    require_same,
 )
 
 _AHEAD = 32
 """Pieces that the system is told of before they are read: a disk is faster with many requests."""
 _LONGEST, _PIECE_BYTES = 512, 2**17
 """Rows and bytes of a piece: so long that reading it costs little more than finding it."""
+_MOST_PIECES, _POOL_BYTES = 4096, 2**29
+"""Pieces and bytes of a pool, if nothing is said of it."""
 _FIELDS = {
     "observations": "observation",
     "actions": "action",
@@ -41,14 +43,17 @@ class Pool:
     the sequence has come.
     """
 
-    def __init__(self, mapped: Mapped, pieces: int, length: int | None):
-        self._mapped, self._pieces = mapped, pieces
-        self.length: int = length or max(1, min(_LONGEST, _PIECE_BYTES // mapped.row_bytes))
+    def __init__(self, mapped: Mapped, pieces: int | None, length: int | None):
+        self._mapped = mapped
         stored = {_FIELDS[name]: column for name, column in mapped.columns.items()}
         if mapped.return_to_go is not None:
             stored["return_to_go"] = mapped.return_to_go
         self._stored = stored
-        rows = pieces * self.length
+        self.length: int = length or max(1, min(_LONGEST, _PIECE_BYTES // mapped.row_bytes))
+        held = sum(column.row_bytes for column in stored.values()) + stored["action"].row_bytes
+        room = _POOL_BYTES // (self.length * held)
+        self.pieces: int = pieces or max(1, min(_MOST_PIECES, room))
+        rows = self.pieces * self.length
         self._held = {
             name: np.empty((rows, *column.shape[1:]), column.dtype)
             for name, column in stored.items()
@@ -59,15 +64,16 @@ class Pool:
 
     def advance(self, placed: int) -> None:
         """Holds what it does after `placed` pieces of the sequence."""
-        begin = placed - self._pieces
-        if begin <= self._placed <= placed:
-            begin = self._placed
-        for number in range(begin, placed):
-            for coming in range(number, number + _AHEAD):
+        begin = placed - self.pieces
+        if not begin <= self._placed <= placed:
+            self._placed = begin
+        # One by one, so that a disk that fails leaves a pool that knows how far it is.
+        while self._placed < placed:
+            for coming in range(self._placed, self._placed + _AHEAD):
                 if coming not in self._starts:
                     self._expect(coming)
-            self._place(number)
-        self._placed = placed
+            self._place(self._placed)
+            self._placed += 1
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The fields of `Transitions` in the given `rows` of the pool."""
@@ -82,7 +88,7 @@ class Pool:
 
     def _place(self, number: int) -> None:
         first, size = self._starts.pop(number), self._mapped.size
-        begin = number % self._pieces * self.length
+        begin = number % self.pieces * self.length
         end = begin + self.length
         while begin < end:
             count = min(end - begin, size - first)
@@ -120,17 +126,21 @@ class PooledReplay(AbstractHostSource[Pooled, Transitions]):
     places; each draw replaces as many rows, the oldest ones, as it draws. So each row is drawn as
     often as any other, and once on average while it is there. What differs from `OutOfCoreReplay`
     is that neighbours tend to be there together: two rows of a batch are of the same run with
-    probability 1 / `pieces`. All seeds draw from the same pool, each its own rows.
+    probability 1 / `pieces`. The sequence of runs is the same for all seeds and in every training:
+    what differs is which of the rows in the pool are drawn. So a seed learns the same whichever
+    others learn beside it, but where a training is short for its data, seeds are more alike than
+    with rows drawn one by one.
 
     **Arguments:** `path`: of the directory; `batch_size`: rows per draw; `discount`: of
-    `return_to_go`, which is left out without it; `pieces`, `length`: of the pool;
-    by default a piece has 512 rows, or as many as take 128 KiB.
+    `return_to_go`, which is left out without it; `pieces`, `length`: of the pool; by default a
+    piece has 512 rows, or as many as take 128 KiB, and there are 4,096, or as many as take
+    512 MiB.
     """
 
     path: Path | str = eqx.field(static=True)
     batch_size: int = eqx.field(static=True, default=256)
     discount: float | None = eqx.field(static=True, default=None)
-    pieces: int = eqx.field(static=True, default=4096)
+    pieces: int | None = eqx.field(static=True, default=None)
     length: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -145,25 +155,26 @@ class PooledReplay(AbstractHostSource[Pooled, Transitions]):
         return Pooled(mapped, Pool(mapped, self.pieces, self.length), 0)
 
     def draw(self, state: Pooled, agent: Agent, *, keys: Keys):
-        length = state.pool.length
-        state.pool.advance(self.pieces + state.draws * self.batch_size // length)
-        rows = random_rows(keys, self.batch_size, self.pieces * length)
+        pieces, length = state.pool.pieces, state.pool.length
+        state.pool.advance(pieces + state.draws * self.batch_size // length)
+        rows = random_rows(keys, self.batch_size, pieces * length)
         following = dataclasses.replace(state, draws=state.draws + 1)
         return following, hand_over(state.pool.take(rows))
 
     def save(self, state: Pooled) -> dict[str, np.ndarray]:
-        return {"rows": np.asarray(state.mapped.size), "draws": np.asarray(state.draws)}
+        saved = {**self._sizes(state), "draws": state.draws}
+        return {name: np.asarray(count) for name, count in saved.items()}
 
     def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> Pooled:
         state = self.init(keys=keys)
-        require_rows(self.path, state.mapped.size, saved)
-        if "draws" not in saved:
-            raise DataError(
-                f"{self.path}: this run drew its rows one by one, as it was begun by an earlier "
-                "version: begin a new run"
-            )
+        require_same(self.path, saved, self._sizes(state))
         return dataclasses.replace(state, draws=int(saved["draws"]))
 
     @property
     def uses_agent(self) -> bool:
         return False
+
+    def _sizes(self, state: Pooled) -> dict[str, int]:
+        pool = state.pool
+        sizes = {"batch_size": self.batch_size, "pieces": pool.pieces, "length": pool.length}
+        return {"rows": state.mapped.size, **sizes}

@@ -266,7 +266,7 @@ def _source(asked: LanguageSettings, model: LanguageModel) -> tuple[AbstractSour
         return _compared(asked, model, name)
     if name in _STORED:
         read = _completions(asked, model)
-        return Stored(read.data, asked.rows), _stored_tokens(asked, read)
+        return Stored(read.data, asked.rows), asked.rows * read.tokens_per_record
     if name == "ALoL":
         return _advantageous(asked, model)
     prompts, right = _prompts(asked, model, judged=name != "RLHFSharpening")
@@ -300,7 +300,7 @@ def _compared(asked: LanguageSettings, model: LanguageModel, name: str):
     read = read_comparisons(
         asked.data, model.tokenizer, model.decoder.context, too_long=asked.too_long
     )
-    stored, tokens = Stored(read.data, asked.rows), _stored_tokens(asked, read)
+    stored, tokens = Stored(read.data, asked.rows), asked.rows * read.tokens_per_record
     if name != "HyPO":
         return stored, tokens
     prompts = prompts_within(read.data.chosen, model, asked.data, asked.new_tokens)
@@ -333,7 +333,7 @@ def _advantageous(asked: LanguageSettings, model: LanguageModel):
     data, weights = advantages(data, prompt_values(model.decoder, own, data))
     if not jnp.any(weights > 0.0):
         raise DataError(f"{asked.data}: no response is better than expected: none can be learned")
-    return Stored(data, asked.rows, weights), _stored_tokens(asked, read)
+    return Stored(data, asked.rows, weights), asked.rows * read.tokens_per_record
 
 
 def _judged(data: Completions, reward: AbstractCompletionReward, rows: int) -> Completions:
@@ -389,11 +389,6 @@ def _prompts(
         return prompts.data, None
     right = _completions(asked, model).data
     return prompts_within(right, model, asked.data, asked.new_tokens), right
-
-
-def _stored_tokens(asked: LanguageSettings, read: Read[Any]) -> float:
-    # Not the rows of the file: one row of plain text is many windows.
-    return asked.rows * read.tokens / jax.tree.leaves(read.data)[0].shape[0]
 
 
 def _written_tokens(asked: LanguageSettings) -> float:

@@ -100,9 +100,8 @@ def grow_language(
         tokenizer.write(learned)
     rows: list[dict[str, Any]] = [r for r in result.metrics if "updates_per_second" in r]
     metrics = {name: float(np.mean(v)) for name, v in rows[-1]["metrics"].items()} if rows else {}
-    per_update = asked.rows * read.tokens / max(read.data.tokens.shape[0], 1)
     pace = float(rows[-1]["updates_per_second"]) if rows else 0.0
-    return LanguageRun(out, learned, metrics, pace * per_update)
+    return LanguageRun(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
 
 
 def _plan(asked: GrowthSettings, source: Stored) -> Plan:

@@ -29,7 +29,7 @@ from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.online.rlpd import RLPD
 from headwater.runs import recipes
 from headwater.runs.recipes import Budget, Task
-from headwater.runs.stage import Stage
+from headwater.runs.stage import Stage, carry_on
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
@@ -221,7 +221,8 @@ def plan(
     references = _references(logged, task)
     if asked.budget is None:
         assert logged is not None and asked.updates is not None
-        pieces = logged.updates_per_draw(asked.updates, asked.batch_size)
+        rows = len(asked.seeds) * recipes.rows_per_update(method, asked.batch_size)
+        pieces = logged.updates_per_draw(asked.updates, rows)
         source = logged.source(method, pieces * asked.batch_size)
         stages = [Stage("offline", method, source, asked.updates, pieces)]
     else:
@@ -276,7 +277,7 @@ class _Logged:
         return jax.tree.map(jnp.asarray, self.data.transitions(discount))
 
     def updates_per_draw(self, updates: int, rows: int) -> int:
-        """How many updates share a draw: it pays for the way from the disk."""
+        """How many updates of `rows` each share a draw: it pays for the way from the disk."""
         if self.data is not None:
             return 1
         draws = _DISK_DRAWS
@@ -394,7 +395,7 @@ def begin_of(asked: Specification, method: AbstractMethod) -> Any:
     if asked.recipe == "wsrl":
         return recipes.warm_start(method, UPSTREAM)  # pyright: ignore[reportArgumentType]
     if asked.recipe == "continue":
-        return recipes.carry_on(UPSTREAM)
+        return carry_on(UPSTREAM)
     return None
 
 
