@@ -136,14 +136,10 @@ class _Place:
             # Once for all chunks: what all seeds look at is needed on every device.
             source = _on_every_device(stage.source, len(seeds))
             self.stage = eqx.tree_at(lambda s: s.source, stage, source)
-        root = jax.random.fold_in(jax.random.key(seed), index)
-        keys = jax.vmap(lambda s: jax.random.split(jax.random.fold_in(root, s), 4))(
-            jnp.asarray(seeds, jnp.uint32)
+        keys, self.evaluation_key = _place_keys(
+            jax.random.key(seed), np.uint32(index), np.asarray(seeds, np.uint32)
         )
-        self.init_keys, self.source_keys, self.prepare_keys, self.keys = (
-            keys[:, i] for i in range(4)
-        )
-        self.evaluation_key = jax.random.fold_in(root, 2**32 - 1)
+        self.init_keys, self.source_keys, self.prepare_keys, self.keys = keys
 
     def position(self, update: int) -> Position:
         return Position(self.index, self.stage.name, update)
@@ -411,6 +407,15 @@ def _spread_rows(data: Any, layout: SeedLayout) -> Any:
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec("row")))
 
     return jax.tree.map(spread, data)
+
+
+# One program rather than a dozen, which would take longer to find in the cache than this to run.
+@jax.jit
+def _place_keys(key, index, seeds):
+    """Four keys for each seed, `[seed]` each, and the one for evaluations."""
+    root = jax.random.fold_in(key, index)
+    keys = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(root, seed), 4))(seeds)
+    return [keys[:, i] for i in range(4)], jax.random.fold_in(root, 2**32 - 1)
 
 
 @eqx.filter_jit
