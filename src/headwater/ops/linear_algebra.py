@@ -17,33 +17,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Matrix = Float[Array, "size size"]
+_Matrix = Float[Array, "size size"]
 
 
-def cholesky(matrix: Matrix) -> Matrix:
+def cholesky(matrix: _Matrix) -> _Matrix:
     """The lower root of a symmetric and positive definite matrix; NaN where it is not."""
     return _one_by_one(jnp.linalg.cholesky, matrix)
 
 
-def cholesky_solve(root: Matrix, right: Float[Array, "size *columns"]) -> Array:
+def cholesky_solve(root: _Matrix, right: Float[Array, "size *columns"]) -> Array:
     """x of `root @ root.T @ x = right`."""
     return _one_by_one(_cholesky_solve, root, right)
 
 
 def triangular_solve(
-    root: Matrix, right: Float[Array, "size *columns"], *, transposed: bool = False
+    root: _Matrix, right: Float[Array, "size *columns"], *, transposed: bool = False
 ) -> Array:
     """x of `root @ x = right`, or of `root.T @ x = right`, for a lower triangular `root`."""
     solve = partial(jax.scipy.linalg.solve_triangular, lower=True, trans=int(transposed))
     return _one_by_one(solve, root, right)
 
 
-def solve(matrix: Matrix, right: Float[Array, "size *columns"]) -> Array:
+def solve(matrix: _Matrix, right: Float[Array, "size *columns"]) -> Array:
     """x of `matrix @ x = right`."""
     return _one_by_one(jnp.linalg.solve, matrix, right)
 
 
-def symmetric_eigen(matrix: Matrix) -> tuple[Float[Array, " size"], Matrix]:
+def symmetric_eigen(matrix: _Matrix) -> tuple[Float[Array, " size"], _Matrix]:
     """The eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns."""
     return _one_by_one(_symmetric_eigen, matrix)
 
