@@ -12,11 +12,13 @@ from headwater.methods.offline.iql import IQL
 from headwater.methods.offline.sac_n import SACN
 from headwater.methods.offline.td3_bc import TD3BC
 from headwater.methods.online.sac import SAC
+from headwater.ops.products import multiplying
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.replay import Replay
 
 options = pace.arguments()
+precision = options.library.partition("_")[2] or "default"
 dataset = load(options.data)
 source = Replay(jax.tree.map(jnp.asarray, dataset.transitions()), options.batch_size)
 method = {
@@ -30,7 +32,8 @@ method = {
 
 def advance(updates: int) -> None:
     """A run of its own, from the first state to the last."""
-    run([Stage("offline", method, source, updates)], dataset.spaces, logs=10, progress=False)
+    with multiplying(precision):
+        run([Stage("offline", method, source, updates)], dataset.spaces, logs=10, progress=False)
 
 
 pace.hand_back(

@@ -43,6 +43,7 @@ class Library(NamedTuple):
 
 LIBRARIES = {
     "headwater": Library("headwater", tuple(METHODS), None),
+    "headwater_bfloat16": Library("headwater", tuple(METHODS), None),
     "unifloral": Library("unifloral", ("iql", "td3_bc", "sac_n"), "jax_python", "unifloral"),
     "jax_corl": Library("jax_corl", ("iql", "td3_bc", "cql"), "jax_python", "jax_corl"),
     "sbx": Library("sb3", ("sac",), "jax_python"),
@@ -63,7 +64,8 @@ def main() -> None:
         name
         for name, library in LIBRARIES.items()
         if all(given[each] for each in (library.python, library.checkout) if each is not None)
-        and (options.libraries is None or name in ("headwater", *options.libraries))
+        and (name != "headwater_bfloat16" or options.bfloat16)
+        and (options.libraries is None or name.startswith("headwater") or name in options.libraries)
     ]
     processors = _confine(options.threads)
     result: dict[str, Any] = {
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--unifloral", type=Path, help="root of a checkout of Unifloral, likewise")
     add("--jax-corl", type=Path, help="root of a checkout of JAX-CORL, likewise")
     add("--libraries", nargs="+", choices=tuple(LIBRARIES), help="only these and Headwater")
+    add("--bfloat16", action="store_true", help="Headwater with --precision bfloat16 as well")
     add("--data", type=Path, help=".npz file (default: synthetic, 17 observations, 6 actions)")
     add("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     add("--batch-size", type=int, default=256)

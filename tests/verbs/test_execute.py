@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -21,10 +22,12 @@ from headwater.environments.pendulum import Pendulum
 from headwater.environments.registry import make
 from headwater.methods.imitation.bc import BC
 from headwater.methods.online.sac import SAC
+from headwater.ops import products
 from headwater.runs import checkpoint
 from headwater.verbs import execute
 from headwater.verbs.execute import resume
 from headwater.verbs.run import open_run
+from headwater.verbs.specification import Specification
 from headwater.verbs.train import train
 
 from .problems import assert_same, pendulum_log
@@ -57,6 +60,37 @@ def interrupt(monkeypatch):
                 function()
 
     return interrupt
+
+
+def test_a_run_keeps_its_precision_when_it_goes_on(tmp_path, interrupt, monkeypatch):
+    multiplied = []
+    monkeypatch.setattr(execute, "check_precision", lambda precision: None)
+    monkeypatch.setattr(
+        execute, "multiplying", lambda precision: multiplied.append(precision) or nullcontext()
+    )
+    how = {**OFFLINE, "updates": 4, "evaluations": 2, "precision": "bfloat16"}
+    path = tmp_path / "run"
+    interrupt(3, lambda: train(CLONE, pendulum_log(), out=path, **how))
+    run = resume(path, progress=False)
+    assert run.finished and run.specification.precision == "bfloat16"
+    train(CLONE, pendulum_log(), **{**how, "precision": "default"})
+    assert multiplied == ["bfloat16", "bfloat16", "default"]
+    recorded = json.loads((path / "run.json").read_text())
+    assert recorded["precision"] == "bfloat16"
+    # Earlier runs say nothing of it.
+    del recorded["precision"]
+    assert Specification.from_json(recorded, "run").precision == "default"
+    with pytest.raises(RunError, match="unknown precision"):
+        Specification.from_json({**recorded, "precision": "float8"}, "run")
+
+
+def test_a_precision_that_the_machine_has_not_leaves_no_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    with pytest.raises(SpecificationError, match="no matrix units"):
+        train(CLONE, pendulum_log(), out=tmp_path / "run", updates=1, precision="bfloat16")
+    with pytest.raises(SpecificationError, match="unknown precision"):
+        train(CLONE, pendulum_log(), out=tmp_path / "run", updates=1, precision="float8")
+    assert not (tmp_path / "run").exists()
 
 
 def test_offline_learning_goes_on_to_the_bit(tmp_path, interrupt):

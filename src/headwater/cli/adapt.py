@@ -28,6 +28,9 @@ def command(
     updates_per_step: Annotated[int, option("N")] = 1,
     evaluations: Annotated[int, option("N")] = 20,
     episodes: Annotated[int | None, option("N")] = None,
+    precision: Annotated[
+        Literal["default", "bfloat16"] | None, option("{default,bfloat16}")
+    ] = None,
     seed: Annotated[int | None, option("N")] = None,
     json: Flag = False,
 ) -> None:
@@ -57,6 +60,8 @@ def command(
         updates_per_step: That many times as many updates.
         evaluations: How often to evaluate.
         episodes: Episodes per evaluation and seed; by default as in the run.
+        precision: Of the large products in networks (see `headwater train`); by default as in the
+            run.
         seed: Root of all randomness; by default one more than the run's.
         json: Print the result as JSON.
     """
@@ -78,6 +83,7 @@ def command(
         seed=seed,
         evaluations=evaluations,
         episodes=episodes,
+        precision=precision,
         out=out or run.with_name(f"{run.name}-{recipe}"),
         progress=None if json else True,
     )

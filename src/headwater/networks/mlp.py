@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.ops.linear_algebra import random_orthogonal
+from headwater.ops.products import product
 
 Initialiser = Literal["lecun", "torch", "orthogonal"]
 """How hidden weights start. `torch`: uniform ±1/√fan-in, biases too, as PyTorch's linear layers;
@@ -81,7 +82,7 @@ class MLP(eqx.Module):
     def __call__(self, x: Float[Array, "*batch input"]) -> Float[Array, "*batch output"]:
         """The output for inputs with any leading axes."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
-            x = x @ weight
+            x = product(x, weight)
             x = x + jnp.broadcast_to(bias, x.shape)
             if i < len(self.weights) - 1:
                 if self.layer_norm == "before":

@@ -39,6 +39,7 @@ def adapt(
     seed: int | None = None,
     evaluations: int = 20,
     episodes: int | None = None,
+    precision: str | None = None,
     out: str | Path | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -61,6 +62,7 @@ def adapt(
       5,000, at most a tenth).
     - `block`: environment steps between updates, of which there are then as many (default: 1, or 8
       where the simulator is not compiled); `updates_per_step`: that many times as many.
+    - `precision`: see `train` (default: that of the run).
     - `seed`, `evaluations`, `episodes`, `out`, `progress`: see `train`.
 
     Raises `SpecificationError` for what does not fit together, `RunError` if the run is not
@@ -105,6 +107,7 @@ def adapt(
         evaluations=evaluations,
         episodes=before.episodes if episodes is None else episodes,
         batch_size=rows,
+        precision=before.precision if precision is None else precision,
         data=chosen,
         task=TaskChoice.of(task),
         budget=Budget(

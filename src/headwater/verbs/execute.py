@@ -11,6 +11,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.write import write
 from headwater.evaluation.returns import evaluate_returns
+from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
@@ -46,6 +47,7 @@ def execute(
     is the part of `upstream` that is needed, so that the run can go on without them.
     """
     check_numbers(asked)
+    check_precision(asked.precision)
     if out is not None:
         RunDirectory.refuse(out)
     planned = plan(asked, None, data, task)
@@ -148,17 +150,18 @@ def _carry_out(
 
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
     try:
-        result = run(
-            planned.stages,
-            planned.problem,
-            seeds=asked.seeds,
-            seed=asked.seed,
-            directory=directory,
-            evaluate=None if task is None else evaluate,
-            evaluations=asked.evaluations,
-            progress=progress,
-            earlier=earlier,
-        )
+        with multiplying(asked.precision):
+            result = run(
+                planned.stages,
+                planned.problem,
+                seeds=asked.seeds,
+                seed=asked.seed,
+                directory=directory,
+                evaluate=None if task is None else evaluate,
+                evaluations=asked.evaluations,
+                progress=progress,
+                earlier=earlier,
+            )
     except KeyboardInterrupt as stop:
         if directory is not None:
             stop.add_note(f"continue with `headwater resume {directory.path}`")

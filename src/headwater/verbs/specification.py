@@ -27,6 +27,7 @@ from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import make, make_recorded
 from headwater.methods.offline.cal_ql import CalQL
 from headwater.methods.online.rlpd import RLPD
+from headwater.ops.products import check_name
 from headwater.runs import recipes
 from headwater.runs.recipes import Budget, Task
 from headwater.runs.stage import Stage, carry_on
@@ -125,7 +126,8 @@ class Specification:
     learning; `batch_size`: rows per gradient step; `data`, `task`: what is learned from, and what
     is acted or evaluated in; `budget`: of acting, `None` for offline learning; `recipe`: how an
     earlier run is adapted; `spaces`: of the problem, with its statistics; `references`: random and
-    expert return that normalise scores, and where they come from.
+    expert return that normalise scores, and where they come from; `precision`: of the products in
+    networks while it learns.
     """
 
     verb: str
@@ -142,6 +144,7 @@ class Specification:
     recipe: str | None = None
     spaces: dict[str, Any] | None = None
     references: list[Any] | None = None
+    precision: str = "default"
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON can hold."""
@@ -352,7 +355,8 @@ def check_seed(seed: int) -> None:
 
 
 def check_numbers(asked: Specification) -> None:
-    """Raises `SpecificationError` for a number that is out of its range."""
+    """Raises `SpecificationError` for a number that is out of its range, or no precision."""
+    check_name(asked.precision)
     least = {
         "batch_size": (asked.batch_size, 1),
         "evaluations": (asked.evaluations, 1),
