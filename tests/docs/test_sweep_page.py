@@ -27,3 +27,6 @@ def test_every_key_is_told():
 
     for key in sweep_table._KEYS:
         assert re.search(rf"`{key}\b|^\[?{key}\b", PAGE, re.MULTILINE), key
+    (others,) = re.findall(r"The other keys are those\nof `headwater train`: ([^.]*)\.", PAGE)
+    for key in re.findall(r"`(\w+)`", others):
+        assert key in sweep_table._KEYS, key

@@ -36,14 +36,13 @@ def _drawn(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).integers(-2, 3, shape), jnp.float32)
 
 
-def test_default_is_the_plain_product(monkeypatch):
+def test_default_is_the_plain_product():
     x, weight = _drawn(5, 64), _drawn(64, 64)
     assert "custom_vjp" not in str(jax.make_jaxpr(products.product)(x, weight))
     np.testing.assert_array_equal(products.product(x, weight), x @ weight)
-    # So it is where nobody but JAX's own setting asks.
-    monkeypatch.setattr(products, "_loaded", False)
+    # JAX's own setting is another.
     with jax.default_matmul_precision("bfloat16"):
-        np.testing.assert_array_equal(products.product(x, weight), x @ weight)
+        assert "custom_vjp" not in str(jax.make_jaxpr(products.product)(x, weight))
 
 
 @pytest.mark.parametrize("transpose_a, transpose_b", [*itertools.product((False, True), repeat=2)])
@@ -92,6 +91,29 @@ def test_a_network_within_the_context_uses_it_and_without_does_not(stand_in):
     assert not np.array_equal(rounded, network(x))
 
 
+def test_programs_of_one_precision_do_not_serve_the_other(stand_in):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 64)), jnp.float32)
+    multiply = jax.jit(lambda x: products.product(x, x.T @ x))
+    exact = multiply(x)
+    with products.multiplying("bfloat16"):
+        rounded = multiply(x)
+        with products.multiplying("default"):
+            np.testing.assert_array_equal(multiply(x), exact)
+        np.testing.assert_array_equal(multiply(x), rounded)
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_array_equal(multiply(x), exact)
+
+
+def test_single_rows_and_what_does_not_fit_are_left_to_jax(stand_in):
+    weight = _drawn(64, 64)
+    with products.multiplying("bfloat16"):
+        # So acting does, which would copy the weights for every row.
+        acting = jax.make_jaxpr(jax.vmap(lambda x: products.product(x, weight)))(_drawn(5, 64))
+        assert "custom_vjp" not in str(acting)
+        with pytest.raises(TypeError):
+            products.product(_drawn(5, 70), weight)
+
+
 def test_what_cannot_be_is_refused_in_a_sentence(monkeypatch, tmp_path):
     with pytest.raises(SpecificationError, match=r"unknown precision 'bfloat'.*bfloat16"):
         products.check_precision("bfloat")
@@ -107,6 +129,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SpecificationError, match=r"C\+\+ compiler"):
         products._compiled()
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    monkeypatch.setenv("CXX", f"'{tmp_path / 'text'}' -m64")
+    with pytest.raises(SpecificationError, match=r"text could not: .*Exec format"):
+        products._compiled()
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(SpecificationError, match="false could not"):
         products._compiled()
@@ -117,11 +144,29 @@ def test_what_cannot_be_is_refused_in_a_sentence(monkeypatch, tmp_path):
     assert list((tmp_path / "headwater" / "products").iterdir()) == []
 
 
+def test_a_damaged_program_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
+    program, compiled = tmp_path / "program.so", []
+    program.write_text("damaged")
+
+    def compile_again():
+        compiled.append(program.exists())
+        program.write_text("damaged as well")
+        return program
+
+    monkeypatch.setattr(products, "_compiled", compile_again)
+    with pytest.raises(SpecificationError, match=r"program.so, which cannot be loaded: .*XDG"):
+        products._open(program)
+    assert compiled == [False]
+
+
 def test_the_kernel_is_mkls_product():
     try:
         products.check_precision("bfloat16")
     except SpecificationError as reason:
         pytest.skip(str(reason))
+    with pytest.raises(Exception, match="do not fit"):
+        jax.block_until_ready(products._multiply(_drawn(2, 70), _drawn(64, 3), False, False))
+    assert not np.any(products._multiply(_drawn(2, 0), _drawn(0, 3), False, False))
     draw = np.random.default_rng(0)
     x, y = (jnp.asarray(draw.normal(size=(70, 64)), jnp.float32) for _ in range(2))
 

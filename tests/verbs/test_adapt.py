@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
 
 import jax
 import numpy as np
@@ -49,6 +50,17 @@ def interrupted(monkeypatch, nth: int, *arguments, **options) -> None:
         patch.setattr(execute, "evaluate_returns", evaluate)
         with pytest.raises(Interrupted):
             adapt(*arguments, **options)
+
+
+def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
+    multiplied = []
+    monkeypatch.setattr(execute, "check_precision", multiplied.append)
+    monkeypatch.setattr(execute, "multiplying", lambda precision: nullcontext())
+    rounded = dataclasses.replace(offline.specification, precision="bfloat16")
+    run = dataclasses.replace(offline, specification=rounded)
+    assert adapt(run, **ONLINE).specification.precision == "bfloat16"
+    assert adapt(run, precision="default", **ONLINE).specification.precision == "default"
+    assert multiplied == ["bfloat16", "default"]
 
 
 def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch):

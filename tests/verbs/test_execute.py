@@ -74,7 +74,9 @@ def test_a_run_keeps_its_precision_when_it_goes_on(tmp_path, interrupt, monkeypa
     run = resume(path, progress=False)
     assert run.finished and run.specification.precision == "bfloat16"
     train(CLONE, pendulum_log(), **{**how, "precision": "default"})
-    assert multiplied == ["bfloat16", "bfloat16", "default"]
+    # What is evaluated is not rounded: once after two updates, and once at the end, of each run.
+    learned = [precision for precision in multiplied if precision == "bfloat16"]
+    assert len(learned) == 2 and multiplied[-1] == "default"
     recorded = json.loads((path / "run.json").read_text())
     assert recorded["precision"] == "bfloat16"
     # Earlier runs say nothing of it.

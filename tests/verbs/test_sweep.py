@@ -15,6 +15,7 @@ import headwater as hw
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.evaluation.statistics import interval, seed_means
+from headwater.ops import products
 from headwater.runs.directory import RunDirectory
 from headwater.runs.sweep_directory import SweepDirectory
 from headwater.runs.sweep_table import read_table
@@ -181,6 +182,10 @@ REFUSED = {
         {"environment": "pendulum", "environment_options": {"mas": 2.0}},
         "the table: pendulum: unknown option 'mas': did you mean mass",
     ),
+    "no such precision": (
+        {"precision": "float8"},
+        "the table: TD3BC on log: unknown precision 'float8'",
+    ),
     "no seeds": ({"seeds": 0}, "the table: seeds = 0: give how many"),
     "no updates": ({"updates": 0}, "the table: TD3BC on log: updates = 0: it must be at least 1"),
     "a bad rate": (
@@ -246,6 +251,15 @@ def test_ray_is_named_where_it_is_missing(folder, tmp_path, monkeypatch):
 
 
 # Carrying it out ----------------------------------------------------------------------------------
+
+
+def test_a_precision_that_this_machine_has_not_is_refused_at_once(folder, tmp_path, monkeypatch):
+    members = verb.members_of(read_table({**TABLE, "precision": "bfloat16"}))
+    assert {member.specification["precision"] for member in members} == {"bfloat16"}
+    monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
+    with pytest.raises(SpecificationError, match="no matrix units"):
+        hw.sweep({**TABLE, "precision": "bfloat16"}, out=tmp_path / "sweep", progress=False)
+    assert not list((tmp_path / "sweep" / "runs").glob("*"))
 
 
 def test_a_failure_stops_no_other_and_the_rest_is_not_repeated(folder, tmp_path, workers):

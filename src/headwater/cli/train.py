@@ -63,7 +63,7 @@ def command(
         episodes: Episodes per evaluation and seed.
         precision: Of the large products in networks while it learns: `bfloat16` is faster on
             processors with matrix units (AMX; needs the extra headwater[mkl]), and rounds to 8
-            bits.
+            bits. Each product keeps to one thread, so have a seed for each processor.
         seed: Root of all randomness.
         json: Print the result as JSON.
     """

@@ -1,6 +1,7 @@
 // The product of two matrices of bfloat16, summed in float32, as a program that XLA calls.
 // The kernel is MKL's; `use_kernel` says where it is, so that nothing has to be linked.
 
+#include <algorithm>
 #include <cstdint>
 
 #include "xla/ffi/api/ffi.h"
@@ -22,12 +23,26 @@ static ffi::Error Multiply(ffi::Buffer<ffi::BF16> a, ffi::Buffer<ffi::BF16> b,
                            ffi::ResultBuffer<ffi::F32> c, bool transpose_a, bool transpose_b) {
   constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;
   if (kernel == nullptr) return ffi::Error::Internal("the kernel of products is not loaded");
-  auto given = a.dimensions(), made = c->dimensions();
+  auto given = a.dimensions(), by = b.dimensions(), made = c->dimensions();
   const size_t rank = made.size();
+  if (rank < 2 || given.size() != rank || by.size() != rank) {
+    return ffi::Error::InvalidArgument("products are of matrices");
+  }
   const int64_t m = made[rank - 2], n = made[rank - 1];
   const int64_t k = given[rank - (transpose_a ? 2 : 1)];
+  bool fits = given[rank - (transpose_a ? 1 : 2)] == m && by[rank - (transpose_b ? 1 : 2)] == k &&
+              by[rank - (transpose_b ? 2 : 1)] == n && std::max({m, n, k}) <= INT32_MAX;
   int64_t count = 1;
-  for (size_t axis = 0; axis + 2 < rank; ++axis) count *= made[axis];
+  for (size_t axis = 0; axis + 2 < rank; ++axis) {
+    fits = fits && given[axis] == made[axis] && by[axis] == made[axis];
+    count *= made[axis];
+  }
+  if (!fits) return ffi::Error::InvalidArgument("the matrices of a product do not fit");
+  if (m == 0 || n == 0) return ffi::Error::Success();
+  if (k == 0) {
+    std::fill_n(c->typed_data(), count * m * n, 0.0f);
+    return ffi::Error::Success();
+  }
   auto* left = static_cast<const uint16_t*>(a.untyped_data());
   auto* right = static_cast<const uint16_t*>(b.untyped_data());
   for (int64_t i = 0; i < count; ++i) {

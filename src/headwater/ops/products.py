@@ -1,18 +1,18 @@
 """Products with the weights of networks, in bfloat16 where that is asked for.
 
-On accelerators that is JAX's own `default_matmul_precision`. On processors XLA takes no notice of
-it, so the large products are handed to MKL, which has kernels for matrix units (AMX); they are
-compiled into the loop as a foreign call. Sums and everything else stay in float32.
+XLA brings the matrix units of processors (AMX) to some products only, so the large ones are handed
+to MKL, in a foreign call from the compiled loop. Sums and everything else stay in float32.
 """
 
 import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,17 +30,25 @@ _TARGET = "headwater_multiply"
 _SMALLEST = 64
 """Weights with a shorter side are left to XLA: to round them would take longer than it saves."""
 _SOURCE = Path(__file__).with_suffix(".cc")
-_loaded = False
+# What the compiler's library brings is linked in, as the cache may be shared with older systems.
+_FLAGS = ("-O2", "-w", "-std=c++17", "-fPIC", "-shared", "-static-libstdc++", "-static-libgcc")
+_LP64, _SEQUENTIAL = 0, 1
 _NEEDS = "products in bfloat16 on a processor need"
+
+# JAX compiles anew where it differs, which a variable of ours would not bring about.
+_precision = jax.make_user_context("default")
+_loaded = False
 
 
 def product(
     x: Float[Array, "*batch fan_in"], weight: Float[Array, "fan_in fan_out"]
 ) -> Float[Array, "*batch fan_out"]:
-    """`x @ weight`, in bfloat16 within `multiplying("bfloat16")`."""
-    asked = jax.default_matmul_precision.value  # pyright: ignore[reportFunctionMemberAccess]
-    # JAX's setting alone, as from the environment, does on a processor what it always did: nothing.
-    if asked != "bfloat16" or not _loaded or min(weight.shape) < _SMALLEST:
+    """`x @ weight`, in bfloat16 within `multiplying("bfloat16")`.
+
+    There it has no derivative in forward mode, and single rows, as in acting, are not rounded.
+    """
+    fits = x.ndim > 1 and x.shape[-1] == weight.shape[0] and min(weight.shape) >= _SMALLEST
+    if not fits or _precision.value != "bfloat16":
         return x @ weight
     rows = x.reshape(-1, x.shape[-1])
     made: Array = _multiply(rows, weight, False, False)
@@ -53,7 +61,7 @@ def multiplying(precision: str) -> AbstractContextManager:
     Raises `SpecificationError` if this machine cannot, or nothing would be gained.
     """
     check_precision(precision)
-    return nullcontext() if precision == "default" else jax.default_matmul_precision(precision)
+    return _precision(precision)
 
 
 def check_name(precision: str) -> None:
@@ -65,12 +73,16 @@ def check_name(precision: str) -> None:
 def check_precision(precision: str) -> None:
     """Raises `SpecificationError` unless this machine multiplies faster with `precision`."""
     check_name(precision)
-    if precision == "default" or jax.default_backend() != "cpu":
+    if precision == "default":
         return
+    if jax.default_backend() != "cpu":
+        raise SpecificationError(
+            "precision bfloat16 is for processors with matrix units: on an accelerator take the "
+            "default precision"
+        )
     if not _has_matrix_units():
         raise SpecificationError(
-            "this processor has no matrix units for bfloat16 (AMX), and would gain little from it: "
-            "leave the precision out"
+            "this processor has no matrix units for bfloat16 (AMX): take the default precision"
         )
     _load_kernel()
 
@@ -127,16 +139,37 @@ def _load_kernel() -> None:
     global _loaded
     if _loaded:
         return
-    mkl = ctypes.CDLL(str(_mkl()))
-    # One thread for each call: XLA and the seeds already keep the processors busy.
-    mkl.MKL_Set_Threading_Layer(1)
-    library = ctypes.CDLL(str(_compiled()))
-    kernel = ctypes.cast(mkl.cblas_gemm_bf16bf16f32, ctypes.c_void_p)
+    where = _mkl()
+    try:
+        mkl = ctypes.CDLL(str(where))
+        # The integers that the program passes, whatever the environment says.
+        mkl.MKL_Set_Interface_Layer(_LP64)
+        # One thread for each call: XLA and the seeds already keep the processors busy.
+        mkl.MKL_Set_Threading_Layer(_SEQUENTIAL)
+        kernel = ctypes.cast(mkl.cblas_gemm_bf16bf16f32, ctypes.c_void_p)
+    except (OSError, AttributeError) as error:
+        raise SpecificationError(f"{_NEEDS} MKL, and {where} cannot be loaded: {error}") from None
+    library = _open(_compiled())
     library.headwater_use_kernel(kernel)
     jax.ffi.register_ffi_target(
         _TARGET, jax.ffi.pycapsule(library.HeadwaterMultiply), platform="cpu"
     )
     _loaded = True
+
+
+def _open(program: Path) -> ctypes.CDLL:
+    """The compiled program; compiled once more if what is in the cache is damaged."""
+    try:
+        return ctypes.CDLL(str(program))
+    except OSError:
+        program.unlink(missing_ok=True)
+    try:
+        return ctypes.CDLL(str(_compiled()))
+    except OSError as error:
+        raise SpecificationError(
+            f"{_NEEDS} {program}, which cannot be loaded: {error}; let XDG_CACHE_HOME name another "
+            "place"
+        ) from None
 
 
 def _mkl() -> Path:
@@ -153,30 +186,34 @@ def _mkl() -> Path:
 
 def _compiled() -> Path:
     """The foreign program for this version of jaxlib, compiled unless it is in the user's cache."""
-    source = _SOURCE.read_bytes()
-    made_for = hashlib.sha256(source + metadata.version("jaxlib").encode()).hexdigest()[:16]
+    made_for = [_SOURCE.read_bytes(), metadata.version("jaxlib").encode(), *map(str.encode, _FLAGS)]
+    name = hashlib.sha256(b"\0".join(made_for)).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    target = Path(home) / "headwater" / "products" / f"{made_for}.so"
+    target = Path(home) / "headwater" / "products" / f"{name}.so"
     if target.is_file():
         return target
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        raise SpecificationError(f"{_NEEDS} a C++ compiler (c++, or what CXX names)")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / "products.so"
-            command = [compiler, "-O2", "-w", "-std=c++17", "-fPIC", "-shared"]
-            command += [f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                reason = " ".join(done.stderr.split())[-300:]
-                raise SpecificationError(
-                    f"{_NEEDS} {_SOURCE.name} compiled, which {compiler} could not: {reason}"
-                )
+            _compile(made)
             os.replace(made, target)
     except OSError as error:
         raise SpecificationError(
             f"{_NEEDS} a place for what is compiled: {target.parent} cannot be written ({error})"
         ) from None
     return target
+
+
+def _compile(made: Path) -> None:
+    compiler, *options = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(compiler) is None:
+        raise SpecificationError(f"{_NEEDS} a C++ compiler: there is no {compiler} (set CXX)")
+    command = [compiler, *options, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
+    failed = f"{_NEEDS} {_SOURCE.name} compiled, which {compiler} could not"
+    try:
+        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True)
+    except OSError as error:
+        raise SpecificationError(f"{failed}: {error}") from None
+    if done.returncode != 0:
+        raise SpecificationError(f"{failed}: {' '.join(done.stderr.split())[-300:]}")

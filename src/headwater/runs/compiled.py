@@ -1,6 +1,7 @@
 """Where compiled programs are kept and run. Imports nothing, as it comes before JAX is loaded."""
 
 import os
+import sys
 from pathlib import Path
 
 _MAPS = Path("/proc/self/maps")
@@ -43,9 +44,24 @@ def forget_programs() -> None:
 
     jax.clear_caches()
     # That leaves one out, whose keys hold what each program was called with: 100 kB for every run.
-    jax.api_util.donation_vector.cache_clear()
+    clear = getattr(jax.api_util.donation_vector, "cache_clear", None)
+    if clear is not None:
+        clear()
     gc.collect()
+    _give_memory_back()
     _left = _count_maps()
+
+
+def _give_memory_back() -> None:
+    """Has the C library return what was freed to the system: otherwise it keeps hundreds of MiB."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    # Only glibc has to be asked.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _count_maps() -> int:

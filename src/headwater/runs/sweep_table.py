@@ -47,6 +47,7 @@ _KEYS = {
     "block": _WHOLE,
     "evaluations": _WHOLE,
     "episodes": _WHOLE,
+    "precision": _TEXT,
     "grid": "a table",
 }
 """What a file may say, and how."""

@@ -62,7 +62,8 @@ def adapt(
       5,000, at most a tenth).
     - `block`: environment steps between updates, of which there are then as many (default: 1, or 8
       where the simulator is not compiled); `updates_per_step`: that many times as many.
-    - `precision`: see `train` (default: that of the run).
+    - `precision`: see `train` (default: that of the run; where this machine has it not, give
+      `"default"`).
     - `seed`, `evaluations`, `episodes`, `out`, `progress`: see `train`.
 
     Raises `SpecificationError` for what does not fit together, `RunError` if the run is not

@@ -111,6 +111,12 @@ def resume(
         found = open_run(path)
         if found.finished:
             return found
+    try:
+        check_precision(asked.precision)
+    except SpecificationError as error:
+        raise SpecificationError(
+            f"{path} was begun with precision {asked.precision}, and goes on only with it: {error}"
+        ) from None
     upstream = None
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
@@ -146,7 +152,9 @@ def _carry_out(
 
     def evaluate(method, states, key) -> np.ndarray:
         assert task is not None
-        return evaluate_returns(method, states, task, episodes=asked.episodes, key=key)
+        # As whoever evaluates or exports the run later: what was learned is not rounded.
+        with multiplying("default"):
+            return evaluate_returns(method, states, task, episodes=asked.episodes, key=key)
 
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
     try:

@@ -18,6 +18,7 @@ from headwater.datasets.references import References
 from headwater.environments.registry import make
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.methods.online.rlpd import RLPD
+from headwater.ops.products import check_precision
 from headwater.runs.progress import Progress
 from headwater.runs.recipes import Task
 from headwater.runs.sweep_directory import Member, SweepDirectory, is_sweep
@@ -145,6 +146,9 @@ def sweep(
     kept = _place(table, out, bar)
     try:
         todo = [member for member in kept.members if not kept.finished(member)]
+        if on == "local":
+            for precision in {member.specification.get("precision", "default") for member in todo}:
+                check_precision(precision)
         if todo:
             workers = _workers(kept, on, address, jobs)
             _say_what_is_there(kept, todo, workers, bar)
