@@ -7,7 +7,6 @@ the Python that has Headwater; rlberry runs with its own.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,11 +28,14 @@ GROWTH = {
 def main() -> None:
     """Measures, prints the tables and writes the result."""
     options = _parser().parse_args()
+    from headwater.runs.directory import surroundings
+
     if sys.platform == "linux":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     result: dict[str, Any] = {
+        "settings": {"seconds": options.seconds, "rounds": options.rounds, "processors": 1},
         "process": {"states": STATES, "actions": ACTIONS, "horizon": HORIZON},
-        "machine": {"processors": 1, "system": platform.platform(terse=True)},
+        "made_with": surroundings(),
         "load_average_before": os.getloadavg(),
         "episodes_per_second": {},
         "microseconds_per_plan": {},
@@ -43,15 +45,16 @@ def main() -> None:
         for name, seeds in CASES if turn % 2 == 0 else CASES[::-1]:
             rate = _headwater(name, (STATES, ACTIONS, HORIZON), options.seconds, seeds)
             measured.setdefault(f"Headwater {name}, {seeds} seeds", []).append(rate)
-        if options.rlberry is not None:
-            rate = _rlberry(options.rlberry, options.seconds)
-            measured.setdefault("rlberry UCBVI, 1 seed", []).append(rate)
+        for planner in ("compiled", "interpreted") if options.rlberry is not None else ():
+            theirs = _rlberry(options.rlberry, options.seconds, planner)
+            rate, result["rlberry"] = theirs["episodes_per_second"], theirs["versions"]
+            measured.setdefault(f"rlberry UCBVI, planner {planner}", []).append(rate)
     rates = {name: statistics.median(each) for name, each in measured.items()}
     result["episodes_per_second"] = measured
-    base = rates.get("rlberry UCBVI, 1 seed")
+    base = rates.get("rlberry UCBVI, planner compiled")
     for name, rate in rates.items():
-        ratio = "" if base is None else f"{rate / base:8.0f} x rlberry"
-        print(f"{name:28}{rate:12,.0f} episodes/s{ratio}")
+        ratio = "" if base is None else f"{rate / base:8.2f} x rlberry, compiled"
+        print(f"{name:34}{rate:12,.0f} episodes/s{ratio}")
     for what, sizes in GROWTH.items() if options.growth else ():
         rates_ = [_headwater("UCBVI", size, options.seconds, 1) for size in sizes]
         numbers = [size[("states", "actions", "horizon").index(what)] for size in sizes]
@@ -67,21 +70,21 @@ def main() -> None:
 
 
 def _headwater(name: str, sizes: tuple[int, ...], seconds: float, seeds: int) -> float:
-    script = HERE / "pace_headwater.py"
-    return _pace([sys.executable, str(script), name, *map(str, sizes), str(seconds), str(seeds)])
+    command = [sys.executable, str(HERE / "pace_headwater.py"), name, *map(str, sizes)]
+    return _pace([*command, str(seconds), str(seeds)])["episodes_per_second"]
 
 
-def _rlberry(python: str, seconds: float) -> float:
+def _rlberry(python: str, seconds: float, planner: str) -> dict[str, Any]:
     script = HERE / "pace_rlberry.py"
     sizes = map(str, (STATES, ACTIONS, HORIZON))
-    return _pace([python, str(script), *sizes, str(seconds)])
+    return _pace([python, str(script), *sizes, str(seconds), planner])
 
 
-def _pace(command: list[str]) -> float:
+def _pace(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["episodes_per_second"]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _parser() -> argparse.ArgumentParser:

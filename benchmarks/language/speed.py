@@ -52,8 +52,11 @@ def main() -> None:
         for library, rate in medians.items():
             print(f"| {work} | {library} | {rate:,.0f} | {medians['headwater'] / rate:.2f} |")
     if options.out is not None:
+        from headwater.runs.directory import surroundings
+
         settings = {k: v for k, v in vars(options).items() if k not in ("out", "torch_python")}
-        options.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+        result = {"settings": settings, "made_with": surroundings(), "rows": rows}
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
