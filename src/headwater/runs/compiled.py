@@ -44,7 +44,8 @@ def forget_programs() -> None:
 
     jax.clear_caches()
     # That leaves one out, whose keys hold what each program was called with: 100 kB for every run.
-    clear = getattr(jax.api_util.donation_vector, "cache_clear", None)
+    kept = getattr(jax.api_util, "donation_vector", None)
+    clear = getattr(kept, "cache_clear", None)
     if clear is not None:
         clear()
     gc.collect()
