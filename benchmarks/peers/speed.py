@@ -52,6 +52,7 @@ LIBRARIES = {
     "torchrl": Library("torchrl", ("iql", "td3_bc", "sac"), "torch_python"),
     "sb3": Library("sb3", ("sac",), "torch_python"),
 }
+PEERS = tuple(name for name, library in LIBRARIES.items() if library.python is not None)
 
 _ROWS, _OBSERVATION, _ACTION = 100_000, 17, 6
 
@@ -60,13 +61,14 @@ def main() -> None:
     """Measures, prints the table and writes the result."""
     options = _parser().parse_args()
     given = vars(options)
-    own = ("headwater", "headwater_bfloat16") if options.bfloat16 else ("headwater",)
+    wanted = {"headwater", *(options.libraries or PEERS)}
+    if options.bfloat16:
+        wanted.add("headwater_bfloat16")
     libraries = [
         name
         for name, library in LIBRARIES.items()
-        if all(given[each] for each in (library.python, library.checkout) if each is not None)
-        and (name in own or name != "headwater_bfloat16")
-        and (options.libraries is None or name in (*own, *options.libraries))
+        if name in wanted
+        and all(given[each] for each in (library.python, library.checkout) if each is not None)
     ]
     processors = _confine(options.threads)
     result: dict[str, Any] = {
@@ -125,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--corl", type=Path, help="root of a checkout of CORL; without one, it is left out")
     add("--unifloral", type=Path, help="root of a checkout of Unifloral, likewise")
     add("--jax-corl", type=Path, help="root of a checkout of JAX-CORL, likewise")
-    add("--libraries", nargs="+", choices=tuple(LIBRARIES)[2:], help="only these and Headwater")
+    add("--libraries", nargs="+", choices=PEERS, help="only these and Headwater")
     add("--bfloat16", action="store_true", help="Headwater with --precision bfloat16 as well")
     add("--data", type=Path, help=".npz file (default: synthetic, 17 observations, 6 actions)")
     add("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
