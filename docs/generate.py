@@ -13,10 +13,9 @@ from headwater.core.catalogue import all_methods, family, settings
 
 HERE = Path(__file__).parent
 KINDS = {
-    "language": "Learn from texts: demonstrations, comparisons, rewards",
-    "imitation": "Learn to act as the log did",
-    "offline": "Learn from a log alone",
-    "online": "Learn while acting (RLPD: with a log beside it)",
+    "control/imitation": "Learn to act as the log did",
+    "control/offline": "Learn from a log alone",
+    "control/online": "Learn while acting (RLPD: with a log beside it)",
 }
 
 

@@ -98,7 +98,7 @@ def data_results(path: Path) -> dict[str, bytes]:
 
 def claim_results(path: Path) -> dict[str, bytes]:
     """What the last record of each claim says, but for when and how fast."""
-    from headwater.claims.record import latest, read_records
+    from headwater.evidence.record import latest, read_records
 
     records, _ = read_records(path)
     found = {}
@@ -163,7 +163,7 @@ import time
 
 import jax
 
-from headwater.claims.claim import Claim, Criterion, Finding
+from headwater.evidence.claim import Claim, Criterion, Finding
 from headwater.evaluation.statistics import Interval
 
 

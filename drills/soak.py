@@ -77,7 +77,7 @@ def train_for(minutes: float, method: str, every: float) -> dict:
     """One run with a directory, of as many updates as fit, and its memory once a minute."""
     import threading
 
-    from headwater.verbs.train import train
+    from headwater.api.train import train
 
     times, memory, counts = [], [], []
     over = threading.Event()
@@ -114,8 +114,8 @@ def train_for(minutes: float, method: str, every: float) -> dict:
 
 def short_runs(count: int, every: int = 10) -> dict:
     """Many runs one after the other, each with a directory of its own, and the memory meanwhile."""
+    from headwater.api.train import train
     from headwater.core.catalogue import build_method
-    from headwater.verbs.train import train
 
     data = log_of(400)
     times, memory, counts = [], [], []

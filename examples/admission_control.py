@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import headwater as hw
-from headwater.environments.operations import admission_control
+from headwater.environments.tabular.operations import admission_control
 
 
 def main(directory: Path = Path("."), episodes: int = 5_000, seeds: int = 8) -> None:

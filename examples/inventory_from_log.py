@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import headwater as hw
-from headwater.environments.operations import inventory_control
+from headwater.environments.tabular.operations import inventory_control
 
 WEEKS, CAPACITY = 12, 8
 

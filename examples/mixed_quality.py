@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import headwater as hw
-from headwater.environments.cart_pole import CartPole, balancing_action
+from headwater.environments.control.cart_pole import CartPole, balancing_action
 from headwater.environments.interaction import begin, interact
 
 

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 
 import headwater as hw
-from headwater.environments.gymnasium_objects import from_gymnasium
+from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 
 
 class Thermostat(gymnasium.Env):

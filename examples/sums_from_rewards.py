@@ -7,11 +7,11 @@ own. Both are stages of one run.
 import jax
 
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_tasks import Addition, ExactMatch, correct, prompts_of
-from headwater.methods.language.grpo import GRPO
-from headwater.methods.language.sft import SFT
+from headwater.environments.language.token_tasks import Addition, ExactMatch, correct, prompts_of
+from headwater.methods.language.rewards.grpo import GRPO
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
-from headwater.ops.generation import generate
+from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.completions import Written

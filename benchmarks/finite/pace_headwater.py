@@ -8,7 +8,7 @@ import time
 import jax
 
 from headwater.core.catalogue import build_method
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.finite import random_process
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.episodes import FreshEpisodes

@@ -11,10 +11,10 @@ import numpy as np
 
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts, TokenProblem
-from headwater.methods.language.dpo import DPO
-from headwater.methods.language.sft import SFT
+from headwater.methods.language.comparisons.dpo import DPO
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
-from headwater.ops.generation import generate
+from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.completions import Stored

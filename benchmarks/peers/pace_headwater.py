@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pace
 
 from headwater.datasets.read import load
-from headwater.methods.offline.cql import CQL
-from headwater.methods.offline.iql import IQL
-from headwater.methods.offline.sac_n import SACN
-from headwater.methods.offline.td3_bc import TD3BC
-from headwater.methods.online.sac import SAC
+from headwater.methods.control.offline.cql import CQL
+from headwater.methods.control.offline.iql import IQL
+from headwater.methods.control.offline.sac_n import SACN
+from headwater.methods.control.offline.td3_bc import TD3BC
+from headwater.methods.control.online.sac import SAC
 from headwater.ops.products import multiplying
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage

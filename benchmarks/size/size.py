@@ -91,7 +91,7 @@ def _write(path: Path, rows: int) -> None:
     import numpy as np
 
     from headwater.datasets.dataset import Dataset
-    from headwater.datasets.directory_format import write_directory
+    from headwater.datasets.formats.directory_format import write_directory
 
     def blocks():
         random = np.random.default_rng(0)
@@ -156,8 +156,8 @@ def _train(options) -> None:
     import jax
     import jax.numpy as jnp
 
-    from headwater.datasets.directory_format import open_columns, read_directory
-    from headwater.methods.offline.iql import IQL
+    from headwater.datasets.formats.directory_format import open_columns, read_directory
+    from headwater.methods.control.offline.iql import IQL
     from headwater.runs.loop import run
     from headwater.runs.stage import Stage
     from headwater.sources.out_of_core import OutOfCoreReplay

@@ -1,4 +1,4 @@
-"""What every claim has to say of itself, and that no method of these kinds is without one."""
+"""What every claim has to say of itself, and that no method of these families is without one."""
 
 import ast
 import inspect
@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 import headwater.claims
-from headwater.claims.claim import SCALES
-from headwater.claims.registry import all_claims, claim_files, claim_named
 from headwater.core.errors import SpecificationError
 from headwater.core.listing import method_modules
+from headwater.evidence.claim import SCALES
+from headwater.evidence.registry import all_claims, claim_files, claim_named
 
-KINDS = ("finite", "linear", "lowrank", "preference", "language")
-"""Kinds of methods whose papers make statements that are exact enough to be executed."""
+FAMILIES = ("tabular", "linear", "low_rank", "preference", "language")
+"""Families of methods whose papers make statements that are exact enough to be executed."""
 
 FOLDER = Path(headwater.claims.__file__).parent
+OWN = Path(__file__).parents[1] / "evidence" / "own_claims.py"
 
 
 @pytest.mark.parametrize("name", all_claims())
@@ -38,7 +39,7 @@ def test_the_experiment_takes_its_scales(name):
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, file in method_modules().items() if file.split(".")[2] in KINDS]
+    "method", [name for name, file in method_modules().items() if file.split(".")[2] in FAMILIES]
 )
 def test_every_method_has_a_claim(method):
     assert any(method in claim.methods for claim in all_claims().values())
@@ -46,7 +47,7 @@ def test_every_method_has_a_claim(method):
 
 @pytest.mark.parametrize("file", claim_files())
 def test_a_file_holds_claims_or_is_used_by_one_that_does(file):
-    text = (FOLDER / f"{file}.py").read_text(encoding="utf-8")
+    text = (FOLDER.joinpath(*file.split(".")).with_suffix(".py")).read_text(encoding="utf-8")
     targets = [
         target.id
         for node in ast.parse(text).body
@@ -54,17 +55,21 @@ def test_a_file_holds_claims_or_is_used_by_one_that_does(file):
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     ]
-    others = [(FOLDER / f"{o}.py").read_text(encoding="utf-8") for o in claim_files() if o != file]
+    others = [
+        FOLDER.joinpath(*o.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+        for o in claim_files()
+        if o != file
+    ]
     used = any(f"headwater.claims.{file} import" in other for other in others)
     assert "CLAIMS" in targets or used
 
 
 def test_an_unknown_claim_and_a_name_used_twice(tmp_path):
     with pytest.raises(SpecificationError, match="unknown claim 'zz-hold': did you mean zz-holds"):
-        claim_named("zz-hold", [Path(__file__).with_name("own_claims.py")])
-    own = Path(__file__).with_name("own_claims.py").read_text(encoding="utf-8")
+        claim_named("zz-hold", [OWN])
+    own = OWN.read_text(encoding="utf-8")
     (tmp_path / "again.py").write_text(own, encoding="utf-8")
     with pytest.raises(SpecificationError, match="two claims are called zz-dies"):
-        all_claims([Path(__file__).with_name("own_claims.py"), tmp_path / "again.py"])
+        all_claims([OWN, tmp_path / "again.py"])
     with pytest.raises(SpecificationError, match="no such Python file"):
         all_claims([tmp_path / "nowhere.py"])

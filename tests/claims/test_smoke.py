@@ -2,8 +2,8 @@
 
 import pytest
 
-from headwater.claims.record import Record, run_claim
-from headwater.claims.registry import all_claims
+from headwater.evidence.record import Record, run_claim
+from headwater.evidence.registry import all_claims
 
 
 @pytest.mark.parametrize("name", all_claims())

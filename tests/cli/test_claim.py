@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from headwater.claims import registry
+from headwater.evidence import registry
 
 from .asking import ask, done
 
-OWN = Path(__file__).parents[1] / "claims" / "own_claims.py"
+OWN = Path(__file__).parents[1] / "evidence" / "own_claims.py"
 FILE = ("--file", OWN)
 
 

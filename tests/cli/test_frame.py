@@ -16,7 +16,7 @@ from headwater.cli.frame import (
     read_settings,
 )
 from headwater.core.errors import DataError, SpecificationError
-from headwater.environments.pendulum import Pendulum
+from headwater.environments.control.pendulum import Pendulum
 
 
 def interrupted() -> KeyboardInterrupt:

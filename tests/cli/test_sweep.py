@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from headwater.runs.sweep_workers import AbstractWorkers, Ended
-from headwater.verbs import sweep as verb
-from headwater.verbs import sweep_run
+from headwater.api import sweep as verb
+from headwater.api import sweep_run
+from headwater.sweeps.workers import AbstractWorkers, Ended
 
 from .asking import ask, begin, done, write_log
 

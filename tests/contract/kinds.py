@@ -26,7 +26,7 @@ from headwater.core.tokens import TokenProblem, position_mask
 from headwater.core.value_class import ValueClass
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
-from headwater.ops.preference import trajectory_features
+from headwater.ops.linear.preference import trajectory_features
 
 ROWS = 16
 TERMINAL = slice(0, 4)

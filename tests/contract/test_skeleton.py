@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import headwater.methods.imitation
+import headwater.methods.control.imitation as imitation
 from headwater.core import listing
 from headwater.core.catalogue import all_methods, family
 from headwater.core.records import Transitions
@@ -26,14 +26,14 @@ NAME = "LinearCloning"
 @pytest.fixture(scope="module")
 def methods(tmp_path_factory):
     """The catalogue as a newcomer makes it: the skeleton copied into a folder, and nothing else."""
-    folder = tmp_path_factory.mktemp("methods") / "imitation"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("methods") / "control" / "imitation"
+    folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
     shutil.copy(SKELETON, folder / "linear_cloning.py")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "_ROOT", folder.parent)
-        path = [*headwater.methods.imitation.__path__, str(folder)]
-        patch.setattr(headwater.methods.imitation, "__path__", path)
+        patch.setattr(listing, "_ROOT", folder.parents[1])
+        path = [*imitation.__path__, str(folder)]
+        patch.setattr(imitation, "__path__", path)
         listing.method_modules.cache_clear()
         yield all_methods()
     listing.method_modules.cache_clear()
@@ -48,7 +48,7 @@ def case(methods) -> Case:
 
 def test_it_is_discovered_by_its_folder(methods):
     assert list(methods) == [NAME]
-    assert family(NAME) == "imitation"
+    assert family(NAME) == "control/imitation"
 
 
 @pytest.mark.parametrize("check", [*checks.CHECKS, *checks.POLICY_CHECKS], ids=lambda c: c.__name__)

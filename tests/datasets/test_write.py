@@ -11,10 +11,10 @@ from minari.data_collector import EpisodeBuffer
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.spaces import Discrete
-from headwater.datasets import numpy_format
 from headwater.datasets import write as write_module
 from headwater.datasets.dataset import COLUMNS, Dataset
-from headwater.datasets.directory_format import open_columns
+from headwater.datasets.formats import numpy_format
+from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.read import load
 from headwater.datasets.write import FORMATS, convert, write
 

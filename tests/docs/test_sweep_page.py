@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from headwater.runs.sweep_table import read_table, settings_of
+from headwater.sweeps.table import read_table, settings_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8")
 
@@ -23,7 +23,7 @@ def test_the_example_makes_what_the_page_says(tmp_path):
 
 
 def test_every_key_is_told():
-    from headwater.runs import sweep_table
+    from headwater.sweeps import table as sweep_table
 
     for key in sweep_table._KEYS:
         assert re.search(rf"`{key}\b|^\[?{key}\b", PAGE, re.MULTILINE), key

@@ -7,9 +7,9 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
+from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.check import check_environment
 from headwater.environments.environment import AbstractEnvironment, Step
-from headwater.environments.gymnasium_objects import from_gymnasium
 from headwater.environments.registry import environment_names, make
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from headwater.core.errors import SpecificationError
+from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.environment import describe_task
-from headwater.environments.gymnasium_task import GymnasiumTask
 from headwater.environments.registry import environment_names, make
 
 

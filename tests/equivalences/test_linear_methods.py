@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from headwater.core.finite import FiniteProcess
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.finite import random_process
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
-from headwater.ops.counts import count, no_counts
-from headwater.ops.planning import optimal_values, uniform_policy
+from headwater.ops.tabular.counts import count, no_counts
+from headwater.ops.tabular.planning import optimal_values, uniform_policy
 from headwater.sources.episodes import log_episodes
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.methods.offline.cal_ql import CalQL
-from headwater.methods.offline.cql import CQL
-from headwater.methods.offline.edac import EDAC
-from headwater.methods.offline.sac_n import SACN
-from headwater.methods.online.rlpd import RLPD
-from headwater.methods.online.sac import SAC
-from headwater.networks.soft_actor_critic import SoftActorCritic
+from headwater.methods.control.offline.cal_ql import CalQL
+from headwater.methods.control.offline.cql import CQL
+from headwater.methods.control.offline.edac import EDAC
+from headwater.methods.control.offline.sac_n import SACN
+from headwater.methods.control.online.rlpd import RLPD
+from headwater.methods.control.online.sac import SAC
+from headwater.parts.soft_actor_critic import SoftActorCritic
 
 SIZE, ROWS = 2, 12
 RATES = {

@@ -7,12 +7,12 @@ import numpy as np
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.methods.imitation.bc import BC
-from headwater.methods.offline.awac import AWAC
-from headwater.methods.offline.discrete_cql import DiscreteCQL
-from headwater.methods.offline.rebrac import ReBRAC
-from headwater.methods.offline.td3_bc import TD3BC
-from headwater.methods.online.dqn import DQN
+from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.awac import AWAC
+from headwater.methods.control.offline.discrete_cql import DiscreteCQL
+from headwater.methods.control.offline.rebrac import ReBRAC
+from headwater.methods.control.offline.td3_bc import TD3BC
+from headwater.methods.control.online.dqn import DQN
 
 SIZE, ROWS, WIDTHS = 2, 16, (8, 8)
 

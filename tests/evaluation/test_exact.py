@@ -9,7 +9,7 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.exact import (
     ExactReturn,
     best_return,
@@ -17,7 +17,7 @@ from headwater.evaluation.exact import (
     regret_of,
     returns_of,
 )
-from headwater.methods.finite.ucbvi import UCBVI
+from headwater.methods.tabular.online.ucbvi import UCBVI
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.episodes import FreshEpisodes

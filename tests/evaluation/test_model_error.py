@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.model_error import worst_model_error
 
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from headwater.analysis.displacement import ches, displacement
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_process import TablePreference, every_response
-from headwater.evaluation.displacement import ches, displacement
+from headwater.environments.language.token_process import TablePreference, every_response
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evaluation.preferences import (
     best_response_value,
@@ -19,8 +19,8 @@ from headwater.evaluation.preferences import (
     implicit_accuracy,
     mirror_step,
 )
-from headwater.methods.language.dpo import DPO
-from headwater.methods.language.reward_model import RewardModel
+from headwater.methods.language.comparisons.dpo import DPO
+from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
 
 

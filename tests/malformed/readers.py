@@ -10,7 +10,7 @@ from headwater.core.errors import DataError
 
 
 def _data(path: Path) -> None:
-    from headwater.datasets.describe import describe
+    from headwater.analysis.describe import describe
     from headwater.datasets.read import load, load_blocks
 
     data = load(path)
@@ -30,7 +30,7 @@ def _check(data: Any) -> None:
 
 
 def _columns(path: Path) -> None:
-    from headwater.datasets.directory_format import open_columns
+    from headwater.datasets.formats.directory_format import open_columns
     from headwater.sources.out_of_core import OutOfCoreReplay
 
     opened = open_columns(path)
@@ -40,12 +40,12 @@ def _columns(path: Path) -> None:
 
 
 def _run(path: Path) -> None:
+    from headwater.api.compare import compare
+    from headwater.api.execute import resume
+    from headwater.api.run import open_run
     from headwater.runs.directory import RunDirectory
     from headwater.runs.loop import _Log
     from headwater.runs.progress import Progress
-    from headwater.verbs.compare import compare
-    from headwater.verbs.execute import resume
-    from headwater.verbs.run import open_run
 
     found = open_run(path)
     found.policy(np.zeros(found.spaces.observation_size, np.float32))
@@ -57,7 +57,7 @@ def _run(path: Path) -> None:
 
 
 def _model(path: Path) -> None:
-    from headwater.verbs.language import load_language_model
+    from headwater.api.language.train import load_language_model
 
     found = load_language_model(path)
     messages = [{"role": "user", "content": "Hi"}]
@@ -66,15 +66,15 @@ def _model(path: Path) -> None:
 
 
 def _reward(path: Path) -> None:
-    from headwater.verbs.language import load_reward
+    from headwater.api.language.train import load_reward
 
     load_reward(path, 259)
 
 
 def _texts(path: Path) -> None:
-    from headwater.datasets.completion_advantages import advantages
-    from headwater.datasets.texts import read_completions
-    from headwater.datasets.tokenizers import ByteTokenizer
+    from headwater.texts.completion_advantages import advantages
+    from headwater.texts.texts import read_completions
+    from headwater.texts.tokenizers import ByteTokenizer
 
     found = read_completions(path, ByteTokenizer(), 64, too_long="drop")
     if found.data.reward is not None:
@@ -82,25 +82,25 @@ def _texts(path: Path) -> None:
 
 
 def _prompts(path: Path) -> None:
-    from headwater.datasets.texts import read_prompts
-    from headwater.datasets.tokenizers import ByteTokenizer
+    from headwater.texts.texts import read_prompts
+    from headwater.texts.tokenizers import ByteTokenizer
 
     read_prompts(path, ByteTokenizer(), 64, too_long="cut_prompt")
     _texts(path)
 
 
 def _pairs(path: Path) -> None:
-    from headwater.datasets.texts import read_comparisons
-    from headwater.datasets.tokenizers import ByteTokenizer
+    from headwater.texts.texts import read_comparisons
+    from headwater.texts.tokenizers import ByteTokenizer
 
     read_comparisons(path, ByteTokenizer(), 64, too_long="cut_response")
 
 
 def _process(path: Path) -> None:
     """Arrays are the user's to read, so those that NumPy refuses are no concern of ours."""
+    from headwater.api.solve import check_episodes
     from headwater.core.finite import FiniteProcess
     from headwater.core.records import Episodes
-    from headwater.verbs.solve import check_episodes
 
     if not path.is_file():
         raise DataError("not a file")
@@ -118,7 +118,7 @@ def _process(path: Path) -> None:
 
 
 def _records(path: Path) -> None:
-    from headwater.claims.record import latest, read_records
+    from headwater.evidence.record import latest, read_records
 
     records, _ = read_records(path)
     for record in latest(records).values():

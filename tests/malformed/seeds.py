@@ -165,8 +165,8 @@ def run(folder: Path) -> Path:
     """A finished run of IQL, evaluated twice."""
 
     def make(place: Path) -> Path:
-        from headwater.methods.offline.iql import IQL
-        from headwater.verbs.train import train
+        from headwater.api.train import train
+        from headwater.methods.control.offline.iql import IQL
 
         how = {"updates": 4, "seeds": 2, "batch_size": 8, "evaluations": 1, "episodes": 1}
         given = columns()
@@ -188,9 +188,9 @@ def model(folder: Path) -> Path:
     def make(place: Path) -> Path:
         import jax
 
-        from headwater.datasets.language_model_format import write_decoder
-        from headwater.datasets.tokenizers import ByteTokenizer
         from headwater.networks.decoder import Architecture, Decoder
+        from headwater.networks.hugging_face import write_decoder
+        from headwater.texts.tokenizers import ByteTokenizer
 
         shape = Architecture(259, 16, width=8, layers=1, heads=2, hidden=8, tied=True)
         write_decoder(Decoder(shape, key=jax.random.key(0)), place / "model", end=257)
@@ -207,7 +207,7 @@ def reward_run(folder: Path) -> Path:
     """A finished run of a reward model, with the model that it began with."""
 
     def make(place: Path) -> Path:
-        from headwater.verbs.language import LanguageSettings, train_language
+        from headwater.api.language.train import LanguageSettings, train_language
 
         base, pairs = model(place), comparisons(place)
         asked = LanguageSettings("RewardModel", {}, str(base), str(pairs), 2, rows=2)

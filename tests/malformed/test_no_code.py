@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 import pytest
 
+from headwater.api.execute import resume
+from headwater.api.run import open_run
+from headwater.api.train import train
 from headwater.core.errors import DataError, HeadwaterError, RunError, SpecificationError
 from headwater.datasets.read import load
 from headwater.environments.registry import make_recorded
-from headwater.verbs.execute import resume
-from headwater.verbs.run import open_run
-from headwater.verbs.train import train
 
 from .damage import canary_pickle, object_array
 from .seeds import columns, hdf5, minari, model, parquet, run
@@ -206,7 +206,7 @@ def test_checkpoints_are_no_pickles(tmp_path):
 
 
 def test_models_bring_no_code(tmp_path):
-    from headwater.verbs.language import load_language_model
+    from headwater.api.language.train import load_language_model
 
     place = model(tmp_path)
     told = json.loads((place / "config.json").read_text())
@@ -242,7 +242,7 @@ def test_models_bring_no_code(tmp_path):
 )
 def test_chat_templates_reach_nothing_and_end(template, tmp_path):
     pytest.importorskip("jinja2")
-    from headwater.verbs.language import load_language_model
+    from headwater.api.language.train import load_language_model
 
     place = model(tmp_path)
     (place / "chat_template.jinja").write_text(template)

@@ -23,8 +23,8 @@ from headwater.networks.decoder import (
     with_layers,
     with_precision,
 )
-from headwater.ops.generation import generate
-from headwater.ops.tokens import token_log_probabilities
+from headwater.ops.language.generation import generate
+from headwater.ops.language.tokens import token_log_probabilities
 
 LLAMA = Architecture(11, 16, 16, 3, 4, key_value_heads=2)
 GPT2 = gpt2(11, 16, 16, 2, 2)

@@ -9,11 +9,11 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts, TokenProblem
-from headwater.methods.language.dpo import DPO
+from headwater.methods.language.comparisons.dpo import DPO
 from headwater.networks.decoder import Architecture, Decoder, gpt2
 from headwater.networks.low_rank_adapters import MATRICES, Adapted, AdaptedLinear
-from headwater.ops.generation import generate
-from headwater.ops.tokens import token_log_probabilities
+from headwater.ops.language.generation import generate
+from headwater.ops.language.tokens import token_log_probabilities
 
 ARCHITECTURE = Architecture(11, 16, 16, 2, 4, key_value_heads=2)
 

@@ -10,16 +10,16 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import Episodes
-from headwater.environments.constrained import rover
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.constrained import rover
+from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.constrained import best_within, binding, course_of, stacked
-from headwater.methods.finite.appropo import ApproPO
-from headwater.methods.finite.conrl import ConRL
-from headwater.methods.finite.rcpo import RCPO
-from headwater.methods.finite.rf_ucrl import RFUCRL
-from headwater.methods.finite.vi_zero import VIZero
-from headwater.ops.approachability import vector_returns
-from headwater.ops.planning import expected_return, optimal_values
+from headwater.methods.tabular.constrained.appropo import ApproPO
+from headwater.methods.tabular.constrained.conrl import ConRL
+from headwater.methods.tabular.constrained.rcpo import RCPO
+from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
+from headwater.methods.tabular.reward_free.vi_zero import VIZero
+from headwater.ops.tabular.approachability import vector_returns
+from headwater.ops.tabular.planning import expected_return, optimal_values
 
 BUDGET = 0.3
 ROVER = rover(("S00", "0P0", "00G"), horizon=6)

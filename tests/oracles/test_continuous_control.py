@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.methods.imitation.bc import BC
-from headwater.methods.offline.awac import AWAC
-from headwater.methods.offline.rebrac import ReBRAC
-from headwater.methods.offline.td3_bc import TD3BC
+from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.awac import AWAC
+from headwater.methods.control.offline.rebrac import ReBRAC
+from headwater.methods.control.offline.td3_bc import TD3BC
 
 from .small_problems import bandit, best_action, greedy, trained, values
 

@@ -7,10 +7,10 @@ import pytest
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.methods.imitation.bc import BC
-from headwater.methods.offline.awac import AWAC
-from headwater.methods.offline.discrete_cql import DiscreteCQL
-from headwater.methods.online.dqn import DQN
+from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.awac import AWAC
+from headwater.methods.control.offline.discrete_cql import DiscreteCQL
+from headwater.methods.control.online.dqn import DQN
 
 from .small_problems import (
     CHAIN_STATES,

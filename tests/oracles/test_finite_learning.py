@@ -8,16 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.environments.finite import random_process
+from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.exact import ExactReturn, best_return, cumulative, regret_of
-from headwater.methods.finite.euler import EULER
-from headwater.methods.finite.mvp import MVP
-from headwater.methods.finite.optimistic_q_learning import OptimisticQLearning
-from headwater.methods.finite.pessimistic_value_iteration import PessimisticValueIteration
-from headwater.methods.finite.posterior_sampling import PosteriorSampling
-from headwater.methods.finite.ucbvi import UCBVI
-from headwater.ops.counts import Counts, certified_gap, count, no_counts
-from headwater.ops.planning import expected_return, optimal_values, policy_values, uniform_policy
+from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
+from headwater.methods.tabular.online.euler import EULER
+from headwater.methods.tabular.online.mvp import MVP
+from headwater.methods.tabular.online.optimistic_q_learning import OptimisticQLearning
+from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
+from headwater.methods.tabular.online.ucbvi import UCBVI
+from headwater.ops.tabular.counts import Counts, certified_gap, count, no_counts
+from headwater.ops.tabular.planning import (
+    expected_return,
+    optimal_values,
+    policy_values,
+    uniform_policy,
+)
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.episodes import FreshEpisodes, log_episodes

@@ -9,22 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.claims.training import trained
 from headwater.core.method import Agent
 from headwater.core.records import ComparisonsAndCompletions, CompletionComparisons, Completions
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_process import TablePreference, TableReward, every_response
+from headwater.environments.language.token_process import (
+    TablePreference,
+    TableReward,
+    every_response,
+)
 from headwater.evaluation.exact_tokens import best_log_policy, divergence, log_policy
 from headwater.evaluation.preferences import duality_gap
-from headwater.methods.language.dpo import DPO
-from headwater.methods.language.hypo import HyPO
-from headwater.methods.language.inpo import INPO
-from headwater.methods.language.ipo import IPO
-from headwater.methods.language.reward_model import RewardModel
-from headwater.methods.language.sft import SFT
-from headwater.methods.language.sharpening import RLHFSharpening
+from headwater.evidence.language_training import trained
+from headwater.methods.language.comparisons.dpo import DPO
+from headwater.methods.language.comparisons.hypo import HyPO
+from headwater.methods.language.comparisons.ipo import IPO
+from headwater.methods.language.comparisons.reward_model import RewardModel
+from headwater.methods.language.rewards.inpo import INPO
+from headwater.methods.language.rewards.sharpening import RLHFSharpening
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
-from headwater.ops.generation import generate
+from headwater.ops.language.generation import generate
 from headwater.sources.completion_pairs import BestOfN, JudgedPairs
 from headwater.sources.completions import Written
 

@@ -10,13 +10,13 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_process import every_response
+from headwater.environments.language.token_process import every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
-from headwater.methods.language.grpo import GRPO
-from headwater.methods.language.mezo import MeZO
-from headwater.methods.language.reinforce import Reinforce
-from headwater.methods.language.rloo import RLOO
-from headwater.methods.language.sft import SFT
+from headwater.methods.language.rewards.grpo import GRPO
+from headwater.methods.language.rewards.reinforce import Reinforce
+from headwater.methods.language.rewards.rloo import RLOO
+from headwater.methods.language.texts.mezo import MeZO
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 
 RESPONSES = every_response(vocabulary=3, new_tokens=2)

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.environments.finite import random_process
-from headwater.environments.linear import linear_lock, random_linear_process
+from headwater.environments.linear.linear import linear_lock, random_linear_process
+from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.exact import best_return, cumulative, regret_of
-from headwater.methods.finite.demonstration_regularised import DemonstrationRegularised
-from headwater.methods.finite.tabular_cloning import TabularCloning
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
-from headwater.ops.planning import (
+from headwater.methods.tabular.offline.tabular_cloning import TabularCloning
+from headwater.methods.tabular.online.demonstration_regularised import DemonstrationRegularised
+from headwater.ops.tabular.planning import (
     expected_return,
     occupancy,
     optimal_values,

@@ -3,16 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.claims.refuel import explore
+from headwater.claims.low_rank.refuel import explore
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
-from headwater.environments.low_rank import latent_lock
+from headwater.environments.linear.low_rank import latent_lock
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.model_error import worst_model_error
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
-from headwater.methods.lowrank.raffle import RAFFLE
-from headwater.methods.lowrank.refuel import REFUEL
-from headwater.methods.lowrank.rep_ucb import RepUCB
+from headwater.methods.low_rank.raffle import RAFFLE
+from headwater.methods.low_rank.refuel import REFUEL
+from headwater.methods.low_rank.rep_ucb import RepUCB
 from headwater.runs.loop import run
 from headwater.runs.representation import downstream_stage, upstream_stage
 

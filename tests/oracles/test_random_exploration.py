@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.finite import FiniteProcess
-from headwater.environments.finite import combination_lock
+from headwater.environments.tabular.finite import combination_lock
 from headwater.evaluation.instances import Worth, learn_instances
-from headwater.methods.finite.m_golf import MGOLF
-from headwater.methods.finite.sqirl import SQIRL
-from headwater.ops.planning import optimal_values
-from headwater.ops.value_class import value_class_of
+from headwater.methods.tabular.online.m_golf import MGOLF
+from headwater.methods.tabular.online.sqirl import SQIRL
+from headwater.ops.tabular.planning import optimal_values
+from headwater.ops.tabular.value_class import value_class_of
 
 
 class _Kept:

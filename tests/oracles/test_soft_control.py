@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from headwater.core.spaces import Box, Spaces
-from headwater.methods.offline.cal_ql import CalQL
-from headwater.methods.offline.cql import CQL
-from headwater.methods.offline.edac import EDAC
-from headwater.methods.offline.sac_n import SACN
-from headwater.methods.online.rlpd import RLPD
-from headwater.methods.online.sac import SAC
-from headwater.ops.ensemble import slope_similarity
+from headwater.methods.control.offline.cal_ql import CalQL
+from headwater.methods.control.offline.cql import CQL
+from headwater.methods.control.offline.edac import EDAC
+from headwater.methods.control.offline.sac_n import SACN
+from headwater.methods.control.online.rlpd import RLPD
+from headwater.methods.control.online.sac import SAC
+from headwater.ops.control.ensemble import slope_similarity
 
 from .small_problems import (
     CHAIN_NEXT,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.offline.awac import AWAC
+from headwater.methods.control.offline.awac import AWAC
 
 from .numpy_twin import (
     ACTION,

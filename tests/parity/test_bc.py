@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.imitation.bc import BC
+from headwater.methods.control.imitation.bc import BC
 
 from .numpy_twin import (
     ACTION,

@@ -7,11 +7,11 @@ import pytest
 
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
-from headwater.methods.finite.appropo import ApproPO
-from headwater.methods.finite.conrl import ConRL
-from headwater.methods.finite.rcpo import RCPO
-from headwater.methods.finite.rf_ucrl import RFUCRL
-from headwater.methods.finite.vi_zero import VIZero
+from headwater.methods.tabular.constrained.appropo import ApproPO
+from headwater.methods.tabular.constrained.conrl import ConRL
+from headwater.methods.tabular.constrained.rcpo import RCPO
+from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
+from headwater.methods.tabular.reward_free.vi_zero import VIZero
 
 H, S, A, D = 3, 4, 2, 1
 PROBLEM = FiniteProblem(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.methods.offline.cal_ql import CalQL
-from headwater.methods.offline.cql import CQL
-from headwater.networks import conservative
+from headwater.methods.control.offline.cal_ql import CalQL
+from headwater.methods.control.offline.cql import CQL
+from headwater.parts import conservative
 
 from .numpy_twin import ACTION, ROWS, Adam, batch, expect_same, problem, standardised, update
 from .soft_twin import RATES, SoftTwin, columns

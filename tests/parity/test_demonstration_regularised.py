@@ -8,8 +8,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
-from headwater.methods.finite.demonstration_regularised import DemonstrationRegularised
-from headwater.methods.finite.tabular_cloning import TabularCloning
+from headwater.methods.tabular.offline.tabular_cloning import TabularCloning
+from headwater.methods.tabular.online.demonstration_regularised import DemonstrationRegularised
 
 HORIZON, STATES, ACTIONS, EPISODES = 3, 3, 2, 40
 

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.offline.discrete_cql import DiscreteCQL
-from headwater.methods.online.dqn import DQN
+from headwater.methods.control.offline.discrete_cql import DiscreteCQL
+from headwater.methods.control.online.dqn import DQN
 
 from .numpy_twin import (
     CHOICES,

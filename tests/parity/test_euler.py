@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headwater.methods.finite.euler import EULER
+from headwater.methods.tabular.online.euler import EULER
 
 from .finite_twin import (
     ACTIONS,

@@ -19,12 +19,12 @@ from headwater.core.records import (
     Completions,
 )
 from headwater.core.tokens import TokenProblem, position_mask
-from headwater.methods.language.dpo import DPO
-from headwater.methods.language.hypo import HyPO
-from headwater.methods.language.inpo import INPO, NashTuned
-from headwater.methods.language.ipo import IPO
-from headwater.methods.language.reward_model import RewardModel
-from headwater.methods.language.sharpening import RLHFSharpening
+from headwater.methods.language.comparisons.dpo import DPO
+from headwater.methods.language.comparisons.hypo import HyPO
+from headwater.methods.language.comparisons.ipo import IPO
+from headwater.methods.language.comparisons.reward_model import RewardModel
+from headwater.methods.language.rewards.inpo import INPO, NashTuned
+from headwater.methods.language.rewards.sharpening import RLHFSharpening
 from headwater.networks.token_table import PrefixTable
 
 VOCABULARY, CONTEXT, ROWS = 3, 4, 6

@@ -12,16 +12,16 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem, position_mask
-from headwater.methods.language.a_lol import ALoL
-from headwater.methods.language.dr_po import DRPO
-from headwater.methods.language.grpo import GRPO
-from headwater.methods.language.ppo import PPO
-from headwater.methods.language.rloo import RLOO
-from headwater.methods.language.sft import SFT
+from headwater.methods.language.rewards.a_lol import ALoL
+from headwater.methods.language.rewards.dr_po import DRPO
+from headwater.methods.language.rewards.grpo import GRPO
+from headwater.methods.language.rewards.ppo import PPO
+from headwater.methods.language.rewards.rloo import RLOO
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.networks.value_head import WithValue
-from headwater.ops.proximal import clipped_value_loss, minibatch_epochs
-from headwater.ops.tokens import Average
+from headwater.ops.language.proximal import clipped_value_loss, minibatch_epochs
+from headwater.ops.language.tokens import Average
 
 VOCABULARY, CONTEXT = 3, 4
 

@@ -9,10 +9,10 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
 from headwater.core.value_class import ValueClass
-from headwater.methods.finite.gorp import GORP
-from headwater.methods.finite.m_golf import MGOLF
-from headwater.methods.finite.q_learning import QLearning
-from headwater.methods.finite.sqirl import SQIRL
+from headwater.methods.tabular.online.gorp import GORP
+from headwater.methods.tabular.online.m_golf import MGOLF
+from headwater.methods.tabular.online.q_learning import QLearning
+from headwater.methods.tabular.online.sqirl import SQIRL
 
 H, S, A, F, G = 3, 4, 2, 6, 5
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headwater.core.records import Episodes
-from headwater.methods.finite.mvp import MVP
+from headwater.methods.tabular.online.mvp import MVP
 
 from .finite_twin import (
     ACTIONS,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.finite.optimistic_q_learning import OptimisticQLearning
+from headwater.methods.tabular.online.optimistic_q_learning import OptimisticQLearning
 
 from .finite_twin import ACTIONS, HORIZON, SIZES, STATES, begin, episodes, learn_each, walk
 

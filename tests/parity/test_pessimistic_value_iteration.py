@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.finite.pessimistic_value_iteration import PessimisticValueIteration
+from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
 
 from .finite_twin import (
     ACTIONS,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headwater.methods.finite.posterior_sampling import PosteriorSampling
+from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
 
 from .finite_twin import ACTIONS, HORIZON, SIZES, STATES, begin, episodes, tally
 

@@ -11,16 +11,16 @@ from scipy.optimize import linprog
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses
-from headwater.environments.linear_reward import random_linear_rewards
+from headwater.environments.linear.linear_reward import random_linear_rewards
 from headwater.methods.preference.enumerated_freehand import EnumeratedFREEHAND
 from headwater.methods.preference.freehand import FREEHAND
 from headwater.methods.preference.pr_lsvi import PRLSVI
 from headwater.methods.preference.preference_thompson import PbTS
 from headwater.methods.preference.regime import REGIME
-from headwater.ops.counts import count, no_counts
-from headwater.ops.pessimistic_planning import plan_against_ellipsoid, plan_against_rewards
-from headwater.ops.planning import occupancy, optimal_values
-from headwater.ops.preference import trajectory_features
+from headwater.ops.linear.pessimistic_planning import plan_against_ellipsoid, plan_against_rewards
+from headwater.ops.linear.preference import trajectory_features
+from headwater.ops.tabular.counts import count, no_counts
+from headwater.ops.tabular.planning import occupancy, optimal_values
 from headwater.sources.comparisons import BradleyTerryJudge, log_comparisons
 
 _TASK = random_linear_rewards(states=3, actions=2, horizon=3, features=2, key=jax.random.key(0))

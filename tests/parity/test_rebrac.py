@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
-from headwater.methods.offline.rebrac import ReBRAC
+from headwater.methods.control.offline.rebrac import ReBRAC
 
 from .numpy_twin import (
     OBSERVATION,

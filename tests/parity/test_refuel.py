@@ -10,9 +10,9 @@ import numpy as np
 
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
-from headwater.methods.lowrank.raffle import RAFFLE
-from headwater.methods.lowrank.refuel import REFUEL
-from headwater.methods.lowrank.rep_ucb import RepUCB
+from headwater.methods.low_rank.raffle import RAFFLE
+from headwater.methods.low_rank.refuel import REFUEL
+from headwater.methods.low_rank.rep_ucb import RepUCB
 
 _TASKS, _HORIZON, _STATES, _ACTIONS, _BATCH, _RANK = 2, 3, 3, 2, 4, 2
 _DELTA = 0.1

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
-from headwater.methods.online.rlpd import RLPD
+from headwater.methods.control.online.rlpd import RLPD
 
 from .numpy_twin import ACTION, CHOICES, ROWS, batch, problem, update
 from .soft_twin import RATES, SoftTwin, columns

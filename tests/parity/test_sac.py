@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.online.sac import SAC
+from headwater.methods.control.online.sac import SAC
 
 from .numpy_twin import ACTION, CHOICES, ROWS, batch, problem, standardised, update
 from .soft_twin import RATES, SoftTwin, columns

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.methods.offline.edac import EDAC
-from headwater.methods.offline.sac_n import SACN
+from headwater.methods.control.offline.edac import EDAC
+from headwater.methods.control.offline.sac_n import SACN
 
 from .numpy_twin import ACTION, CHOICES, ROWS, Perceptron, batch, problem, standardised, update
 from .soft_twin import RATES, SoftTwin, columns

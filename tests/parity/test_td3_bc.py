@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from headwater.methods.offline.td3_bc import TD3BC
+from headwater.methods.control.offline.td3_bc import TD3BC
 
 from .numpy_twin import (
     OBSERVATION,

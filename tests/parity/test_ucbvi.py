@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headwater.methods.finite.ucbvi import UCBVI
+from headwater.methods.tabular.online.ucbvi import UCBVI
 
 from .finite_twin import (
     ACTIONS,

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from headwater.claims.claim import Claim, Criterion, Finding, exactly, mean_of
-from headwater.claims.record import run_claim
-from headwater.claims.summary import summarise
+from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
+from headwater.evidence.record import run_claim
+from headwater.evidence.summary import summarise
 from headwater.report.claims import draw_claim, write_claims
 
 

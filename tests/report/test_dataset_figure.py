@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from headwater.analysis.describe import describe
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.describe import describe
 from headwater.report.dataset_figure import draw_description
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import TokenProblem
-from headwater.environments.token_tasks import ShiftedCopies
-from headwater.methods.language.raptr import RaPTr
-from headwater.methods.language.sft import SFT
+from headwater.environments.language.token_tasks import ShiftedCopies
+from headwater.methods.language.growth.raptr import RaPTr
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
-from headwater.ops.tokens import token_log_probabilities
+from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.growth import (
     choose_operator,
     growing_stages,

@@ -12,11 +12,11 @@ from headwater.core.catalogue import build_method
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
-from headwater.environments.gymnasium_task import GymnasiumTask
-from headwater.environments.pendulum import Pendulum
-from headwater.methods.offline.iql import IQL
-from headwater.methods.online.dqn import DQN
-from headwater.methods.online.sac import SAC
+from headwater.environments.adapters.gymnasium_task import GymnasiumTask
+from headwater.environments.control.pendulum import Pendulum
+from headwater.methods.control.offline.iql import IQL
+from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.sac import SAC
 from headwater.runs.loop import run
 from headwater.runs.recipes import (
     Budget,

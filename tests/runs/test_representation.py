@@ -5,11 +5,11 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
-from headwater.environments.low_rank import latent_lock
+from headwater.environments.linear.low_rank import latent_lock
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
-from headwater.methods.lowrank.raffle import RAFFLE
-from headwater.ops.planning import uniform_policy
+from headwater.methods.low_rank.raffle import RAFFLE
+from headwater.ops.tabular.planning import uniform_policy
 from headwater.runs.representation import downstream_stage, learned_features, upstream_stage
 from headwater.runs.stage import Outcome
 from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.environments.gymnasium_task import GymnasiumTask
-from headwater.environments.pendulum import Pendulum
+from headwater.environments.adapters.gymnasium_task import GymnasiumTask
+from headwater.environments.control.pendulum import Pendulum
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.collect import Collect, HostCollect

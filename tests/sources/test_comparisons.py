@@ -7,9 +7,9 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
-from headwater.environments.linear_reward import deceptive_chain, random_linear_rewards
+from headwater.environments.linear.linear_reward import deceptive_chain, random_linear_rewards
 from headwater.methods.preference.preference_thompson import PbTS
-from headwater.ops.planning import optimal_values
+from headwater.ops.tabular.planning import optimal_values
 from headwater.sources.comparisons import (
     BradleyTerryJudge,
     FreshComparisons,

@@ -10,10 +10,10 @@ from headwater.core.errors import DataError
 from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractCompletionReward, Prompts, TokenProblem, position_mask
-from headwater.environments.token_process import TableReward, every_response
-from headwater.methods.language.sft import SFT
+from headwater.environments.language.token_process import TableReward, every_response
+from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
-from headwater.ops.tokens import token_log_probabilities
+from headwater.ops.language.tokens import token_log_probabilities
 from headwater.sources.completions import Stored, Written
 from headwater.sources.resets import Resets
 

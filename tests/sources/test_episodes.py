@@ -10,9 +10,9 @@ import pytest
 
 from headwater.core.finite import FiniteProcess, draw_index
 from headwater.core.method import Agent
-from headwater.environments.finite import random_process
-from headwater.methods.finite.ucbvi import UCBVI
-from headwater.ops.planning import occupancy
+from headwater.environments.tabular.finite import random_process
+from headwater.methods.tabular.online.ucbvi import UCBVI
+from headwater.ops.tabular.planning import occupancy
 from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes, play_each
 
 

@@ -10,9 +10,9 @@ from scipy import stats
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
-from headwater.datasets.directory_format import open_columns
+from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.write import write
-from headwater.methods.imitation.bc import BC
+from headwater.methods.control.imitation.bc import BC
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from headwater.api import specification
+from headwater.api.train import train
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.directory_format import open_columns
+from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.write import write
-from headwater.methods.imitation.bc import BC
+from headwater.methods.control.imitation.bc import BC
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
@@ -20,8 +22,6 @@ from headwater.runs.stage import Stage
 from headwater.sources import pooled
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import Pool, PooledReplay
-from headwater.verbs import specification
-from headwater.verbs.train import train
 
 from .numbered_log import numbered_dataset, numbered_directory
 

@@ -12,7 +12,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, AbstractPolicy, Agent, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.environments.pendulum import Pendulum
+from headwater.environments.control.pendulum import Pendulum
 from headwater.sources.collect import Collect
 from headwater.sources.mixed import Mixed, interleave, mixed
 from headwater.sources.replay import Nothing, Replay

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "the whole idea in a few minutes: log, learn, adapt, count what was saved"),
-    "data describe": ("data_describe", "what is in a dataset, and what can be expected of it"),
-    "data collect": ("data_collect", "make datasets of graded quality in a task of your choice"),
-    "data convert": ("data_convert", "rewrite a dataset in another format"),
+    "data describe": ("data.describe", "what is in a dataset, and what can be expected of it"),
+    "data collect": ("data.collect", "make datasets of graded quality in a task of your choice"),
+    "data convert": ("data.convert", "rewrite a dataset in another format"),
     "methods": ("methods", "list the methods, or show one with its hyper-parameters"),
     "train": ("train", "train a method on logged experience, or online"),
     "adapt": ("adapt", "take an offline run online, with few new samples"),
@@ -19,14 +19,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "measure the policies of a run"),
     "compare": ("compare", "set runs side by side: table, intervals, learning curves"),
     "export": ("export", "write a policy for use elsewhere: ONNX, StableHLO or safetensors"),
-    "language train": ("language_train", "train a language model: texts, comparisons or rewards"),
-    "language generate": ("language_generate", "let a language model continue texts"),
-    "language evaluate": ("language_evaluate", "judge a language model on texts or comparisons"),
-    "language grow": ("language_grow", "train a decoder from scratch that grows while it learns"),
-    "claim list": ("claim_list", "list the statements of papers that can be run, with verdicts"),
-    "claim show": ("claim_show", "one claim: statement, source, criteria and what runs found"),
-    "claim run": ("claim_run", "run claims, one, many or all, and record what they find"),
-    "claim report": ("claim_report", "one page of all claims, with a figure for each"),
+    "language train": ("language.train", "train a language model: texts, comparisons or rewards"),
+    "language generate": ("language.generate", "let a language model continue texts"),
+    "language evaluate": ("language.evaluate", "judge a language model on texts or comparisons"),
+    "language grow": ("language.grow", "train a decoder from scratch that grows while it learns"),
+    "claim list": ("claim.list", "list the statements of papers that can be run, with verdicts"),
+    "claim show": ("claim.show", "one claim: statement, source, criteria and what runs found"),
+    "claim run": ("claim.run", "run claims, one, many or all, and record what they find"),
+    "claim report": ("claim.report", "one page of all claims, with a figure for each"),
 }
 """Every command: the file that holds it, and what it does."""
 

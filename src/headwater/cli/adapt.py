@@ -65,8 +65,8 @@ def command(
         seed: Root of all randomness; by default one more than the run's.
         json: Print the result as JSON.
     """
+    from headwater.api.adapt import adapt
     from headwater.cli.train import report
-    from headwater.verbs.adapt import adapt
 
     result = adapt(
         run,

@@ -32,7 +32,7 @@ def command(
         level: Coverage of the intervals.
         json: Print the result as JSON and draw only if --figure says where.
     """
-    from headwater.verbs.compare import compare
+    from headwater.api.compare import compare
 
     result = compare(runs, names=names or None, baseline=baseline, target=target, level=level)
     if json:

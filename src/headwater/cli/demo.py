@@ -28,7 +28,7 @@ def command(
     """
     from rich.console import Console
 
-    from headwater.verbs.demo import TARGET, demo, sentence
+    from headwater.api.demo import TARGET, demo, sentence
 
     console = Console(highlight=False)
     if not console.is_terminal:

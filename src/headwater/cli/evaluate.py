@@ -35,7 +35,7 @@ def command(
         seed: Root of the randomness of the episodes.
         json: Print the result as JSON, raw returns included.
     """
-    from headwater.verbs.evaluate import evaluate
+    from headwater.api.evaluate import evaluate
 
     result = evaluate(
         run,

@@ -29,6 +29,6 @@ def command(
         seed: Which of the run's seeds.
         overwrite: Replace the file if it exists.
     """
-    from headwater.verbs.export import export
+    from headwater.api.export import export
 
     print(export(run, out, format=format, seed=seed, overwrite=overwrite))

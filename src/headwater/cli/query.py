@@ -29,7 +29,7 @@ def command(
             `evaluations` and `metrics`; by default the runs are listed.
         json: Print the rows as JSON.
     """
-    from headwater.verbs.query import query
+    from headwater.api.query import query
 
     found = query(paths, sql)
     names = found.column_names

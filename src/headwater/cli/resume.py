@@ -29,8 +29,8 @@ def command(
         from headwater.cli.sweep import command as sweep
 
         return sweep(run, json=json)
+    from headwater.api.execute import resume
     from headwater.cli.train import report
-    from headwater.verbs.execute import resume
 
     report(resume(run, env=env, progress=None if json else True), json)
     return 0

@@ -67,8 +67,8 @@ def command(
         seed: Root of all randomness.
         json: Print the result as JSON.
     """
+    from headwater.api.train import train
     from headwater.core.catalogue import build_method
-    from headwater.verbs.train import train
 
     built = build_method(method, read_settings(set))
     name = type(built).__name__

@@ -44,8 +44,8 @@ def all_methods() -> dict[str, type[AbstractMethod]]:
 
 
 def family(name: str) -> str:
-    """The folder a method lives in: the kind of data that flows into it."""
-    return method_modules()[name].split(".")[2]
+    """The folders under `methods/` that a method lives in, such as `control/offline`."""
+    return "/".join(method_modules()[name].split(".")[2:-1])
 
 
 def learns_from(cls: type[AbstractMethod]) -> tuple[type, type]:

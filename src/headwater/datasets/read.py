@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
+from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.directory_format import is_column_directory, read_directory
-from headwater.datasets.minari_format import data_directory, local_names, local_root
-from headwater.datasets.stored_size import require_regular
+from headwater.datasets.formats.directory_format import is_column_directory, read_directory
+from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
 
 _SIDECARS = (".columns.toml", ".columns.json")
 
@@ -132,21 +132,21 @@ def _open(place: Path, options: Options, rows: int | None):
     given = options.over(sidecar)
     kind = _kind(place)
     if kind == "minari":
-        from headwater.datasets.minari_format import open_minari
+        from headwater.datasets.formats.minari_format import open_minari
 
         directory = data_directory(place)
         assert directory is not None
         stored, chunks = open_minari(directory, rows)
     elif kind == "hdf5":
-        from headwater.datasets.hdf5_format import open_hdf5
+        from headwater.datasets.formats.hdf5_format import open_hdf5
 
         stored, chunks = open_hdf5(place, given.columns, rows)
     elif kind == "npz":
-        from headwater.datasets.numpy_format import open_archive
+        from headwater.datasets.formats.numpy_format import open_archive
 
         stored, chunks = open_archive(place, given.columns)
     else:
-        from headwater.datasets.table_format import open_table
+        from headwater.datasets.formats.table_format import open_table
 
         stored, chunks = open_table(place, kind, given.columns, rows)
     return {**stored, **sidecar}, chunks

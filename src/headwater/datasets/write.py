@@ -11,8 +11,8 @@ from typing import Any
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.datasets.columns import Options
 from headwater.datasets.dataset import COLUMNS, Dataset
-from headwater.datasets.directory_format import is_column_directory, write_directory
-from headwater.datasets.minari_format import data_directory
+from headwater.datasets.formats.directory_format import is_column_directory, write_directory
+from headwater.datasets.formats.minari_format import data_directory
 from headwater.datasets.read import load, load_blocks, locate
 
 FORMATS = (
@@ -65,7 +65,7 @@ def write(
             temporary.mkdir()
             write_directory([dataset], temporary)
         elif kind.startswith("minari"):
-            from headwater.datasets.minari_format import write_minari
+            from headwater.datasets.formats.minari_format import write_minari
 
             temporary.mkdir()
             data_format = {"minari": "hdf5"}.get(kind, kind.removeprefix("minari-"))
@@ -123,14 +123,14 @@ def _format(path: str | Path, format: str | None) -> str:
 
 def _writer(kind: str) -> Callable[[Dataset, Path], None]:
     if kind == "npz":
-        from headwater.datasets.numpy_format import write_archive
+        from headwater.datasets.formats.numpy_format import write_archive
 
         return write_archive
     if kind == "d4rl":
-        from headwater.datasets.hdf5_format import write_hdf5
+        from headwater.datasets.formats.hdf5_format import write_hdf5
 
         return write_hdf5
-    from headwater.datasets.table_format import write_arrow, write_parquet
+    from headwater.datasets.formats.table_format import write_arrow, write_parquet
 
     return write_parquet if kind == "parquet" else write_arrow
 

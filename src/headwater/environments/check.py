@@ -8,13 +8,13 @@ import numpy as np
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
+from headwater.environments.adapters.host_interaction import spread_seeds
 from headwater.environments.environment import (
     AbstractEnvironment,
     AbstractHostEnvironments,
     AbstractHostTask,
     HostStep,
 )
-from headwater.environments.host_interaction import spread_seeds
 from headwater.environments.interaction import begin, interact, random_action
 
 _COPIES = 3

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
+from headwater.environments.adapters.gymnasium_task import GymnasiumTask, registered
 from headwater.environments.catalogue import environment_class, environment_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.environments.gymnasium_task import GymnasiumTask, registered
 
 __all__ = ["environment_names", "make", "make_recorded"]
 
@@ -32,7 +32,7 @@ def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask
         return _pure(name, options)
     given = tuple(sorted((key, _plain(name, key, value)) for key, value in options.items()))
     if name.startswith(ENVPOOL):
-        from headwater.environments.envpool_task import EnvPoolTask
+        from headwater.environments.adapters.envpool_task import EnvPoolTask
 
         task: AbstractHostTask = EnvPoolTask(name.removeprefix(ENVPOOL), given)
     else:

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod, Agent
-from headwater.ops.approachability import vector_returns
-from headwater.ops.constrained import ConstrainedPlan, constrained_policy
-from headwater.ops.experience import require_costs
+from headwater.evaluation.constrained_planning import ConstrainedPlan, constrained_policy
+from headwater.ops.tabular.approachability import vector_returns
+from headwater.ops.tabular.experience import require_costs
 from headwater.sources.episodes import FreshEpisodes
 
 

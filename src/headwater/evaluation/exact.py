@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod, Agent
-from headwater.ops.planning import expected_return, optimal_values
+from headwater.ops.tabular.planning import expected_return, optimal_values
 
 
 class Regret(eqx.Module):

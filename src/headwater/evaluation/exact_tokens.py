@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from headwater.core.tokens import AbstractTokenNetwork
-from headwater.environments.token_process import EveryResponse
-from headwater.ops.tokens import token_log_probabilities
+from headwater.environments.language.token_process import EveryResponse
+from headwater.ops.language.tokens import token_log_probabilities
 
 Table = Float[Array, "prompt response"]
 

@@ -19,8 +19,8 @@ from headwater.core.spaces import Discrete
 from headwater.datasets.dataset import Dataset
 from headwater.networks.critics import Critic
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.bellman import backup
-from headwater.ops.descend import begin, descend, polyak
+from headwater.ops.control.bellman import backup
+from headwater.ops.control.descend import begin, descend, polyak
 
 _ROWS_AT_ONCE = 4096
 """Rows for which a policy is asked at a time: bounds memory, and fills the machine."""

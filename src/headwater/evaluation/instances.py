@@ -10,7 +10,7 @@ import numpy as np
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import AbstractFiniteSimulator, FiniteProcess
 from headwater.core.method import AbstractMethod, Agent
-from headwater.ops.planning import expected_return
+from headwater.ops.tabular.planning import expected_return
 from headwater.runs.stage import Measure
 from headwater.sources.episodes import play_each
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from headwater.core.finite import FiniteProcess
-from headwater.ops.planning import optimal_values
+from headwater.ops.tabular.planning import optimal_values
 
 
 def worst_model_error(

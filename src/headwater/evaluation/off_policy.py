@@ -44,7 +44,7 @@ from headwater.evaluation.fitted_value import (
 )
 from headwater.networks.actors import stochastic_actor
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.descend import begin, descend
+from headwater.ops.control.descend import begin, descend
 
 ESTIMATORS = ("fqe", "is", "wis", "pdis", "wpdis", "dr", "wdr")
 

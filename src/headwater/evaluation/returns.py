@@ -10,8 +10,8 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.environments.adapters.host_interaction import host_episode_returns
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.environments.host_interaction import host_episode_returns
 from headwater.environments.interaction import episode_returns
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.spaces import Spaces
 from headwater.networks.distributions import Categorical, Normal, TanhNormal
 from headwater.networks.mlp import MLP
-from headwater.ops.noise import normal
+from headwater.ops.control.noise import normal
 
 
 class CategoricalActor(eqx.Module):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from headwater.ops.noise import normal
+from headwater.ops.control.noise import normal
 
 _EDGE = 1.0 - 1e-5
 """Logged actions are clipped to ±this before `atanh`: the density of a squashed normal is

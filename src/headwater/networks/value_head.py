@@ -14,8 +14,8 @@ from headwater.core.tokens import (
     AbstractTokenNetwork,
     TokenProblem,
 )
-from headwater.ops.fine_tuning import Schedule, Tuned, begin_tuning
-from headwater.ops.tokens import of_tokens
+from headwater.ops.language.fine_tuning import Schedule, Tuned, begin_tuning
+from headwater.ops.language.tokens import of_tokens
 
 
 class Judged(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater.claims.claim import Criterion
-from headwater.claims.record import Record
-from headwater.claims.summary import Standing, Summary
+from headwater.evidence.claim import Criterion
+from headwater.evidence.record import Record
+from headwater.evidence.summary import Standing, Summary
 from headwater.report import page, style
 from headwater.runs.files import write_atomically
 

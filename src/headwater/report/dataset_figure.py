@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from headwater.analysis.describe import Description
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.describe import Description
 from headwater.report import style
 
 _MAIN, _SECOND = style.COLOURS[:2]

@@ -19,7 +19,7 @@ from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.methods.language.raptr import RaPTr
+from headwater.methods.language.growth.raptr import RaPTr
 from headwater.networks.decoder import (
     Decoder,
     fresh_blocks,
@@ -27,7 +27,7 @@ from headwater.networks.decoder import (
     with_inserted,
     with_layers,
 )
-from headwater.ops.fine_tuning import Tuned
+from headwater.ops.language.fine_tuning import Tuned
 from headwater.runs.loop import run
 from headwater.runs.stage import Outcomes, Stage, carry_on
 

@@ -14,15 +14,15 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.methods.imitation.bc import BCState
-from headwater.methods.offline.awac import AWACState
-from headwater.methods.offline.discrete_cql import DiscreteCQLState
-from headwater.methods.offline.iql import IQL, IQLState
-from headwater.methods.online.dqn import DQN, DQNState
-from headwater.methods.online.sac import SAC
+from headwater.methods.control.imitation.bc import BCState
+from headwater.methods.control.offline.awac import AWACState
+from headwater.methods.control.offline.discrete_cql import DiscreteCQLState
+from headwater.methods.control.offline.iql import IQL, IQLState
+from headwater.methods.control.online.dqn import DQN, DQNState
+from headwater.methods.control.online.sac import SAC
 from headwater.networks.actors import DeterministicActor
 from headwater.networks.mlp import Ensemble
-from headwater.networks.soft_actor_critic import (
+from headwater.parts.soft_actor_critic import (
     ConservativeActorCritic,
     SoftActorCritic,
     begin_soft,

@@ -7,9 +7,9 @@ from headwater.core.finite import AbstractFiniteSimulator, FiniteProblem
 from headwater.core.records import Episodes
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
-from headwater.methods.lowrank.raffle import RAFFLE
-from headwater.methods.lowrank.refuel import REFUEL
-from headwater.methods.lowrank.rep_ucb import RepUCB
+from headwater.methods.low_rank.raffle import RAFFLE
+from headwater.methods.low_rank.refuel import REFUEL
+from headwater.methods.low_rank.rep_ucb import RepUCB
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.episodes import FreshEpisodes, WholeLog
 

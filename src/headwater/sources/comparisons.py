@@ -13,7 +13,7 @@ from headwater.core.finite import AbstractFiniteSimulator
 from headwater.core.method import Agent
 from headwater.core.records import EpisodeComparisons, Episodes
 from headwater.core.source import AbstractSource
-from headwater.ops.preference import trajectory_features
+from headwater.ops.linear.preference import trajectory_features
 from headwater.sources.episodes import Played, Unchanging, play_each
 
 

@@ -13,7 +13,7 @@ from headwater.core.records import (
 )
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, AbstractPreference
-from headwater.ops.tokens import lengths
+from headwater.ops.language.tokens import lengths
 from headwater.sources.completions import Stored, Written
 
 

@@ -9,7 +9,7 @@ from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork, Prompts
-from headwater.ops.generation import generate
+from headwater.ops.language.generation import generate
 
 
 class Stored(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):

@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.source import AbstractSource
-from headwater.environments.token_tasks import AbstractTextTask, everywhere
+from headwater.environments.language.token_tasks import AbstractTextTask, everywhere
 
 
 class FreshTexts(AbstractSource[Int[Array, ""], Completions]):

@@ -19,7 +19,7 @@ from headwater.core.method import Agent
 from headwater.core.records import Transitions
 from headwater.core.source import AbstractHostSource, Keys
 from headwater.datasets.dataset import returns_to_go
-from headwater.datasets.directory_format import open_columns
+from headwater.datasets.formats.directory_format import open_columns
 
 _MOST_ROWS = 2**31 - 1
 """Rows are drawn as 32-bit integers."""

@@ -10,8 +10,8 @@ from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, Prompts, position_mask
-from headwater.ops.generation import generate
-from headwater.ops.tokens import lengths
+from headwater.ops.language.generation import generate
+from headwater.ops.language.tokens import lengths
 from headwater.sources.completions import drawn
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
-from headwater.ops.least_squares import (
+from headwater.ops.linear.least_squares import (
     FeatureSums,
     add_episodes,
     check_features,
@@ -17,7 +17,7 @@ from headwater.ops.least_squares import (
     fitted_values,
     no_sums,
 )
-from headwater.ops.planning import greedy_table
+from headwater.ops.tabular.planning import greedy_table
 
 
 class LSVIUCBState(eqx.Module):

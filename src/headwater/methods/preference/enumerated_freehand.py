@@ -12,10 +12,10 @@ from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.counts import count, no_counts
-from headwater.ops.pessimistic_planning import plan_against_rewards
-from headwater.ops.planning import expected_return
-from headwater.ops.preference import difference_of, log_likelihood, trajectory_features
+from headwater.ops.linear.pessimistic_planning import plan_against_rewards
+from headwater.ops.linear.preference import difference_of, log_likelihood, trajectory_features
+from headwater.ops.tabular.counts import count, no_counts
+from headwater.ops.tabular.planning import expected_return
 
 
 class EnumeratedFREEHANDState(eqx.Module):

@@ -9,15 +9,15 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.counts import at_least_once, count, estimated_transition, no_counts
-from headwater.ops.pessimistic_planning import plan_against_ellipsoid
-from headwater.ops.preference import (
+from headwater.ops.linear.pessimistic_planning import plan_against_ellipsoid
+from headwater.ops.linear.preference import (
     difference_of,
     feature_map,
     information,
     most_likely,
     trajectory_features,
 )
+from headwater.ops.tabular.counts import at_least_once, count, estimated_transition, no_counts
 
 
 class FREEHANDState(eqx.Module):

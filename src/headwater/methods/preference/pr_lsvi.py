@@ -10,11 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.counts import Counts, count, no_counts
-from headwater.ops.elliptical import covariance, elliptical_norm
-from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
-from headwater.ops.planning import greedy_table
-from headwater.ops.preference import (
+from headwater.ops.linear.elliptical import covariance, elliptical_norm
+from headwater.ops.linear.preference import (
     Answers,
     add_answers,
     difference_of,
@@ -24,6 +21,9 @@ from headwater.ops.preference import (
     one_block_each_step,
     step_features,
 )
+from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
+from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.planning import greedy_table
 
 
 class PRLSVIState(eqx.Module):

@@ -10,10 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.counts import Counts, count, no_counts
-from headwater.ops.linear_algebra import cholesky, triangular_solve
-from headwater.ops.planning import optimal_values
-from headwater.ops.preference import (
+from headwater.ops.linear.preference import (
     Answers,
     add_answers,
     difference_of,
@@ -23,6 +20,9 @@ from headwater.ops.preference import (
     most_likely,
     no_answers,
 )
+from headwater.ops.linear_algebra import cholesky, triangular_solve
+from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.planning import optimal_values
 
 
 class PbTSState(eqx.Module):

@@ -10,15 +10,21 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.counts import Counts, at_least_once, count, estimated_transition, no_counts
-from headwater.ops.planning import occupancy, optimal_values
-from headwater.ops.preference import (
+from headwater.ops.linear.preference import (
     difference_of,
     feature_map,
     informative_pairs,
     log_likelihood,
     most_likely,
 )
+from headwater.ops.tabular.counts import (
+    Counts,
+    at_least_once,
+    count,
+    estimated_transition,
+    no_counts,
+)
+from headwater.ops.tabular.planning import occupancy, optimal_values
 
 
 class REGIMEState(eqx.Module):

@@ -1,0 +1,1 @@
+"""What reads something finished and returns numbers."""

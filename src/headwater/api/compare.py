@@ -1,0 +1,202 @@
+"""Compare runs: final returns with intervals, learning curves, and samples saved."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.api.run import Run, open_run
+from headwater.core.errors import SpecificationError, nearest
+from headwater.environments.catalogue import environment_class, environment_names
+from headwater.evaluation.savings import Savings, sample_savings
+from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
+from headwater.report.curves import draw_learning_curves
+from headwater.report.intervals import draw_intervals
+
+_TARGET_SHARE = 0.9
+"""How far from its first to its last level the baseline's target is, unless one is given."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One run.
+
+    **Arguments:** `name`; `method`; `recipe`: how it went online, if it adapts another run;
+    `seeds`; `updates`, `steps`: made so far, steps being new environment steps; `score`: final
+    return; `normalised`: on the scale from random to expert, if that is known; `advantage`: over
+    the baseline; `savings`: of samples, against the baseline.
+    """
+
+    name: str
+    method: str
+    recipe: str | None
+    seeds: int
+    updates: int
+    steps: int
+    score: Interval
+    normalised: Interval | None
+    advantage: Difference | None = None
+    savings: Savings | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several runs side by side.
+
+    **Arguments:** `rows`; `task`; `baseline`: the run that others are held against, if any;
+    `target`: the return whose samples are counted; `curves`: by name, of the runs that acted.
+    """
+
+    rows: list[Row]
+    task: str | None
+    baseline: str | None
+    target: float | None
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        return {
+            "task": self.task,
+            "baseline": self.baseline,
+            "target": self.target,
+            "runs": [
+                {
+                    **{
+                        name: getattr(row, name)
+                        for name in ("name", "method", "recipe", "seeds", "updates", "steps")
+                    },
+                    "score": dataclasses.asdict(row.score),
+                    "normalised": row.normalised and dataclasses.asdict(row.normalised),
+                    "advantage": row.advantage and dataclasses.asdict(row.advantage),
+                    "savings": row.savings and row.savings.plain(),
+                }
+                for row in self.rows
+            ],
+        }
+
+    def draw(self, path: str | Path) -> Path:
+        """Writes a PNG: learning curves if any run acted while it learned, else intervals."""
+        path = Path(path)
+        title = self.task or ""
+        if not self.curves:
+            table = {title or "final return": {row.name: row.score for row in self.rows}}
+            draw_intervals(table, path, title=title)
+            return path
+        offline = {row.name: row.score.point for row in self.rows if row.name not in self.curves}
+        draw_learning_curves(
+            self.curves,
+            path,
+            target=self.target,
+            references=offline,
+            title=title,
+            xlabel="new environment steps",
+        )
+        return path
+
+
+def compare(
+    runs: Sequence[Run | str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    baseline: str | None = None,
+    target: float | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Sets runs side by side.
+
+    **Arguments:** `runs`: or their directories; `names`: what to call them (default: their own);
+    `baseline`: name of the run that the others are held against (default: the one that learned
+    online without a log, if there is just one); `target`: return whose samples are counted
+    (default: nine tenths of the way from the first to the last level of the baseline); `level`:
+    nominal coverage of intervals.
+
+    Raises `SpecificationError` if runs have no evaluations, were evaluated in different tasks, or
+    have the same name.
+    """
+    if target is not None and not np.isfinite(target):
+        raise SpecificationError(f"target = {target}: it must be a return, a finite number")
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    names = list(names) if names is not None else [run.name for run in opened]
+    if not opened or len(names) != len(opened) or len(set(names)) != len(names):
+        raise SpecificationError(
+            f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
+            "run, and as many different names as runs"
+        )
+    tasks = [_task(run) for run in opened]
+    if len(set(tasks)) > 1:
+        listed = ", ".join(sorted(set(tasks)))
+        raise SpecificationError(f"the runs were evaluated in different tasks: {listed}")
+    for name, run in zip(names, opened):
+        if run.final_returns is None:
+            raise SpecificationError(
+                f"{name} was never evaluated: train it with an environment, or use "
+                "`headwater evaluate`"
+            )
+    if baseline is None:
+        alone = [name for name, run in zip(names, opened) if _without_log(run)]
+        baseline = alone[0] if len(alone) == 1 and len(opened) > 1 else None
+    elif baseline not in names:
+        raise SpecificationError(nearest(baseline, names, "run"))
+    acted = {
+        name: _from_zero(run.curve)
+        for name, run in zip(names, opened)
+        if run.specification.budget is not None and run.curve is not None
+    }
+    if target is None and baseline in acted:
+        levels = np.asarray([interval(column).point for column in acted[baseline][1].T])
+        target = float(levels[0] + _TARGET_SHARE * (levels[-1] - levels[0]))
+    rows = []
+    theirs = dict(zip(names, opened)).get(baseline or "")
+    for name, run in zip(names, opened):
+        final = seed_means(run.final_returns)
+        advantage = savings = None
+        if theirs is not None and run is not theirs:
+            advantage = difference(final, seed_means(theirs.final_returns), level=level)
+            if name in acted and baseline in acted and target is not None:
+                savings = sample_savings(acted[name], acted[baseline], target, level=level)
+        last = run.evaluations[-1]
+        rows.append(
+            Row(
+                name,
+                type(run.method).__name__,
+                run.specification.recipe,
+                run.seeds,
+                last["update"],
+                last["environment_steps"],
+                interval(final, level=level),
+                None if run.references is None else interval(run.normalised(final), level=level),
+                advantage,
+                savings,
+            )
+        )
+    return Comparison(rows, tasks[0], baseline, target, acted)
+
+
+def _task(run: Run) -> str:
+    """The task that a run was evaluated in, with the options that are not the usual ones."""
+    chosen = run.specification.task
+    if chosen is None:
+        return "none"
+    usual: dict[str, Any] = {}
+    if chosen.name in environment_names():
+        usual = vars(environment_class(chosen.name)())
+    unusual = {k: v for k, v in chosen.options.items() if k not in usual or usual[k] != v}
+    options = ", ".join(f"{name}={value}" for name, value in sorted(unusual.items()))
+    return chosen.name + (f" ({options})" if options else "")
+
+
+def _without_log(run: Run) -> bool:
+    asked = run.specification
+    return asked.budget is not None and asked.data is None and asked.recipe in (None, "scratch")
+
+
+def _from_zero(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with its first point at zero new samples.
+
+    The first evaluation is made after the warm-up, but of the policy that was there before it.
+    """
+    steps = np.array(curve[0])
+    steps[0] = 0.0
+    return steps, curve[1]

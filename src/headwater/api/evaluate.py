@@ -1,0 +1,132 @@
+"""Measure what a trained policy is worth: by acting, or from a log without acting."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from headwater.api.run import Run, open_run
+from headwater.api.specification import TaskChoice, check_seed
+from headwater.api.train import as_task
+from headwater.core.catalogue import settings
+from headwater.core.errors import SpecificationError, nearest
+from headwater.core.method import AbstractLikelihood, AbstractPolicy
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.read import load
+from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
+from headwater.evaluation.returns import evaluate_returns
+from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.runs.recipes import Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a run is worth.
+
+    **Arguments:** `run`: its name; `returns`: undiscounted, `[seed, episode]`, if it was acted;
+    `score`, `normalised`: interquartile mean over seeds of the mean return, in its own units and on
+    the scale from a random policy (0) to an expert (100); `estimates`: for each seed, what the
+    estimators say of the expected discounted return, if a log was given.
+    """
+
+    run: str
+    environment: str | None = None
+    returns: np.ndarray | None = None
+    score: Interval | None = None
+    normalised: Interval | None = None
+    estimates: list[dict[str, Estimate]] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        return {
+            "run": self.run,
+            "environment": self.environment,
+            "returns": None if self.returns is None else self.returns.tolist(),
+            "score": None if self.score is None else dataclasses.asdict(self.score),
+            "normalised": None if self.normalised is None else dataclasses.asdict(self.normalised),
+            "estimates": None
+            if self.estimates is None
+            else [
+                {name: dataclasses.asdict(e) for name, e in each.items()} for each in self.estimates
+            ],
+        }
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    env: Task | str | None = None,
+    episodes: int = 100,
+    explore: bool = False,
+    data: Dataset | str | Path | None = None,
+    estimators: Sequence[str] | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Evaluates every seed of a run, in its task and, if a log is given, from that log.
+
+    **Arguments:** `run`: or its directory; `env`: where to act (default: where it was evaluated;
+    `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
+    greedily; `data`: logged experience for off-policy evaluation; `estimators`: of
+    `headwater.evaluation.off_policy.ESTIMATORS` (default: fitted Q evaluation, and the weighted and
+    doubly robust ones where the policy knows the probabilities of its actions); `seed`; `tell`: is
+    told what takes long, before it begins.
+
+    Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
+    """
+    check_seed(seed)
+    for estimator in estimators or ():
+        if estimator not in ESTIMATORS:
+            raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
+    run = run if isinstance(run, Run) else open_run(run)
+    method = run.method
+    if not isinstance(method, AbstractPolicy):
+        raise SpecificationError(f"{type(method).__name__} is no policy: it cannot be evaluated")
+    if env is None and run.specification.task is not None:
+        task = run.specification.task.build()
+    else:
+        task = as_task(env)
+    if task is None and data is None:
+        raise SpecificationError(
+            f"{run.name}: give an environment to act in, or data to judge from"
+        )
+    returns = score = normalised = None
+    if task is not None:
+        reason = run.spaces.mismatch(task.spaces, "in the run", "in the environment")
+        if reason is not None:
+            raise SpecificationError(f"{run.name} does not fit {task.name}: {reason}")
+        key = jax.random.key(seed)
+        returns = evaluate_returns(
+            method, run.state, task, episodes=episodes, key=key, explore=explore
+        )
+        score = interval(seed_means(returns))
+        usual = run.specification.task
+        if run.references is not None and (usual is None or usual.same_as(TaskChoice.of(task))):
+            normalised = interval(run.normalised(seed_means(returns)))
+    estimates = None
+    if data is not None:
+        data = data if isinstance(data, Dataset) else load(data)
+        reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
+        if reason is not None:
+            raise SpecificationError(f"{run.name} does not fit the data: {reason}")
+        if tell is not None:
+            tell("judging from the log: values are fitted for every seed, which takes minutes")
+        able = isinstance(method, AbstractLikelihood)
+        estimators = estimators or (("fqe", "wis", "wpdis", "wdr") if able else ("fqe",))
+        estimates = [
+            evaluate_off_policy(
+                data,
+                method,
+                jax.tree.map(lambda leaf, i=i: leaf[i], run.state),
+                estimators=estimators,
+                discount=settings(method).get("discount", 0.99),
+                explore=explore or set(estimators) != {"fqe"},
+                seed=seed,
+            )
+            for i in range(run.seeds)
+        ]
+    name = None if task is None else task.name
+    return Evaluation(run.name, name, returns, score, normalised, estimates)

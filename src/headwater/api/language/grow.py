@@ -1,0 +1,127 @@
+"""Train a decoder from scratch on texts, growing while it learns."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from headwater.api.language.train import LanguageRun
+from headwater.core.errors import RunError, SpecificationError
+from headwater.core.tokens import TokenProblem
+from headwater.methods.language.growth.raptr import RaPTr
+from headwater.methods.language.texts.sft import SFT
+from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.hugging_face import write_decoder
+from headwater.runs.directory import RunDirectory
+from headwater.runs.growth import Plan, growing_stages, progressive_stages
+from headwater.runs.loop import run
+from headwater.sources.completions import Stored
+from headwater.texts.texts import read_completions
+from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
+
+_MODEL = "model"
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowthSettings:
+    """What growing a decoder was asked for.
+
+    **Arguments:** `data`: a file of texts; `tokenizer`: a directory with one (default: bytes);
+    `layers`, `width`, `heads`, `context`: of the finished decoder; `stages`; `updates`: in all;
+    `operator`: a name in `runs.growth.OPERATORS`, or `raptr` to train random sub-networks that get
+    deeper; `power`: how much longer deep stages are; `rows`: in a batch; `learning_rate`: at first,
+    falling to zero over all updates; `seed`.
+    """
+
+    data: str
+    tokenizer: str | None = None
+    layers: int = 6
+    width: int = 128
+    heads: int = 4
+    context: int = 128
+    stages: int = 3
+    updates: int = 2_000
+    operator: str = "midas"
+    power: float = 1.0
+    rows: int = 32
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+def grow_language(
+    asked: GrowthSettings, out: str | Path, *, progress: bool | None = None
+) -> LanguageRun:
+    """Trains a decoder in stages, and writes it to `out/model`.
+
+    A run that was interrupted goes on if the same is asked for again. Raises what `train_language`
+    raises.
+    """
+    out = Path(out)
+    specification = {"kind": "language growth", **dataclasses.asdict(asked)}
+    if (out / "run.json").is_file():
+        directory = RunDirectory.open(out)
+        stored = directory.specification
+        wanted = json.loads(json.dumps(specification))
+        if different := [name for name in wanted if stored.get(name) != wanted[name]]:
+            raise RunError(
+                f"{out} holds a run with other settings ({different[0]}): choose another name, or "
+                "give the same settings to continue it"
+            )
+    else:
+        directory = None
+    tokenizer: AbstractTokenizer = ByteTokenizer()
+    if asked.tokenizer is not None:
+        tokenizer = read_tokenizer(asked.tokenizer)
+    # Embeddings of a round number of rows are faster; texts never hold the tokens
+    # that are added, and decoding leaves them out.
+    vocabulary = 8 * math.ceil(tokenizer.size / 8)
+    architecture = Architecture(
+        vocabulary, asked.context, asked.width, asked.layers, asked.heads, tied=True
+    )
+    read = read_completions(asked.data, tokenizer, asked.context)
+    plan = _plan(asked, Stored(read.data, asked.rows))
+    problem = TokenProblem(Decoder(architecture, key=jax.random.key(asked.seed)), tokenizer.end)
+    if directory is None:
+        directory = RunDirectory.create(out, specification)
+    result = run(
+        plan.stages, problem, seed=asked.seed, directory=directory, progress=progress, logs=20
+    )
+    last = plan.stages[-1]
+    state = jax.tree.map(lambda x: x[0], result.outcomes[last.name].state)
+    learned = out / _MODEL
+    network = last.method.network(state)  # pyright: ignore[reportAttributeAccessIssue]
+    end = tokenizer.end if tokenizer.end >= 0 else None
+    write_decoder(network, learned, tokenizer=asked.tokenizer, end=end, overwrite=True)
+    if isinstance(tokenizer, ByteTokenizer):
+        tokenizer.write(learned)
+    rows: list[dict[str, Any]] = [r for r in result.metrics if "updates_per_second" in r]
+    metrics = {name: float(np.mean(v)) for name, v in rows[-1]["metrics"].items()} if rows else {}
+    pace = float(rows[-1]["updates_per_second"]) if rows else 0.0
+    return LanguageRun(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
+
+
+def _plan(asked: GrowthSettings, source: Stored) -> Plan:
+    if min(asked.layers, asked.stages, asked.updates, asked.rows) < 1:
+        raise SpecificationError("layers, stages, updates and rows must be at least 1")
+    rates: dict[str, Any] = {
+        "learning_rate": asked.learning_rate,
+        "warm_up_updates": asked.updates / 50,
+        "decay_updates": float(asked.updates),
+    }
+    if asked.operator == "raptr":
+        fewest = max(asked.layers // 2, min(2, asked.layers))
+        depths = np.linspace(fewest, asked.layers, asked.stages).round().astype(int).tolist()
+        return progressive_stages(RaPTr(**rates), source, depths=depths, updates=asked.updates)
+    return growing_stages(
+        SFT(**rates),
+        source,
+        layers=asked.layers,
+        stages=asked.stages,
+        updates=asked.updates,
+        power=asked.power,
+        operator=asked.operator,
+    )

@@ -1,0 +1,152 @@
+"""Judge language models: likelihood, agreement with preferences, and wins over another model."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.api.language.train import LanguageModel, load_reward, prompts_within
+from headwater.api.language.write import answers
+from headwater.api.specification import check_seed
+from headwater.core import json_text
+from headwater.core.errors import DataError
+from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.tokens import AbstractCompletionReward
+from headwater.environments.language.token_tasks import ExactMatch
+from headwater.evaluation.statistics import Interval, frequency, interval
+from headwater.ops.language.comparing import log_ratios
+from headwater.ops.language.tokens import token_log_probabilities
+from headwater.texts.texts import TooLong, read_comparisons, read_completions
+
+_ROWS = 64
+"""Texts that are read at a time."""
+
+
+def evaluate_language(
+    model: LanguageModel,
+    data: str | Path,
+    *,
+    against: LanguageModel | None = None,
+    reward: str | Path = "exact-match",
+    new_tokens: int = 64,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    too_long: TooLong = "refuse",
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """What a file of texts says of a model, with intervals over its rows.
+
+    Of completions: `loss`, nats per token of the responses; and, where there are prompts,
+    `exact match` of the model's own responses. Of comparisons: `accuracy`, how often the chosen
+    response gains more over `against` (or, without it, is likelier). With `against` or a learned
+    `reward` also `reward`, of the model's own responses, and `win rate`: how often theirs is lower
+    (a tie counts half).
+
+    **Arguments:** `reward`: `"exact-match"`, or the run of a `RewardModel`.
+    """
+    check_seed(seed)
+    compared = _holds_comparisons(data)
+    context = model.decoder.context
+    found: dict[str, Interval] = {}
+    if compared:
+        pairs = read_comparisons(data, model.tokenizer, context, too_long=too_long).data
+        found["accuracy"] = _of_rows(_agreement(model, against, pairs))
+        right = pairs.chosen
+    else:
+        right = read_completions(data, model.tokenizer, context, too_long=too_long).data
+        losses, weights = _losses(model, right)
+        found["loss"] = _weighted(losses, weights)
+    start = np.argmax(np.asarray(right.response), axis=-1)
+    answered = int(start.max()) > len(model.tokenizer.begin)
+    exact = str(reward) == "exact-match"
+    if not answered or (compared and exact):
+        return found
+    prompts = prompts_within(right, model, data, new_tokens)
+    judge: AbstractCompletionReward
+    if exact:
+        judge = ExactMatch(Completions(right.tokens, right.response))
+    else:
+        judge = load_reward(reward, model.decoder.vocabulary)
+
+    def own(of: LanguageModel) -> np.ndarray:
+        key = jax.random.key(seed)
+        texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
+        return np.asarray(_by_rows(judge, texts)).reshape(-1)
+
+    mine = own(model)
+    found["exact match" if exact else "reward"] = _of_rows(mine)
+    if against is not None:
+        if against.decoder.vocabulary != model.decoder.vocabulary:
+            raise DataError("the two models have different vocabularies: judge them one by one")
+        theirs = own(against)
+        found["win rate"] = _of_rows((mine > theirs) + 0.5 * (mine == theirs))
+    return found
+
+
+def _of_rows(values: np.ndarray) -> Interval:
+    values = np.asarray(values, np.float64)
+    if np.isin(values, (0.0, 1.0)).all():
+        # Resampling rows that all agree would leave no doubt at all.
+        return frequency(values.sum(), values.size)
+    return interval(values, "mean")
+
+
+def _weighted(losses: np.ndarray, weights: np.ndarray) -> Interval:
+    """The mean over tokens, with a bootstrap over rows."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(losses), (2000, len(losses)))
+    means = losses[drawn].sum(1) / weights[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(losses.sum() / weights.sum()), float(low), float(high), 0.95, len(losses))
+
+
+def _by_rows(function, data):
+    """`function` of some rows at a time, so that logits of all of them need no room at once."""
+    count = jax.tree.leaves(data)[0].shape[0]
+    compiled = eqx.filter_jit(function)
+    parts = []
+    for start in range(0, count, _ROWS):
+        index = np.minimum(np.arange(start, start + min(_ROWS, count)), count - 1)
+        parts.append(compiled(jax.tree.map(lambda x, index=index: x[index], data)))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+
+
+def _losses(model: LanguageModel, data: Completions) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row the negative log-likelihood of its response, and its tokens."""
+    data = Completions(data.tokens, data.response)
+    chances = _by_rows(
+        lambda part: jnp.sum(token_log_probabilities(model.decoder, part), axis=-1), data
+    )
+    return -np.asarray(chances, np.float64), np.asarray(data.response).sum(-1)
+
+
+def _agreement(
+    model: LanguageModel, against: LanguageModel | None, pairs: CompletionComparisons
+) -> np.ndarray:
+    if against is None:
+        first, second = (-_losses(model, part)[0] for part in (pairs.chosen, pairs.rejected))
+        return np.asarray(first > second, np.float64)
+
+    def agree(part):
+        chosen, rejected = log_ratios(model.decoder, against.decoder, part)
+        return chosen.ratio > rejected.ratio
+
+    return np.asarray(_by_rows(agree, pairs), np.float64)
+
+
+def _holds_comparisons(path: str | Path) -> bool:
+    path = Path(path)
+    if path.suffix.lower() in (".txt", ".text", ".md"):
+        return False
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            return "chosen" in pyarrow.parquet.read_schema(path).names
+        with path.open(encoding="utf-8") as file:
+            return "chosen" in json_text.parse(next((line for line in file if line.strip()), "{}"))
+    except (OSError, ValueError, TypeError):
+        # The reader says what is wrong.
+        return False

@@ -1,0 +1,110 @@
+"""Let language models write."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.api.language.train import LanguageModel
+from headwater.api.specification import check_seed
+from headwater.core.errors import SpecificationError
+from headwater.core.records import Completions
+from headwater.core.tokens import Prompts
+from headwater.ops.language.generation import generate
+
+_AT_ONCE = 64
+"""Responses that are written side by side."""
+
+
+def generate_texts(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    new_tokens: int = 64,
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    greedy: bool = False,
+    seed: int = 0,
+) -> list[list[dict[str, Any]]]:
+    """Responses to texts: for each prompt its samples, with `text` and `log_probability`.
+
+    **Arguments:** as of `ops.generation.generate`. Raises `SpecificationError` if prompts and new
+    tokens do not fit into the model's context.
+    """
+    if not prompts:
+        raise SpecificationError("there is no prompt to answer")
+    check_seed(seed)
+    rows = [[*model.tokenizer.begin, *model.tokenizer.encode(prompt)] for prompt in prompts]
+    empty = [i for i, row in enumerate(rows) if not row]
+    if empty:
+        raise SpecificationError(f"prompt {empty[0] + 1} is empty: give at least one character")
+    longest = max(map(len, rows))
+    if longest + new_tokens > model.decoder.context:
+        raise SpecificationError(
+            f"a prompt of {longest} tokens and {new_tokens} new ones do not fit into the model's "
+            f"context of {model.decoder.context}: shorten one of them"
+        )
+    # A power of two, so that other prompts find the program compiled.
+    width = min(1 << (longest - 1).bit_length(), model.decoder.context - new_tokens)
+    tokens = np.full((len(rows), width), model.tokenizer.padding, np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+    given = Prompts(jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32))
+    written = answers(
+        model, given, new_tokens, samples, temperature, top_k, top_p, greedy, jax.random.key(seed)
+    )
+    marks, chances = np.asarray(written.response), np.asarray(written.log_probability)
+    return [
+        [
+            {
+                "text": model.tokenizer.decode(written.tokens[i, j][marks[i, j]]),
+                "log_probability": float(chances[i, j].sum()),
+            }
+            for j in range(samples)
+        ]
+        for i in range(len(rows))
+    ]
+
+
+def answers(
+    model: LanguageModel,
+    prompts: Prompts,
+    new_tokens: int,
+    samples: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    greedy: bool,
+    key,
+) -> Completions:
+    """Responses to prompts `[row]`, some at a time: `[row, sample, position]`.
+
+    The last rows are repeated to fill up, so that one program serves all. Raises
+    `SpecificationError` for numbers that make no sense.
+    """
+    if samples < 1 or new_tokens < 1 or temperature <= 0.0:
+        raise SpecificationError("samples, new tokens and temperature must be above zero")
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise SpecificationError(f"top-p = {top_p} is a probability above 0 and at most 1")
+    if top_k is not None and not 1 <= top_k <= model.decoder.vocabulary:
+        raise SpecificationError(f"top-k = {top_k} must be from 1 to {model.decoder.vocabulary}")
+    options = {"end": model.tokenizer.end, "samples": samples, "greedy": greedy}
+    options |= {"top_k": top_k, "top_p": top_p}
+    write = eqx.filter_jit(
+        lambda decoder, part, key: generate(
+            decoder, part, new_tokens, key=key, temperature=temperature, **options
+        )
+    )
+    count = prompts.length.shape[0]
+    at_once = min(count, max(_AT_ONCE // samples, 1))
+    parts = []
+    for start in range(0, count, at_once):
+        index = np.minimum(np.arange(start, start + at_once), count - 1)
+        part = jax.tree.map(lambda x, index=index: x[index], prompts)
+        parts.append(write(model.decoder, part, jax.random.fold_in(key, start)))
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *parts)

@@ -1,0 +1,247 @@
+"""A run: what was learned and what was seen of it, in memory or in a directory."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from headwater.api.specification import UPSTREAM, Specification, begin_of, updates_of
+from headwater.core.errors import RunError, SpecificationError
+from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.spaces import Box, Spaces
+from headwater.datasets.references import References
+from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.runs import checkpoint
+from headwater.runs.checkpoint import Position
+from headwater.runs.directory import RunDirectory
+from headwater.runs.evaluations import returns_by_update
+from headwater.runs.stage import Outcome, Outcomes
+
+UPSTREAM_DIRECTORY = "upstream"
+"""Where a run's directory holds the run that it adapts."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One method trained with several seeds.
+
+    **Arguments:** `specification`: what was asked for; `method`; `state`: of all seeds, every array
+    with a leading `seed` axis; `spaces`: of the problem; `metrics`, `evaluations`: rows as in the
+    run's files; `path`: the run's directory, `None` if it is in memory only; `finished`: whether it
+    is complete; `upstream`: the run that it adapts, if any.
+    """
+
+    specification: Specification
+    method: AbstractMethod
+    state: Any
+    spaces: Spaces
+    metrics: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    path: Path | None = None
+    finished: bool = True
+    upstream: "Run | None" = None
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else str(self.path)
+        return f"Run({self.name}, {self.seeds} seeds, {where})"
+
+    @property
+    def name(self) -> str:
+        """A short name: the directory's, or the method's."""
+        return type(self.method).__name__ if self.path is None else self.path.name
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds were trained."""
+        return len(self.specification.seeds)
+
+    @property
+    def policy(self) -> "Policy":
+        """The policy of the first seed. Which one that is does not depend on how well it does."""
+        return self.policies[0]
+
+    @property
+    def policies(self) -> "list[Policy]":
+        """The policy of every seed. Raises `SpecificationError` if the method is no policy."""
+        if not isinstance(self.method, AbstractPolicy):
+            raise SpecificationError(f"{type(self.method).__name__} is no policy: it cannot act")
+        return [Policy(self.method, _one_of(self.state, i), self.spaces) for i in range(self.seeds)]
+
+    @property
+    def final_returns(self) -> np.ndarray | None:
+        """Returns at the last evaluation, `[seed, episode]`; `None` if nothing was evaluated."""
+        curve = self._by_update()
+        return None if not curve else np.asarray(curve[max(curve)][1])
+
+    @property
+    def curve(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Learning curve: environment steps (updates, if offline) and mean returns by seed."""
+        points = self._by_update()
+        if not points:
+            return None
+        online = self.specification.budget is not None
+        across = [points[u][0] if online else u for u in sorted(points)]
+        returns = [np.mean(points[u][1], axis=1) for u in sorted(points)]
+        return np.asarray(across, np.float64), np.stack(returns, axis=1)
+
+    @property
+    def references(self) -> References | None:
+        """What normalises its returns, if anything is known."""
+        known = self.specification.references
+        return None if known is None else References(*known)
+
+    def normalised(self, returns) -> np.ndarray:
+        """D4RL-style scores: 0 is a random policy, 100 an expert.
+
+        Raises `SpecificationError` if no reference returns are known.
+        """
+        if self.references is None:
+            raise SpecificationError(f"{self.name}: no reference returns are known for its task")
+        return self.references.normalise(np.asarray(returns, np.float64))
+
+    def score(self) -> Interval | None:
+        """Interquartile mean over seeds of the final return, with an interval."""
+        returns = self.final_returns
+        return None if returns is None else interval(seed_means(returns))
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a stage that builds on this run gets."""
+        return Outcome(self.method, self.state)
+
+    def _by_update(self) -> dict[int, tuple[int, list[list[float]]]]:
+        return returns_by_update(self.evaluations, self.specification.seeds, self.name)
+
+
+class Policy:
+    """A trained policy for use outside: observations in, actions in the user's units out."""
+
+    def __init__(self, method: AbstractPolicy, state: Any, spaces: Spaces):
+        self.method, self.state, self.spaces = method, state, spaces
+        self._calls = 0
+
+    def __call__(
+        self, observation, *, explore: bool = False, key: PRNGKeyArray | None = None
+    ) -> np.ndarray:
+        """The action for one observation or a batch of them.
+
+        **Arguments:** `observation`: `[…, component]`; `explore`: sample as in training; `key`: of
+        the sampling (default: a new one for each call).
+
+        **Returns:** `[…, component]` in the units of the action space, or integers `[…]`. Raises
+        `SpecificationError` if the observation is of another size or not finite.
+        """
+        size = self.spaces.observation_size
+        try:
+            observation = np.asarray(observation, np.float32)
+        except (TypeError, ValueError):
+            raise SpecificationError(
+                f"this policy observes vectors of {size} numbers, not {observation!r}"
+            ) from None
+        if observation.ndim == 0 or observation.shape[-1] != size:
+            raise SpecificationError(
+                f"this policy observes vectors of {size} components, not of shape "
+                f"{observation.shape}"
+            )
+        if not np.isfinite(observation).all():
+            raise SpecificationError("the observation holds a number that is not finite")
+        if key is None:
+            key = jax.random.fold_in(jax.random.key(0), self._calls)
+            self._calls += 1
+        batch = observation.reshape(-1, size)
+        action = np.asarray(_act(self.method, self.state, batch, key, explore))
+        if isinstance(self.spaces.action, Box):
+            action = self.spaces.action.from_canonical(action)
+        return action.reshape((*observation.shape[:-1], *action.shape[1:]))
+
+
+def _one_of(states: Any, seed: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[seed], states)
+
+
+@eqx.filter_jit
+def _act(method, state, observations, key, explore):
+    keys = jax.random.split(key, observations.shape[0])
+
+    def one(observation, key):
+        return method.act(state, observation, key=key, explore=explore)[0]
+
+    return jax.vmap(one)(jnp.asarray(observations), keys)
+
+
+def open_run(path: str | Path) -> Run:
+    """A run from its directory, as far as it has come; its data and its task are not needed.
+
+    Raises `RunError` if there is none, or nothing was saved yet.
+    """
+    directory = RunDirectory.open(path)
+    asked = Specification.from_json(directory.specification, str(path))
+    if asked.spaces is None:
+        raise RunError(f"{path} is not a run that can be opened: it was made by another command")
+    upstream = None
+    earlier: Outcomes = {}
+    if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
+        upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
+        earlier = {UPSTREAM: upstream.outcome}
+    try:
+        spaces = Spaces.from_json(asked.spaces)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}/run.json: the spaces are incomplete ({error})") from None
+    method = asked.method.build()
+    position, file, arrays = _newest(directory)
+    state = checkpoint.restore(state_shapes(asked, method, spaces, earlier), arrays, str(file))
+    return Run(
+        asked,
+        method,
+        state,
+        spaces,
+        directory.rows("metrics"),
+        directory.rows("evaluations"),
+        directory.path,
+        finished=position.update >= updates_of(asked),
+        upstream=upstream,
+    )
+
+
+def _newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarray]]:
+    """The newest checkpoint that can be read, its file, and the method's arrays in it."""
+    found = checkpoint.find(directory.checkpoints)
+    damaged = ""
+    for position in reversed(found):
+        file = checkpoint.path_of(directory.checkpoints, position)
+        try:
+            return position, file, checkpoint.read(file)["method"]
+        except RunError as error:
+            damaged = damaged or str(error)
+    if found:
+        raise RunError(damaged)
+    raise RunError(
+        f"{directory.path}: nothing was saved yet; start it with `headwater resume "
+        f"{directory.path}`"
+    )
+
+
+def state_shapes(
+    asked: Specification, method: AbstractMethod, spaces: Spaces, earlier: Outcomes
+) -> Any:
+    """Shapes of a run's state. Raises `SpecificationError` if its method cannot begin there."""
+    begin = begin_of(asked, method)
+    keys = jax.random.split(jax.random.key(0), len(asked.seeds))
+
+    def states(arrays: Mapping[str, Any]):
+        if begin is None:
+            return jax.vmap(lambda key: method.init(spaces, key=key))(keys)
+
+        def one(arrays, key):
+            mine = {name: Outcome(earlier[name].method, arrays[name]) for name in earlier}
+            return begin(mine, spaces, key)
+
+        return jax.vmap(one)(arrays, keys)
+
+    return eqx.filter_eval_shape(states, {name: e.state for name, e in earlier.items()})

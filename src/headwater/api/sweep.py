@@ -1,0 +1,509 @@
+"""Sweep a table of methods × datasets × settings × seeds, on this machine or on many."""
+
+import dataclasses
+import inspect
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from headwater.api.execute import complete
+from headwater.api.specification import (
+    DataChoice,
+    Plan,
+    Specification,
+    check_numbers,
+    is_online,
+    plan,
+    updates_of,
+)
+from headwater.api.train import as_task, choose_data, recorded_task, seed_list, specify, train
+from headwater.core.catalogue import build_method
+from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.references import References
+from headwater.environments.registry import make
+from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.methods.control.online.rlpd import RLPD
+from headwater.ops.products import check_precision
+from headwater.runs.progress import Progress
+from headwater.runs.recipes import Task
+from headwater.sweeps.directory import Member, SweepDirectory, is_sweep
+from headwater.sweeps.table import MOST_RUNS, Setting, Table, named, read_table, settings_of
+from headwater.sweeps.workers import (
+    AGAIN,
+    AbstractWorkers,
+    Ended,
+    LocalWorkers,
+    available_cores,
+)
+
+PLACES = ("local", "ray")
+"""Where a sweep can be carried out."""
+
+_OF_DATA = ("top", "weights", "temperature", "from_disk")
+_OF_ACTING = ("steps", "random_steps", "block")
+_OF_TRAINING = {
+    name: parameter.default
+    for name, parameter in inspect.signature(train).parameters.items()
+    if name in inspect.signature(specify).parameters and parameter.kind is parameter.KEYWORD_ONLY
+}
+"""What every run gets unless the table says otherwise: as when training one."""
+
+_POLL_SECONDS = 0.05
+_SHOW_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One setting of a sweep, with all its seeds.
+
+    **Arguments:** `name`; `method`, `dataset`: by name; `chosen`: hyper-parameters set by the grid;
+    `seeds`: that came to their end; `asked`: how many there should be; `state`: `done`, `failed` or
+    `unfinished`; `score`: final return; `normalised`: on the scale from random to expert, if that
+    is known; `message`: why it failed.
+    """
+
+    name: str
+    method: str
+    dataset: str | None
+    chosen: dict[str, Any]
+    seeds: int
+    asked: int
+    state: Literal["done", "failed", "unfinished"]
+    score: Interval | None
+    normalised: Interval | None
+    message: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep found so far.
+
+    **Arguments:** `path`: its directory; `rows`: in the order of the table; `failures`: run to
+    the latest message, of those that came to nothing.
+    """
+
+    path: Path
+    rows: list[Row]
+    failures: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run came to its end."""
+        return all(row.state == "done" for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {"sweep": str(self.path), "rows": rows, "failures": self.failures}
+
+
+def sweep(
+    table: str | Path | Mapping[str, Any],
+    *,
+    on: str = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    retries: int = 2,
+    out: str | Path | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Trains everything in a table, and goes on with what is unfinished if given again.
+
+    Every run has a directory of its own under `out`, and a worker of its own, so that one that
+    fails stops no other. See `docs/sweep.md` for what a table may say.
+
+    **Arguments:**
+
+    - `table`: a file (TOML or JSON), the same as a mapping, or the directory of an earlier sweep.
+    - `on`: `"local"`, processes on this machine; `"ray"`, tasks of Ray (extra `ray`).
+    - `address`: of a running Ray cluster; by default Ray is started on this machine.
+    - `jobs`: runs at a time; by default as many as there are cores. The cores are shared out.
+    - `retries`: how often a run whose worker failed or died is tried again.
+    - `out`: directory of the sweep; by default `sweeps/` and the name of the file.
+    - `progress`: show a bar; by default on a terminal.
+
+    Raises `SpecificationError` or `DataError`, before anything runs, for a table that cannot be
+    carried out; `RunError` if `out` holds something else, or runs that were begun otherwise.
+    """
+    if on not in PLACES:
+        raise SpecificationError(nearest(on, PLACES, "place"))
+    if address is not None and on != "ray":
+        raise SpecificationError("an address is that of a Ray cluster: sweep on ray")
+    for name, value, least in (("jobs", jobs, 1), ("retries", retries, 0)):
+        if value is not None and value < least:
+            raise SpecificationError(f"{name} = {value}: it must be at least {least}")
+    if on == "ray":
+        from headwater.sweeps.ray import require_ray
+
+        require_ray()
+    bar = Progress(progress)
+    kept = _place(table, out, bar)
+    try:
+        todo = [member for member in kept.members if not kept.finished(member)]
+        if on == "local":
+            for precision in {member.specification.get("precision", "default") for member in todo}:
+                check_precision(precision)
+        if todo:
+            workers = _workers(kept, on, address, jobs)
+            _say_what_is_there(kept, todo, workers, bar)
+            _carry_out(kept, todo, workers, retries, bar)
+    finally:
+        kept.unlock()
+    return open_sweep(kept.path)
+
+
+def open_sweep(path: str | Path) -> Sweep:
+    """What the sweep at `path` found so far. Raises `RunError` if there is none."""
+    kept = SweepDirectory.open(path)
+    failures = kept.failures()
+    groups: dict[str, list[Member]] = {}
+    for member in kept.members:
+        groups.setdefault(member.setting, []).append(member)
+    rows = [_row(kept, name, members, failures) for name, members in groups.items()]
+    return Sweep(kept.path, rows, failures)
+
+
+def _row(kept: SweepDirectory, name: str, members: list[Member], failures: dict[str, str]) -> Row:
+    finished = [member for member in members if kept.finished(member)]
+    returns = [each for member in finished for each in kept.final_returns(member)]
+    score = normalised = None
+    if returns:
+        means = seed_means(np.asarray(returns))
+        score = interval(means)
+        asked = Specification.from_json(members[0].specification, str(kept.path))
+        if asked.references is not None:
+            normalised = interval(References(*asked.references).normalise(means))
+    messages = [failures[member.name] for member in members if member.name in failures]
+    state = "done" if len(finished) == len(members) else "failed" if messages else "unfinished"
+    return Row(
+        name,
+        members[0].method,
+        members[0].dataset,
+        members[0].chosen,
+        sum(len(member.seeds) for member in finished),
+        sum(len(member.seeds) for member in members),
+        state,
+        score,
+        normalised,
+        messages[0] if messages else None,
+    )
+
+
+# From a table to runs -----------------------------------------------------------------------------
+
+
+def _place(
+    table: str | Path | Mapping[str, Any], out: str | Path | None, bar: Progress
+) -> SweepDirectory:
+    """The directory of the sweep, claimed for this process, with the whole table written down."""
+    if not isinstance(table, Mapping) and Path(table).is_dir():
+        if out is not None and Path(out) != Path(table):
+            raise SpecificationError(f"{table} is a directory: a sweep goes on where it is")
+        kept = SweepDirectory.open(table)
+        kept.lock()
+        return kept
+    if isinstance(table, Mapping) and out is None:
+        raise SpecificationError("a table that is no file needs a directory: give out")
+    path = Path("sweeps") / Path(table).stem if out is None else Path(out)  # pyright: ignore[reportArgumentType]
+    read = read_table(table)
+    members = members_of(read)
+    if not is_sweep(path):
+        return SweepDirectory.create(path, members)
+    earlier = SweepDirectory.open(path)
+    earlier.lock()
+    try:
+        for member in members:
+            _refuse_another_meaning(earlier, member, read)
+    except BaseException:
+        earlier.unlock()
+        raise
+    before, now = ({m.name for m in each} for each in (earlier.members, members))
+    if now - before:
+        bar.line(f"{_count(len(now - before), 'run')} added to the sweep in {path}")
+    if before - now:
+        bar.line(
+            f"{_count(len(before - now), 'run')} no longer in {read.where}: what there is of them "
+            "stays where it is, out of the table"
+        )
+    earlier.replace(members)
+    return earlier
+
+
+def members_of(table: Table) -> list[Member]:
+    """Every run of `table`, checked as if it were to begin now.
+
+    Raises `SpecificationError` or `DataError`, naming the file, for the first that could not.
+    """
+    _refuse_idle_keys(table)
+    rest = table.rest
+    try:
+        named_task = None
+        if "environment" in rest and rest["environment"] != "none":
+            named_task = make(rest["environment"], **rest.get("environment_options", {}))
+        seeds = seed_list(rest.get("seeds", _OF_TRAINING["seeds"]))
+    except HeadwaterError as error:
+        raise table.wrong(error) from None
+    size = rest.get("seeds_per_run")
+    if size is not None and size < 1:
+        raise table.wrong(f"seeds_per_run = {size}: it must be at least 1")
+    parts = [seeds] if size is None else [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    found: list[Member] = []
+
+    def add(method: str, dataset: str | None, chosen: DataChoice | None, data, task) -> None:
+        try:
+            found.extend(_runs(table, method, dataset, chosen, data, task, parts))
+        except HeadwaterError as error:
+            where = method if dataset is None else f"{method} on {dataset}"
+            raise table.wrong(f"{where}: {error}") from None
+
+    acting = [method for method in table.methods if _acts_alone(method)]
+    count = len(parts) * sum(
+        table.count(method) * (1 if method in acting else len(table.datasets) or 1)
+        for method in table.methods
+    )
+    if count > MOST_RUNS:
+        raise table.wrong(f"this makes {count:,} runs; at most {MOST_RUNS:,} are swept")
+    for dataset, place in table.datasets.items():
+        try:
+            how = {name: rest[name] for name in _OF_DATA if name in rest}
+            chosen, data = choose_data(place, None, **how)
+        except HeadwaterError as error:
+            raise type(error)(f"{table.where}: {error}") from None
+        assert chosen is not None
+        task = named_task
+        if "environment" not in rest:
+            task = as_task(None, recorded_task(chosen, data))
+        for method in table.methods:
+            if method not in acting:
+                add(method, dataset, chosen, data, task)
+    for method in acting if table.datasets else table.methods:
+        add(method, None, None, None, named_task)
+    names = Counter(member.name for member in found)
+    for name, count in names.items():
+        if count > 1:
+            raise table.wrong(f"{count} runs would be called {name}: give datasets other names")
+    return found
+
+
+def _runs(
+    table: Table,
+    method: str,
+    dataset: str | None,
+    chosen: DataChoice | None,
+    data: Dataset | None,
+    task: Task | None,
+    parts: list[list[int]],
+) -> list[Member]:
+    """The runs of one method on one dataset. What they share is made once."""
+    how = {**_OF_TRAINING, **{k: v for k, v in table.rest.items() if k in _OF_TRAINING}}
+    found: list[Member] = []
+    planned: Plan | None = None
+    for setting in settings_of(table, method):
+        asked = specify(setting.method, chosen, task, **{**how, "seeds": parts[0]})
+        check_numbers(asked)
+        if planned is None:
+            planned = plan(asked, None, data, task)
+        asked = complete(asked, planned)
+        for seeds in parts:
+            part = dataclasses.replace(asked, seeds=seeds)
+            check_numbers(part)
+            found.append(_member(part, dataset, setting, split="seeds_per_run" in table.rest))
+    return found
+
+
+def _member(asked: Specification, dataset: str | None, setting: Setting, split: bool) -> Member:
+    labels = [asked.method.name, dataset or "", *setting.labels]
+    return Member(
+        named(*labels, *([_seeds_label(asked.seeds)] if split else [])),
+        named(*labels),
+        asked.method.name,
+        dataset,
+        setting.chosen,
+        updates_of(asked),
+        asked.to_json(),
+    )
+
+
+def _seeds_label(seeds: list[int]) -> str:
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds={seeds[0]}-{seeds[-1]}"
+    return f"seeds={'+'.join(map(str, seeds))}"
+
+
+def _acts_alone(method: str) -> bool:
+    """Whether a method learns from what it does, and from no log."""
+    built = build_method(method)
+    return is_online(built) and not isinstance(built, RLPD)
+
+
+def _refuse_idle_keys(table: Table) -> None:
+    """Raises `SpecificationError` for a key that no run would look at."""
+    online = [is_online(build_method(method)) for method in table.methods]
+    for key in table.rest:
+        if key in _OF_ACTING and not any(online):
+            raise table.wrong(f"{key} is for methods that learn online, and there is none")
+        if key == "updates" and all(online):
+            raise table.wrong("updates is for methods that learn offline: say steps instead")
+        if key in _OF_DATA and not table.datasets:
+            raise table.wrong(f"{key} is for datasets, and there is none")
+    if table.datasets and all(_acts_alone(method) for method in table.methods):
+        raise table.wrong("no method learns from datasets: leave them out, or add one that does")
+
+
+def _refuse_another_meaning(kept: SweepDirectory, member: Member, table: Table) -> None:
+    """Raises `RunError` if the run of that name was begun with other values."""
+    begun = kept.begun(member)
+    if begun is None:
+        return
+    where = kept.run_path(member.name)
+    before = Specification.from_json(begun, str(where)).to_json()
+    for key, then, now in _changes(before, member.specification):
+        if key == "data.fingerprint":
+            raise RunError(
+                f"{where} was begun with other data than {member.specification['data']['path']} "
+                "holds now: restore it, or give another directory"
+            )
+        raise RunError(
+            f"{where} was begun with {_plain_key(key)} = {_told(then)}, and {table.where} now says "
+            f"{_told(now)}: put it back, or give another directory"
+        )
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs, by path: but for what follows from the data and the task."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        if key.endswith(".options"):
+            # One that is left out is as the environment has it, and so another value.
+            names = list({**before, **now})
+        else:
+            names = [n for n in now if n in before and n not in ("spaces", "references")]
+        for name in names:
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif json.dumps(before) != json.dumps(now):
+        yield key, before, now
+
+
+def _plain_key(key: str) -> str:
+    """What a table calls the field of a specification."""
+    if key.startswith("task"):
+        return "environment" + (f"_{key.partition('.')[2]}" if "options" in key else "")
+    return "dataset" if key == "data.path" else key.rpartition(".")[2]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping) and "name" in value:
+        return str(value["name"])
+    return "nothing" if value is None else str(value)
+
+
+# Carrying out -------------------------------------------------------------------------------------
+
+
+def _workers(
+    kept: SweepDirectory, on: str, address: str | None, jobs: int | None
+) -> AbstractWorkers:
+    if on == "ray":
+        from headwater.api import sweep_run
+        from headwater.sweeps.ray import RayWorkers
+
+        path = str(kept.path.resolve())
+        return RayWorkers(sweep_run.carry_out, sweep_run.lacks, path, kept.token, address, jobs)
+    # By what there is in all, so that going on later gives every run the same share.
+    count = min(jobs or len(available_cores()), len(kept.members))
+    module = "headwater.api.sweep_run"
+    return LocalWorkers(module, kept.path, kept.token, count, kept.logs)
+
+
+def _say_what_is_there(
+    kept: SweepDirectory, todo: list[Member], workers: AbstractWorkers, bar: Progress
+) -> None:
+    begun = sum(kept.begun(member) is not None for member in todo)
+    there = [f"{len(kept.members) - len(todo)} finished before", f"{begun} to be continued"]
+    there = [part for part in there if not part.startswith("0 ")]
+    told = f" ({', '.join(there)})" if there else ""
+    bar.line(f"{_count(len(kept.members), 'run')}{told}; {workers.told}")
+
+
+def _carry_out(
+    kept: SweepDirectory,
+    todo: list[Member],
+    workers: AbstractWorkers,
+    retries: int,
+    bar: Progress,
+) -> None:
+    waiting = deque(member.name for member in todo)
+    running: set[str] = set()
+    attempts: Counter[str] = Counter()
+    ended: dict[str, Ended] = {}
+    pace = _Pace(kept, bar)
+    try:
+        while waiting or running:
+            while waiting and workers.free():
+                name = waiting.popleft()
+                attempts[name] += 1
+                workers.start(name)
+                running.add(name)
+            time.sleep(_POLL_SECONDS)
+            for name, how in workers.ended().items():
+                running.discard(name)
+                if how.kind == "unseen":
+                    raise RunError(how.message)
+                again = how.kind in AGAIN and attempts[name] <= retries
+                if how.kind != "done":
+                    kept.failed(name, attempts[name], how.kind, how.message)
+                if again:
+                    waiting.append(name)
+                else:
+                    ended[name] = how
+                pace.note(name, how, again, len(ended), len(todo))
+            pace.show(running, sum(how.kind != "done" for how in ended.values()))
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"continue with the same command, or with `headwater resume {kept.path}`")
+        raise
+    finally:
+        workers.stop()
+        bar.stop()
+
+
+class _Pace:
+    """How far all runs have come, and how fast."""
+
+    def __init__(self, kept: SweepDirectory, bar: Progress):
+        self._kept, self._bar = kept, bar
+        self._members = {member.name: member for member in kept.members}
+        self._done = {name: kept.updates_done(member) for name, member in self._members.items()}
+        self._began, self._at_first = time.perf_counter(), sum(self._done.values())
+        self._shown = self._began
+        bar.begin("sweep", sum(member.updates for member in kept.members), self._at_first)
+
+    def show(self, running: set[str], failed: int) -> None:
+        """Looks at the files of what is running, now and then."""
+        if time.perf_counter() - self._shown < _SHOW_SECONDS:
+            return
+        self._shown = time.perf_counter()
+        for name in running:
+            self._look(name)
+        self._bar.tell(f"{len(running)} running" + (f", {failed} failed" if failed else ""))
+
+    def note(self, name: str, how: Ended, again: bool, over: int, total: int) -> None:
+        """Says how a worker ended."""
+        self._look(name)
+        told = "done" if how.kind == "done" else f"{how.kind}: {how.message}"
+        self._bar.line(f"  {name}: {told}{'; again' if again else ''} ({over} of {total})")
+
+    def _look(self, name: str) -> None:
+        before = self._done[name]
+        self._done[name] = self._kept.updates_done(self._members[name])
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        rate = max(0, sum(self._done.values()) - self._at_first) / seconds
+        self._bar.advance(self._done[name] - before, rate)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,115 @@
+"""Where DPO sends probability when responses share features, and two terms that keep it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.method import Agent
+from headwater.core.records import CompletionComparisons
+from headwater.core.tokens import TokenProblem
+from headwater.environments.language.token_process import every_response
+from headwater.evaluation.exact_tokens import log_policy
+from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
+from headwater.evidence.language_training import trained_and_measured
+from headwater.methods.language.comparisons.dpo import DPO
+from headwater.networks.token_table import LogLinearResponses
+from headwater.sources.completions import Stored
+
+_RESPONSES, _FEATURES, _COMPARED = 40, 12, 5
+_METHODS = {"DPO": (1.0, 0.0), "Flex-DPO": (0.5, 0.0), "SFT-DPO": (1.0, 0.02)}
+"""Their weights of rejected responses and of cloning."""
+_OFFSETS = {"on-policy": 2.5, "off-policy": 0.0}
+"""How much likelier the compared responses are than others, beforehand, as a logit."""
+
+
+def _learn(updates: int, weights, offset, key):
+    """Mass on chosen, rejected and other responses, and mean log of chosen, after each update."""
+    method = with_numbers(
+        DPO(learning_rate=0.01), rejected_weight=weights[0], cloning_weight=weights[1]
+    )
+    responses = every_response(_RESPONSES, 1)
+    own_key, common_key, key = jax.random.split(key, 3)
+    common = jax.random.normal(common_key, (_FEATURES,))
+    features = jax.random.normal(own_key, (_RESPONSES, _FEATURES))
+    # Those that are compared resemble each other: their features are correlated by 0.8.
+    alike = jnp.sqrt(0.8) * common[None] + jnp.sqrt(0.2) * features[: 2 * _COMPARED]
+    features = features.at[: 2 * _COMPARED].set(alike)
+    beforehand = jnp.where(jnp.arange(_RESPONSES) < 2 * _COMPARED, offset, 0.0)
+    network = LogLinearResponses(features, jnp.zeros(_FEATURES), beforehand)
+    pairs = jnp.stack(jnp.meshgrid(jnp.arange(_COMPARED), jnp.arange(_COMPARED)), -1)
+    better, worse = pairs.reshape(-1, 2).T + jnp.asarray([[0], [_COMPARED]])
+    rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (better, worse)]
+
+    def measure(agent: Agent):
+        policy = log_policy(agent.network(), responses)[0]
+        mass = jnp.exp(policy)
+        chosen, rejected = mass[:_COMPARED].sum(), mass[_COMPARED : 2 * _COMPARED].sum()
+        return {
+            "chosen": chosen,
+            "rejected": rejected,
+            "unseen": 1.0 - chosen - rejected,
+            "log of chosen": policy[:_COMPARED].mean(),
+        }
+
+    source = Stored(CompletionComparisons(*rows), rows=None)
+    task = TokenProblem(network)
+    begun = measure(Agent(method, method.init(task, key=key)))
+    _, seen = trained_and_measured(method, task, source, updates, measure, key=key)
+    return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), begun, seen)
+
+
+def _experiment(seed: int, instances: int, updates: int) -> Finding:
+    keys = jax.random.split(jax.random.key(seed), instances)
+    criteria, numbers, curves = [], {}, {}
+    each = jax.vmap(partial(_learn, updates), (None, None, 0))
+    each = jax.vmap(jax.vmap(each, (0, None, None)), (None, 0, None))
+    weights, offsets = jnp.asarray(list(_METHODS.values())), jnp.asarray(list(_OFFSETS.values()))
+    learned = {
+        k: np.asarray(v, np.float64) for k, v in jax.jit(each)(weights, offsets, keys).items()
+    }
+    for i, kind in enumerate(_OFFSETS):
+        found = {name: {k: v[i, j] for k, v in learned.items()} for j, name in enumerate(_METHODS)}
+        dpo = found["DPO"]
+        fallen = dpo["log of chosen"][:, -1] - dpo["log of chosen"][:, 0]
+        excess = dpo["unseen"][:, -1] - dpo["chosen"][:, -1]
+        criteria += [
+            Criterion(
+                f"{kind}: DPO's mass on unseen less on chosen", mean_of(excess), at_least=0.0
+            ),
+            Criterion(f"{kind}: change of log of chosen under DPO", mean_of(fallen), at_most=0.0),
+        ]
+        for name in ("Flex-DPO", "SFT-DPO"):
+            kept = mean_of(found[name]["chosen"][:, -1])
+            criteria.append(Criterion(f"{kind}: {name}'s mass on chosen", kept, at_least=0.7))
+        for name, values in found.items():
+            masses = {k: float(values[k][:, -1].mean()) for k in ("chosen", "rejected", "unseen")}
+            peak = float(values["chosen"].max(axis=1).mean())
+            numbers[f"{kind}, {name}"] = {**masses, "highest mass on chosen": peak}
+            curves[f"{kind}, {name}"] = (list(range(updates + 1)), values["chosen"])
+    return Finding(tuple(criteria), numbers, curves, "updates", "mass on chosen responses")
+
+
+CLAIMS = (
+    Claim(
+        name="dpo-loses-what-was-chosen",
+        statement=(
+            "Where compared responses resemble each other, DPO ends with more mass on responses "
+            "that nobody compared than on chosen ones, whose log-probability falls; pushing "
+            "rejected responses half as hard (Flex-DPO) or cloning the chosen ones with weight "
+            "0.02 (SFT-DPO) ends with at least 0.7 on the chosen ones."
+        ),
+        methods=("DPO",),
+        paper="Yan et al. (2024), arXiv:2406.07327",
+        where=(
+            "the abstract's three properties and two regularisers; the log-linear policy and the "
+            "numbers are ours"
+        ),
+        scales={
+            "smoke": {"instances": 6, "updates": 300},
+            "small": {"instances": 40, "updates": 600},
+        },
+        experiment=_experiment,
+    ),
+)

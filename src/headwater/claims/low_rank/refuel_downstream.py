@@ -1,0 +1,296 @@
+"""What features that several tasks have taught are good for in a new task."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from headwater.claims.low_rank.refuel import explore, make_tasks
+from headwater.core.finite import FiniteProcess
+from headwater.core.records import Episodes
+from headwater.environments.linear.low_rank import LowRankTasks
+from headwater.evaluation.exact import best_return, returns_of
+from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.methods.linear.lsvi_ucb import LSVIUCB
+from headwater.methods.linear.pessimistic_lsvi import PEVI
+from headwater.methods.low_rank.refuel import REFUEL
+from headwater.ops.linear.least_squares import one_hot_features
+from headwater.ops.tabular.planning import optimal_values
+from headwater.sources.episodes import log_episodes, play
+
+_FEATURES = ("learned", "true", "from scratch")
+
+
+def _online(
+    *,
+    seed: int,
+    tasks: int,
+    updates: int,
+    batch: int,
+    instances: int,
+    episodes: int,
+    last: int,
+    bonuses: Sequence[float],
+    **sizes: Any,
+) -> Finding:
+    """LSVI-UCB in a new task, with learned features, true ones, and one for each state and action.
+
+    Each has the best of the same `bonuses`, factors of the elliptical norm itself.
+    """
+    given = [
+        make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
+    ]
+    features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
+    shares = {}
+    for kind in ("fresh", "mixture"):
+        new = [_new_task(each, kind, tasks=tasks, seed=seed + at) for at, each in enumerate(given)]
+        processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
+        for name, feature in features.items():
+            scales = _scales(bonuses, feature.shape[-1], sizes["horizon"], episodes)
+            keys = jax.random.split(jax.random.key(seed), instances)
+            shares[kind, name] = np.asarray(_act(scales, feature, processes, episodes, keys))
+    criteria, curves, numbers = [], {}, {}
+    for kind in ("fresh", "mixture"):
+        end: dict[str, np.ndarray] = {}
+        for name in _FEATURES:
+            every = shares[kind, name]
+            chosen = int(np.argmax(every[:, :, -last:].mean((0, 2))))
+            curves[f"{name}, {kind} task"] = (np.arange(episodes), every[:, chosen])
+            end[name] = every[:, chosen, -last:].mean(1)
+            numbers[f"{name}, {kind} task"] = {
+                "bonus": float(bonuses[chosen]),
+                "shares": end[name].tolist(),
+            }
+        gain = mean_of(end["learned"] - end["from scratch"])
+        near = ratio_of_means(end["learned"], end["true"])
+        criteria += [
+            Criterion(f"{kind} task: learned features less none", gain, at_least=0.5),
+            Criterion(f"{kind} task: learned / true features", near, at_least=0.95),
+        ]
+    return Finding(tuple(criteria), numbers, curves, "episodes", "share of the best return")
+
+
+def _offline(
+    *,
+    seed: int,
+    tasks: int,
+    updates: int,
+    batch: int,
+    instances: int,
+    logs: Sequence[int],
+    optimal: float,
+    penalties: Sequence[float],
+    **sizes: Any,
+) -> Finding:
+    """PEVI on logs of a new task, with learned features, true ones, and one for each state and
+    action; each with the best of the same `penalties`. Actions of the log are optimal with
+    probability `optimal`, else uniform."""
+    given = [
+        make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
+    ]
+    features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
+    new = [_new_task(each, "fresh", tasks=tasks, seed=seed) for each in given]
+    processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
+    keys = jax.random.split(jax.random.key(seed), instances)
+    log = _log(processes, optimal, max(logs), keys)
+    shares = {}
+    for name, feature in features.items():
+        for count in logs:
+            scales = _scales(penalties, feature.shape[-1], sizes["horizon"], count)
+            first = jax.tree.map(lambda x, n=count: x[:, :n], log)
+            shares[name, count] = np.asarray(_read(scales, feature, processes, first))
+    numbers: dict[str, Any] = {}
+    end: dict[tuple[str, int], np.ndarray] = {}
+    for (name, count), every in shares.items():
+        chosen = int(np.argmax(every.mean(0)))
+        end[name, count] = every[:, chosen]
+        numbers[f"{name}, {count} episodes"] = {
+            "penalty": float(penalties[chosen]),
+            "shares": every[:, chosen].tolist(),
+        }
+    fewest = min(logs)
+    gain = mean_of(end["learned", fewest] - end["from scratch", fewest])
+    criteria = [Criterion(f"{fewest} episodes: learned features less none", gain, at_least=0.05)]
+    for count in logs:
+        near = ratio_of_means(end["learned", count], end["true", count])
+        text = f"{count} episodes: learned / true features"
+        criteria.append(Criterion(text, near, at_least=0.95))
+    curves = {
+        name: (np.asarray(logs), np.stack([end[name, count] for count in logs], axis=1))
+        for name in _FEATURES
+    }
+    return Finding(
+        tuple(criteria), numbers, curves, "episodes in the log", "share of the best return", "x"
+    )
+
+
+def _all_features(
+    given: Sequence[LowRankTasks], *, tasks: int, updates: int, batch: int, seed: int
+) -> dict[str, Float[Array, "instance horizon state action feature"]]:
+    """Features by name; the learned ones are REFUEL's after exploring the first `tasks` tasks."""
+    method = REFUEL(rank=given[0].feature.shape[-1], batch=batch)
+    groups = [each.subset(range(tasks)).process for each in given]
+    learned = explore(method, groups, updates=updates, seed=seed).feature
+    true = jnp.stack([each.feature for each in given])
+    none = jnp.stack([one_hot_features(each.task(0).problem()) for each in given])
+    return dict(zip(_FEATURES, (learned, true, none)))
+
+
+def _new_task(given: LowRankTasks, kind: str, *, tasks: int, seed: int) -> FiniteProcess:
+    """A task that was not explored: drawn like the others, or a mixture of them."""
+    if kind == "fresh":
+        return given.task(tasks)
+    weight = np.random.default_rng(seed).dirichlet(np.ones(tasks))
+    return given.subset(range(tasks)).mixture(weight.tolist())
+
+
+def _scales(
+    factors: Sequence[float], size: int, horizon: int, episodes: int
+) -> Float[Array, " scale"]:
+    """Scales of the methods with which the norms of features of this size have these factors."""
+    log = np.log(2.0 * size * episodes * horizon / 0.1)
+    return jnp.asarray(factors) / float(size * np.sqrt(log))
+
+
+@eqx.filter_jit
+def _act(
+    scales: Float[Array, " scale"],
+    features: Float[Array, "instance horizon state action feature"],
+    processes: FiniteProcess,
+    episodes: int,
+    keys: Key[Array, " instance"],
+) -> Float[Array, "instance scale episode"]:
+    """Shares of the best return that the policies of the episodes of LSVI-UCB get."""
+
+    def one(given):
+        process, feature, key = given
+        problem, best = process.problem(known_reward=True), best_return(process)
+
+        def with_scale(scale):
+            method = LSVIUCB(episodes=float(episodes), highest_return=1.0 / process.horizon)
+            method = eqx.tree_at(lambda m: m.bonus_scale, method, scale)
+
+            def episode(state, key):
+                policy = method.policy(state, explore=True)
+                data = play(process, policy, key=key)
+                return method.update(state, data, key=key)[0], returns_of(process, policy) / best
+
+            first = method.with_features(problem, feature)
+            return jax.lax.scan(episode, first, jax.random.split(key, episodes))[1]
+
+        return jax.vmap(with_scale)(scales)
+
+    return jax.lax.map(one, (processes, features, keys))
+
+
+@eqx.filter_jit
+def _log(
+    processes: FiniteProcess, optimal: float, episodes: int, keys: Key[Array, " instance"]
+) -> Episodes:
+    """Logs of each process, of actions that are optimal with this probability and else uniform."""
+
+    def one(given):
+        process, key = given
+        policy = optimal * optimal_values(process).policy + (1.0 - optimal) / process.actions
+        return log_episodes(process, policy, episodes=episodes, key=key)
+
+    return jax.lax.map(one, (processes, keys))
+
+
+@eqx.filter_jit
+def _read(
+    scales: Float[Array, " scale"],
+    features: Float[Array, "instance horizon state action feature"],
+    processes: FiniteProcess,
+    logs: Episodes,
+) -> Float[Array, "instance scale"]:
+    """Shares of the best return that PEVI gets from logs."""
+
+    def one(given):
+        process, feature, log = given
+        problem, best = process.problem(known_reward=True), best_return(process)
+
+        def with_scale(scale):
+            method = PEVI(highest_return=1.0 / process.horizon)
+            method = eqx.tree_at(lambda m: m.penalty_scale, method, scale)
+            state = method.with_features(problem, feature)
+            state = method.update(state, log, key=jax.random.key(0))[0]
+            return returns_of(process, method.policy(state, explore=False)) / best
+
+        return jax.vmap(with_scale)(scales)
+
+    return jax.lax.map(one, (processes, features, logs))
+
+
+_PAPER = "Cheng, Feng, Yang, Zhang, Liang (2022), arXiv:2206.05900"
+_FACTORS = (0.05, 0.1, 0.3, 1.0)
+_TINY = {"states": 10, "actions": 3, "horizon": 4, "rank": 2, "batch": 4, "instances": 4}
+_SMALL = {"states": 20, "actions": 4, "horizon": 5, "rank": 4, "batch": 8, "instances": 8}
+
+CLAIMS = (
+    Claim(
+        name="refuel-features-help-online",
+        statement="In a new task, LSVI-UCB on features that REFUEL learned from 16 tasks comes "
+        "within 5 % of what it gets on the true features, and gets half of the best return more "
+        "than without features, which it must learn from scratch.",
+        methods=("REFUEL", "LSVIUCB"),
+        paper=_PAPER,
+        where="abstract and the downstream theorem for online data",
+        scales={
+            "smoke": {
+                **_TINY,
+                "family": "lock",
+                "tasks": 6,
+                "updates": 25,
+                "episodes": 60,
+                "last": 20,
+                "bonuses": (0.05, 0.3),
+            },
+            "small": {
+                **_SMALL,
+                "family": "lock",
+                "tasks": 16,
+                "updates": 30,
+                "episodes": 300,
+                "last": 50,
+                "bonuses": _FACTORS,
+                "instances": 6,
+            },
+        },
+        experiment=_online,
+    ),
+    Claim(
+        name="refuel-features-help-offline",
+        statement="From few episodes of a log of a new task, PEVI on features that REFUEL learned "
+        "from 16 tasks comes within 5 % of what it gets on the true features, and from the fewest "
+        "gets at least 0.05 of the best return more than without features.",
+        methods=("REFUEL", "PEVI"),
+        paper=_PAPER,
+        where="abstract and the downstream theorem for offline data",
+        scales={
+            "smoke": {
+                **_TINY,
+                "family": "lock",
+                "tasks": 6,
+                "updates": 25,
+                "logs": (10, 40),
+                "optimal": 0.5,
+                "penalties": (0.0, 0.1),
+            },
+            "small": {
+                **_SMALL,
+                "family": "lock",
+                "tasks": 16,
+                "updates": 30,
+                "logs": (30, 100, 300),
+                "optimal": 0.7,
+                "penalties": (0.0, *_FACTORS),
+            },
+        },
+        experiment=_offline,
+    ),
+)

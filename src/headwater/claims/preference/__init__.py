@@ -1,0 +1,1 @@
+"""Claims about preferences over trajectories."""

@@ -1,0 +1,54 @@
+"""`headwater data describe`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from headwater.cli.arguments import Flag, option
+from headwater.cli.frame import print_json, print_table
+
+
+def command(
+    data: Annotated[str, tyro.conf.Positional, option("DATA")],
+    /,
+    figure: Annotated[Path | None, option("PNG", "-o")] = None,
+    reference: Annotated[str | None, option("REFERENCE")] = None,
+    random_return: Annotated[float | None, option("X")] = None,
+    online_return: Annotated[float | None, option("X")] = None,
+    json: Flag = False,
+) -> None:
+    """Say what is in a dataset, draw it, and suggest what kind of method to expect to work.
+
+    Args:
+        data: File or directory, or name of a local Minari dataset.
+        figure: Where to draw, as PNG; by default DATA-description.png in this directory.
+        reference: Another dataset, whose coverage SACo is relative to (a replay of online
+            learning, say).
+        random_return: Return of a random policy, for TQ; by default the dataset's reference.
+        online_return: Best return of a policy trained online, for TQ; by default the same.
+        json: Print as JSON and draw only if --figure says where.
+    """
+    from headwater.analysis.describe import describe
+    from headwater.datasets.read import load
+    from headwater.report.dataset_figure import draw_description
+
+    dataset = load(data)
+    description = describe(
+        dataset,
+        reference=None if reference is None else load(reference),
+        random_return=random_return,
+        online_return=online_return,
+    )
+    if json:
+        if figure is not None:
+            draw_description(dataset, description, figure)
+        print_json(description.to_json())
+        return
+    print_table("", ["", ""], description.rows())
+    name = dataset.metadata.get("name", Path(data).stem)
+    # A file may call its data anything; letters of other alphabets take up to four bytes.
+    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in str(name))[:50]
+    where = figure or Path(f"{plain}-description.png")
+    draw_description(dataset, description, where)
+    print(f"figure: {where}")

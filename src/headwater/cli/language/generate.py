@@ -1,0 +1,64 @@
+"""`headwater language generate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from headwater.cli.arguments import Flag, option
+from headwater.cli.frame import print_json
+
+
+def command(
+    model: Annotated[Path, tyro.conf.Positional, option("DIR")],
+    /,
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, option("TEXT", "-p")] = (),
+    new_tokens: Annotated[int, option("N")] = 64,
+    samples: Annotated[int, option("N")] = 1,
+    temperature: Annotated[float, option("X")] = 1.0,
+    top_k: Annotated[int | None, option("N")] = None,
+    top_p: Annotated[float | None, option("X")] = None,
+    greedy: Flag = False,
+    seed: Annotated[int, option("N")] = 0,
+    json: Flag = False,
+) -> None:
+    """Let a language model continue texts.
+
+    Example: `headwater language generate runs/sft-letters/model --prompt "Dear" --samples 3`.
+
+    Args:
+        model: Directory with config.json, safetensors and tokenizer.json.
+        prompt: A text to continue; may be repeated. Without one, lines are read from the standard
+            input.
+        new_tokens: To write at most, for each prompt.
+        samples: Answers to each prompt.
+        temperature: Smaller is more certain.
+        top_k: Choose only among so many likeliest tokens.
+        top_p: Choose only among the likeliest tokens that hold this probability.
+        greedy: Always take the likeliest token.
+        seed: Of all randomness.
+        json: Print prompts, answers and their log-probabilities as JSON.
+    """
+    import sys
+
+    from headwater.api.language.train import load_language_model
+    from headwater.api.language.write import generate_texts
+
+    prompts = list(prompt) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    found = generate_texts(
+        load_language_model(model),
+        prompts,
+        new_tokens=new_tokens,
+        samples=samples,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        greedy=greedy,
+        seed=seed,
+    )
+    if json:
+        print_json([{"prompt": p, "samples": each} for p, each in zip(prompts, found)])
+        return
+    for text, answers in zip(prompts, found):
+        for answer in answers:
+            print(f"{text}{answer['text']}")

@@ -1,0 +1,270 @@
+"""The column directory: one `.npy` file per column, which can be mapped instead of read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core import json_text
+from headwater.core.errors import DataError
+from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.core.stored_size import require_regular
+from headwater.datasets.dataset import COLUMNS, Dataset, check_columns
+
+_DESCRIPTION = "dataset.json"
+_FORMAT = "headwater-columns-1"
+_TYPES = {
+    "observations": np.float32,
+    "next_observations": np.float32,
+    "rewards": np.float32,
+    "terminals": np.bool_,
+    "truncations": np.bool_,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Columns:
+    """A dataset that stays on disk.
+
+    **Arguments:** `columns`: memory-mapped arrays by the names of the fields of `Dataset`, with
+    canonical actions; `episode_starts`: in memory; `spaces`, `metadata`: as in `Dataset`.
+    """
+
+    columns: dict[str, np.ndarray]
+    episode_starts: np.ndarray
+    spaces: Spaces
+    metadata: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """A hash of boundaries, spaces and statistics: enough to notice other data, unread."""
+        total = hashlib.blake2b(self.episode_starts.tobytes(), digest_size=16)
+        total.update(json.dumps(self.spaces.to_json()).encode())
+        return total.hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Number of transitions."""
+        return self.columns["rewards"].shape[0]
+
+
+def is_column_directory(path: Path) -> bool:
+    """Whether `path` is such a directory."""
+    return (path / _DESCRIPTION).is_file()
+
+
+def open_columns(path: Path | str) -> Columns:
+    """The columns of a column directory, mapped into memory rather than read.
+
+    Raises `DataError` if the directory is incomplete or its files do not fit together.
+    """
+    path = Path(path)
+    description = _description(path)
+    columns = {name: _open(path, name, description["rows"]) for name in COLUMNS}
+    starts = np.array(_open(path, "episode_starts", description["episodes"] + 1))
+    if starts.dtype != np.int64 or starts.ndim != 1:
+        raise DataError(f"{path / 'episode_starts.npy'}: the boundaries are no whole numbers")
+    if starts[0] != 0 or starts[-1] != description["rows"]:
+        raise DataError(f"{path / 'episode_starts.npy'}: the boundaries do not fit the columns")
+    if np.any(np.diff(starts) < 1):
+        raise DataError(f"{path / 'episode_starts.npy'}: the boundaries do not fit the columns")
+    try:
+        spaces = Spaces.from_json(description["spaces"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path / _DESCRIPTION}: the spaces are incomplete ({error})") from None
+    types = _TYPES | {"actions": np.int32 if spaces.discrete else np.float32}
+    for name, column in columns.items():
+        if column.dtype != types[name]:
+            raise DataError(
+                f"{path / name}.npy holds {column.dtype} but {np.dtype(types[name])} is needed: "
+                "write the directory again"
+            )
+    widths = {"observations": spaces.observation_size, "next_observations": spaces.observation_size}
+    if not spaces.discrete:
+        widths["actions"] = spaces.action_size
+    for name, column in columns.items():
+        expected = (description["rows"], widths[name]) if name in widths else (column.shape[0],)
+        if column.shape != expected:
+            raise DataError(
+                f"{path / name}.npy has shape {column.shape} but {expected} is needed: write the "
+                "directory again"
+            )
+    return Columns(columns, starts, spaces, description["metadata"])
+
+
+def read_directory(path: Path) -> Dataset:
+    """The dataset in a column directory, read into memory, with every value checked.
+
+    Raises `DataError` as `open_columns` does, and for numbers that are not finite, actions outside
+    of their bounds, and episodes whose ends are marked elsewhere.
+    """
+    opened = open_columns(path)
+    columns = {name: np.array(column) for name, column in opened.columns.items()}
+    check_columns(columns, opened.episode_starts, opened.spaces)
+    return Dataset(
+        **columns,
+        episode_starts=opened.episode_starts,
+        spaces=opened.spaces,
+        metadata=opened.metadata,
+    )
+
+
+def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
+    """Writes blocks of whole episodes, one after the other, into the existing directory `path`.
+
+    Memory use is that of one block. Raises `DataError` if there are none or their spaces differ.
+    """
+    writers: dict[str, _Appender] = {}
+    starts = [np.zeros(1, np.int64)]
+    rows, moments, low, high = 0, _Moments(), np.inf, -np.inf
+    spaces: Spaces | None = None
+    metadata: dict[str, Any] = {}
+    dropped = 0
+    try:
+        for block in blocks:
+            if spaces is None:
+                metadata = dict(block.metadata)
+            spaces = block.spaces if spaces is None else _wider(spaces, block.spaces)
+            dropped += int(block.metadata.get("dropped_rows", 0))
+            for name in COLUMNS:
+                column = getattr(block, name)
+                if name not in writers:
+                    writers[name] = _Appender(path / f"{name}.npy", column)
+                writers[name].append(column)
+            starts.append(block.episode_starts[1:] + rows)
+            rows += block.size
+            moments.add(block.observations)
+            returns = block.episode_returns()
+            low, high = min(low, returns.min()), max(high, returns.max())
+    finally:
+        for writer in writers.values():
+            writer.close()
+    if spaces is None:
+        raise DataError("there are no rows to write: at least one transition is needed")
+    if dropped:
+        metadata["dropped_rows"] = dropped
+    statistics = Statistics(
+        *(jnp.asarray(part, jnp.float32) for part in (moments.mean, moments.deviation, low, high))
+    )
+    boundaries = np.concatenate(starts)
+    np.save(path / "episode_starts.npy", boundaries, allow_pickle=False)
+    description = {
+        "format": _FORMAT,
+        "rows": rows,
+        "episodes": int(boundaries.size - 1),
+        "spaces": dataclasses.replace(spaces, statistics=statistics).to_json(),
+        "metadata": metadata,
+    }
+    text = json.dumps(description, indent=1) + "\n"
+    (path / _DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+class _Appender:
+    """A `.npy` file that grows; its length is written into the header at the end."""
+
+    def __init__(self, path: Path, example: np.ndarray):
+        self.file = path.open("w+b")
+        self.example = example
+        self.rows = 0
+        self._header()
+
+    def append(self, column: np.ndarray) -> None:
+        """Adds rows."""
+        if column.shape[1:] != self.example.shape[1:] or column.dtype != self.example.dtype:
+            raise DataError(
+                f"a column changes from {self.example.dtype}{list(self.example.shape[1:])} to "
+                f"{column.dtype}{list(column.shape[1:])} in the middle of the data"
+            )
+        self.file.write(np.ascontiguousarray(column).data)
+        self.rows += column.shape[0]
+
+    def close(self) -> None:
+        """Completes the header and closes the file."""
+        self.file.seek(0)
+        self._header()
+        self.file.close()
+
+    def _header(self) -> None:
+        # NumPy pads the header so that a longer first axis still fits in place.
+        np.lib.format.write_array_header_1_0(
+            self.file,
+            {
+                "descr": np.lib.format.dtype_to_descr(self.example.dtype),
+                "fortran_order": False,
+                "shape": (self.rows, *self.example.shape[1:]),
+            },
+        )
+
+
+class _Moments:
+    """Mean and standard deviation of rows that come in blocks."""
+
+    def __init__(self):
+        self.count, self.mean, self.squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, block: np.ndarray) -> None:
+        """Takes in more rows."""
+        size = block.shape[0]
+        mean = block.mean(0, dtype=np.float64)
+        squares = block.var(0, dtype=np.float64) * size
+        total = self.count + size
+        shift = mean - self.mean
+        self.squares = self.squares + squares + shift**2 * (self.count * size / total)
+        self.mean = self.mean + shift * (size / total)
+        self.count = total
+
+    @property
+    def deviation(self) -> np.ndarray:
+        return np.sqrt(self.squares / self.count)
+
+
+def _wider(spaces: Spaces, other: Spaces) -> Spaces:
+    if isinstance(spaces.action, Discrete) and isinstance(other.action, Discrete):
+        count = max(spaces.action.count, other.action.count)
+        action: Box | Discrete = Discrete(count)
+        spaces = Spaces(spaces.observation, action, spaces.horizon)
+        other = Spaces(other.observation, action, other.horizon)
+    reason = spaces.mismatch(other)
+    if reason is not None:
+        raise DataError(f"the data changes in the middle: {reason}")
+    return spaces
+
+
+def _description(path: Path) -> dict[str, Any]:
+    require_regular(path / _DESCRIPTION)
+    try:
+        description = json_text.parse((path / _DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != _FORMAT:
+            raise ValueError(f"format {description['format']!r} is not {_FORMAT!r}")
+        for name in ("rows", "episodes"):
+            if not isinstance(description[name], int) or description[name] < 1:
+                raise ValueError(f"{name} is {description[name]!r}, which is no count")
+        for name in ("spaces", "metadata"):
+            if not isinstance(description.setdefault(name, {}), dict):
+                raise ValueError(f"{name} is no table")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path / _DESCRIPTION} is missing or damaged ({error}): write the directory again"
+        ) from None
+    return description
+
+
+def _open(path: Path, name: str, rows: int) -> np.ndarray:
+    file = path / f"{name}.npy"
+    if file.exists() and file.resolve().parent != path.resolve():
+        raise DataError(f"{file} is a link to another place, which is not followed: copy the file")
+    require_regular(file)
+    try:
+        column = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # Whatever a damaged header makes the library trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"{file} is missing, truncated or corrupt ({reason}): write the directory again"
+        ) from None
+    if column.ndim == 0 or column.shape[0] != rows:
+        raise DataError(f"{file} has shape {column.shape} but {rows:,} rows are needed")
+    return column

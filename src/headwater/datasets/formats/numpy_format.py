@@ -1,0 +1,105 @@
+"""NumPy archives (`.npz`): one array per column, never a pickle."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core import json_text
+from headwater.core.errors import DataError, HeadwaterError
+from headwater.core.stored_size import refuse_beyond
+from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
+from headwater.datasets.dataset import Dataset
+
+_OPTIONS = ("action_low", "action_high", "action_count", "discrete", "horizon", "metadata")
+
+
+def open_archive(path: Path, mapping: Mapping | None):
+    """What is stored beside the columns, and the columns as one chunk.
+
+    Raises `DataError` for a damaged file, a missing column or Python objects instead of numbers.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(member.file_size for member in archive.zip.infolist())
+            refuse_beyond(unpacked, path.stat().st_size)
+            stored = _stored(archive)
+            names = [name for name in archive.files if name not in stored]
+            roles = resolve(names, mapping)
+            chunk: Chunk = {role: _read(archive, columns) for role, columns in roles.items()}
+    except HeadwaterError:
+        raise
+    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(
+            f"this .npz file is truncated or corrupt ({reason}): copy or download it again"
+        ) from None
+    return stored, iter([chunk])
+
+
+def write_archive(dataset: Dataset, path: Path) -> None:
+    """Writes the columns, with actions in the user's units, and the rest as JSON text."""
+    arrays = {
+        "observations": dataset.observations,
+        "actions": dataset.raw_actions(),
+        "rewards": dataset.rewards,
+        "terminals": dataset.terminals,
+        "truncations": dataset.truncations,
+        "next_observations": dataset.next_observations,
+    }
+    extra = {name: np.asarray(text) for name, text in stored_options(dataset).items()}
+    with path.open("wb") as file:
+        np.savez(file, **{**arrays, **extra})  # pyright: ignore[reportArgumentType]
+
+
+def _stored(archive) -> dict[str, Any]:
+    stored: dict[str, Any] = {}
+    for name in _OPTIONS:
+        if name not in archive.files:
+            continue
+        try:
+            value = archive[name]
+        except ValueError:
+            raise _objects(name) from None
+        if value.dtype.kind == "U" and value.ndim == 0:
+            try:
+                stored[name] = json_text.parse(str(value))
+            except ValueError:
+                raise DataError(f"'{name}' is no JSON text: remove or correct it") from None
+        elif value.dtype.kind in "biuf":
+            stored[name] = value.tolist()
+        else:
+            raise DataError(f"'{name}' is neither numbers nor JSON text: remove or correct it")
+    return stored
+
+
+def _read(archive, columns: list[str]) -> np.ndarray:
+    parts = []
+    for name in columns:
+        try:
+            part = archive[name]
+        except ValueError as error:
+            if "allow_pickle" in str(error):
+                raise _objects(name) from None
+            raise
+        if part.dtype.kind not in "biuf":
+            raise DataError(
+                f"array '{name}' has type {part.dtype}, which is no number: convert it to float32 "
+                "or int32"
+            )
+        if part.ndim == 0:
+            raise DataError(f"array '{name}' is a single number: give one row per step")
+        parts.append(part)
+    if len({part.shape[0] for part in parts}) > 1:
+        raise DataError(
+            f"arrays '{columns[0]}' to '{columns[-1]}' have different lengths: all columns must "
+            "have the same length"
+        )
+    return parts[0] if len(parts) == 1 else np.column_stack(parts)
+
+
+def _objects(name: str) -> DataError:
+    return DataError(
+        f"array '{name}' holds Python objects (a pickle), which are never loaded because they can "
+        "run code: save it as a plain array of numbers, ragged episodes laid end to end"
+    )

@@ -1,0 +1,199 @@
+"""Tables: Parquet, Arrow (Feather) and CSV, by a declared mapping of columns."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core import json_text
+from headwater.core.errors import DataError
+from headwater.core.stored_size import refuse_beyond
+from headwater.datasets.columns import Chunk, Mapping, Options, resolve, stored_options
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
+
+_KEY = b"headwater"
+_COLUMN_BYTES = 8_192
+"""That the reader of CSV reserves for a column."""
+_BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
+"""What the library raises for damaged files; its own errors derive from these."""
+
+
+def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None):
+    """What is stored beside the columns, and the columns in chunks of about `rows`.
+
+    **Arguments:** `kind`: `parquet`, `arrow` or `csv`. Raises `DataError` for a damaged file, a
+    missing column or values that are no numbers.
+    """
+    # The library takes what has a colon in it for an address, unless it is absolute.
+    schema, batches = _open(path.absolute(), kind, rows)
+    stored = _stored(schema)
+    try:
+        names = schema.names
+    except ValueError as error:
+        raise _damaged(kind, error) from None
+    given = stored.get("columns")
+    if given is not None and not mapping:
+        Options().over({"columns": given})
+    roles = resolve(names, mapping or stored.pop("columns", None))
+    stored.pop("columns", None)
+    return stored, _chunks(batches, roles)
+
+
+def write_parquet(dataset: Dataset, path: Path) -> None:
+    """Writes one table: list columns, the number of the episode, and the rest in the schema."""
+    import pyarrow.parquet as parquet
+
+    table = _table(dataset)
+    parquet.write_table(table, path.absolute(), row_group_size=65_536, write_page_checksum=True)
+
+
+def write_arrow(dataset: Dataset, path: Path) -> None:
+    """Writes the same table as `write_parquet` in Arrow's own file format (Feather)."""
+    import pyarrow as arrow
+
+    table = _table(dataset)
+    with (
+        arrow.OSFile(str(path.absolute()), "wb") as sink,
+        arrow.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=65_536)
+
+
+def _table(dataset: Dataset):
+    import pyarrow as arrow
+
+    def rows(array: np.ndarray):
+        if array.ndim == 1:
+            return arrow.array(array)
+        flat = arrow.array(np.ascontiguousarray(array).reshape(-1))
+        return arrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+    table = arrow.table(
+        {
+            "episode": rows(dataset.episode_of_row),
+            "observations": rows(dataset.observations),
+            "actions": rows(dataset.raw_actions()),
+            "rewards": rows(dataset.rewards),
+            "terminals": rows(dataset.terminals),
+            "truncations": rows(dataset.truncations),
+            "next_observations": rows(dataset.next_observations),
+        }
+    )
+    stored = {name: json.loads(text) for name, text in stored_options(dataset).items()}
+    return table.replace_schema_metadata({_KEY: json.dumps(stored).encode()})
+
+
+def _open(path: Path, kind: str, rows: int | None):
+    import pyarrow.csv
+    import pyarrow.parquet as parquet
+
+    try:
+        if kind == "parquet":
+            # Buffering ahead would hold on to everything that was read.
+            refuse_large_parquet(path)
+            file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+            batches = file.iter_batches(batch_size=rows or 65_536)
+            return file.schema_arrow, _guarded(bounded(batches, path.stat().st_size))
+        if kind == "csv":
+            with path.open("rb") as file:
+                names = file.readline().count(b",") + 1
+            # Room is made for a block of each before a row is read.
+            refuse_beyond(names * _COLUMN_BYTES, path.stat().st_size)
+            table = pyarrow.csv.read_csv(path)
+            return table.schema, iter(table.to_batches(max_chunksize=rows))
+        schema, batches = arrow_batches(path)
+        return schema, _guarded(batches)
+    except _BROKEN as error:
+        raise _damaged(kind, error) from None
+
+
+def _guarded(batches) -> Iterator[Any]:
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except _BROKEN as error:
+            raise _damaged("table", error) from None
+        yield batch
+
+
+def _damaged(kind: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:120]
+    return DataError(
+        f"this {kind} file is truncated or corrupt ({reason}): copy or download it again"
+    )
+
+
+def _stored(schema) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(_KEY)
+    if text is None:
+        return {}
+    try:
+        stored = json_text.parse(text)
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise DataError("the 'headwater' entry of the table's schema is no JSON object: remove it")
+    return stored
+
+
+def _chunks(batches, roles: dict[str, list[str]]) -> Iterator[Chunk]:
+    start = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        yield {
+            role: _values(batch, columns, start, role == "episodes")
+            for role, columns in roles.items()
+        }
+        start += batch.num_rows
+
+
+def _values(batch, columns: list[str], start: int, anything: bool) -> np.ndarray:
+    parts = [_column(batch.column(name), name, start, anything) for name in columns]
+    return parts[0] if len(parts) == 1 else np.column_stack(parts)
+
+
+def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
+    import pyarrow.types as types
+
+    rows, shape = len(values), []
+    while (
+        types.is_list(values.type)
+        or types.is_large_list(values.type)
+        or (types.is_fixed_size_list(values.type))
+    ):
+        _refuse_missing(values, name, start, len(values) // max(rows, 1))
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        different = np.flatnonzero(lengths != lengths[0])
+        if different.size:
+            per_row = int(np.prod(shape, dtype=int))
+            raise DataError(
+                f"column '{name}' has {lengths[0]} components at row {start} but "
+                f"{lengths[different[0]]} at row {start + different[0] // per_row}: every row "
+                "needs the same number"
+            )
+        shape.append(int(lengths[0]))
+        values = values.flatten()
+    _refuse_missing(values, name, start, int(np.prod(shape, dtype=int)))
+    array = values.to_numpy(zero_copy_only=False)
+    if array.dtype.kind not in "biuf" and not anything:
+        raise DataError(
+            f"column '{name}' has type {values.type}, which is no number: convert it, or map "
+            "another column"
+        )
+    return array.reshape(rows, *shape)
+
+
+def _refuse_missing(values, name: str, start: int, per_row: int) -> None:
+    if values.null_count:
+        first = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(
+            f"column '{name}' has no value at row {start + first // max(per_row, 1)} (and "
+            f"{values.null_count - 1:,} more are missing): remove or fill these rows"
+        )

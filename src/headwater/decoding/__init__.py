@@ -1,0 +1,1 @@
+"""What changes the output of a trained model without learning."""

@@ -1,0 +1,1 @@
+"""Token processes and tasks."""

@@ -1,0 +1,1 @@
+"""What a claim is, its records, and what claims share."""

@@ -1,0 +1,1 @@
+"""Methods of control: policies for processes that are acted in through observations."""

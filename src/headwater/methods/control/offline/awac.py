@@ -1,0 +1,179 @@
+"""Advantage-weighted actor-critic."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.method import (
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractValue,
+    Info,
+)
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import (
+    CategoricalActor,
+    GaussianActor,
+    TanhGaussianActor,
+    choose,
+    stochastic_actor,
+)
+from headwater.networks.critics import candidate_values, critics
+from headwater.networks.mlp import Ensemble
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.bellman import backup, ensemble_error
+from headwater.ops.control.descend import begin, descend, polyak
+from headwater.ops.control.regression import exponential_weight
+
+Actor = CategoricalActor | TanhGaussianActor | GaussianActor
+
+
+class AWACState(eqx.Module):
+    """Networks, targets, optimiser moments and the scale of observations taken from the data."""
+
+    actor: Actor
+    critics: Ensemble
+    target_critics: Ensemble
+    actor_optimiser: optax.OptState
+    critic_optimiser: optax.OptState
+    normaliser: Normaliser
+    step: Int[Array, ""]
+
+
+class AWAC(
+    AbstractMethod[Spaces, Transitions, AWACState],
+    AbstractPolicy[AWACState],
+    AbstractValue[AWACState],
+    AbstractLikelihood[AWACState],
+):
+    r"""AWAC: clones the logged actions in proportion to how much better than the policy they are.
+
+    $y = r + \gamma(1-d) V_{\bar Q}(s')$ with $V_Q(s) = E_{a\sim\pi(s)} \min_i Q_i(s,a)$;
+    $L_Q = \sum_i E(y - Q_i(s,a))^2$; then, with the new critics,
+    $L_\pi = -E \min(e^{A/\lambda}, w_{max}) \log\pi(a|s)$ with
+    $A = \min_i Q_i(s,a) - V_Q(s)$. The expectation over the policy is one sample for continuous
+    actions and exact for discrete ones.
+
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `temperature`: λ, in units of value; infinite is behavioural cloning, smaller is greedier.
+      CORL uses 1/3 on locomotion.
+    - `largest_weight`: bound on a row's weight in the policy loss.
+    - `learning_rate`: of Adam, for actor and critics.
+    - `target_rate`: Polyak rate of the target critics.
+    - `normalise_observations`: standardise with the data's mean and deviation.
+    - `widths`: hidden layers of every network.
+
+    **Reference:** Nair, Gupta, Dalal, Levine (2020), arXiv:2006.09359.
+
+    **Differences from the paper:** weights are bounded and not divided by their sum, the networks
+    have three layers each, the policy has no weight decay, and observations are standardised, all
+    as in CORL; discrete actions are served by a softmax policy and one critic output per action.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="AWAC: Accelerating Online Reinforcement Learning with Offline Datasets",
+        authors="Ashvin Nair, Abhishek Gupta, Murtaza Dalal, Sergey Levine",
+        year=2020,
+        arxiv="2006.09359",
+        bibtex="""@article{nair2020awac,
+  title={{AWAC}: Accelerating Online Reinforcement Learning with Offline Datasets},
+  author={Nair, Ashvin and Gupta, Abhishek and Dalal, Murtaza and Levine, Sergey},
+  journal={arXiv preprint arXiv:2006.09359}, year={2020}}""",
+        summary="actor-critic whose actor clones actions weighted by their advantage",
+        parents=("BC",),
+    )
+
+    discount: float = 0.99
+    temperature: float = 1.0
+    largest_weight: float = 100.0
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    normalise_observations: bool = eqx.field(static=True, default=True)
+    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> AWACState:
+        actor_key, critic_key = jax.random.split(key)
+        actor = stochastic_actor(
+            problem, self.widths, key=actor_key, spread="shared", squash_mean=False
+        )
+        twins = critics(problem, self.widths, 2, key=critic_key)
+        optimiser = optax.adam(self.learning_rate)
+        return AWACState(
+            actor=actor,
+            critics=twins,
+            target_critics=twins,
+            actor_optimiser=begin(optimiser, actor),
+            critic_optimiser=begin(optimiser, twins),
+            normaliser=Normaliser(problem, self.normalise_observations),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def update(self, state: AWACState, data: Transitions, *, key: PRNGKeyArray):
+        data = state.normaliser.transitions(data)
+        next_key, policy_key = jax.random.split(key)
+        optimiser = optax.adam(self.learning_rate)
+        next_value = _policy_value(
+            state.actor, state.target_critics, data.next_observation, key=next_key
+        )
+        target = backup(data.reward, self.discount, data.terminal, next_value)
+
+        def critic_loss(twins: Ensemble):
+            prediction = twins(data.observation, data.action)
+            return ensemble_error(prediction, target), jnp.mean(prediction)
+
+        (value_loss, q), gradients = jax.value_and_grad(critic_loss, has_aux=True)(state.critics)
+        twins, critic_optimiser = descend(
+            optimiser, gradients, state.critic_optimiser, state.critics
+        )
+        logged_value = jnp.min(twins(data.observation, data.action), axis=0)
+        advantage = logged_value - _policy_value(
+            state.actor, twins, data.observation, key=policy_key
+        )
+        weight = exponential_weight(advantage, 1.0 / self.temperature, self.largest_weight)
+
+        def actor_loss(actor: Actor) -> Float[Array, ""]:
+            return -jnp.mean(weight * actor(data.observation).log_density(data.action))
+
+        loss, gradients = jax.value_and_grad(actor_loss)(state.actor)
+        actor, actor_optimiser = descend(optimiser, gradients, state.actor_optimiser, state.actor)
+        state = AWACState(
+            actor=actor,
+            critics=twins,
+            target_critics=polyak(state.target_critics, twins, self.target_rate),
+            actor_optimiser=actor_optimiser,
+            critic_optimiser=critic_optimiser,
+            normaliser=state.normaliser,
+            step=state.step + 1,
+        )
+        return state, {
+            "critic_loss": value_loss,
+            "actor_loss": loss,
+            "q": q,
+            "advantage": jnp.mean(advantage),
+            "weight": jnp.mean(weight),
+        }
+
+    def act(self, state: AWACState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
+
+    def value(self, state: AWACState, observation: Array, action: Array) -> Array:
+        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+
+    def log_probability(self, state: AWACState, observation: Array, action: Array) -> Array:
+        return state.actor(state.normaliser(observation)).log_density(action)
+
+
+def _policy_value(
+    actor: Actor, twins: Ensemble, observation: Array, *, key: PRNGKeyArray
+) -> Float[Array, " batch"]:
+    actions, _, weight = actor(observation).expectation(key)
+    q = jnp.min(candidate_values(twins, observation, actions), axis=0)
+    return jnp.sum(weight * q, axis=0)

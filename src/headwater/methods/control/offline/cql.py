@@ -1,0 +1,198 @@
+"""Conservative Q-learning for continuous actions."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from headwater.core.method import (
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractValue,
+    Info,
+)
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import TanhGaussianActor, choose
+from headwater.networks.critics import critics
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.ensemble import Reduction, reduce_members
+from headwater.parts.conservative import improve_conservatively
+from headwater.parts.soft_actor_critic import (
+    ConservativeActorCritic,
+    LayerNorm,
+    begin_conservative,
+    begin_soft,
+    check_target_members,
+    improve_actor,
+    improve_temperature,
+    layer_norms,
+    soft_target,
+    wished_entropy,
+)
+
+
+class CQL(
+    AbstractMethod[Spaces, Transitions, ConservativeActorCritic],
+    AbstractPolicy[ConservativeActorCritic],
+    AbstractValue[ConservativeActorCritic],
+    AbstractLikelihood[ConservativeActorCritic],
+):
+    r"""CQL: soft actor-critic whose critics are pushed down wherever no action was logged.
+
+    $L_Q = \sum_i E(y - Q_i(s,a))^2 + w\,E[\log\sum_j e^{Q_i(s,a_j)}/p(a_j|s) - Q_i(s,a)]$, where
+    the proposals $a_j$ are uniform, from $\pi(s)$ and from $\pi(s')$ in equal numbers and
+    $y = r + \gamma(1-d)(\min_{i\in M}\bar Q_i(s',a') - b\alpha\log\pi(a'|s'))$, $a'\sim\pi$; then
+    $L_\pi = E_{a\sim\pi}[\alpha\log\pi(a|s) - \min_i Q_i(s,a)]$ and
+    $L_\alpha = \log\alpha\,(H(\pi) - \bar H)$. With w = 0 this is SAC. For discrete actions there
+    is `DiscreteCQL`.
+
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `conservative_weight`: w, in units of value; CORL takes 10 on locomotion, the paper 5.
+    - `target_gap`: if given, w is multiplied by a factor that is learned so that the gap, the
+      bracket above, comes down to this; CORL takes 0.8 on AntMaze.
+    - `smallest_gap`: if given, gaps below it are not pushed down; CORL takes -200 on AntMaze.
+    - `initial_temperature`: α at first, in units of reward per nat.
+    - `target_entropy`: H̄ in nats; `None`: minus the number of components of the action.
+    - `backup_entropy`: b, the share of the entropy bonus that the critics see.
+    - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
+    - `target_rate`: Polyak rate of the target critics.
+    - `proposals`: actions of each of the three origins.
+    - `target_actions`: the next value is one action's if 1, else the largest among this many; 10
+      on AntMaze.
+    - `members`: number of critics.
+    - `target_members`: how many of them, drawn for each step, take part in the target's minimum.
+    - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
+    - `layer_norm`: which networks normalise their hidden layers.
+    - `normalise_observations`: standardise with the data's mean and deviation.
+    - `widths`: hidden layers of every network.
+
+    **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
+
+    **Differences from the paper:** as in CORL, observations are standardised, the critics have
+    three layers, entropy is left out of the backup, and the actor learns at 3e-5; the critics
+    step before the actor; a terminal row has no next observation, so its second set of policy
+    proposals comes from the first.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Conservative Q-Learning for Offline Reinforcement Learning",
+        authors="Aviral Kumar, Aurick Zhou, George Tucker, Sergey Levine",
+        year=2020,
+        arxiv="2006.04779",
+        bibtex="""@inproceedings{kumar2020conservative,
+  title={Conservative Q-Learning for Offline Reinforcement Learning},
+  author={Kumar, Aviral and Zhou, Aurick and Tucker, George and Levine, Sergey},
+  booktitle={Advances in Neural Information Processing Systems}, year={2020}}""",
+        summary="soft actor-critic that pushes down the values of actions not logged",
+        parents=("SAC",),
+    )
+
+    discount: float = 0.99
+    conservative_weight: float = 10.0
+    target_gap: float | None = None
+    smallest_gap: float | None = None
+    initial_temperature: float = 1.0
+    target_entropy: float | None = None
+    backup_entropy: float = 0.0
+    actor_learning_rate: float = 3e-5
+    critic_learning_rate: float = 3e-4
+    temperature_learning_rate: float = 3e-5
+    target_rate: float = 0.005
+    proposals: int = eqx.field(static=True, default=10)
+    target_actions: int = eqx.field(static=True, default=1)
+    members: int = eqx.field(static=True, default=2)
+    target_members: int = eqx.field(static=True, default=2)
+    actor_reduction: Reduction = eqx.field(static=True, default="min")
+    layer_norm: LayerNorm = eqx.field(static=True, default="none")
+    normalise_observations: bool = eqx.field(static=True, default=True)
+    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+
+    def __check_init__(self):
+        check_target_members("CQL", self.members, self.target_members)
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ConservativeActorCritic:
+        problem.require_continuous("CQL")
+        actor_key, critic_key = jax.random.split(key)
+        actor_norm, critic_norm = layer_norms(self.layer_norm)
+        start = {"initialiser": "orthogonal", "last_scale": 1e-3}
+        soft = begin_soft(
+            TanhGaussianActor(
+                problem,
+                self.widths,
+                key=actor_key,
+                log_std_offset=-1.0,
+                layer_norm=actor_norm,
+                **start,
+            ),
+            critics(
+                problem, self.widths, self.members, key=critic_key, layer_norm=critic_norm, **start
+            ),
+            Normaliser(problem, self.normalise_observations),
+            self.initial_temperature,
+        )
+        return begin_conservative(soft)
+
+    def update(self, state: ConservativeActorCritic, data: Transitions, *, key: PRNGKeyArray):
+        data = state.normaliser.transitions(data)
+        critic_key, actor_key, proposal_key = jax.random.split(key, 3)
+        target = soft_target(
+            state,
+            data,
+            discount=self.discount,
+            backup_entropy=self.backup_entropy,
+            members=self.target_members,
+            actions=self.target_actions,
+            key=critic_key,
+        )
+        state, learned = improve_conservatively(
+            state,
+            data,
+            target,
+            weight=self.conservative_weight,
+            proposals=self.proposals,
+            target_gap=self.target_gap,
+            smallest_gap=self.smallest_gap,
+            return_to_go=None,
+            learning_rate=self.critic_learning_rate,
+            target_rate=self.target_rate,
+            key=proposal_key,
+        )
+        target_entropy = wished_entropy(state.actor(data.observation), self.target_entropy)
+        state, improved = improve_actor(
+            state,
+            data.observation,
+            reduction=self.actor_reduction,
+            learning_rate=self.actor_learning_rate,
+            key=actor_key,
+        )
+        state, tuned = improve_temperature(
+            state,
+            improved["entropy"],
+            target_entropy,
+            learning_rate=self.temperature_learning_rate,
+        )
+        return state, {**learned, **improved, **tuned}
+
+    def act(
+        self,
+        state: ConservativeActorCritic,
+        observation: Array,
+        *,
+        key: PRNGKeyArray,
+        explore: bool,
+    ):
+        return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
+
+    def value(self, state: ConservativeActorCritic, observation: Array, action: Array) -> Array:
+        q = state.critics(state.normaliser(observation), action)
+        return reduce_members(q, self.actor_reduction)
+
+    def log_probability(
+        self, state: ConservativeActorCritic, observation: Array, action: Array
+    ) -> Array:
+        return state.actor(state.normaliser(observation)).log_density(action)

@@ -1,0 +1,184 @@
+"""Implicit Q-learning."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.method import (
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractValue,
+    Info,
+)
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import (
+    CategoricalActor,
+    GaussianActor,
+    TanhGaussianActor,
+    choose,
+    stochastic_actor,
+)
+from headwater.networks.critics import StateValue, critics
+from headwater.networks.mlp import Ensemble
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.bellman import backup, ensemble_error
+from headwater.ops.control.descend import begin, cosine_decay, descend, polyak
+from headwater.ops.control.regression import expectile_error, exponential_weight
+
+
+class IQLNetworks(eqx.Module):
+    """What is trained."""
+
+    actor: CategoricalActor | TanhGaussianActor | GaussianActor
+    critics: Ensemble
+    value: StateValue
+
+
+class IQLState(eqx.Module):
+    """Networks, targets, optimiser moments and the scales taken from the data."""
+
+    networks: IQLNetworks
+    target_critics: Ensemble
+    optimiser: optax.OptState
+    normaliser: Normaliser
+    reward_scale: Float[Array, ""]
+    step: Int[Array, ""]
+
+
+class IQL(
+    AbstractMethod[Spaces, Transitions, IQLState],
+    AbstractPolicy[IQLState],
+    AbstractValue[IQLState],
+    AbstractLikelihood[IQLState],
+):
+    r"""Implicit Q-learning: never asks the critic about an action that was not logged.
+
+    $L_V = E|\tau - 1(u<0)|u^2$ with $u = \min_i \bar Q_i(s,a) - V(s)$;
+    $L_Q = \sum_i E(r + \gamma(1-d)V(s') - Q_i(s,a))^2 / 2$;
+    $L_\pi = -E \min(e^{\beta u}, w_{max}) \log\pi(a|s)$. The three are descended together, each on
+    its own parameters, with `V` and the advantage taken before the step.
+
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `expectile`: τ; 0.5 is the mean of the logged actions' values, towards 1 their maximum.
+    - `inverse_temperature`: β; 0 is behavioural cloning, larger is greedier.
+    - `largest_weight`: bound on a row's weight in the policy loss.
+    - `learning_rate`: of Adam, for all networks; the actor's falls to 0 along a cosine.
+    - `actor_decay_updates`: length of that cosine; infinite for a constant rate.
+    - `target_rate`: Polyak rate of the target critics.
+    - `normalise_observations`: standardise with the data's mean and deviation.
+    - `normalise_rewards`: multiply rewards by 1000 / (largest - smallest logged return).
+    - `widths`: hidden layers of every network.
+
+    **Reference:** Kostrikov, Nair, Levine (2021), arXiv:2110.06169.
+
+    **Differences from the paper:** observations are standardised, as in CORL; discrete actions are
+    served by a softmax policy and one critic output per action.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Offline Reinforcement Learning with Implicit Q-Learning",
+        authors="Ilya Kostrikov, Ashvin Nair, Sergey Levine",
+        year=2021,
+        arxiv="2110.06169",
+        bibtex="""@inproceedings{kostrikov2022iql,
+  title={Offline Reinforcement Learning with Implicit Q-Learning},
+  author={Kostrikov, Ilya and Nair, Ashvin and Levine, Sergey},
+  booktitle={International Conference on Learning Representations}, year={2022}}""",
+        summary="expectile value regression and advantage-weighted cloning, in-sample",
+        parents=("AWAC",),
+    )
+
+    discount: float = 0.99
+    expectile: float = 0.7
+    inverse_temperature: float = 3.0
+    largest_weight: float = 100.0
+    learning_rate: float = 3e-4
+    actor_decay_updates: float = 1e6
+    target_rate: float = 0.005
+    normalise_observations: bool = eqx.field(static=True, default=True)
+    normalise_rewards: bool = eqx.field(static=True, default=True)
+    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> IQLState:
+        actor_key, critic_key, value_key = jax.random.split(key, 3)
+        networks = IQLNetworks(
+            stochastic_actor(problem, self.widths, key=actor_key, spread="shared"),
+            critics(problem, self.widths, 2, key=critic_key),
+            StateValue(problem, self.widths, key=value_key),
+        )
+        scale = jnp.ones(())
+        if self.normalise_rewards and problem.statistics is not None:
+            spread = problem.statistics.return_high - problem.statistics.return_low
+            scale = jnp.where(spread > 1e-6, 1000.0 / jnp.maximum(spread, 1e-6), 1.0)
+        return IQLState(
+            networks=networks,
+            target_critics=networks.critics,
+            optimiser=begin(optax.adam(self.learning_rate), networks),
+            normaliser=Normaliser(problem, self.normalise_observations),
+            reward_scale=scale,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def update(self, state: IQLState, data: Transitions, *, key: PRNGKeyArray):
+        data = state.normaliser.transitions(data)
+        before = state.networks
+        target_value = jnp.min(state.target_critics(data.observation, data.action), axis=0)
+        advantage = target_value - before.value(data.observation)
+        target = backup(
+            data.reward * state.reward_scale,
+            self.discount,
+            data.terminal,
+            before.value(data.next_observation),
+        )
+        weight = exponential_weight(advantage, self.inverse_temperature, self.largest_weight)
+        pace = cosine_decay(state.step, self.actor_decay_updates)
+
+        def loss(networks: IQLNetworks):
+            difference = target_value - networks.value(data.observation)
+            value_loss = jnp.mean(expectile_error(difference, self.expectile))
+            prediction = networks.critics(data.observation, data.action)
+            critic_loss = 0.5 * ensemble_error(prediction, target)
+            log_density = networks.actor(data.observation).log_density(data.action)
+            actor_loss = -jnp.mean(weight * log_density)
+            return value_loss + critic_loss + actor_loss, {
+                "value_loss": value_loss,
+                "critic_loss": critic_loss,
+                "actor_loss": actor_loss,
+                "q": jnp.mean(prediction),
+            }
+
+        gradients, metrics = jax.grad(loss, has_aux=True)(before)
+        networks, optimiser = descend(
+            optax.adam(self.learning_rate), gradients, state.optimiser, before
+        )
+        # The cosine scales the actor's step, not its gradient: Adam would undo the latter.
+        actor = polyak(before.actor, networks.actor, pace)
+        networks = eqx.tree_at(lambda n: n.actor, networks, actor)
+        state = IQLState(
+            networks=networks,
+            target_critics=polyak(state.target_critics, networks.critics, self.target_rate),
+            optimiser=optimiser,
+            normaliser=state.normaliser,
+            reward_scale=state.reward_scale,
+            step=state.step + 1,
+        )
+        return state, {**metrics, "advantage": jnp.mean(advantage)}
+
+    def act(self, state: IQLState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        actor = state.networks.actor
+        return choose(actor, state.normaliser(observation), key=key, explore=explore), ()
+
+    def value(self, state: IQLState, observation: Array, action: Array) -> Array:
+        q = state.networks.critics(state.normaliser(observation), action)
+        return jnp.min(q, axis=0) / state.reward_scale
+
+    def log_probability(self, state: IQLState, observation: Array, action: Array) -> Array:
+        return state.networks.actor(state.normaliser(observation)).log_density(action)

@@ -1,0 +1,193 @@
+"""Behaviour-regularised actor-critic, revisited."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import DeterministicActor, choose_near
+from headwater.networks.critics import critics
+from headwater.networks.mlp import Ensemble
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.bellman import backup, ensemble_error
+from headwater.ops.control.descend import begin, descend, polyak
+from headwater.ops.control.exploration import smoothed_action
+from headwater.ops.control.improvement import unit_scale
+
+
+class ReBRACState(eqx.Module):
+    """Networks, targets, optimiser moments and the scale of observations taken from the data.
+
+    `actor_loss` is that of the last step of the actor, so that it can be logged between them.
+    """
+
+    actor: DeterministicActor
+    critics: Ensemble
+    target_actor: DeterministicActor
+    target_critics: Ensemble
+    actor_optimiser: optax.OptState
+    critic_optimiser: optax.OptState
+    normaliser: Normaliser
+    actor_loss: Float[Array, ""]
+    step: Int[Array, ""]
+
+
+class ReBRAC(
+    AbstractMethod[Spaces, Transitions, ReBRACState],
+    AbstractPolicy[ReBRACState],
+    AbstractValue[ReBRACState],
+):
+    r"""ReBRAC: TD3 with separate cloning penalties on actor and critic. Continuous only.
+
+    $y = r + \gamma(1-d)[\min_i \bar Q_i(s', \tilde a) - \beta_c \|\tilde a - a'\|^2]$ with
+    $\tilde a = \bar\pi(s') + \mathrm{clip}(N(0,\sigma^2), \pm c)$ and $a'$ the action logged in
+    $s'$; $L_Q = \sum_i E(y - Q_i(s,a))^2$. Every second update,
+    $L_\pi = E[\beta_a \|\pi(s) - a\|^2 - Q(s,\pi(s)) / E|Q(s,\pi(s))|]$ with $Q = \min_i Q_i$ and
+    the denominator held constant, and both targets move. Critics have layer norms.
+
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `actor_penalty`, `critic_penalty`: β_a and β_c. The paper tunes them for each dataset:
+      β_a in 0.001 … 0.1 and β_c in 0 … 0.5 on locomotion; the defaults are those of Hopper medium.
+    - `target_noise`, `target_noise_bound`: σ and c of the noise on the target's action.
+    - `learning_rate`: of Adam, for actor and critics; meant for batches of 1024.
+    - `target_rate`: Polyak rate of the targets.
+    - `exploration_noise`: deviation of the noise when acting to explore.
+    - `policy_delay`: updates of the critics for each of the actor and the targets.
+    - `layer_norm`: normalise the critics' hidden layers.
+    - `normalise_observations`: standardise with the data's mean and deviation.
+    - `widths`: hidden layers of every network.
+
+    **Reference:** Tarasov, Kurenkov, Nikulin, Kolesnikov (2023), arXiv:2305.09836.
+
+    **Differences from the paper:** the critic's penalty is left out where an episode was cut, since
+    no next action was logged there (the authors drop these rows). As in the authors' code, the
+    target actor follows the actor from before the step.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Revisiting the Minimalist Approach to Offline Reinforcement Learning",
+        authors="Denis Tarasov, Vladislav Kurenkov, Alexander Nikulin, Sergey Kolesnikov",
+        year=2023,
+        arxiv="2305.09836",
+        bibtex="""@inproceedings{tarasov2023revisiting,
+  title={Revisiting the Minimalist Approach to Offline Reinforcement Learning},
+  author={Tarasov, Denis and Kurenkov, Vladislav and Nikulin, Alexander and Kolesnikov, Sergey},
+  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        summary="TD3+BC with decoupled penalties, deeper networks and layer norms",
+        parents=("TD3BC",),
+    )
+
+    discount: float = 0.99
+    actor_penalty: float = 0.01
+    critic_penalty: float = 0.01
+    target_noise: float = 0.2
+    target_noise_bound: float = 0.5
+    learning_rate: float = 1e-3
+    target_rate: float = 0.005
+    exploration_noise: float = 0.1
+    policy_delay: int = 2
+    layer_norm: bool = eqx.field(static=True, default=True)
+    normalise_observations: bool = eqx.field(static=True, default=False)
+    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ReBRACState:
+        problem.require_continuous("ReBRAC")
+        actor_key, critic_key = jax.random.split(key)
+        start = {"initialiser": "torch", "bias": 0.1}
+        actor = DeterministicActor(problem, self.widths, key=actor_key, last_scale=1e-3, **start)
+        layer_norm = "after" if self.layer_norm else None
+        twins = critics(
+            problem, self.widths, 2, key=critic_key, last_scale=3e-3, layer_norm=layer_norm, **start
+        )
+        optimiser = optax.adam(self.learning_rate)
+        return ReBRACState(
+            actor=actor,
+            critics=twins,
+            target_actor=actor,
+            target_critics=twins,
+            actor_optimiser=begin(optimiser, actor),
+            critic_optimiser=begin(optimiser, twins),
+            normaliser=Normaliser(problem, self.normalise_observations),
+            actor_loss=jnp.zeros(()),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def update(self, state: ReBRACState, data: Transitions, *, key: PRNGKeyArray):
+        data = state.normaliser.transitions(data)
+        target = self._target(state, data, key)
+        optimiser = optax.adam(self.learning_rate)
+
+        def critic_loss(twins: Ensemble):
+            prediction = twins(data.observation, data.action)
+            return ensemble_error(prediction, target), jnp.mean(prediction)
+
+        (loss, q), gradients = jax.value_and_grad(critic_loss, has_aux=True)(state.critics)
+        twins, critic_optimiser = descend(
+            optimiser, gradients, state.critic_optimiser, state.critics
+        )
+
+        def actor_loss(actor: DeterministicActor) -> Float[Array, ""]:
+            action = actor(data.observation)
+            gain = unit_scale(jnp.min(twins(data.observation, action), axis=0))
+            distance = jnp.sum((action - data.action) ** 2, axis=-1)
+            return jnp.mean(self.actor_penalty * distance - gain)
+
+        def improve():
+            loss, gradients = jax.value_and_grad(actor_loss)(state.actor)
+            actor, moments = descend(optimiser, gradients, state.actor_optimiser, state.actor)
+            target_actor = polyak(state.target_actor, state.actor, self.target_rate)
+            target_critics = polyak(state.target_critics, twins, self.target_rate)
+            return actor, target_actor, target_critics, moments, loss
+
+        def wait():
+            targets = state.target_actor, state.target_critics
+            return state.actor, *targets, state.actor_optimiser, state.actor_loss
+
+        due = state.step % self.policy_delay == 0
+        actor, target_actor, target_critics, moments, last_loss = jax.lax.cond(due, improve, wait)
+        step = state.step + 1
+        state = ReBRACState(
+            actor=actor,
+            critics=twins,
+            target_actor=target_actor,
+            target_critics=target_critics,
+            actor_optimiser=moments,
+            critic_optimiser=critic_optimiser,
+            normaliser=state.normaliser,
+            actor_loss=last_loss,
+            step=step,
+        )
+        return state, {"critic_loss": loss, "actor_loss": last_loss, "q": q}
+
+    def _target(self, state: ReBRACState, data: Transitions, key: PRNGKeyArray):
+        if data.next_action is None:
+            raise SpecificationError(
+                "ReBRAC needs the action logged in the next state (next_action), which this source "
+                "does not give: replay a dataset of whole episodes, or use TD3BC"
+            )
+        next_action = smoothed_action(
+            state.target_actor(data.next_observation),
+            key=key,
+            noise=self.target_noise,
+            largest=self.target_noise_bound,
+        )
+        distance = jnp.sum((next_action - data.next_action) ** 2, axis=-1)
+        penalty = self.critic_penalty * jnp.where(data.truncated, 0.0, distance)
+        value = jnp.min(state.target_critics(data.next_observation, next_action), axis=0)
+        return backup(data.reward, self.discount, data.terminal, value - penalty)
+
+    def act(self, state: ReBRACState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        observation, noise = state.normaliser(observation), self.exploration_noise
+        return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
+
+    def value(self, state: ReBRACState, observation: Array, action: Array) -> Array:
+        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)

@@ -1,0 +1,181 @@
+"""Soft actor-critic."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from headwater.core.method import (
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractValue,
+    Info,
+)
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import choose, stochastic_actor
+from headwater.networks.critics import critics
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.ensemble import Reduction, reduce_members
+from headwater.ops.control.pieces import step_on_pieces
+from headwater.parts.soft_actor_critic import (
+    LayerNorm,
+    SoftActorCritic,
+    begin_soft,
+    check_target_members,
+    improve_actor,
+    improve_temperature,
+    layer_norms,
+    regress_critics,
+    soft_target,
+    wished_entropy,
+)
+
+
+class SAC(
+    AbstractMethod[Spaces, Transitions, SoftActorCritic],
+    AbstractPolicy[SoftActorCritic],
+    AbstractValue[SoftActorCritic],
+    AbstractLikelihood[SoftActorCritic],
+):
+    r"""Soft actor-critic: seeks reward and randomness at once, from any experience.
+
+    $y = r + \gamma(1-d) E_{a'\sim\pi}[\min_{i\in M} \bar Q_i(s',a') - b\alpha\log\pi(a'|s')]$ with
+    $M$ a random set of target critics; $L_Q = \sum_i E(y - Q_i(s,a))^2$, for each of the
+    `critic_updates` equal pieces of the batch in turn; then
+    $L_\pi = E_{a\sim\pi}[\alpha\log\pi(a|s) - Q(s,a)]$ with the lowest (or the mean) of the
+    critics, and $L_\alpha = \log\alpha\,(H(\pi) - \bar H)$. Expectations over the policy are one
+    sample for continuous actions and exact for discrete ones.
+
+    WSRL's online stage is `SAC(members=10, target_members=2, layer_norm="both", critic_updates=4,
+    backup_entropy=0.0, actor_learning_rate=1e-4, temperature_learning_rate=1e-4)` on batches of
+    1,024 rows.
+
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `initial_temperature`: α at first, in units of reward per nat.
+    - `target_entropy`: H̄ in nats; `None`: minus the number of components of a continuous action,
+      or half of log|A| for |A| discrete ones.
+    - `backup_entropy`: b, the share of the entropy bonus that the critics see.
+    - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam; a
+      temperature with rate 0 stays as it is.
+    - `target_rate`: Polyak rate of the target critics.
+    - `members`: number of critics.
+    - `target_members`: how many of them, drawn for each step, take part in the target's minimum.
+    - `target_actions`: the next value is an expectation over the policy if 1, else the largest
+      among this many sampled actions (WSRL's setting on AntMaze).
+    - `critic_updates`: steps of the critics before one of the actor; the rows are shared out.
+    - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
+    - `actor_rows`: whether it does so on all rows or on those of the last critic step.
+    - `layer_norm`: which networks normalise their hidden layers.
+    - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
+    - `widths`: hidden layers of every network.
+
+    **Reference:** Haarnoja et al. (2018), arXiv:1812.05905.
+
+    **Differences from the paper:** the temperature's loss is linear in log α, as in the authors'
+    code; discrete actions are served by a softmax policy and one critic output per action; a random
+    set of critics is drawn without replacement, as in REDQ and unlike WSRL.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Soft Actor-Critic Algorithms and Applications",
+        authors="Tuomas Haarnoja, Aurick Zhou, Kristian Hartikainen, George Tucker, Sehoon Ha, "
+        "Jie Tan, Vikash Kumar, Henry Zhu, Abhishek Gupta, Pieter Abbeel, Sergey Levine",
+        year=2018,
+        arxiv="1812.05905",
+        bibtex="""@article{haarnoja2018applications,
+  title={Soft Actor-Critic Algorithms and Applications},
+  author={Haarnoja, Tuomas and Zhou, Aurick and Hartikainen, Kristian and Tucker, George and
+    Ha, Sehoon and Tan, Jie and Kumar, Vikash and Zhu, Henry and Gupta, Abhishek and
+    Abbeel, Pieter and Levine, Sergey},
+  journal={arXiv preprint arXiv:1812.05905}, year={2018}}""",
+        summary="off-policy actor-critic that is paid for randomness, with automatic temperature",
+        parents=("Actor-critic",),
+    )
+
+    discount: float = 0.99
+    initial_temperature: float = 1.0
+    target_entropy: float | None = None
+    backup_entropy: float = 1.0
+    actor_learning_rate: float = 3e-4
+    critic_learning_rate: float = 3e-4
+    temperature_learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    members: int = eqx.field(static=True, default=2)
+    target_members: int = eqx.field(static=True, default=2)
+    target_actions: int = eqx.field(static=True, default=1)
+    critic_updates: int = eqx.field(static=True, default=1)
+    actor_reduction: Reduction = eqx.field(static=True, default="min")
+    actor_rows: Literal["all", "last"] = eqx.field(static=True, default="all")
+    layer_norm: LayerNorm = eqx.field(static=True, default="none")
+    normalise_observations: bool = eqx.field(static=True, default=False)
+    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+
+    def __check_init__(self):
+        check_target_members("SAC", self.members, self.target_members)
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
+        actor_key, critic_key = jax.random.split(key)
+        actor_norm, critic_norm = layer_norms(self.layer_norm)
+        return begin_soft(
+            stochastic_actor(problem, self.widths, key=actor_key, layer_norm=actor_norm),
+            critics(problem, self.widths, self.members, key=critic_key, layer_norm=critic_norm),
+            Normaliser(problem, self.normalise_observations),
+            self.initial_temperature,
+        )
+
+    def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
+        data = state.normaliser.transitions(data)
+        critic_key, actor_key = jax.random.split(key)
+        state, learned, last = step_on_pieces(
+            self._learn_values, state, data, self.critic_updates, key=critic_key
+        )
+        observation = (data if self.actor_rows == "all" else last).observation
+        target_entropy = wished_entropy(state.actor(observation), self.target_entropy)
+        state, improved = improve_actor(
+            state,
+            observation,
+            reduction=self.actor_reduction,
+            learning_rate=self.actor_learning_rate,
+            key=actor_key,
+        )
+        state, tuned = improve_temperature(
+            state,
+            improved["entropy"],
+            target_entropy,
+            learning_rate=self.temperature_learning_rate,
+        )
+        return state, {**learned, **improved, **tuned}
+
+    def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
+
+    def value(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
+        q = state.critics(state.normaliser(observation), action)
+        return reduce_members(q, self.actor_reduction)
+
+    def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
+        return state.actor(state.normaliser(observation)).log_density(action)
+
+    def _learn_values(self, state: SoftActorCritic, data: Transitions, key: PRNGKeyArray):
+        target = soft_target(
+            state,
+            data,
+            discount=self.discount,
+            backup_entropy=self.backup_entropy,
+            members=self.target_members,
+            actions=self.target_actions,
+            key=key,
+        )
+
+        return regress_critics(
+            state,
+            data,
+            target,
+            learning_rate=self.critic_learning_rate,
+            target_rate=self.target_rate,
+        )

@@ -1,1 +1,0 @@
-"""Methods that learn finite processes from whole episodes."""

@@ -1,0 +1,94 @@
+"""Direct preference optimisation."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import CompletionComparisons
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.comparing import comparison_metrics, log_ratios
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.tokens import lengths
+
+
+class DPO(
+    AbstractMethod[TokenProblem, CompletionComparisons, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Learns from comparisons by one supervised loss, without a reward model and without sampling.
+
+    With $\rho(y) = \log\pi(y|x) - \log\pi_{ref}(y|x)$ and $h = \beta\rho(y^+) - \beta^-\rho(y^-)$,
+    $L = -(1-\epsilon)\log\sigma(h) - \epsilon\log\sigma(-h) - \alpha\log\pi(y^+|x)$. Its optimum,
+    when the labels follow Bradley and Terry with reward $R$, is
+    $\pi \propto \pi_{ref}\exp(R/\beta)$.
+
+    The log-probability of a chosen response may well fall in training: only the difference is
+    asked for. The metrics `chosen_log_ratio` and `rejected_log_ratio` show it.
+
+    **Arguments:**
+
+    - `divergence_weight`: β, how strongly the policy is held to the reference.
+    - `rejected_weight`: β⁻/β; 1 is DPO, less is Flex-DPO (Yan et al., 2024), which does not push
+      rejected responses down as far.
+    - `cloning_weight`: α; 0 is DPO, more is SFT-DPO: also fine-tunes on what was chosen. The
+      last term is averaged over the tokens of all chosen responses, as in TRL.
+    - `label_noise`: ε, share of labels believed to be wrong.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Rafailov, Sharma, Mitchell, Ermon, Manning, Finn (2023), arXiv:2305.18290; its
+    two regularisers: Yan et al. (2024), arXiv:2406.07327.
+
+    **Differences from the paper:** AdamW at TRL's rate in place of RMSprop at 5e-7.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+        authors="Rafael Rafailov, Archit Sharma, Eric Mitchell, Stefano Ermon, "
+        "Christopher D. Manning, Chelsea Finn",
+        year=2023,
+        arxiv="2305.18290",
+        bibtex="""@inproceedings{rafailov2023direct,
+  title={Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
+  author={Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Ermon, Stefano and
+          Manning, Christopher D. and Finn, Chelsea},
+  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        summary="comparisons as a classification loss on log-ratios to a reference",
+    )
+
+    divergence_weight: float = 0.1
+    rejected_weight: float = 1.0
+    cloning_weight: float = 0.0
+    label_noise: float = 0.0
+    learning_rate: float = 1e-6
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        return begin_tuning(problem.network, schedule_of(self), reference=True)
+
+    def update(self, state: Tuned, data: CompletionComparisons, *, key: PRNGKeyArray):
+        reference = state.reference
+
+        def loss(network: AbstractTokenNetwork):
+            chosen, rejected = log_ratios(network, reference, data)
+            margin = self.divergence_weight * (chosen.ratio - self.rejected_weight * rejected.ratio)
+            right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
+            classified = -jnp.mean((1.0 - self.label_noise) * right + self.label_noise * wrong)
+            tokens = jnp.maximum(jnp.sum(lengths(data.chosen)), 1)
+            cloned = -jnp.sum(chosen.log_probability) / tokens
+            return classified + self.cloning_weight * cloned, {
+                "loss": classified,
+                "chosen_negative_log_probability": cloned,
+                **comparison_metrics(chosen, rejected),
+            }
+
+        return tune(state, schedule_of(self), loss)
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network

@@ -1,0 +1,97 @@
+"""Reward models learned from comparisons."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.method import AbstractCompletionScorer, AbstractMethod, Info
+from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.networks.reward_head import WithReward, with_reward
+from headwater.ops.language.comparing import Utility, utility
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+
+
+class RewardModel(
+    AbstractMethod[TokenProblem, CompletionComparisons, Tuned],
+    AbstractCompletionScorer[Tuned],
+):
+    r"""Learns a reward of responses under which the chosen ones come out higher.
+
+    $L = -U(r(y^+) - r(y^-))$, where r is linear in the network's hidden state after the last token
+    of the response. With $U = \log\sigma$ this is the likelihood of Bradley and Terry.
+
+    Where rankings are fitted perfectly and rewards are bounded, the best rewards of n ranked
+    responses depend on U and not on the prompt: all prompts get the same histogram of rewards. A
+    utility that depends on the kind of prompt prevents that.
+
+    **Arguments:**
+
+    - `utility`: U (`Utility`): `"logistic"`; `"linear"` sends rewards to both ends; `"log"` and
+      `"inverse"` spread them.
+    - `open_utility`: U where the data say that a prompt is open-ended, that is has many good
+      answers.
+    - `bounded`: rewards lie in (0, 1), through a sigmoid.
+    - `centring_weight`: of the squared sum of the two rewards, which keeps their mean near zero
+      (TRL's `center_rewards_coefficient`).
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Song, Cai, Lee, Su (2023), arXiv:2305.17608, for the utilities; the logistic one:
+    Ouyang et al. (2022), arXiv:2203.02155.
+
+    **Differences from the paper:** settings are TRL's, and so is the unbounded logistic default.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Reward Collapse in Aligning Large Language Models",
+        authors="Ziang Song, Tianle Cai, Jason D. Lee, Weijie J. Su",
+        year=2023,
+        arxiv="2305.17608",
+        bibtex="""@article{song2023reward,
+  title={Reward Collapse in Aligning Large Language Models},
+  author={Song, Ziang and Cai, Tianle and Lee, Jason D. and Su, Weijie J.},
+  journal={arXiv preprint arXiv:2305.17608}, year={2023}}""",
+        summary="a reward under which chosen responses come out higher, by utility of prompt",
+    )
+
+    utility: Utility = eqx.field(static=True, default="logistic")
+    open_utility: Utility = eqx.field(static=True, default="logistic")
+    bounded: bool = eqx.field(static=True, default=False)
+    centring_weight: float = 0.0
+    learning_rate: float = 1e-4
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        problem.require_hidden("RewardModel")
+        return begin_tuning(WithReward(problem.network), schedule_of(self), reference=False)
+
+    def update(self, state: Tuned, data: CompletionComparisons, *, key: PRNGKeyArray):
+        def loss(network: AbstractTokenNetwork):
+            chosen, rejected = self._rate(network, data.chosen), self._rate(network, data.rejected)
+            margin = chosen - rejected
+            worth = utility(margin, self.utility)
+            if data.open_ended is not None:
+                worth = jnp.where(data.open_ended, utility(margin, self.open_utility), worth)
+            missed = -jnp.mean(worth)
+            centred = jnp.mean((chosen + rejected) ** 2)
+            return missed + self.centring_weight * centred, {
+                "loss": missed,
+                "margin": jnp.mean(margin),
+                "accuracy": jnp.mean((margin > 0).astype(jnp.float32)),
+            }
+
+        return tune(state, schedule_of(self), loss)
+
+    def rate(self, state: Tuned, data: Completions) -> Float[Array, "*batch"]:
+        return self._rate(state.network, data)
+
+    def _rate(self, network: AbstractTokenNetwork, data: Completions):
+        reward = with_reward(network).rate(data)
+        return jax.nn.sigmoid(reward) if self.bounded else reward

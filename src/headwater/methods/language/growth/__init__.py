@@ -1,0 +1,1 @@
+"""Methods that grow a language model while it learns."""

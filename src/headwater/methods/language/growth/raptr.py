@@ -1,0 +1,102 @@
+"""Random part training."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.tokens import averaged, of_tokens
+
+
+class RaPTr(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Trains a random sub-network of a decoder at each update: some layers, in their order.
+
+    The first and the last layer are always among them, the others are drawn uniformly; layers that
+    are left out cost nothing. Stages with growing `depth` and a last one with all layers
+    (`progressive_stages`) train the whole decoder for less. With all layers this is `SFT`.
+
+    **Arguments:**
+
+    - `depth`: layers in a sub-network; all of them if the decoder has no more.
+    - `scale_power`: what a layer adds is multiplied by (layers / depth) to this power; 0 leaves it,
+      1/2 keeps the variance of the sum.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913.
+
+    **Differences from the paper:** how sub-networks are scaled is a setting; by default not at all.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Efficient Stagewise Pretraining via Progressive Subnetworks",
+        authors="Abhishek Panigrahi, Nikunj Saunshi, Kaifeng Lyu, Sobhan Miryoosefi, "
+        "Sashank Reddi, Satyen Kale, Sanjiv Kumar",
+        year=2024,
+        arxiv="2402.05913",
+        bibtex="""@inproceedings{panigrahi2025efficient,
+  title={Efficient Stagewise Pretraining via Progressive Subnetworks},
+  author={Panigrahi, Abhishek and Saunshi, Nikunj and Lyu, Kaifeng and Miryoosefi, Sobhan and
+          Reddi, Sashank and Kale, Satyen and Kumar, Sanjiv},
+  booktitle={International Conference on Learning Representations}, year={2025}}""",
+        summary="trains random sub-networks of growing depth, at the cost of their layers",
+        parents=("SFT",),
+    )
+
+    depth: int = eqx.field(static=True, default=3)
+    scale_power: float = 0.0
+    learning_rate: float = 2e-3
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+
+    def __check_init__(self):
+        if self.depth < 2:
+            raise SpecificationError(
+                f"depth = {self.depth}: a sub-network has at least the first and the last layer"
+            )
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        if not isinstance(problem.network, AbstractLayered):
+            raise SpecificationError(
+                f"RaPTr leaves out layers, which {type(problem.network).__name__} does not have"
+            )
+        return begin_tuning(problem.network, schedule_of(self), reference=False)
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        response, tokens = jnp.asarray(data.response), jnp.asarray(data.tokens)
+        assert isinstance(state.network, AbstractLayered)
+        layers = state.network.layer_count
+        scale = (layers / self.depth) ** jnp.asarray(self.scale_power)
+
+        def loss(network: AbstractTokenNetwork):
+            assert isinstance(network, AbstractLayered)
+            if self.depth >= layers:
+                logits = network.logits(tokens)
+            else:
+                logits = network.logits_along(tokens, _path(layers, self.depth, key), scale)
+            value = -averaged(of_tokens(logits, data), response, "token")
+            return value, {"loss": value, "tokens": jnp.sum(response).astype(jnp.float32)}
+
+        return tune(state, schedule_of(self), loss)
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network
+
+
+def _path(layers: int, depth: int, key: PRNGKeyArray) -> Int[Array, " depth"]:
+    """The first, the last, and others between them drawn uniformly, in their order."""
+    between = jax.random.permutation(key, layers - 2)[: depth - 2] + 1
+    ends = jnp.asarray([0, layers - 1])
+    return jnp.sort(jnp.concatenate([between, ends]))

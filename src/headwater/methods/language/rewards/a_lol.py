@@ -1,0 +1,96 @@
+"""Advantage-leftover-lunch reinforcement learning."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.rollouts import rewards_of
+from headwater.ops.language.tokens import token_log_probabilities
+
+
+class ALoL(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Imitates what was better than expected, as much as it was, and never samples.
+
+    $L = -A\,\bar w\log\pi(y|x)$, averaged over responses, where $A$ is what the texts carry as
+    their reward and $\bar w = \mathrm{clip}(\pi(y|x)/\pi_{ref}(y|x), 1-c, 1+c)$ is held fixed.
+
+    The paper's recipe: fine-tune by maximum likelihood; that is the reference and the start. Take
+    $A = R - V(x)$, with $V$ fitted to rewards of the reference's own responses, drop what is not
+    positive, and draw rows in proportion to $A$ (`datasets.completion_advantages`). With rewards
+    in the place of $A$ and rows drawn uniformly this is R-LoL, and weighted cloning without
+    importance weights.
+
+    **Arguments:**
+
+    - `importance`: the ratio of the whole "sequence" (A-LoL), of each "token" (A-LoL seq), or
+      "none" (reference-free).
+    - `importance_range`: c.
+    - `divergence_weight`: of $\log\pi - \log\pi_{ref}$ of the responses in the loss; with
+      `importance="none"` it is A-LoL KL. On stored responses this estimates no divergence: it
+      takes as much off every advantage, so that large weights drive likelihoods down.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718.
+
+    **Differences from the paper:** the value is a ridge regression on the reference's last hidden
+    state of the prompt instead of an attention head; the rate is constant by default.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models",
+        authors="Ashutosh Baheti, Ximing Lu, Faeze Brahman, Ronan Le Bras, Maarten Sap, Mark Riedl",
+        year=2024,
+        arxiv="2305.14718",
+        bibtex="""@inproceedings{baheti2024leftover,
+  title={Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models},
+  author={Baheti, Ashutosh and Lu, Ximing and Brahman, Faeze and Le Bras, Ronan and Sap, Maarten
+          and Riedl, Mark},
+  booktitle={International Conference on Learning Representations}, year={2024}}""",
+        summary="likelihood of stored responses weighted by their advantage",
+        parents=("SFT", "AWR"),
+    )
+
+    importance_range: float = 0.9
+    divergence_weight: float = 0.0
+    learning_rate: float = 2e-5
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+    importance: Literal["sequence", "token", "none"] = eqx.field(static=True, default="sequence")
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        return begin_tuning(problem.network, schedule_of(self), reference=True)
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        advantage = rewards_of(data, "ALoL")
+        reference = token_log_probabilities(state.reference, data)
+
+        def loss(network: AbstractTokenNetwork):
+            own = token_log_probabilities(network, data)
+            change = jax.lax.stop_gradient(own) - reference
+            if self.importance == "sequence":
+                change = jnp.sum(change, axis=-1, keepdims=True)
+            ratio = jnp.exp(change) if self.importance != "none" else jnp.ones_like(change)
+            weight = jnp.clip(ratio, 1.0 - self.importance_range, 1.0 + self.importance_range)
+            likelihood = jnp.sum(weight * own, axis=-1)
+            divergence = jnp.mean(jnp.sum(own - reference, axis=-1))
+            value = -jnp.mean(advantage * likelihood) + self.divergence_weight * divergence
+            return value, {"loss": value, "importance": jnp.mean(weight), "log_ratio": divergence}
+
+        state, metrics = tune(state, schedule_of(self), loss)
+        return state, {**metrics, "advantage": jnp.mean(advantage)}
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network

@@ -1,0 +1,141 @@
+"""Dataset reset policy optimisation."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.networks.value_head import begin_with_value, first_policy, with_value
+from headwater.ops.language.fine_tuning import Tuned, schedule_of, tune
+from headwater.ops.language.proximal import (
+    clipped_value_loss,
+    generalised_advantage,
+    last_tokens,
+    minibatch_epochs,
+    texts,
+)
+from headwater.ops.language.rollouts import clipped_loss, rewards_of, sampler_gap, whitened
+from headwater.ops.language.tokens import averaged, token_log_probabilities
+
+
+class DRPO(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""PPO on responses that begin as good stored ones do (`sources.resets.Resets`).
+
+    A text is given up to some place of a stored response and the policy goes on from there, so that
+    rewards far away are met early; later, from earlier places, what follows is known. As `PPO`,
+    but the value is learned on the whole text, given tokens and prompts too, over which advantages
+    are estimated, while the policy's loss is averaged over its own tokens alone.
+
+    Evaluate from the prompts. Where at least one token is always given, as in the released code, no
+    policy learns its first one: let some responses begin at the prompt.
+
+    **Arguments:**
+
+    - `divergence_weight`: β, the price of KL to the reference for the policy's own tokens.
+    - `discount`, `trace_decay`: γ and λ of generalised advantages.
+    - `clip_range`, `value_clip_range`: ε of ratios, and how far values may move in an update.
+    - `value_weight`: of the error of the value in the loss.
+    - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
+    - `temperature`: at which the responses are sampled (the paper: 0.7).
+    - `epochs`, `minibatches`: passes over each batch, and parts of it.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Chang, Zhan, Oertell, Brantley, Misra, Lee, Sun (2024), arXiv:2404.08495.
+
+    **Differences from the paper:** the rate is constant by default; the value is linear in the
+    policy's last hidden states. That the value is learned where the policy is not is in the
+    released code. The theory's natural policy gradient with regression is not this.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Dataset Reset Policy Optimization for RLHF",
+        authors="Jonathan D. Chang, Wenhao Zhan, Owen Oertell, Kianté Brantley, Dipendra Misra, "
+        "Jason D. Lee, Wen Sun",
+        year=2024,
+        arxiv="2404.08495",
+        bibtex="""@article{chang2024dataset,
+  title={Dataset Reset Policy Optimization for {RLHF}},
+  author={Chang, Jonathan D. and Zhan, Wenhao and Oertell, Owen and Brantley, Kiant{\\'e} and
+          Misra, Dipendra and Lee, Jason D. and Sun, Wen},
+  journal={arXiv preprint arXiv:2404.08495}, year={2024}}""",
+        summary="PPO from beginnings of stored responses",
+        parents=("PPO",),
+    )
+
+    divergence_weight: float = 0.05
+    discount: float = 1.0
+    trace_decay: float = 0.95
+    clip_range: float = 0.2
+    value_clip_range: float = 0.2
+    value_weight: float = 0.1
+    temperature: float = 1.0
+    learning_rate: float = 3e-6
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+    whiten_rewards: bool = eqx.field(static=True, default=True)
+    epochs: int = eqx.field(static=True, default=4)
+    minibatches: int = eqx.field(static=True, default=1)
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        return begin_with_value(problem, schedule_of(self), "DRPO")
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        score, response = rewards_of(data, "DRPO"), jnp.asarray(data.response)
+        before = with_value(state.network).judge(data, self.temperature)
+        old, value = before.log_probability, before.value
+        if data.log_probability is not None:
+            old = jnp.where(response, jnp.asarray(data.log_probability), 0.0)
+        reference = token_log_probabilities(first_policy(state), data, self.temperature)
+        divergence, text = old - reference, texts(response)
+        reward = jnp.where(last_tokens(response), score[..., None], 0.0)
+        reward = reward - self.divergence_weight * divergence
+        if self.whiten_rewards:
+            reward = whitened(reward, text, centred=False)
+        advantage = generalised_advantage(reward, value, text, self.discount, self.trace_decay)
+        target = advantage + value
+        advantage = whitened(advantage, response)
+
+        def step(state: Tuned, rows):
+            data, text, old, advantage, value, target = rows
+            response = data.response
+
+            def loss(network: AbstractTokenNetwork):
+                own, now = with_value(network).judge(data, self.temperature)
+                gains, bounded = clipped_loss(
+                    own - old, advantage, self.clip_range, self.clip_range
+                )
+                errors = clipped_value_loss(now, value, target, self.value_clip_range)
+                policy_loss = averaged(gains, response, "token")
+                value_loss = averaged(errors, text, "token")
+                return policy_loss + self.value_weight * value_loss, {
+                    "policy_loss": policy_loss,
+                    "value_loss": value_loss,
+                    "clipped": averaged(bounded.astype(jnp.float32), response, "token"),
+                    "sampler_gap": sampler_gap(own, old, response),
+                }
+
+            return tune(state, schedule_of(self), loss)
+
+        rows = jax.tree.map(
+            lambda x: x.reshape(-1, x.shape[-1]),
+            (Completions(jnp.asarray(data.tokens), response), text, old, advantage, value, target),
+        )
+        state, metrics = minibatch_epochs(
+            step, state, rows, epochs=self.epochs, minibatches=self.minibatches, key=key
+        )
+        total = jnp.mean(jnp.sum(jnp.where(response, divergence, 0.0), axis=-1))
+        return state, {**metrics, "reward": jnp.mean(score), "divergence": total}
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return with_value(state.network).network

@@ -1,0 +1,150 @@
+"""Group relative policy optimisation."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.rollouts import (
+    Scale,
+    clipped_loss,
+    epochs,
+    group_advantage,
+    rewards_of,
+    sampler_gap,
+    sampling_log_probabilities,
+)
+from headwater.ops.language.tokens import (
+    Average,
+    averaged,
+    divergence_estimate,
+    divergence_surrogate,
+    lengths,
+    token_log_probabilities,
+)
+
+
+class GRPO(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Learns from rewards of groups of responses, without a critic.
+
+    $A_i = (R_i - \mathrm{mean}_j R_j) / (\mathrm{std}_j R_j + 10^{-4})$ over the responses to one
+    prompt; with $w_{it} = \pi(y_{it})/\pi_{old}(y_{it})$ every token has the loss
+    $-\min(w_{it}A_i, \mathrm{clip}(w_{it}, 1-\epsilon, 1+\epsilon)A_i) + \beta d_{it}$.
+
+    Groups that all succeed or all fail teach nothing; the metric `silent_groups` is their share.
+
+    Learns from `[prompt, sample, position]` with two or more samples. The policy that wrote them is
+    known by the log-probabilities that come with them; without these it is taken to be the policy
+    at the beginning of the update.
+
+    **Arguments:**
+
+    - `divergence_weight`: β; with `None` (0 in TRL) no reference is held.
+    - `divergence`: $d$. "k3" is the paper's and TRL's, $e^{-\rho} - 1 + \rho$ with
+      $\rho = \log\pi - \log\pi_{ref}$ of the token: its gradient is that of
+      KL(reference‖π), not of KL(π‖reference). "surrogate", $\rho^2/2$, has the latter's.
+    - `clip_range`, `upper_clip_range`: ε below and above.
+    - `average`: "token" over all tokens of the batch (DAPO), "sequence" over the tokens of each
+      response and then over responses (the paper; prefers short successes and long failures),
+      "constant" over `response_length` (Dr. GRPO).
+    - `response_length`: what sums over a response are divided by, for "constant".
+    - `scale_rewards`: what advantages are divided by; "none" in Dr. GRPO.
+    - `ratio`: of each "token", or the geometric mean over the "sequence" (GSPO).
+    - `temperature`: at which the responses are sampled.
+    - `epochs`: steps on each batch.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Shao, Wang, Zhu, Xu, Song and others (2024), arXiv:2402.03300; Dr. GRPO: Liu et
+    al. (2025), arXiv:2503.20783; DAPO: Yu et al. (2025), arXiv:2503.14476; with rewards by rules,
+    CLS-RL: Li et al. (2025), arXiv:2503.16188.
+
+    **Differences from the paper:** defaults are TRL's (`beta` 0 where the paper has 0.04,
+    `loss_type` "dapo"); one epoch; the rate is constant.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+        authors="Zhihong Shao, Peiyi Wang, Qihao Zhu, Runxin Xu, Junxiao Song and others",
+        year=2024,
+        arxiv="2402.03300",
+        bibtex="""@article{shao2024deepseekmath,
+  title={DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models},
+  author={Shao, Zhihong and Wang, Peiyi and Zhu, Qihao and Xu, Runxin and Song, Junxiao and others},
+  journal={arXiv preprint arXiv:2402.03300}, year={2024}}""",
+        summary="clipped policy gradient with advantages from groups of responses to one prompt",
+        parents=("PPO", "RLOO"),
+    )
+
+    divergence_weight: float | None = None
+    clip_range: float = 0.2
+    upper_clip_range: float = 0.2
+    temperature: float = 1.0
+    learning_rate: float = 1e-6
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+    divergence: Literal["k3", "surrogate"] = eqx.field(static=True, default="k3")
+    average: Average = eqx.field(static=True, default="token")
+    response_length: int = eqx.field(static=True, default=256)
+    scale_rewards: Scale = eqx.field(static=True, default="group")
+    ratio: Literal["token", "sequence"] = eqx.field(static=True, default="token")
+    epochs: int = eqx.field(static=True, default=1)
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        held = self.divergence_weight is not None
+        return begin_tuning(problem.network, schedule_of(self), reference=held)
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        reward, response = rewards_of(data, "GRPO", groups=True), jnp.asarray(data.response)
+        advantage = group_advantage(reward, self.scale_rewards)[..., None]
+        advantage = jnp.broadcast_to(advantage, response.shape)
+        old = sampling_log_probabilities(state.network, data, self.temperature)
+        held = state.network if self.divergence_weight is None else state.reference
+        reference = token_log_probabilities(held, data, self.temperature)
+
+        def loss(network: AbstractTokenNetwork):
+            own = token_log_probabilities(network, data, self.temperature)
+            change = own - old
+            if self.ratio == "sequence":
+                count = jnp.maximum(lengths(data), 1)[..., None]
+                change = jnp.sum(change, axis=-1, keepdims=True) / count
+                change = jnp.broadcast_to(change, response.shape)
+            gains, bounded = clipped_loss(change, advantage, self.clip_range, self.upper_clip_range)
+            value = averaged(gains, response, self.average, float(self.response_length))
+            measured = {}
+            if self.divergence_weight is not None:
+                estimate = divergence_estimate(own - reference, "k3")
+                dear = estimate
+                if self.divergence == "surrogate":
+                    dear = divergence_surrogate(own, reference)
+                dear = averaged(dear, response, self.average, float(self.response_length))
+                value = value + self.divergence_weight * dear
+                measured = {"divergence": averaged(estimate, response, "token")}
+            return value, {
+                "loss": value,
+                "clipped": averaged(bounded.astype(jnp.float32), response, "token"),
+                "sampler_gap": sampler_gap(own, old, response),
+                **measured,
+            }
+
+        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.epochs)
+        deviation = jnp.std(reward, axis=-1)
+        measured = {
+            "reward": jnp.mean(reward),
+            "reward_deviation": jnp.mean(deviation),
+            "silent_groups": jnp.mean((deviation < 1e-6).astype(jnp.float32)),
+        }
+        return state, {**metrics, **measured}
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network

@@ -1,0 +1,114 @@
+"""REINFORCE on whole responses."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.rollouts import rewards_of
+from headwater.ops.language.tokens import token_log_probabilities
+
+
+class ReinforceState(eqx.Module):
+    """The network in training and what is known of the rewards.
+
+    **Arguments:** `mean`, `square`: weighted sums of rewards and of their squares; `weight`: sum of
+    the weights.
+    """
+
+    tuned: Tuned
+    mean: Float[Array, ""]
+    square: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+class Reinforce(
+    AbstractMethod[TokenProblem, Completions, ReinforceState],
+    AbstractTokenPolicy[ReinforceState],
+):
+    r"""Policy gradient on whole responses, with rewards standardised by running statistics.
+
+    $L = -A\log\pi(y|x)$ with $A = (R' - m)/(s + 10^{-4})$ and
+    $R' = R - \beta(\log\pi(y|x) - \log\pi_{ref}(y|x))$, averaged over responses; $m$ and $s$ are
+    the mean and the deviation of $R'$ in batches so far, this one included, recent ones counting
+    for more. Knows nothing of which responses belong to the same prompt.
+
+    Responses have to be fresh: nothing makes up for another policy having written them.
+
+    **Arguments:**
+
+    - `divergence_weight`: β, the price of KL to the reference, in the reward.
+    - `statistics_rate`: weight of a new batch in the statistics.
+    - `temperature`: at which the responses are sampled.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Williams (1992); as in Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon,
+    Finn, Kumar (2024), arXiv:2404.14367, with running statistics.
+
+    **Differences from the paper:** AdamW, with the settings of `RLOO`.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement "
+        "Learning",
+        authors="Ronald J. Williams",
+        year=1992,
+        arxiv="",
+        bibtex="""@article{williams1992simple,
+  title={Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning},
+  author={Williams, Ronald J.},
+  journal={Machine Learning}, volume={8}, pages={229--256}, year={1992}}""",
+        summary="policy gradient with rewards standardised by running statistics",
+        parents=("REINFORCE",),
+    )
+
+    divergence_weight: float = 0.05
+    statistics_rate: float = 0.05
+    temperature: float = 1.0
+    learning_rate: float = 1e-6
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> ReinforceState:
+        tuned = begin_tuning(problem.network, schedule_of(self), reference=True)
+        zero = jnp.zeros((), jnp.float32)
+        return ReinforceState(tuned, zero, zero, zero)
+
+    def update(self, state: ReinforceState, data: Completions, *, key: PRNGKeyArray):
+        reward, tuned = rewards_of(data, "Reinforce"), state.tuned
+        own = token_log_probabilities(tuned.network, data, self.temperature)
+        reference = token_log_probabilities(tuned.reference, data, self.temperature)
+        divergence = jnp.sum(own - reference, axis=-1)
+        priced = reward - self.divergence_weight * divergence
+
+        keep, rate = 1.0 - self.statistics_rate, self.statistics_rate
+        weight = keep * state.weight + rate
+        mean = keep * state.mean + rate * jnp.mean(priced)
+        square = keep * state.square + rate * jnp.mean(priced**2)
+        centre = mean / weight
+        deviation = jnp.sqrt(jnp.maximum(square / weight - centre**2, 0.0))
+        advantage = (priced - centre) / (deviation + 1e-4)
+
+        def loss(network: AbstractTokenNetwork):
+            chances = token_log_probabilities(network, data, self.temperature)
+            value = -jnp.mean(advantage * jnp.sum(chances, axis=-1))
+            return value, {"loss": value}
+
+        tuned, metrics = tune(tuned, schedule_of(self), loss)
+        measured = {
+            "reward": jnp.mean(reward),
+            "baseline": centre,
+            "divergence": jnp.mean(divergence),
+        }
+        return ReinforceState(tuned, mean, square, weight), {**metrics, **measured}
+
+    def network(self, state: ReinforceState) -> AbstractTokenNetwork:
+        return state.tuned.network

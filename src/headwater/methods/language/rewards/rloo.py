@@ -1,0 +1,133 @@
+"""REINFORCE with the other responses to the same prompt as the baseline."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.rollouts import (
+    clipped_loss,
+    epochs,
+    leave_one_out,
+    rewards_of,
+    sampler_gap,
+    sampling_log_probabilities,
+)
+from headwater.ops.language.tokens import divergence_surrogate, token_log_probabilities
+
+
+class RLOO(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Policy gradient on whole responses, each judged against the others to the same prompt.
+
+    With $\rho = \log\pi_{old}(y|x) - \log\pi_{ref}(y|x)$ the reward is $R' = R - \beta\rho$, the
+    advantage $A_i = R'_i - \frac{1}{k-1}\sum_{j\ne i}R'_j$, and with
+    $w = \pi(y|x)/\pi_{old}(y|x)$ the loss $-\min(wA, \mathrm{clip}(w, 1-\epsilon, 1+\epsilon)A)$,
+    averaged over responses. On fresh responses $w = 1$: its gradient is REINFORCE's, unbiased for
+    the expected reward less β times KL(π‖reference).
+
+    Learns from `[prompt, sample, position]` with two or more samples. The policy that wrote them is
+    known by the log-probabilities that come with them; without these it is taken to be the policy
+    at the beginning of the update.
+
+    **Arguments:**
+
+    - `divergence_weight`: β, the price of KL to the reference.
+    - `divergence_in`: "reward", as above; "loss", with $\beta w\rho^2/2$ added instead, $w$ held
+      fixed, which has the same expected gradient, where k1 and k3 would not.
+    - `clip_range`, `upper_clip_range`: ε below and above.
+    - `normalise_advantages`: to mean 0 and deviation 1 over the batch.
+    - `temperature`: at which the responses are sampled.
+    - `epochs`: steps on each batch.
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Ahmadian, Cremer, Gallé, Fadaee, Kreutzer, Pietquin, Üstün, Hooker (2024),
+    arXiv:2402.14740.
+
+    **Differences from the paper:** clipping and settings are TRL's (`beta`, `epsilon`,
+    `epsilon_high`, `normalize_advantages`, `num_iterations`); the rate is constant by default.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human "
+        "Feedback in LLMs",
+        authors="Arash Ahmadian, Chris Cremer, Matthias Gallé, Marzieh Fadaee, Julia Kreutzer, "
+        "Olivier Pietquin, Ahmet Üstün, Sara Hooker",
+        year=2024,
+        arxiv="2402.14740",
+        bibtex="""@inproceedings{ahmadian2024back,
+  title={Back to Basics: Revisiting REINFORCE-Style Optimization for Learning from Human Feedback
+         in LLMs},
+  author={Ahmadian, Arash and Cremer, Chris and Gall{\\'e}, Matthias and Fadaee, Marzieh and
+          Kreutzer, Julia and Pietquin, Olivier and {\\"U}st{\\"u}n, Ahmet and Hooker, Sara},
+  booktitle={Annual Meeting of the Association for Computational Linguistics}, year={2024}}""",
+        summary="policy gradient with a leave-one-out baseline, whole responses as actions",
+        parents=("REINFORCE",),
+    )
+
+    divergence_weight: float = 0.05
+    clip_range: float = 0.2
+    upper_clip_range: float = 0.2
+    temperature: float = 1.0
+    learning_rate: float = 1e-6
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+    divergence_in: Literal["reward", "loss"] = eqx.field(static=True, default="reward")
+    normalise_advantages: bool = eqx.field(static=True, default=False)
+    epochs: int = eqx.field(static=True, default=1)
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        return begin_tuning(problem.network, schedule_of(self), reference=True)
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        reward = rewards_of(data, "RLOO", groups=True)
+        response = jnp.asarray(data.response)
+        sampled = sampling_log_probabilities(state.network, data, self.temperature)
+        old = jnp.sum(sampled, axis=-1)
+        reference = token_log_probabilities(state.reference, data, self.temperature)
+        reference = jnp.sum(reference, axis=-1)
+        priced = reward
+        if self.divergence_in == "reward":
+            priced = reward - self.divergence_weight * (old - reference)
+        advantage = leave_one_out(priced)
+        if self.normalise_advantages:
+            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + 1e-4)
+
+        def loss(network: AbstractTokenNetwork):
+            chances = token_log_probabilities(network, data, self.temperature)
+            own = jnp.sum(chances, axis=-1)
+            gains, bounded = clipped_loss(
+                own - old, advantage, self.clip_range, self.upper_clip_range
+            )
+            value = jnp.mean(gains)
+            if self.divergence_in == "loss":
+                weight = jnp.exp(jax.lax.stop_gradient(own) - old)
+                dear = jnp.mean(weight * divergence_surrogate(own, reference))
+                value = value + self.divergence_weight * dear
+            return value, {
+                "loss": value,
+                "clipped": jnp.mean(bounded.astype(jnp.float32)),
+                "sampler_gap": sampler_gap(chances, sampled, response),
+            }
+
+        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.epochs)
+        measured = {
+            "reward": jnp.mean(reward),
+            "reward_deviation": jnp.mean(jnp.std(reward, axis=-1)),
+            "divergence": jnp.mean(old - reference),
+        }
+        return state, {**metrics, **measured}
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network

@@ -1,0 +1,111 @@
+"""Memory-efficient zeroth-order optimisation."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.tokens import averaged, token_log_probabilities
+from headwater.ops.language.zeroth_order import descended, random_seed, replayed, slope
+
+
+class MeZOState(eqx.Module):
+    """The network and the number of updates: there is no optimiser and no gradient."""
+
+    network: AbstractTokenNetwork
+    step: Int[Array, ""]
+
+
+class MeZO(
+    AbstractMethod[TokenProblem, Completions, MeZOState],
+    AbstractTokenPolicy[MeZOState],
+):
+    r"""Fine-tunes by looking at losses alone, in the memory that reading takes.
+
+    Draws a seed and from it noise $z$ like the weights; $g = (L(\theta+\epsilon z) -
+    L(\theta-\epsilon z)) / 2\epsilon$; then $\theta \leftarrow \theta - \eta (g z + w\theta)$. The
+    loss need not be differentiable.
+
+    The metrics `seed`, `slope` ($g$) and `rate` ($\eta$) of every update are all that a run is:
+    `replay` makes its weights from the first ones, to the bit. They have to be logged at every
+    update (`logs=updates`).
+
+    **Arguments:**
+
+    - `objective`: "likelihood", the loss of `SFT`; "errors", the share of tokens that are not the
+      likeliest, which has no gradient.
+    - `distance`: ε.
+    - `learning_rate`, `decay_updates`: η; it falls linearly to zero until then, if ever.
+    - `weight_decay`: w, on all that is trained.
+
+    **Reference:** Malladi, Gao, Nichani, Damian, Lee, Chen, Arora (2023), arXiv:2305.17333.
+
+    **Differences from the paper:** the weights are perturbed afresh on either side, not in place
+    three times, so that no rounding adds up; weight decay does not spare biases and norms.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Fine-Tuning Language Models with Just Forward Passes",
+        authors="Sadhika Malladi, Tianyu Gao, Eshaan Nichani, Alex Damian, Jason D. Lee, "
+        "Danqi Chen, Sanjeev Arora",
+        year=2023,
+        arxiv="2305.17333",
+        bibtex="""@inproceedings{malladi2023fine,
+  title={Fine-Tuning Language Models with Just Forward Passes},
+  author={Malladi, Sadhika and Gao, Tianyu and Nichani, Eshaan and Damian, Alex and Lee, Jason D.
+          and Chen, Danqi and Arora, Sanjeev},
+  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        summary="fine-tuning by two forward passes along random directions",
+        parents=("SFT",),
+    )
+
+    distance: float = 1e-3
+    learning_rate: float = 1e-6
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    objective: Literal["likelihood", "errors"] = eqx.field(static=True, default="likelihood")
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> MeZOState:
+        return MeZOState(problem.network, jnp.zeros((), jnp.int32))
+
+    def update(self, state: MeZOState, data: Completions, *, key: PRNGKeyArray):
+        trained, fixed = eqx.partition(state.network, state.network.trainable())
+        response, seed = jnp.asarray(data.response), random_seed(key)
+
+        def loss(trained):
+            network = eqx.combine(trained, fixed)
+            if self.objective == "likelihood":
+                return -averaged(token_log_probabilities(network, data), response, "token")
+            guesses = jnp.argmax(network.logits(jnp.asarray(data.tokens))[..., :-1, :], axis=-1)
+            wrong = (guesses != jnp.asarray(data.tokens)[..., 1:]).astype(jnp.float32)
+            return averaged(wrong, response[..., 1:], "token")
+
+        along, value = slope(loss, trained, seed, self.distance)
+        rate = self.learning_rate * jnp.maximum(1.0 - state.step / self.decay_updates, 0.0)
+        trained = descended(trained, seed, along, rate, self.weight_decay)
+        state = MeZOState(eqx.combine(trained, fixed), state.step + 1)
+        return state, {
+            "loss": value,
+            "seed": seed.astype(jnp.float32),
+            "slope": along,
+            "rate": rate,
+        }
+
+    def network(self, state: MeZOState) -> AbstractTokenNetwork:
+        return state.network
+
+    def replay(
+        self,
+        network: AbstractTokenNetwork,
+        seeds: Float[Array, " update"],
+        slopes: Float[Array, " update"],
+        rates: Float[Array, " update"],
+    ) -> AbstractTokenNetwork:
+        """The network after updates of which these metrics were logged, from the first network."""
+        trained, fixed = eqx.partition(network, network.trainable())
+        trained = replayed(trained, seeds.astype(jnp.int32), slopes, rates, self.weight_decay)
+        return eqx.combine(trained, fixed)

@@ -1,0 +1,69 @@
+"""Supervised fine-tuning."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
+from headwater.core.records import Completions
+from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.ops.language.tokens import averaged, token_log_probabilities
+
+
+class SFT(
+    AbstractMethod[TokenProblem, Completions, Tuned],
+    AbstractTokenPolicy[Tuned],
+):
+    r"""Imitates the responses that it is shown: maximum likelihood.
+
+    $L = -\sum_i\sum_t m_{it}\log\pi(y_{it}|x_i, y_{i,<t}) / \sum_i\sum_t m_{it}$, where the mask
+    $m$ is 1 on tokens of responses, the ending one included. Long responses count for more, as they
+    have more tokens. Rewards are not looked at.
+
+    **Arguments:**
+
+    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+      AdamW; infinitely many `decay_updates` keep the rate constant.
+
+    **Reference:** Ouyang et al. (2022), arXiv:2203.02155, its first step.
+
+    **Differences from the paper:** settings are TRL's; batches and schedule are the caller's.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Training language models to follow instructions with human feedback",
+        authors="Long Ouyang, Jeff Wu, Xu Jiang, Diogo Almeida, Carroll L. Wainwright and others",
+        year=2022,
+        arxiv="2203.02155",
+        bibtex="""@inproceedings{ouyang2022training,
+  title={Training language models to follow instructions with human feedback},
+  author={Ouyang, Long and Wu, Jeff and Jiang, Xu and Almeida, Diogo and
+          Wainwright, Carroll L. and others},
+  booktitle={Advances in Neural Information Processing Systems}, year={2022}}""",
+        summary="maximum likelihood of demonstrated responses",
+        parents=("Behavioural cloning",),
+    )
+
+    learning_rate: float = 2e-5
+    warm_up_updates: float = 0.0
+    decay_updates: float = float("inf")
+    weight_decay: float = 0.0
+    largest_gradient: float = 1.0
+
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+        return begin_tuning(problem.network, schedule_of(self), reference=False)
+
+    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+        response = jnp.asarray(data.response)
+
+        def loss(network: AbstractTokenNetwork):
+            chances = token_log_probabilities(network, data)
+            value = -averaged(chances, response, "token")
+            return value, {"loss": value, "tokens": jnp.sum(response).astype(jnp.float32)}
+
+        return tune(state, schedule_of(self), loss)
+
+    def network(self, state: Tuned) -> AbstractTokenNetwork:
+        return state.network

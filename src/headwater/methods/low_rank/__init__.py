@@ -1,0 +1,1 @@
+"""Methods for processes of low rank, whose features are learned."""

@@ -1,0 +1,174 @@
+"""Reward-free learning of a low-rank model."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+from headwater.ops.linear.low_rank import (
+    Factors,
+    Oracle,
+    count_targets,
+    exploring_policies,
+    first_factors,
+    fit_steps,
+    require_rank,
+    task_bonuses,
+    transitions,
+)
+from headwater.ops.tabular.counts import Counts, mean_reward, no_counts
+from headwater.ops.tabular.planning import optimal_values
+
+
+class RAFFLEState(eqx.Module):
+    """Counts and factors, and where to explore next."""
+
+    counts: Counts
+    factors: Factors
+    explorer: Float[Array, "horizon state action"]
+    updates: Int[Array, ""]
+    problem: FiniteProblem
+
+
+class RAFFLE(
+    AbstractMethod[FiniteProblem, Episodes, RAFFLEState], AbstractTablePolicy[RAFFLEState]
+):
+    r"""Explores one process for a low-rank model that is accurate whatever the rewards are.
+
+    In iteration $n$, for every step $h$: episodes that follow $\pi$ up to $h - 2$, then act
+    uniformly; each gives one $(s_h, a_h, s_{h+1})$. Then $\hat P_h = \langle \hat\phi_h, \hat\mu_h
+    \rangle$ maximises the likelihood, $b_h = \min\{\alpha \|\hat\phi_h\|_{U_h^{-1}}, 1\}$ with
+    $U_h = \lambda I + \sum \hat\phi \hat\phi^\top$, and $\pi$ maximises the truncated value
+    $Q_h = \min\{1, b_h + \hat P_h V_{h+1}\}$.
+
+    With `constants="theorem"`, $L_n = \ln(2 |\Phi| |\Psi| n H / \delta)$, $\lambda = d \ln(|\Phi| n
+    H / \delta)$ and $\alpha = 5 \sqrt{A L_n + \lambda d}$, which leave all bonuses at one for
+    thousands of iterations. The judged policy is the best one in the model for the problem's
+    rewards, or for the means of those seen.
+
+    **Arguments:**
+
+    - `rank`: d, the number of features.
+    - `batch`: episodes per step in an iteration.
+    - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
+    - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's.
+    - `failure_probability`: δ.
+    - `smoothing`: added to all counts of next states where measures are estimated.
+    - `restarts`: of the search for the factors, beside the one from the last factors.
+
+    **Reference:** Cheng, Huang, Yang, Liang (2023), arXiv:2303.10859.
+
+    **Differences from the paper:** expectation maximisation with restarts instead of an oracle for
+    the likelihood; `batch` episodes where the paper has one. Where truncation makes actions equal,
+    the one with the larger value before truncation is taken. The last step has no bonus, since
+    nothing follows it. $\ln|\Phi| = SA \ln d$ is exact for kinds, $\ln|\Psi| = dS \ln(1 + n)$ that
+    of a net.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Improved Sample Complexity for Reward-free Reinforcement Learning under Low-rank "
+        "MDPs",
+        authors="Yuan Cheng, Ruiquan Huang, Jing Yang, Yingbin Liang",
+        year=2023,
+        arxiv="2303.10859",
+        bibtex="""@inproceedings{cheng2023improved,
+  title={Improved Sample Complexity for Reward-free Reinforcement Learning under Low-rank {MDP}s},
+  author={Cheng, Yuan and Huang, Ruiquan and Yang, Jing and Liang, Yingbin},
+  booktitle={International Conference on Learning Representations},
+  year={2023}
+}""",
+        summary="reward-free exploration of one process with a low-rank model",
+    )
+
+    rank: int = eqx.field(static=True, default=4)
+    batch: int = eqx.field(static=True, default=8)
+    oracle: Oracle = eqx.field(static=True, default="mixture")
+    constants: Literal["practical", "theorem"] = eqx.field(static=True, default="practical")
+    bonus_scale: float = 1.0
+    regularisation: float = 1.0
+    failure_probability: float = 0.1
+    smoothing: float = 0.05
+    restarts: int = eqx.field(static=True, default=10)
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RAFFLEState:
+        problem.require_one_task("RAFFLE")
+        problem.require_initial("RAFFLE")
+        require_rank(self.rank, problem, "RAFFLE")
+        return RAFFLEState(
+            no_counts(problem),
+            first_factors(self.rank, 1, problem, key=key),
+            jnp.full(problem.sizes, 1.0 / problem.actions, jnp.float32),
+            jnp.zeros((), jnp.int32),
+            problem,
+        )
+
+    def update(self, state: RAFFLEState, data: Episodes, *, key: PRNGKeyArray):
+        problem, updates = state.problem, state.updates + 1
+        counts = count_targets(state.counts, data)
+        factors = fit_steps(
+            counts.following[None],
+            state.factors,
+            oracle=self.oracle,
+            smoothing=self.smoothing,
+            restarts=self.restarts,
+            key=key,
+        )
+        scale, regularisation, log = self._constants(problem, updates)
+        bonus = task_bonuses(factors.feature, counts.visits[None], scale, regularisation)[0]
+        explorer, value = truncated_plan(transitions(factors)[0], bonus)
+        largest = jnp.dot(problem.require_initial("RAFFLE"), value)
+        metrics = {
+            "truncated_value": largest,
+            "model_error_bound": 2.0 * largest + 2.0 * jnp.sqrt(problem.actions * log / updates),
+            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
+        }
+        return RAFFLEState(counts, factors, explorer, updates, problem), metrics
+
+    def policy(self, state: RAFFLEState, *, explore: bool):
+        if explore:
+            return exploring_policies(state.explorer, episodes=self.batch)
+        return optimal_values(self.model(state)).policy
+
+    def model(self, state: RAFFLEState) -> FiniteProcess:
+        """The learned process, with the problem's rewards or the means of those seen."""
+        problem = state.problem
+        reward = mean_reward(state.counts) if problem.reward is None else problem.reward
+        initial = problem.require_initial("RAFFLE")
+        return FiniteProcess(transitions(state.factors)[0], reward, initial)
+
+    def _constants(self, problem: FiniteProblem, updates: Int[Array, ""]):
+        """α, λ and the logarithm $L_n$."""
+        horizon, states, actions = problem.sizes
+        features = states * actions * jnp.log(float(self.rank))
+        measures = self.rank * states * jnp.log1p(updates.astype(jnp.float32))
+        common = jnp.log(updates * horizon / self.failure_probability)
+        log = jnp.log(2.0) + features + measures + common
+        if self.constants == "practical":
+            return self.bonus_scale, self.regularisation, log
+        regularisation = self.regularisation * self.rank * (features + common)
+        scale = 5.0 * jnp.sqrt(actions * log + regularisation * self.rank)
+        return self.bonus_scale * scale, regularisation, log
+
+
+def truncated_plan(
+    transition: Float[Array, "horizon state action state"],
+    bonus: Float[Array, "horizon state action"],
+) -> tuple[Float[Array, "horizon state action"], Float[Array, " state"]]:
+    """The policy that maximises the sum of bonuses cut at one, and the first step's values."""
+
+    def one(value, step):
+        transition, bonus = step
+        action_value = bonus + transition @ value
+        chosen = jax.nn.one_hot(jnp.argmax(action_value, axis=-1), bonus.shape[-1])
+        return jnp.minimum(jnp.max(action_value, axis=-1), 1.0), chosen
+
+    counted = bonus.at[-1].set(0.0)
+    value, policy = jax.lax.scan(
+        one, jnp.zeros(bonus.shape[1]), (transition, counted), reverse=True
+    )
+    return policy, value

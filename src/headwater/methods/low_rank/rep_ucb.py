@@ -1,0 +1,158 @@
+"""Optimism in a low-rank model whose features are learned along the way."""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+from headwater.ops.linear.low_rank import (
+    Factors,
+    Oracle,
+    count_targets,
+    exploring_policies,
+    first_factors,
+    fit_steps,
+    require_rank,
+    task_bonuses,
+    transitions,
+)
+from headwater.ops.tabular.counts import Counts, no_counts
+from headwater.ops.tabular.planning import expected_return, optimal_values
+
+
+class RepUCBState(eqx.Module):
+    """Counts of both kinds of step, factors, and the optimistic policy."""
+
+    rolled_in: Counts
+    uniform: Counts
+    factors: Factors
+    explorer: Float[Array, "horizon state action"]
+    updates: Int[Array, ""]
+    problem: FiniteProblem
+
+
+class RepUCB(
+    AbstractMethod[FiniteProblem, Episodes, RepUCBState], AbstractTablePolicy[RepUCBState]
+):
+    r"""Learns features of one process while it explores for a known reward.
+
+    Episodes for step $h$ follow $\pi$ up to $h - 2$, then act uniformly: $(s_{h-1}, a_{h-1}, s_h)$
+    goes into $D_{h-1}$ and $(s_h, a_h, s_{h+1})$ into $D'_h$. $\hat P_h = \langle \hat\phi_h,
+    \hat\mu_h \rangle$ is the likeliest model of $D_h \cup D'_h$; $b_h = \min\{\alpha
+    \|\hat\phi_h\|_{\Sigma_h^{-1}}, 2\}$ with $\Sigma_h = \lambda I + \sum_{D_h} \hat\phi
+    \hat\phi^\top$; and $\pi$ is best in $\hat P$ for $r + b$.
+
+    With `constants="theorem"`, $\lambda = d \ln(n |M| / \delta)$ and $\alpha = \sqrt{(A + d^2)
+    \ln(n |M| / \delta)}$. The judged policy is the best one in the model for $r$.
+
+    **Arguments:**
+
+    - `rank`: d, the number of features.
+    - `batch`: episodes per step in an iteration.
+    - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
+    - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's. α is
+      in units of the reward: 1 explores well where an episode earns at most one.
+    - `failure_probability`: δ.
+    - `smoothing`: added to all counts of next states where measures are estimated.
+    - `restarts`: of the search for the factors, beside the one from the last factors.
+
+    **Reference:** Uehara, Zhang, Sun (2022), arXiv:2110.04652.
+
+    **Differences from the paper:** a finite horizon, with factors for each step and episodes for
+    each step where the paper draws one from a discounted distribution; hence no factor of the
+    discount in α. Expectation maximisation with restarts instead of an oracle for the likelihood.
+    The paper returns a mixture of all optimistic policies. The last step has no bonus, since
+    nothing follows it.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Representation Learning for Online and Offline RL in Low-rank MDPs",
+        authors="Masatoshi Uehara, Xuezhou Zhang, Wen Sun",
+        year=2022,
+        arxiv="2110.04652",
+        bibtex="""@inproceedings{uehara2022representation,
+  title={Representation Learning for Online and Offline {RL} in Low-rank {MDP}s},
+  author={Uehara, Masatoshi and Zhang, Xuezhou and Sun, Wen},
+  booktitle={International Conference on Learning Representations},
+  year={2022}
+}""",
+        summary="optimistic planning in a low-rank model with learned features",
+    )
+
+    rank: int = eqx.field(static=True, default=4)
+    batch: int = eqx.field(static=True, default=8)
+    oracle: Oracle = eqx.field(static=True, default="mixture")
+    constants: Literal["practical", "theorem"] = eqx.field(static=True, default="practical")
+    bonus_scale: float = 1.0
+    regularisation: float = 1.0
+    failure_probability: float = 0.1
+    smoothing: float = 0.05
+    restarts: int = eqx.field(static=True, default=10)
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RepUCBState:
+        problem.require_one_task("RepUCB")
+        problem.require_initial("RepUCB")
+        problem.require_reward("RepUCB")
+        require_rank(self.rank, problem, "RepUCB")
+        return RepUCBState(
+            no_counts(problem),
+            no_counts(problem),
+            first_factors(self.rank, 1, problem, key=key),
+            jnp.full(problem.sizes, 1.0 / problem.actions, jnp.float32),
+            jnp.zeros((), jnp.int32),
+            problem,
+        )
+
+    def update(self, state: RepUCBState, data: Episodes, *, key: PRNGKeyArray):
+        problem, updates = state.problem, state.updates + 1
+        rolled_in = count_targets(state.rolled_in, data, back=1)
+        uniform = count_targets(state.uniform, data)
+        factors = fit_steps(
+            (rolled_in.following + uniform.following)[None],
+            state.factors,
+            oracle=self.oracle,
+            smoothing=self.smoothing,
+            restarts=self.restarts,
+            key=key,
+        )
+        scale, regularisation, theorem = self._constants(problem, updates)
+        bonus = task_bonuses(
+            factors.feature, rolled_in.visits[None], scale, regularisation, highest=2.0
+        )[0]
+        reward = problem.require_reward("RepUCB") + bonus.at[-1].set(0.0)
+        optimistic = FiniteProcess(
+            transitions(factors)[0], reward, problem.require_initial("RepUCB")
+        )
+        explorer = optimal_values(optimistic).policy
+        metrics = {
+            "optimistic_value": expected_return(optimistic, explorer),
+            "theorem_bonus_scale": theorem,
+            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
+        }
+        return RepUCBState(rolled_in, uniform, factors, explorer, updates, problem), metrics
+
+    def policy(self, state: RepUCBState, *, explore: bool):
+        if explore:
+            return exploring_policies(state.explorer, episodes=self.batch)
+        return optimal_values(self.model(state)).policy
+
+    def model(self, state: RepUCBState) -> FiniteProcess:
+        """The learned process, with the problem's rewards."""
+        problem = state.problem
+        reward, initial = problem.require_reward("RepUCB"), problem.require_initial("RepUCB")
+        return FiniteProcess(transitions(state.factors)[0], reward, initial)
+
+    def _constants(self, problem: FiniteProblem, updates: Int[Array, ""]):
+        """α, λ, and what the theorem wants α to be."""
+        _, states, actions = problem.sizes
+        features = states * actions * jnp.log(float(self.rank))
+        measures = self.rank * states * jnp.log1p(updates.astype(jnp.float32))
+        log = features + measures + jnp.log(updates / self.failure_probability)
+        theorem = jnp.sqrt((actions + self.rank**2) * log)
+        if self.constants == "practical":
+            return self.bonus_scale, self.regularisation, theorem
+        return self.bonus_scale * theorem, self.regularisation * self.rank * log, theorem

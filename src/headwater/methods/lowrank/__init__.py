@@ -1,1 +1,0 @@
-"""Methods that learn low-rank factors of finite processes, from episodes."""

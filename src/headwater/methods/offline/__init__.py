@@ -1,1 +1,0 @@
-"""Methods that learn from a fixed set of transitions."""

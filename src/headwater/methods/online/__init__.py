@@ -1,1 +1,0 @@
-"""Methods that learn from transitions collected by their own policy."""

@@ -1,0 +1,1 @@
+"""Methods that learn a finite process from a log."""

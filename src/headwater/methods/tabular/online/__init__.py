@@ -1,0 +1,1 @@
+"""Methods that explore a finite process for its reward."""

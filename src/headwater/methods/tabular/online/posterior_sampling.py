@@ -1,0 +1,104 @@
+"""Posterior sampling for reinforcement learning."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.planning import greedy_table, optimal_values
+
+
+class PosteriorSamplingState(eqx.Module):
+    """Counts, and the values of the best policy in a process drawn from the posterior."""
+
+    counts: Counts
+    action_value: Float[Array, "horizon state action"]
+    problem: FiniteProblem
+
+
+class PosteriorSampling(
+    AbstractMethod[FiniteProblem, Episodes, PosteriorSamplingState],
+    AbstractTablePolicy[PosteriorSamplingState],
+):
+    r"""Acts for an episode as is best in one process drawn from the posterior.
+
+    $P_h(\cdot \mid s, a) \sim \mathrm{Dirichlet}(\alpha + N_h(s, a, \cdot))$ and
+    $r_h(s, a) \sim \mathrm{Beta}(\beta + \sum r, \beta + \sum (1 - r))$, where rewards are not
+    known. The policy that is judged is best in the posterior's mean.
+
+    **Arguments:**
+
+    - `concentration`: α, of each next state; 1 is the uniform prior over distributions, and
+      one over the number of states leaves more doubt where next states are few.
+    - `reward_concentration`: β.
+
+    **Reference:** Osband, Russo, Van Roy (2013), arXiv:1306.0940.
+
+    **Differences from the paper:** the prior of rewards is conjugate to rewards of zero or one, and
+    wider than need be for others in [0, 1] (the paper's experiments have a normal one); the
+    process may differ from step to step, so that each step has rows of its own.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="(More) Efficient Reinforcement Learning via Posterior Sampling",
+        authors="Ian Osband, Daniel Russo, Benjamin Van Roy",
+        year=2013,
+        arxiv="1306.0940",
+        bibtex="""@inproceedings{osband2013more,
+  title={(More) Efficient Reinforcement Learning via Posterior Sampling},
+  author={Osband, Ian and Russo, Daniel and Van Roy, Benjamin},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2013}
+}""",
+        summary="Thompson sampling of whole finite processes",
+    )
+
+    concentration: float = 1.0
+    reward_concentration: float = 1.0
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PosteriorSamplingState:
+        problem.require_one_task("PosteriorSampling")
+        counts = no_counts(problem)
+        return PosteriorSamplingState(counts, self._draw(counts, problem, key), problem)
+
+    def update(self, state: PosteriorSamplingState, data: Episodes, *, key: PRNGKeyArray):
+        counts = count(state.counts, data)
+        action_value = self._draw(counts, state.problem, key)
+        metrics = {
+            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
+            "sampled_value": jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
+        }
+        return PosteriorSamplingState(counts, action_value, state.problem), metrics
+
+    def policy(self, state: PosteriorSamplingState, *, explore: bool):
+        if explore:
+            return greedy_table(state.action_value)[0]
+        counts, problem = state.counts, state.problem
+        chances = self.concentration + counts.following
+        reward = problem.reward
+        if reward is None:
+            earned = self.reward_concentration + counts.reward
+            reward = earned / (2.0 * self.reward_concentration + counts.visits)
+        return _best(chances / jnp.sum(chances, axis=-1, keepdims=True), reward).policy
+
+    def _draw(self, counts: Counts, problem: FiniteProblem, key: PRNGKeyArray):
+        row_key, reward_key = jax.random.split(key)
+        rows = jax.random.dirichlet(row_key, self.concentration + counts.following)
+        reward = problem.reward
+        if reward is None:
+            earned = jnp.clip(counts.reward, 0.0, counts.visits)
+            above = self.reward_concentration + earned
+            below = self.reward_concentration + counts.visits - earned
+            reward = jax.random.beta(reward_key, above, below)
+        return _best(rows, reward).action_value
+
+
+def _best(transition: Array, reward: Array):
+    anywhere = jnp.zeros(transition.shape[-1], transition.dtype)
+    return optimal_values(FiniteProcess(transition, reward, anywhere))

@@ -1,0 +1,129 @@
+"""Explores at random, and regresses a few steps of value iteration on what it saw."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.finite import FiniteProblem
+from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+from headwater.ops.tabular.counts import at_least_once
+from headwater.ops.tabular.planning import greedy_table
+
+
+class SQIRLState(eqx.Module):
+    """Sums over steps whose action was random, and the action values frozen so far."""
+
+    visits: Float[Array, "horizon state action"]
+    following: Float[Array, "horizon state action state"]
+    reward: Float[Array, "horizon state action"]
+    to_go: Float[Array, "horizon state action"]
+    action_value: Float[Array, "horizon state action"]
+    frozen: Int[Array, ""]
+    problem: FiniteProblem
+
+
+class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePolicy[SQIRLState]):
+    r"""Shallow Q-iteration via reinforcement learning: exploration by chance, learning apart.
+
+    Iteration $i$ plays `samples` (m) episodes: greedy in the frozen $Q^k_t$ at steps $t < i$,
+    actions at random from step $i$ on. Regression on the random steps gives
+
+    - $Q^1_t(s, a)$, from the sum of rewards until the end (the value of acting at random);
+    - $Q^{j+1}_t(s, a)$, from $r + \max_{a'} Q^j_{t+1}(s', a')$, one step of fitted Q-iteration;
+
+    then $Q^k_i$ is frozen. One update is one iteration, and as many of them as the horizon has
+    steps make the whole policy, from $T m$ episodes. The regressor is the table of means, which is
+    linear regression on one-hot features; a state and action that was never tried counts as worth
+    nothing.
+
+    It needs about $T^3 A^{\bar H}$ steps, $\bar H = \min_k k + \log_A(1 / \Delta_k^2)$ the
+    *stochastic effective horizon* (`headwater.analysis.effective_horizon`).
+
+    **Arguments:**
+
+    - `depth`: k, how many actions are chosen before acting at random.
+    - `samples`: m, episodes in an iteration.
+    - `reuse`: learn from the random steps of all iterations so far, not of the latest alone.
+
+    **Reference:** Laidlaw, Zhu, Russell, Dragan (2023), arXiv:2312.08369.
+
+    **Differences from the paper:** the paper uses each iteration's data once (`reuse=False`);
+    its code keeps all of it, as the default here does. Means replace the network.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="The Effective Horizon Explains Deep RL Performance in Stochastic Environments",
+        authors="Cassidy Laidlaw, Banghua Zhu, Stuart Russell, Anca Dragan",
+        year=2023,
+        arxiv="2312.08369",
+        bibtex="""@inproceedings{laidlaw2024effective,
+  title={The Effective Horizon Explains Deep {RL} Performance in Stochastic Environments},
+  author={Laidlaw, Cassidy and Zhu, Banghua and Russell, Stuart and Dragan, Anca},
+  booktitle={International Conference on Learning Representations},
+  year={2024}
+}""",
+        summary="a few fitted steps of value iteration on top of the values of acting at random",
+        parents=("GORP", "Fitted Q iteration"),
+    )
+
+    depth: int = eqx.field(static=True, default=1)
+    samples: int = eqx.field(static=True, default=16)
+    reuse: bool = eqx.field(static=True, default=True)
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> SQIRLState:
+        problem.require_one_task("SQIRL")
+        for name, value in (("depth", self.depth), ("samples", self.samples)):
+            if value < 1:
+                raise SpecificationError(f"SQIRL: {name} = {value} must be at least one")
+        if self.depth > problem.horizon:
+            raise SpecificationError(
+                f"SQIRL: depth = {self.depth} looks further than an episode has steps, "
+                f"{problem.horizon}"
+            )
+        zeros = jnp.zeros(problem.sizes)
+        following = jnp.zeros((*problem.sizes, problem.states))
+        return SQIRLState(zeros, following, zeros, zeros, zeros, jnp.zeros((), jnp.int32), problem)
+
+    def update(self, state: SQIRLState, data: Episodes, *, key: PRNGKeyArray):
+        step = jnp.arange(state.problem.horizon)
+        weight = jnp.broadcast_to((step >= state.frozen).astype(jnp.float32), data.action.shape)
+        at = jnp.broadcast_to(step, data.action.shape), data.state[..., :-1], data.action
+        to_go = jnp.flip(jnp.cumsum(jnp.flip(data.reward, -1), axis=-1), -1)
+
+        def start(sums):
+            return sums if self.reuse else jnp.zeros_like(sums)
+
+        visits = start(state.visits).at[at].add(weight)
+        following = start(state.following).at[(*at, data.state[..., 1:])].add(weight)
+        reward = start(state.reward).at[at].add(weight * data.reward)
+        sums = start(state.to_go).at[at].add(weight * to_go)
+
+        times = at_least_once(visits)
+        action_value = sums / times
+        for _ in range(self.depth - 1):
+            value = jnp.max(action_value, axis=-1)
+            value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
+            # Past the end nothing follows: there the mean of rewards is all there is, as in Q¹.
+            action_value = (reward + jnp.einsum("hsat,ht->hsa", following, value)) / times
+        kept = jnp.where((step == state.frozen)[:, None, None], action_value, state.action_value)
+        metrics = {
+            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
+            "frozen": state.frozen.astype(jnp.float32),
+            "tried": jnp.mean((visits > 0.0).astype(jnp.float32)),
+        }
+        frozen = jnp.minimum(state.frozen + 1, state.problem.horizon)
+        after = SQIRLState(visits, following, reward, sums, kept, frozen, state.problem)
+        return after, metrics
+
+    def policy(self, state: SQIRLState, *, explore: bool):
+        horizon, states, actions = state.problem.sizes
+        greedy = greedy_table(state.action_value)[0]
+        if not explore:
+            return greedy
+        late = (jnp.arange(horizon) >= state.frozen)[:, None, None]
+        table = jnp.where(late, 1.0 / actions, greedy)
+        return jnp.broadcast_to(table, (self.samples, horizon, states, actions))

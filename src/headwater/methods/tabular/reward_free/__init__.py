@@ -1,0 +1,1 @@
+"""Methods that explore a finite process before any reward is known."""

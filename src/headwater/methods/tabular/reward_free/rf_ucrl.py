@@ -1,0 +1,130 @@
+"""Reward-free exploration by upper bounds of the error of estimation."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.method import AbstractCertificate, AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.records import Episodes
+from headwater.ops.control.exploration import shared_among_best
+from headwater.ops.tabular.counts import Counts, at_least_once, expected_next
+from headwater.ops.tabular.experience import count_steps, learned_process, no_steps
+from headwater.ops.tabular.planning import optimal_values
+
+
+class RFUCRLState(eqx.Module):
+    """Counts, and bounds of the error of any policy's value in the model made from them."""
+
+    counts: Counts
+    error: Float[Array, "horizon state action"]
+    problem: FiniteProblem
+
+
+class RFUCRL(
+    AbstractMethod[FiniteProblem, Episodes, RFUCRLState],
+    AbstractTablePolicy[RFUCRLState],
+    AbstractCertificate[RFUCRLState],
+):
+    r"""Goes where the values of policies, for whatever rewards, are known least.
+
+    $E_h = \min\{H - h,\; (H - h)\sqrt{2 \beta / N} + \hat P \max_b E_{h+1}(\cdot, b)\}$, with
+    $\beta = \ln(2SAH/\delta) + (S - 1) \ln(e (1 + N / (S - 1)))$, bounds the error of the value of
+    every policy under every reward in [0, 1], with probability $1 - \delta$; episodes are played
+    greedily in it. What is planned for in the learned model afterwards falls short by at most
+    $2 E_1$, for any number of rewards that may be chosen only then.
+
+    **Arguments:**
+
+    - `stationary`: the process is the same at every step, so counts are added up over steps.
+    - `bonus_scale`: multiplies $\sqrt{2 \beta / N}$. With 1 the bound holds; about 0.02 explores
+      well and says nothing about errors.
+    - `failure_probability`: δ.
+
+    **Reference:** Kaufmann, Ménard, Domingues, Jonsson, Leurent, Valko (2021), arXiv:2006.06294.
+
+    **Differences from the paper:** not discounted; of equally uncertain actions one is taken at
+    random, and actions never taken are as uncertain as can be even if the bonus is scaled; it
+    explores for as long as it is run instead of stopping at $E_1 \le \varepsilon / 2$. The greedy
+    policy is that for the known rewards, and where there are none, the exploring one.
+    """
+
+    info: ClassVar[Info] = Info(
+        title="Adaptive Reward-Free Exploration",
+        authors="Emilie Kaufmann, Pierre Ménard, Omar Darwiche Domingues, Anders Jonsson, "
+        "Edouard Leurent, Michal Valko",
+        year=2021,
+        arxiv="2006.06294",
+        bibtex="""@inproceedings{kaufmann2021adaptive,
+  title={Adaptive Reward-Free Exploration},
+  author={Kaufmann, Emilie and M{\\'e}nard, Pierre and Domingues, Omar Darwiche and Jonsson, Anders
+    and Leurent, Edouard and Valko, Michal},
+  booktitle={Algorithmic Learning Theory},
+  year={2021}
+}""",
+        summary="explores a finite process without rewards, to plan for any of them later",
+    )
+
+    stationary: bool = eqx.field(static=True, default=False)
+    bonus_scale: float = 1.0
+    failure_probability: float = 0.1
+
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RFUCRLState:
+        problem.require_one_task("RFUCRL")
+        counts = no_steps(problem, stationary=self.stationary)
+        return RFUCRLState(counts, self._errors(counts, problem), problem)
+
+    def update(self, state: RFUCRLState, data: Episodes, *, key: PRNGKeyArray):
+        counts = count_steps(state.counts, data)
+        error = self._errors(counts, state.problem)
+        seen = jnp.mean((counts.visits > 0.0).astype(jnp.float32))
+        highest = jnp.max(error[0], axis=-1)[data.state[..., 0]]
+        metrics = {"error": jnp.mean(highest), "seen": seen}
+        return RFUCRLState(counts, error, state.problem), metrics
+
+    def policy(self, state: RFUCRLState, *, explore: bool):
+        if explore or state.problem.reward is None:
+            return shared_among_best(state.error)
+        return self.plan(state, state.problem.reward)
+
+    def plan(
+        self, state: RFUCRLState, reward: Float[Array, "horizon state action"]
+    ) -> Float[Array, "horizon state action"]:
+        """The policy that is best for these rewards in the learned model."""
+        return optimal_values(self.model(state, reward)).policy
+
+    def model(
+        self,
+        state: RFUCRLState,
+        reward: Float[Array, "horizon state action"],
+        cost: Float[Array, "horizon state action constraint"] | None = None,
+    ) -> FiniteProcess:
+        """The learned model with these rewards and costs: see `ops.experience.learned_process`."""
+        return learned_process(state.counts, state.problem, reward=reward, cost=cost)
+
+    def suboptimality_bound(self, state: RFUCRLState) -> Float[Array, ""]:
+        if state.problem.initial is None:
+            raise SpecificationError("a bound needs to know where episodes start: give `initial`")
+        error = jnp.dot(state.problem.initial, jnp.max(state.error[0], axis=-1))
+        return jnp.minimum(2.0 * error, state.problem.horizon)
+
+    def _errors(self, counts: Counts, problem: FiniteProblem):
+        horizon, states, actions = problem.sizes
+        others = max(states - 1, 1)
+        beta = jnp.log(2.0 * states * actions * horizon / self.failure_probability)
+        beta += (states - 1) * (1.0 + jnp.log1p(counts.visits / others))
+        width = self.bonus_scale * jnp.sqrt(2.0 * beta / at_least_once(counts.visits))
+
+        def one(value, time):
+            at = 0 if self.stationary else time
+            visits, remaining = counts.visits[at], (horizon - 1 - time).astype(jnp.float32)
+            mean = expected_next(counts.following[at], visits, value)[0]
+            error = jnp.minimum(remaining * width[at] + mean, remaining)
+            error = jnp.where(visits > 0.0, error, remaining)
+            return jnp.max(error, axis=-1), error
+
+        return jax.lax.scan(one, jnp.zeros(states), jnp.arange(horizon), reverse=True)[1]

@@ -1,0 +1,1 @@
+"""Equations of linear and low-rank processes and of preferences over them."""

@@ -1,0 +1,148 @@
+"""Least-squares value iteration: what has to be kept of the data, and the values fitted to it.
+
+Ridge regression of `r + V(s')` on features only meets next states through the values of states, so
+sums of features by next state are all that it needs: whatever the values become, the regression
+over all data so far is exact, and costs the same however much data there is.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from headwater.core.errors import SpecificationError
+from headwater.core.finite import FiniteProblem
+from headwater.core.records import Episodes
+from headwater.ops.linear.elliptical import elliptical_norm
+from headwater.ops.linear_algebra import cholesky, cholesky_solve
+
+
+class FeatureSums(eqx.Module):
+    r"""Sums over all steps seen, of each step of the horizon.
+
+    **Arguments:** `covariance`: $\sum \phi \phi^\top$, without regularisation; `following`: φ by
+    next state; `reward`: $\sum \phi r$.
+    """
+
+    covariance: Float[Array, "horizon feature feature"]
+    following: Float[Array, "horizon feature state"]
+    reward: Float[Array, "horizon feature"]
+
+
+class FittedValues(eqx.Module):
+    """What ridge regression makes of the sums.
+
+    **Arguments:** `action_value`: clipped; `norm`: elliptical, of every feature.
+    """
+
+    action_value: Float[Array, "horizon state action"]
+    norm: Float[Array, "horizon state action"]
+
+
+def features_of(
+    problem: FiniteProblem, method: str
+) -> Float[Array, "horizon state action feature"]:
+    """The features that the problem tells, else `one_hot_features`.
+
+    Raises `SpecificationError`, naming `method`, if they do not fit the problem.
+    """
+    if problem.features is None:
+        return one_hot_features(problem)
+    return check_features(problem.features, problem, method)
+
+
+def one_hot_features(problem: FiniteProblem) -> Float[Array, "horizon state action feature"]:
+    """One feature for each state and action: what to use where nothing better is known."""
+    horizon, states, actions = problem.sizes
+    each = jnp.eye(states * actions).reshape(states, actions, -1)
+    return jnp.broadcast_to(each, (horizon, *each.shape))
+
+
+def check_features(
+    features: Float[Array, "..."], problem: FiniteProblem, method: str
+) -> Float[Array, "horizon state action feature"]:
+    """The features in single precision. Raises `SpecificationError` if their shape is wrong."""
+    if features.ndim != 4 or features.shape[:3] != problem.sizes:
+        horizon, states, actions = problem.sizes
+        raise SpecificationError(
+            f"{method} got features of shape {features.shape}, but the problem has {horizon} steps,"
+            f" {states} states and {actions} actions: they must be ({horizon}, {states}, {actions},"
+            " features)"
+        )
+    return features.astype(jnp.float32)
+
+
+def no_sums(features: Float[Array, "horizon state action feature"]) -> FeatureSums:
+    """Before anything was seen."""
+    horizon, states, _, size = features.shape
+    return FeatureSums(
+        jnp.zeros((horizon, size, size)),
+        jnp.zeros((horizon, size, states)),
+        jnp.zeros((horizon, size)),
+    )
+
+
+def add_episodes(
+    sums: FeatureSums, features: Float[Array, "horizon state action feature"], data: Episodes
+) -> FeatureSums:
+    """Adds episodes, any number of them."""
+    steps = data.action.shape[-1]
+    columns = (data.state[..., :-1], data.action, data.reward, data.state[..., 1:])
+
+    def one(step):
+        sums, features, state, action, reward, following = step
+        rows = features[state, action]
+        return (
+            sums.covariance + rows.T @ rows,
+            sums.following.at[:, following].add(rows.T),
+            sums.reward + reward @ rows,
+        )
+
+    by_step = [jnp.asarray(column).reshape(-1, steps).T for column in columns]
+    given = (sums, features, *by_step)
+    if data.action.size == steps:
+        return FeatureSums(*jax.vmap(one)(given))
+    # One step after the other: a whole log's features at once would be large.
+    return FeatureSums(*jax.lax.map(one, given))
+
+
+def fitted_values(
+    sums: FeatureSums,
+    features: Float[Array, "horizon state action feature"],
+    reward: Float[Array, "horizon state action"] | None,
+    *,
+    regularisation: float | Float[Array, ""],
+    radius: float | Float[Array, ""],
+    low: float | Float[Array, ""],
+    high: float | Float[Array, ""] | Float[Array, " horizon"],
+) -> FittedValues:
+    r"""Least-squares value iteration.
+
+    $Q_h = \mathrm{clip}(\phi^\top w_h + \beta \|\phi\|_{\Lambda_h^{-1}})$, $V_h = \max_a Q_h$,
+    $w_h = \Lambda_h^{-1} \sum \phi (r + V_{h+1}(s'))$, $\Lambda_h = \lambda I + \sum \phi
+    \phi^\top$.
+
+    **Arguments:** `reward`: expected rewards where they are known, then added to $Q$ and left out
+    of the regression; `regularisation`: λ; `radius`: β: above zero for optimism, below for
+    pessimism, zero for neither; `low`, `high`: what values are clipped to, `high` for all steps or
+    one for each.
+    """
+    identity = jnp.eye(features.shape[-1], dtype=features.dtype)
+    covariance = sums.covariance + (regularisation * identity)[None]
+    norm = jax.vmap(elliptical_norm)(features, covariance)
+    root = jax.vmap(cholesky)(covariance)
+    earned = radius * norm
+    regressed = sums.reward
+    if reward is not None:
+        earned, regressed = earned + reward, jnp.zeros_like(regressed)
+    highest = jnp.broadcast_to(jnp.asarray(high, features.dtype), features.shape[:1])
+
+    def one(value, step):
+        features, root, following, regressed, earned, highest = step
+        weights = cholesky_solve(root, regressed + following @ value)
+        action_value = jnp.clip(features @ weights + earned, low, highest)
+        return jnp.max(action_value, axis=-1), action_value
+
+    steps = (features, root, sums.following, regressed, earned, highest)
+    start = jnp.zeros(features.shape[1], features.dtype)
+    return FittedValues(jax.lax.scan(one, start, steps, reverse=True)[1], norm)

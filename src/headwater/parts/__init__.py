@@ -1,0 +1,1 @@
+"""States and steps that the methods of a family share."""

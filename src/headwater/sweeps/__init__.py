@@ -1,0 +1,1 @@
+"""Tables of runs: what to train, where, and how far it is."""

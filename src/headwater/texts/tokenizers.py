@@ -1,0 +1,258 @@
+"""Text to tokens and back: bytes, or the tokenizer that came with a model."""
+
+import abc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from headwater.core import json_text
+from headwater.core.errors import DataError, SpecificationError
+from headwater.texts.chat_templates import rendered
+
+Message = Mapping[str, str]
+"""One turn of a conversation: who speaks (`role`) and what is said (`content`)."""
+
+Tokens = Sequence[int] | np.ndarray | jax.Array
+"""One row of tokens."""
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class AbstractTokenizer(abc.ABC):
+    """Cuts text into tokens, which are numbers from zero.
+
+    **Attributes:** `size`: one more than the largest token; `begin`: the tokens that every text
+    begins with; `end`: the one that ends a response, -1 if there is none; `padding`.
+    """
+
+    size: int
+    begin: tuple[int, ...]
+    end: int
+    padding: int
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a piece of text, with nothing before and after it."""
+
+    @abc.abstractmethod
+    def decode(self, tokens: Tokens) -> str:
+        """The text of tokens, without those that only mark beginning, end and padding."""
+
+    @abc.abstractmethod
+    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
+        """A conversation as one text, ending where the answer begins if one follows.
+
+        Raises `DataError` for a conversation that the template refuses.
+        """
+
+    def fits(self, vocabulary: int) -> None:
+        """Raises `DataError` if a model with so many tokens does not know all of these."""
+        if self.size > vocabulary:
+            raise DataError(
+                f"the tokenizer has {self.size} tokens but the model's embedding only "
+                f"{vocabulary}: take the tokenizer that belongs to the model"
+            )
+
+
+class ByteTokenizer(AbstractTokenizer):
+    """Every byte of UTF-8 is a token; beginning, end and padding are three more."""
+
+    size = 259
+    begin = (256,)
+    end = 257
+    padding = 258
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8"))
+
+    def decode(self, tokens: Tokens) -> str:
+        return bytes(int(t) for t in np.asarray(tokens, int) if 0 <= t < 256).decode(
+            "utf-8", "replace"
+        )
+
+    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
+        return plain_conversation(messages, answer_follows=answer_follows)
+
+    def write(self, directory: str | Path) -> None:
+        """Writes the same tokenizer as a `tokenizer.json` that other libraries load."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        marks = {"<|begin|>": 256, "<|end|>": 257, "<|padding|>": 258}
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        byte_level = {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        }
+        begin = {"SpecialToken": {"id": "<|begin|>", "type_id": 0}}
+        sequences = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
+        ids = {"<|begin|>": {"id": "<|begin|>", "ids": [256], "tokens": ["<|begin|>"]}}
+        description = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                {"id": number, "content": text, **flags, "special": True}
+                for text, number in marks.items()
+            ],
+            "normalizer": None,
+            "pre_tokenizer": byte_level,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [begin, sequences[0]],
+                "pair": [begin, *sequences],
+                "special_tokens": ids,
+            },
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE",
+                "vocab": {character: byte for byte, character in enumerate(_byte_characters())},
+                "merges": [],
+            },
+        }
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|begin|>",
+            "eos_token": "<|end|>",
+            "pad_token": "<|padding|>",
+            "clean_up_tokenization_spaces": False,
+        }
+        for name, content in (("tokenizer.json", description), ("tokenizer_config.json", config)):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (directory / name).write_text(text, encoding="utf-8")
+
+
+def _byte_characters() -> list[str]:
+    """The visible character that byte-level vocabularies write each byte as."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(others)) for byte in range(256)]
+
+
+def plain_conversation(messages: Sequence[Message], *, answer_follows: bool) -> str:
+    """The form for models that bring none: each turn behind a line that says who speaks."""
+    text = "".join(f"<|{m['role']}|>\n{m['content']}\n" for m in messages)
+    return text + "<|assistant|>\n" if answer_follows else text
+
+
+class FileTokenizer(AbstractTokenizer):
+    """The `tokenizer.json` in a model's directory.
+
+    What begins a text is what its post-processor puts there; the end is `eos_token` of
+    `tokenizer_config.json`, or else `eos_token_id` of `config.json`.
+
+    Raises `DataError` for files that are missing or damaged, `SpecificationError` if the library
+    `tokenizers` is not installed.
+    """
+
+    def __init__(self, directory: str | Path):
+        directory = Path(directory)
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            older = [
+                name for name in ("tokenizer.model", "vocab.json") if (directory / name).exists()
+            ]
+            hint = (
+                f"there is only the older {older[0]}: save the tokenizer with transformers' "
+                "AutoTokenizer, which writes both"
+                if older
+                else "copy it there, or use the byte tokenizer"
+            )
+            raise DataError(f"{path} is missing: {hint}")
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise SpecificationError(
+                "reading a tokenizer.json needs the package tokenizers: install "
+                "headwater[language], or use the byte tokenizer"
+            ) from None
+        try:
+            self.inner = Tokenizer.from_file(str(path))
+        # The library raises plain exceptions.
+        except Exception as error:
+            raise DataError(f"{path}: it cannot be read as a tokenizer ({error})") from None
+        self.inner.no_padding()
+        self.inner.no_truncation()
+        self.config = _json(directory / "tokenizer_config.json")
+        known = self.inner.get_vocab(with_added_tokens=True)
+        self.size = 1 + max(known.values(), default=-1)
+        self.end = self._marked("eos_token", known, directory)
+        pad = self._marked("pad_token", known, None)
+        self.padding = pad if pad >= 0 else max(self.end, 0)
+        around = self.inner.encode("", add_special_tokens=True).ids
+        begin = self._marked("bos_token", known, None)
+        self.begin = tuple(token for token in around if token != self.end or token == begin)
+        template = directory / "chat_template.jinja"
+        self.template: Any = self.config.get("chat_template")
+        if template.is_file():
+            try:
+                self.template = template.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise DataError(f"{template}: it cannot be read as text ({error})") from None
+        if isinstance(self.template, list):
+            named = {
+                str(t.get("name")): t.get("template") for t in self.template if isinstance(t, dict)
+            }
+            self.template = named.get("default")
+        if self.template is not None and not isinstance(self.template, str):
+            raise DataError(f"{directory}: the chat template must be a text")
+
+    def _marked(self, name: str, known: dict[str, int], directory: Path | None) -> int:
+        text = self._text(name)
+        if text is not None and text in known:
+            return known[text]
+        if text is not None:
+            raise DataError(
+                f"tokenizer_config.json: its {name} {text!r} is no token of tokenizer.json: take "
+                "both files from the same model"
+            )
+        if directory is None:
+            return -1
+        found = _json(directory / "config.json").get(f"{name}_id")
+        found = found[0] if isinstance(found, list) and found else found
+        return found if isinstance(found, int) and not isinstance(found, bool) else -1
+
+    def _text(self, name: str) -> str | None:
+        found = self.config.get(name)
+        found = found.get("content") if isinstance(found, dict) else found
+        return found if isinstance(found, str) else None
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Tokens) -> str:
+        return self.inner.decode(np.asarray(tokens, int).tolist(), skip_special_tokens=True)
+
+    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
+        if self.template is None:
+            return plain_conversation(messages, answer_follows=answer_follows)
+        marks = {name: self._text(name) or "" for name in ("bos_token", "eos_token", "pad_token")}
+        return rendered(
+            self.template, messages=messages, add_generation_prompt=answer_follows, **marks
+        )
+
+
+def begins_with_marks(tokenizer: AbstractTokenizer, tokens: Sequence[int]) -> bool:
+    """Whether a text brings the tokens that texts begin with, as chat templates often do."""
+    count = len(tokenizer.begin)
+    return count > 0 and tuple(tokens[:count]) == tokenizer.begin
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json_text.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: it cannot be read as JSON ({error})") from None
+    return found if isinstance(found, dict) else {}
+
+
+def read_tokenizer(directory: str | Path) -> AbstractTokenizer:
+    """The tokenizer in a model's directory. Raises what `FileTokenizer` raises."""
+    return FileTokenizer(directory)

@@ -1,0 +1,202 @@
+"""Going online from a log: what each recipe takes along, needs and refuses."""
+
+import dataclasses
+import shutil
+from contextlib import nullcontext
+
+import jax
+import numpy as np
+import pytest
+
+from headwater.api import execute
+from headwater.api.adapt import adapt
+from headwater.api.execute import resume
+from headwater.api.run import Run, open_run
+from headwater.api.train import train
+from headwater.core.errors import DataError, RunError, SpecificationError
+from headwater.datasets.write import write
+from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.online.rlpd import RLPD
+from headwater.methods.control.online.sac import SAC
+
+from .problems import assert_same, cart_pole_log, differ, pendulum_log
+
+OFFLINE = {"updates": 20, "seeds": 2, "batch_size": 16, "episodes": 2, "evaluations": 1}
+ONLINE = {"steps": 40, "block": 8, "evaluations": 2, "progress": False}
+CLONE = BC(widths=(8, 8), likelihood=True)
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "offline"
+    return train(CLONE, pendulum_log(), out=out, progress=False, **OFFLINE)
+
+
+class Interrupted(Exception):
+    """Stands for anything that ends a process."""
+
+
+def interrupted(monkeypatch, nth: int, *arguments, **options) -> None:
+    """Adapts a run until its `nth` evaluation."""
+    plain, seen = execute.evaluate_returns, []
+
+    def evaluate(*arguments, **options):
+        seen.append(None)
+        if len(seen) == nth:
+            raise Interrupted
+        return plain(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "evaluate_returns", evaluate)
+        with pytest.raises(Interrupted):
+            adapt(*arguments, **options)
+
+
+def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
+    multiplied = []
+    monkeypatch.setattr(execute, "check_precision", multiplied.append)
+    monkeypatch.setattr(execute, "multiplying", lambda precision: nullcontext())
+    rounded = dataclasses.replace(offline.specification, precision="bfloat16")
+    run = dataclasses.replace(offline, specification=rounded)
+    assert adapt(run, **ONLINE).specification.precision == "bfloat16"
+    assert adapt(run, precision="default", **ONLINE).specification.precision == "default"
+    assert multiplied == ["bfloat16", "default"]
+
+
+def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch):
+    upstream = tmp_path / "offline"
+    shutil.copytree(offline.path, upstream)
+    # Neither the log nor, later, the offline run is touched again.
+    shutil.rmtree(upstream / "data")
+    whole = adapt(offline, **ONLINE)
+    interrupted(monkeypatch, 3, str(upstream), out=tmp_path / "online", **ONLINE)
+    assert not open_run(tmp_path / "online").finished
+    with pytest.raises(RunError, match="online is not finished: `headwater resume"):
+        adapt(tmp_path / "online", **ONLINE)
+    shutil.rmtree(upstream)
+    again = resume(tmp_path / "online", progress=False)
+    assert_same(whole, again)
+    assert_same(again.upstream, offline)
+    budget = again.specification.budget
+    # A fifth of the steps warms up; 32 are left, and rows for each of four steps of the critics.
+    assert (budget.warm_up_steps, budget.random_steps, budget.rows) == (8, 0, 64)
+    assert again.metrics[-1]["update"] == 32
+    assert again.metrics[-1]["environment_steps"] == 40
+    assert again.specification.data is None and again.specification.seed == 1
+    assert isinstance(again.method, SAC) and again.method.widths == (8, 8)
+    # Before the first update it is the offline policy that was evaluated.
+    np.testing.assert_array_equal(again.curve[0], [8, 24, 40])
+    with pytest.raises(SpecificationError, match="online already learned online: adapt an offline"):
+        adapt(again, **ONLINE)
+
+
+def test_wsrl_begins_with_the_offline_actor(offline):
+    # Nothing moves: what is left is what it began with.
+    still = {"actor_learning_rate": 0.0, "critic_learning_rate": 0.0}
+    run = adapt(offline, set=still, **{**ONLINE, "steps": 10, "block": 8, "warm_up_steps": 2})
+    for ours, theirs in zip(
+        jax.tree.leaves((run.state.actor, run.state.normaliser)),
+        jax.tree.leaves((offline.state.actor, offline.state.normaliser)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    observations = np.random.default_rng(0).normal(size=(9, 3))
+    for ours, theirs in zip(run.policies, offline.policies):
+        np.testing.assert_array_equal(ours(observations), theirs(observations))
+
+
+def test_continue_brings_the_log_along(tmp_path, offline, monkeypatch):
+    upstream = tmp_path / "offline"
+    shutil.copytree(offline.path, upstream)
+    whole = adapt(offline, recipe="continue", **ONLINE)
+    assert whole.method == CLONE
+    out = tmp_path / "online"
+    interrupted(monkeypatch, 3, upstream, recipe="continue", out=out, **ONLINE)
+    # The log lay in the directory of the offline run.
+    shutil.rmtree(upstream)
+    assert_same(whole, resume(out, progress=False))
+    # It went on from the state that it had: as many steps more as it made updates.
+    np.testing.assert_array_equal(whole.state.step, [20 + 40, 20 + 40])
+    assert differ(whole, dataclasses.replace(offline))
+
+
+def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):
+    run = adapt(offline, recipe="rlpd", set={"members": 2}, out=tmp_path / "rlpd", **ONLINE)
+    assert isinstance(run.method, RLPD) and run.method.members == 2
+    assert run.method.widths == (8, 8) and run.upstream is None
+    budget = run.specification.budget
+    assert (budget.random_steps, budget.warm_up_steps) == (4, 0)
+    assert run.metrics[-1]["environment_steps"] == 4 + 36 // 8 * 8
+    assert (tmp_path / "rlpd" / "data").is_dir()
+    assert not (tmp_path / "rlpd" / "upstream").exists()
+    scratch = adapt(offline, recipe="scratch", **ONLINE)
+    assert isinstance(scratch.method, SAC) and scratch.specification.data is None
+    # It knows nothing of the log, not even its scale.
+    np.testing.assert_array_equal(scratch.state.normaliser.std, 1.0)
+    assert scratch.spaces.statistics is None
+
+
+def test_references_of_the_log_stay_with_the_run(tmp_path):
+    data = pendulum_log(reference_returns=[-2000.0, 0.0])
+    before = train(CLONE, data, progress=False, **OFFLINE)
+    assert before.references.random == -2000.0
+    after = adapt(before, **ONLINE)
+    assert after.references == before.references
+    # Another task has its own.
+    other = adapt(before, env="Pendulum-v1", **{**ONLINE, "evaluations": 1, "steps": 10})
+    assert other.references is None
+
+
+def test_a_log_that_changed_is_said(tmp_path):
+    file = tmp_path / "log.npz"
+    write(pendulum_log(), file)
+    before = train(CLONE, file, out=tmp_path / "offline", progress=False, **OFFLINE)
+    write(pendulum_log(marked=True), file, overwrite=True)
+    with pytest.raises(DataError, match=r"log\.npz is not what the offline run learned from"):
+        adapt(before, recipe="continue", **ONLINE)
+    # Given knowingly, another log will do.
+    run = adapt(before, recipe="continue", data=file, **ONLINE)
+    assert run.specification.data.fingerprint != before.specification.data.fingerprint
+
+
+def test_a_log_on_disk_is_read_when_its_run_goes_online(tmp_path):
+    write(pendulum_log(), tmp_path / "log", "columns")
+    before = train(CLONE, tmp_path / "log", from_disk=True, progress=False, **OFFLINE)
+    run = adapt(before, recipe="continue", **ONLINE)
+    assert run.specification.data.fingerprint == pendulum_log().fingerprint()
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"recipe": "wsrll"}, "unknown recipe 'wsrll': did you mean wsrl"),
+        ({"env": "none"}, "adapting needs an environment to act in"),
+        ({"env": "cart-pole"}, "the run does not fit the environment cart-pole: observations have"),
+        ({"env": "pendullum"}, "unknown environment 'pendullum': did you mean pendulum"),
+        ({"steps": 4, "warm_up_steps": 4}, "4 environment steps leave none to learn from after 4"),
+        ({"set": {"member": 3}}, "SAC: unknown hyper-parameter 'member': did you mean members"),
+        ({"data": "log.npz"}, "the recipe 'wsrl' uses no log: leave out data"),
+        ({"recipe": "scratch", "data": "log.npz"}, "the recipe 'scratch' uses no log"),
+    ],
+)
+def test_what_does_not_fit_is_said(tmp_path, offline, options, sentence):
+    with pytest.raises(SpecificationError, match=sentence):
+        adapt(offline, out=tmp_path / "online", **{**ONLINE, **options})
+    assert not (tmp_path / "online").exists()
+
+
+def test_what_cannot_go_online_is_said(tmp_path, offline):
+    how = {**OFFLINE, "env": "none", "updates": 2, "progress": False}
+    plain = train(BC(widths=(8, 8)), pendulum_log(), **how)
+    with pytest.raises(SpecificationError, match="give an environment: the offline run was not"):
+        adapt(plain, **ONLINE)
+    with pytest.raises(SpecificationError, match="BC leaves no stochastic actor"):
+        adapt(plain, env="pendulum", out=tmp_path / "online", **ONLINE)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SpecificationError, match="the offline run's log was held in memory: pass"):
+        adapt(plain, env="pendulum", recipe="continue", **ONLINE)
+    discrete = train(BC(widths=(8, 8)), cart_pole_log(), **how)
+    with pytest.raises(SpecificationError, match="the run does not fit the environment pendulum"):
+        adapt(discrete, env="pendulum", **ONLINE)
+    with pytest.raises(RunError, match="already exists and is not empty"):
+        adapt(offline, out=offline.path, **ONLINE)

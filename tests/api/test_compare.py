@@ -1,0 +1,148 @@
+"""Runs side by side: differences and savings of known curves."""
+
+import json
+
+import numpy as np
+import pytest
+
+from headwater.api.compare import compare
+from headwater.api.run import Run
+from headwater.api.specification import DataChoice, MethodChoice, Specification, TaskChoice
+from headwater.core.errors import SpecificationError
+from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.online.sac import SAC
+from headwater.runs.recipes import Budget
+
+from .problems import pendulum_log
+
+SEEDS = 4
+LOG = DataChoice("/log.npz", {}, "hash")
+
+
+def made(curves: dict[int, list[float]], *, task="pendulum", first: int = 50, **asked) -> Run:
+    """A run whose seed `i` returned `i` more than its curve says, by environment steps.
+
+    The first evaluation is made after `first` steps of warm-up. Both episodes return the same.
+    """
+    online = "budget" in asked
+    method = SAC(widths=(8, 8)) if online else BC(widths=(8, 8))
+    choice = None if task is None else TaskChoice(task, {})
+    specification = Specification(
+        "train", MethodChoice.of(method), list(range(SEEDS)), 0, 2, 2, 16, task=choice, **asked
+    )
+    rows = [
+        {
+            "stage": "online",
+            "stage_index": 0,
+            "update": 4 * steps,
+            "environment_steps": max(first, steps) if online else 0,
+            "seed": seed,
+            "returns": [level + seed, level + seed],
+        }
+        for steps, level in curves.items()
+        for seed in range(SEEDS)
+    ]
+    return Run(specification, method, {}, pendulum_log().spaces, [], rows)
+
+
+BUDGET = Budget(400)
+
+
+def scratch() -> Run:
+    return made({0: 0.0, 100: 20.0, 200: 40.0, 300: 60.0, 400: 100.0}, budget=BUDGET)
+
+
+def adapted() -> Run:
+    return made(
+        {0: 50.0, 100: 110.0, 200: 120.0, 300: 130.0, 400: 140.0}, budget=BUDGET, recipe="wsrl"
+    )
+
+
+def test_savings_and_advantage_of_known_curves():
+    offline = made({0: 0.0, 100: 70.0}, updates=100)
+    found = compare([scratch(), adapted(), offline], names=["scratch", "wsrl", "offline"])
+    # The only run that acted without a log.
+    assert found.baseline == "scratch" and found.task == "pendulum"
+    # The level of seeds 0 to 3 is 1.5 above the curve: from 1.5 to 101.5.
+    assert found.target == pytest.approx(1.5 + 0.9 * 100.0)
+    base, wsrl, before = found.rows
+    assert base.advantage is None and base.savings is None
+    assert base.score.point == pytest.approx(101.5) and base.score.seeds == SEEDS
+    assert (wsrl.method, wsrl.recipe, wsrl.steps, wsrl.updates) == ("SAC", "wsrl", 400, 1600)
+    assert wsrl.advantage.interval.point == pytest.approx(40.0)
+    # All reach 91.5 at 400 steps without the log, and at 100 with it.
+    assert wsrl.savings.ratio == pytest.approx(4.0) and wsrl.savings.known == "exactly"
+    np.testing.assert_array_equal(wsrl.savings.with_log.latest, [100.0] * SEEDS)
+    np.testing.assert_array_equal(wsrl.savings.without_log.latest, [400.0] * SEEDS)
+    # What did not act has no samples to save.
+    assert before.savings is None and before.advantage.interval.point == pytest.approx(-30.0)
+    assert before.recipe is None and before.steps == 0
+    # New samples are counted from zero, whatever the warm-up.
+    steps, returns = found.curves["wsrl"]
+    np.testing.assert_array_equal(steps, [0, 100, 200, 300, 400])
+    np.testing.assert_array_equal(returns[:, 0], 50.0 + np.arange(SEEDS))
+    assert set(found.curves) == {"scratch", "wsrl"}
+    stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [row["name"] for row in stored["runs"]] == ["scratch", "wsrl", "offline"]
+    assert stored["runs"][1]["savings"]["ratio"] == pytest.approx(4.0)
+    assert stored["runs"][0]["savings"] is None and stored["runs"][0]["normalised"] is None
+
+
+def test_targets_that_are_met_at_once_or_never():
+    found = compare([scratch(), adapted()], names=["a", "b"], target=40.0)
+    savings = found.rows[1].savings
+    # Before any new sample: at most the first evaluation after it; the other took 200.
+    assert savings.known == "at least" and savings.ratio == pytest.approx(200 / 100)
+    found = compare([scratch(), adapted()], names=["a", "b"], target=120.0)
+    savings = found.rows[1].savings
+    # Seeds 0 to 3 reach 120 at 200 steps; without the log it takes more than 400.
+    assert savings.known == "at least" and savings.ratio == pytest.approx(400 / 200)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_the_baseline_is_chosen_only_where_there_is_one():
+    rlpd = made({0: 0.0, 400: 90.0}, budget=BUDGET, data=LOG, recipe="rlpd")
+    found = compare([rlpd, adapted()], names=["rlpd", "wsrl"])
+    assert found.baseline is None and found.target is None
+    assert all(row.advantage is None and row.savings is None for row in found.rows)
+    two = compare([scratch(), scratch(), adapted()], names=["a", "b", "c"])
+    assert two.baseline is None
+    # A recipe of its own says the same.
+    named = made({0: 0.0, 400: 90.0}, budget=BUDGET, recipe="scratch")
+    assert compare([named, adapted()], names=["a", "b"]).baseline == "a"
+    asked = compare([scratch(), scratch(), adapted()], names=["a", "b", "c"], baseline="b")
+    assert asked.baseline == "b" and asked.rows[0].advantage.interval.point == 0.0
+    assert compare([scratch()]).baseline is None
+
+
+def test_scores_are_normalised_where_references_are_known():
+    references = [0.0, 200.0, "known", False]
+    found = compare([made({0: 0.0, 100: 98.5}, updates=100, references=references)], level=0.8)
+    assert found.rows[0].normalised.point == pytest.approx(50.0)
+    assert found.rows[0].score.level == 0.8
+
+
+def test_figures_are_drawn(tmp_path):
+    for runs, name in (
+        ([scratch(), adapted()], "curves.png"),
+        ([made({0: 1.0}, updates=1)], "bar.png"),
+    ):
+        names = [str(i) for i in range(len(runs))]
+        path = compare(runs, names=names).draw(tmp_path / name)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_compared_is_said():
+    with pytest.raises(SpecificationError, match="0 runs are called nothing: give at least one"):
+        compare([])
+    with pytest.raises(SpecificationError, match="2 runs are called SAC, SAC: give at least one"):
+        compare([scratch(), adapted()])
+    with pytest.raises(SpecificationError, match="2 runs are called a: give at least one run, and"):
+        compare([scratch(), adapted()], names=["a"])
+    other = made({0: 1.0}, task="cart-pole", updates=1)
+    with pytest.raises(SpecificationError, match="different tasks: cart-pole, pendulum"):
+        compare([scratch(), other], names=["a", "b"])
+    with pytest.raises(SpecificationError, match="b was never evaluated: train it with"):
+        compare([scratch(), made({}, updates=1)], names=["a", "b"])
+    with pytest.raises(SpecificationError, match="unknown run 'scratsh': did you mean scratch"):
+        compare([scratch(), adapted()], names=["scratch", "b"], baseline="scratsh")

@@ -1,0 +1,117 @@
+"""What a run is worth, by acting and from a log."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import headwater
+from headwater.api import evaluate as verb
+from headwater.api.evaluate import evaluate
+from headwater.api.run import Run
+from headwater.api.train import train
+from headwater.core.errors import SpecificationError
+from headwater.datasets.write import write
+from headwater.environments.control.pendulum import Pendulum
+from headwater.evaluation.off_policy import evaluate_off_policy
+from headwater.evaluation.returns import evaluate_returns
+from headwater.methods.control.imitation.bc import BC
+
+from .problems import pendulum_log
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return train(
+        BC(widths=(8, 8), likelihood=True),
+        pendulum_log(),
+        updates=10,
+        seeds=3,
+        batch_size=16,
+        evaluations=1,
+        episodes=2,
+        out=tmp_path_factory.mktemp("runs") / "clone",
+        progress=False,
+    )
+
+
+def plain(found) -> dict:
+    """Through JSON, which must not need NaN or infinity."""
+    return json.loads(json.dumps(found.to_json(), allow_nan=False))
+
+
+def test_returns_are_those_of_acting(run):
+    found = evaluate(run, episodes=4, seed=3)
+    expected = evaluate_returns(
+        run.method, run.state, Pendulum(), episodes=4, key=jax.random.key(3)
+    )
+    np.testing.assert_array_equal(found.returns, expected)
+    assert found.returns.shape == (3, 4)
+    assert (found.run, found.environment, found.estimates) == ("clone", "pendulum", None)
+    # Of three seeds none is cut off: the interquartile mean is the mean.
+    means = expected.mean(1)
+    assert found.score.point == pytest.approx(means.mean())
+    assert found.score.seeds == 3 and found.score.low <= found.score.point <= found.score.high
+    normal = 100 * (means - -1231.0) / (-137.0 - -1231.0)
+    assert found.normalised.point == pytest.approx(normal.mean())
+    assert plain(found)["returns"] == expected.tolist()
+    assert plain(found)["score"]["point"] == found.score.point
+    # From its directory, by name of the task, and sampled instead of greedy.
+    again = evaluate(str(run.path), env="pendulum", episodes=4, seed=3)
+    np.testing.assert_array_equal(again.returns, expected)
+    sampled = evaluate(run, episodes=4, seed=3, explore=True)
+    assert (sampled.returns != expected).all()
+
+
+def test_a_log_is_judged_with_the_estimators_asked_for(run, tmp_path, monkeypatch):
+    data = pendulum_log()
+    write(data, tmp_path / "log.npz")
+    # The log's actions are uniform; a behaviour policy would have to be learned.
+    settings = {"resamples": 20, "behaviour": np.full(data.size, np.log(0.5), np.float32)}
+
+    def quick(*arguments, **options):
+        asked.append(options)
+        return evaluate_off_policy(*arguments, **options, **settings)
+
+    asked = []
+    monkeypatch.setattr(verb, "evaluate_off_policy", quick)
+    found = evaluate(run, env="none", data=tmp_path / "log.npz", estimators=["wis"], seed=2)
+    assert found.returns is None and found.score is None and found.environment is None
+    assert [list(each) for each in found.estimates] == [["wis"]] * 3
+    assert asked[0]["explore"] and asked[0]["seed"] == 2
+    state = jax.tree.map(lambda leaf: leaf[1], run.state)
+    by_hand = evaluate_off_policy(
+        data, run.method, state, estimators=["wis"], discount=0.99, seed=2, **settings
+    )
+    assert found.estimates[1]["wis"].value == pytest.approx(by_hand["wis"].value, rel=1e-6)
+    assert plain(found)["estimates"][1]["wis"]["value"] == found.estimates[1]["wis"].value
+
+
+def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
+    asked = []
+
+    def record(data, method, state, *, estimators, **options):
+        asked.append((tuple(estimators), options["explore"], options["discount"]))
+        return {}
+
+    monkeypatch.setattr(verb, "evaluate_off_policy", record)
+    evaluate(run, env="none", data=pendulum_log())
+    # A policy that knows the probabilities of its actions; all must judge the same one.
+    assert asked == [(("fqe", "wis", "wpdis", "wdr"), True, 0.99)] * 3
+    evaluate(run, env="none", data=pendulum_log(), estimators=["fqe"])
+    assert asked[3:] == [(("fqe",), False, 0.99)] * 3
+
+
+def test_what_does_not_fit_is_said(run):
+    with pytest.raises(SpecificationError, match="clone: give an environment to act in, or data"):
+        evaluate(run, env="none")
+    with pytest.raises(SpecificationError, match="clone does not fit cart-pole: observations have"):
+        evaluate(run, env="cart-pole")
+    with pytest.raises(SpecificationError, match="unknown estimator 'wiss': did you mean"):
+        evaluate(run, env="none", data=pendulum_log(), estimators=["wiss"])
+    other = headwater.Dataset.from_arrays(
+        np.zeros((4, 3)), np.zeros((4, 2)), np.ones(4), [0, 0, 0, 1]
+    )
+    with pytest.raises(SpecificationError, match="clone does not fit the data: actions have size"):
+        evaluate(run, env="none", data=other)

@@ -1,0 +1,245 @@
+"""What a run of a claim leaves behind, and reading it back."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import RunError, SpecificationError
+from headwater.evidence.record import (
+    Record,
+    _reached,
+    _texts_learned,
+    _without_learned,
+    append,
+    latest,
+    read_records,
+    record_of_death,
+    run_claim,
+    source_of,
+)
+from headwater.evidence.registry import all_claims, claim_named
+from headwater.evidence.summary import summarise
+
+from .own_claims import BY_NAME, CLAIMS
+
+
+@pytest.fixture(scope="module")
+def held():
+    return run_claim(BY_NAME["zz-holds"], "small", seed=3)
+
+
+def test_a_record_survives_the_file(held, tmp_path):
+    path = append(tmp_path, held)
+    assert path == tmp_path / "zz-holds.jsonl"
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert row["numbers"]["never"] == "inf" and row["criteria"][0]["verdict"] == "holds"
+    records, complaints = read_records(tmp_path)
+    assert records == [held] and complaints == []
+
+
+def test_what_is_recorded(held):
+    assert held.place == ("zz-holds", "small", 3) and held.outcome == "holds"
+    assert held.made_with["versions"].keys() >= {"headwater", "jax", "numpy"}
+    assert held.made_with["python"].count(".") == 2 and "cpu" in held.made_with["device"]
+    assert held.time.endswith("Z") and held.seconds >= 0.0 and len(held.source) == 16
+    assert (held.across, held.up, held.logarithmic) == ("step", "height | sum", "x")
+    walk = np.random.default_rng(3).normal(size=(8, 200)).cumsum(1)
+    np.testing.assert_allclose(held.numbers["last"], walk[:, -1], rtol=1e-6)
+    assert held.criteria[0].value.point == pytest.approx(walk[:, -1].mean())
+
+
+def test_the_commit_is_that_of_the_tree(held):
+    ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    done = subprocess.run(ask, capture_output=True, text=True)
+    if done.returncode:
+        assert held.commit is None and held.dirty is None
+    else:
+        assert len(held.commit) == 40 and isinstance(held.dirty, bool)
+
+
+def test_curves_are_thinned_to_the_mean_and_its_band(held):
+    curve = held.curves["walks"]
+    walk = np.random.default_rng(3).normal(size=(8, 200)).cumsum(1)
+    assert 16 <= len(curve.x) <= 32 and (curve.x[0], curve.x[-1]) == (1.0, 200.0)
+    assert curve.seeds == 8 and curve.low is not None and curve.high is not None
+    kept = walk[:, np.asarray(curve.x, int) - 1]
+    np.testing.assert_allclose(curve.mean, kept.mean(0), rtol=1e-4, atol=1e-4)
+    assert all(low <= m <= high for low, m, high in zip(curve.low, curve.mean, curve.high))
+    # A run takes a few kilobytes: results are kept with the code.
+    assert len(json.dumps(held.to_json())) < 4_000
+
+
+def test_an_experiment_that_raises_is_recorded(tmp_path):
+    record = run_claim(BY_NAME["zz-raises"], "smoke")
+    assert record.outcome == "error" and record.criteria == ()
+    assert record.message.startswith("ValueError: no such size as 4 (own_claims.py, line ")
+    append(tmp_path, record)
+    assert read_records(tmp_path)[0] == [record]
+
+
+def test_a_curve_of_the_wrong_shape_is_an_error_of_the_claim():
+    claim = BY_NAME["zz-holds"]
+    finding = claim.find("smoke", seed=0)
+    for x, y in ((np.arange(3), np.zeros(3)), (np.arange(3), np.zeros((2, 4)))):
+        wrong = dataclasses.replace(finding, curves={"odd": (x, y)})
+        other = dataclasses.replace(claim, experiment=lambda seed, size, f=wrong: f)
+        record = run_claim(other, "smoke")
+        assert record.outcome == "error" and "the curve 'odd' has x of shape" in record.message
+
+
+def test_a_scale_that_a_claim_lacks_is_not_recorded():
+    with pytest.raises(SpecificationError, match="zz-holds: unknown scale 'paper'"):
+        run_claim(BY_NAME["zz-holds"], "paper")
+
+
+def test_damaged_lines_are_named_and_skipped(held, tmp_path):
+    path = append(tmp_path, held)
+    good = path.read_bytes()
+    row = held.to_json()
+    del row["seed"]
+    spoiled = [
+        good[: len(good) // 2],
+        b"\xff\xfe",
+        b"[1, 2]",
+        json.dumps(row).encode(),
+        json.dumps({**held.to_json(), "outcome": "maybe"}).encode(),
+        json.dumps({**held.to_json(), "criteria": [{"what": "x"}]}).encode(),
+        json.dumps({**held.to_json(), "claim": "another"}).encode(),
+    ]
+    text = good + b"\n".join(spoiled) + b"\n\n" + good
+    path.write_bytes(text)
+    records, complaints = read_records(tmp_path)
+    assert records == [held, held]
+    reasons = [
+        "it is cut short or no JSON",
+        "it is cut short or no JSON",
+        "it is no JSON object",
+        "it has no 'seed'",
+        "'small' or 'maybe' is unknown",
+        "a field is not of its type",
+        "it is a record of another",
+    ]
+    assert len(complaints) == len(reasons)
+    for number, (complaint, reason) in enumerate(zip(complaints, reasons), start=2):
+        assert complaint.startswith(f"{path}, line {number}: skipped, {reason}")
+    assert path.read_bytes() == text
+
+
+def test_a_line_cut_short_spoils_no_other(held, tmp_path):
+    path = append(tmp_path, held)
+    path.write_bytes(path.read_bytes() + b'{"claim":"zz-ho')
+    append(tmp_path, held)
+    records, complaints = read_records(tmp_path)
+    assert len(records) == 2 and len(complaints) == 1 and "line 2" in complaints[0]
+
+
+def test_several_writers_lose_nothing(held, tmp_path):
+    writers = [
+        threading.Thread(target=lambda: [append(tmp_path, held) for _ in range(10)])
+        for _ in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    records, complaints = read_records(tmp_path)
+    assert len(records) == 40 and complaints == []
+
+
+def test_results_that_cannot_be_written(held, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="there is a file where a directory is needed"):
+        append(tmp_path / "file", held)
+
+
+def test_only_the_records_of_some_claims(held, tmp_path):
+    append(tmp_path, held)
+    assert read_records(tmp_path, ["zz-raises"]) == ([], [])
+    assert read_records(tmp_path / "nowhere") == ([], [])
+    assert read_records(tmp_path, ["zz-holds"])[0] == [held]
+
+
+def test_the_fingerprint_knows_the_file_of_an_own_claim(held):
+    assert source_of(BY_NAME["zz-holds"]) == held.source
+    ours = {source_of(claim) for claim in all_claims().values()}
+    assert held.source not in ours
+
+
+def test_the_fingerprint_is_of_what_the_claim_can_reach():
+    experiment = claim_named("mvp-is-optimistic").experiment.__module__
+    reached = _reached([experiment])
+    assert {"headwater.methods.tabular.online.mvp", "headwater.ops.tabular.planning"} <= reached
+    # Not what imports it, nor what it has nothing to do with.
+    assert not reached & {"headwater.evidence.record", "headwater.methods.language.comparisons.dpo"}
+    assert not any(module.startswith(("headwater.cli", "headwater.report")) for module in reached)
+    same, other = (
+        claim_named(name) for name in ("mvp-is-optimistic", "regime-designs-comparisons")
+    )
+    assert source_of(same) == source_of(same) != source_of(other)
+
+
+_CLAIM = "CLAIMS = (\n    Claim(\n        experiment=run,{}\n    ),\n)\n"
+
+
+@pytest.mark.parametrize(
+    "learned",
+    ('learned="It fails.",', 'learned=(\n            "It ≥ "\n            "fails."\n        ),'),
+)
+def test_what_was_learned_is_not_in_the_fingerprint(tmp_path, learned):
+    file = tmp_path / "claims.py"
+    without = _CLAIM.format("").encode()
+    file.write_bytes(without)
+    assert _without_learned(file) == without
+    file.write_text(2 * _CLAIM.format(f"\n        {learned}"), encoding="utf-8")
+    assert _without_learned(file) == 2 * without
+
+
+@pytest.mark.parametrize(
+    "code", ("learned=text()", "learned=f'{run}'", "learned=_LEARNED", "runs=1")
+)
+def test_code_is_in_the_fingerprint(tmp_path, code):
+    file = tmp_path / "claims.py"
+    for text in (_CLAIM.format(f" {code},"), "train(learned='not a claim')"):
+        file.write_text(text, encoding="utf-8")
+        assert _without_learned(file) == text.encode()
+
+
+def test_our_claims_say_what_was_learned_as_literals():
+    for claim in all_claims().values():
+        own = inspect.getsourcefile(inspect.unwrap(claim.experiment))
+        assert own is not None
+        texts = _texts_learned(ast.parse(Path(own).read_bytes()))
+        assert not claim.learned or claim.learned in [ast.literal_eval(x.value) for x in texts]
+
+
+def test_a_summary_is_of_the_largest_scale_and_its_worst_seed(held):
+    claim = BY_NAME["zz-holds"]
+    smoke = dataclasses.replace(held, scale="smoke", outcome="fails")
+    assert summarise([claim], [])[0].verdict == "not run"
+    assert summarise([claim], [smoke])[0].verdict == "fails"
+    (alone,) = summarise([claim], [held, smoke])
+    assert (alone.scale, alone.verdict, alone.others) == ("small", "holds", (smoke,))
+    later = [held, *(dataclasses.replace(held, seed=s, outcome=o) for s, o in
+                     ((4, "undecided"), (5, "fails"), (6, "error")))]  # fmt: skip
+    for count, verdict in ((1, "holds"), (2, "undecided"), (3, "fails"), (4, "error")):
+        assert summarise([claim], later[:count])[0].verdict == verdict
+    # A later run of a seed takes the place of an earlier one.
+    mended = dataclasses.replace(later[3], outcome="holds")
+    assert summarise([claim], [*later, mended])[0].verdict == "fails"
+    assert len(latest([*later, mended])) == 4
+    assert alone.to_json()["seeds"] == {3: "holds"}
+
+
+def test_a_process_that_died_is_recorded(tmp_path):
+    record = record_of_death(CLAIMS[0], "smoke", 1, 2.5, "the process ended by signal SIGKILL")
+    append(tmp_path, record)
+    (found,) = read_records(tmp_path)[0]
+    assert isinstance(found, Record) and (found.outcome, found.seconds) == ("error", 2.5)

@@ -1,0 +1,264 @@
+"""Models in Hugging Face's form: round trips, equal logits against transformers, and bad files."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.networks.decoder import Architecture, Decoder, RotaryScaling, gpt2, with_precision
+from headwater.networks.hugging_face import (
+    read_architecture,
+    read_decoder,
+    write_decoder,
+)
+
+SHAPES = {
+    "llama": Architecture(13, 16, 16, 2, 4, hidden=24, key_value_heads=2, epsilon=1e-6),
+    "llama with biases": Architecture(
+        13, 16, 16, 1, 2, query_bias=True, output_bias=True, feed_forward_bias=True
+    ),
+    "llama tied, wide heads": Architecture(13, 16, 12, 3, 3, head_width=8, tied=True),
+    "llama scaled": Architecture(
+        13,
+        64,
+        16,
+        1,
+        1,
+        rotary_base=500_000.0,
+        rotary_scaling=RotaryScaling("llama3", 8.0, original_context=16),
+    ),
+    "llama linear": Architecture(13, 64, 16, 1, 1, rotary_scaling=RotaryScaling("linear", 4.0)),
+    "qwen2": Architecture(13, 16, 16, 2, 4, key_value_heads=1, query_bias=True, tied=True),
+    "gpt2": gpt2(13, 16, 16, 2, 4),
+    "gpt2 untied": gpt2(13, 16, 24, 3, 2, hidden=40, tied=False),
+}
+EVERY = pytest.mark.parametrize("name", SHAPES)
+
+
+@eqx.filter_jit
+def _drawn(architecture, key):
+    network = Decoder(architecture, key=key, deviation=0.3)
+    leaves, tree = jax.tree.flatten(network)
+    # Norms and biases too, or a wrong place for them would not be noticed.
+    keys = jax.random.split(key, len(leaves))
+    noisy = [x + 0.2 * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@eqx.filter_jit
+def logits(network, tokens):
+    return network.logits(tokens)
+
+
+@EVERY
+def test_what_is_written_is_read_again(name, key, tmp_path):
+    network = _drawn(SHAPES[name], key)
+    write_decoder(network, tmp_path / "model", end=3)
+    assert eqx.tree_equal(read_decoder(tmp_path / "model"), network)
+    assert json.loads((tmp_path / "model" / "generation_config.json").read_text()) == {
+        "eos_token_id": 3
+    }
+    with pytest.raises(DataError, match="there is a model already"):
+        write_decoder(network, tmp_path / "model")
+
+
+def test_bfloat16_and_copied_tokenizers(key, tmp_path):
+    network = with_precision(_drawn(SHAPES["llama"], key), "bfloat16")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "tokenizer.json").write_text("{}")
+    (tmp_path / "old" / "other.txt").write_text("{}")
+    write_decoder(network, tmp_path / "new", tokenizer=tmp_path / "old")
+    again = read_decoder(tmp_path / "new")
+    assert again.architecture.dtype == "bfloat16" and eqx.tree_equal(again, network)
+    single = read_decoder(tmp_path / "new", dtype="bfloat16", stored="float32")
+    assert single.embedding.dtype == jnp.float32 and single.architecture.dtype == "bfloat16"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+@EVERY
+def test_transformers_reads_what_is_written(name, key, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    network = _drawn(SHAPES[name], key)
+    write_decoder(network, tmp_path, end=3)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    tokens = np.asarray(jax.random.randint(key, (3, 16), 0, 13))
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(logits(network, jnp.asarray(tokens)), expected, atol=2e-4)
+
+
+def _theirs(transformers):
+    llama, qwen, mistral = (
+        {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, **heads}
+        for heads in (
+            {"num_attention_heads": 6, "num_key_value_heads": 3},
+            {"num_attention_heads": 4, "num_key_value_heads": 2},
+            {"num_attention_heads": 2, "num_key_value_heads": 1},
+        )
+    )
+    sizes = {"vocab_size": 37, "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2}
+    small = {"vocab_size": 37, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 2}
+    return {
+        "llama": transformers.LlamaConfig(**sizes, **llama, rms_norm_eps=1e-3),
+        "llama tied": transformers.LlamaConfig(**sizes, **llama, tie_word_embeddings=True),
+        "qwen2": transformers.Qwen2Config(**sizes, **qwen),
+        "mistral": transformers.MistralConfig(**sizes, **mistral, sliding_window=None),
+        "gpt2": transformers.GPT2Config(**small, n_embd=24, n_layer=3, n_head=3),
+        "gpt2 narrow": transformers.GPT2Config(**small, n_embd=16, n_layer=1, n_head=1, n_inner=8),
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "llama tied", "qwen2", "mistral", "gpt2", "gpt2 narrow"])
+def test_models_of_transformers_are_read(name, key, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(_theirs(transformers)[name])
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    # In several files, as large models are.
+    model.save_pretrained(tmp_path, max_shard_size="10KB" if name == "llama" else "1GB")
+    assert (tmp_path / "model.safetensors.index.json").exists() == (name == "llama")
+    network = read_decoder(tmp_path)
+    tokens = np.asarray(jax.random.randint(key, (3, 32), 0, 37))
+    with torch.no_grad():
+        output = model.eval()(torch.tensor(tokens), output_hidden_states=True)
+    np.testing.assert_allclose(
+        logits(network, jnp.asarray(tokens)), output.logits.numpy(), atol=2e-4
+    )
+    np.testing.assert_allclose(
+        network.hidden(jnp.asarray(tokens)), output.hidden_states[-1].numpy(), atol=2e-4
+    )
+
+
+# Bad files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(key, tmp_path):
+    write_decoder(_drawn(SHAPES["llama"], key), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _change_config(model, **fields):
+    path = model / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def _change_tensors(model, change):
+    tensors = load_file(model / "model.safetensors")
+    change(tensors)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+QUERY = "model.layers.1.self_attn.q_proj.weight"
+
+
+def test_missing_extra_and_wrong_tensors(model):
+    _change_tensors(model, lambda t: t.update({QUERY: np.zeros((15, 16), np.float32)}))
+    message = rf"model.safetensors: tensor '{QUERY}' is \[15, 16\] where config.json asks for \[16"
+    with pytest.raises(DataError, match=message):
+        read_decoder(model)
+    _change_tensors(model, lambda t: t.pop(QUERY))
+    with pytest.raises(DataError, match=f"model.safetensors: tensor '{QUERY}' is missing"):
+        read_decoder(model)
+
+
+def test_left_over_and_quantised_tensors(model):
+    _change_tensors(model, lambda t: t.update({"score.weight": np.zeros(3, np.float32)}))
+    with pytest.raises(DataError, match=r"tensor 'score.weight' is left over"):
+        read_decoder(model)
+    quantised = {"lm_head.weight": np.zeros((13, 16), np.int8)}
+    _change_tensors(model, lambda t: t.update(quantised))
+    with pytest.raises(DataError, match=r"'lm_head.weight' is of type int8, which is quantised"):
+        read_decoder(model)
+
+
+def test_an_embedding_that_is_and_is_not_the_unembedding(model):
+    _change_config(model, tie_word_embeddings=True)
+    with pytest.raises(DataError, match=r"'lm_head.weight' differs from the embedding, although"):
+        read_decoder(model)
+    embedding = "model.embed_tokens.weight"
+    _change_tensors(model, lambda t: t.update({"lm_head.weight": t[embedding]}))
+    assert read_decoder(model).unembedding is None
+
+
+def test_names_without_prefix_and_constants_among_the_weights(key, tmp_path):
+    network = _drawn(SHAPES["gpt2"], key)
+    write_decoder(network, tmp_path)
+
+    def older(tensors):
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        tensors["h.0.attn.bias"] = np.ones((1, 1, 16, 16), np.float32)
+
+    _change_tensors(tmp_path, older)
+    assert eqx.tree_equal(read_decoder(tmp_path), network)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "lama"}, "unknown model_type 'lama': did you mean llama"),
+        ({"model_type": "t5"}, "known model_types are gpt2, llama, mistral, qwen2"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "does not predict tokens"),
+        ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu', which cannot be honoured: only 'silu'"),
+        ({"num_hidden_layers": "two"}, "'num_hidden_layers' must be a positive integer, not 'two'"),
+        ({"hidden_size": None}, "'hidden_size' must be a positive integer, not None"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary positions of type 'yarn'"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "'rope_parameters' lacks 'factor'"),
+        ({"quantization_config": {"bits": 4}}, "'quantization_config' cannot be honoured"),
+        ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
+    ],
+)
+def test_configurations_that_cannot_be_honoured(model, fields, message):
+    _change_config(model, **fields)
+    with pytest.raises(DataError, match=message) as raised:
+        read_architecture(model)
+    assert str(raised.value).startswith(str(model / "config.json"))
+
+
+def test_files_that_are_not_there(model):
+    weights = model / "model.safetensors"
+    with pytest.raises(DataError, match="there is no such directory of a model"):
+        read_decoder(model / "nowhere")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-100])
+    with pytest.raises(DataError, match=r"model.safetensors: this safetensors file is truncated"):
+        read_decoder(model)
+    weights.unlink()
+    with pytest.raises(DataError, match=r"model.safetensors is missing: a model needs it"):
+        read_decoder(model)
+    (model / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(DataError, match="are a pickle, which is never loaded"):
+        read_decoder(model)
+    table = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(table))
+    with pytest.raises(DataError, match=r"model-00001-of-00002.safetensors is missing, which"):
+        read_decoder(model)
+    (model / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"config.json: it cannot be read as JSON"):
+        read_decoder(model)
+    (model / "config.json").unlink()
+    with pytest.raises(DataError, match=r"config.json is missing"):
+        read_decoder(model)
+
+
+def test_architectures_of_no_family(key, tmp_path):
+    odd = dataclasses.replace(SHAPES["llama"], positions="learned")
+    with pytest.raises(SpecificationError, match="no family of transformers has this architecture"):
+        write_decoder(_drawn(odd, key), tmp_path)

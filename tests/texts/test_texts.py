@@ -1,0 +1,269 @@
+"""Texts in TRL's columns: where prompts end, what pads them, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import DataError
+from headwater.texts.texts import read_comparisons, read_completions, read_prompts
+from headwater.texts.tokenizers import ByteTokenizer, FileTokenizer
+
+BYTES = ByteTokenizer()
+
+
+def written(tmp_path, *rows, name="data.jsonl"):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def shown(completions, i=0):
+    """Prompt and response of a row as text, `$` for the end and `^` for the beginning."""
+    tokens, response = np.asarray(completions.tokens[i]), np.asarray(completions.response[i])
+    marks = {256: "^", 257: "$", 258: ""}
+
+    def text(kept):
+        return "".join(marks.get(int(t)) or (chr(t) if t < 256 else "") for t in tokens[kept])
+
+    stop = np.flatnonzero(tokens != 258)[-1] + 1
+    inside = np.arange(len(tokens)) < stop
+    assert not response[~inside].any()
+    return text(inside & ~response), text(response)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.parquet"])
+def test_prompts_and_completions(tmp_path, name):
+    rows = [
+        {"prompt": "ab", "completion": "c", "score": 1},
+        {"prompt": "a", "completion": "bcdefg", "score": -0.5},
+    ]
+    read = read_completions(written(tmp_path, *rows, name=name), BYTES, 64)
+    assert read.data.tokens.shape == (2, 16)
+    assert shown(read.data) == ("^ab", "c$")
+    assert shown(read.data, 1) == ("^a", "bcdefg$")
+    np.testing.assert_array_equal(read.data.reward, [1.0, -0.5])
+    assert (read.rows, read.dropped, read.cut, read.tokens) == (2, 0, 0, 5 + 9)
+    assert read_completions(tmp_path / name, BYTES, 9).data.tokens.shape == (2, 9)
+
+
+def test_texts_and_renamed_columns(tmp_path):
+    path = written(tmp_path, {"body": "abc"})
+    read = read_completions(path, BYTES, 64, columns={"text": "body"})
+    assert shown(read.data) == ("^", "abc$") and read.data.reward is None
+
+
+def test_conversations(tmp_path):
+    path = written(tmp_path, {"prompt": [user("Q")], "completion": [assistant("A")]})
+    data = read_completions(path, BYTES, 64).data
+    assert shown(data) == ("^<|user|>\nQ\n<|assistant|>\n", "A\n$")
+    turns = [user("Q"), assistant("A"), user("R"), assistant("B")]
+    path = written(tmp_path, {"messages": turns})
+    whole = "<|user|>\nQ\n<|assistant|>\nA\n<|user|>\nR\n<|assistant|>\nB\n"
+    assert shown(read_completions(path, BYTES, 64).data) == ("^", whole + "$")
+    data = read_completions(path, BYTES, 64, only_answers=True).data
+    assert shown(data)[1] == "A\nB\n$"
+
+
+def test_the_end_is_there_once(tmp_path):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    BYTES.write(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{{ eos_token }}\n"
+        "{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+    )
+    tokenizer = FileTokenizer(tmp_path)
+    path = written(tmp_path, {"prompt": [user("Q")], "completion": [assistant("A")]})
+    # Nor are there two beginnings.
+    assert shown(read_completions(path, tokenizer, 64).data) == ("^u:Q$\na:", "A$")
+    path = written(tmp_path, {"prompt": "Q", "completion": "A<|end|>"})
+    assert shown(read_completions(path, tokenizer, 64).data) == ("^Q", "A$")
+
+
+def test_comparisons(tmp_path):
+    rows = [
+        {"prompt": "ab", "chosen": "cd", "rejected": "e"},
+        {"prompt": "a", "chosen": "b", "rejected": "cdefgh"},
+    ]
+    data = read_comparisons(written(tmp_path, *rows), BYTES, 64).data
+    assert data.chosen.tokens.shape == data.rejected.tokens.shape == (2, 16)
+    assert shown(data.chosen) == ("^ab", "cd$") and shown(data.rejected) == ("^ab", "e$")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ("What is it? It is good.", "What is it? It was bad."),
+        ("The sky is blue", "The sky is green"),
+        ("answer 12", "answer 13"),
+        ([user("Q"), assistant("A")], [user("Q"), assistant("B")]),
+        ([user("Q"), assistant("A"), user("R"), assistant("C")], [user("Q"), assistant("B")]),
+    ],
+)
+def test_prompts_that_both_begin_with(tmp_path, chosen, rejected):
+    row = {"chosen": chosen, "rejected": rejected}
+    implicit = read_comparisons(written(tmp_path, row), BYTES, 128).data
+    assert shown(implicit.chosen)[0] == shown(implicit.rejected)[0]
+    if isinstance(chosen, list):
+        assert shown(implicit.rejected) == ("^<|user|>\nQ\n<|assistant|>\n", "B\n$")
+        # The same with a prompt in text beside the conversations.
+        other = read_comparisons(written(tmp_path, {**row, "prompt": "Q"}), BYTES, 128).data
+        np.testing.assert_array_equal(other.chosen.tokens, implicit.chosen.tokens)
+    else:
+        assert "".join(shown(implicit.chosen)) == f"^{chosen}$"
+        assert not shown(implicit.chosen)[0].endswith(" ")
+    trl = pytest.importorskip("trl")
+    explicit = read_comparisons(written(tmp_path, trl.extract_prompt(row)), BYTES, 128).data
+    np.testing.assert_array_equal(explicit.chosen.tokens, implicit.chosen.tokens)
+    np.testing.assert_array_equal(explicit.rejected.response, implicit.rejected.response)
+
+
+def test_prompts(tmp_path):
+    read = read_prompts(written(tmp_path, {"prompt": "abc"}, {"prompt": "d"}), BYTES, 16)
+    np.testing.assert_array_equal(read.data.length, [4, 2])
+    np.testing.assert_array_equal(read.data.tokens, [[256, 97, 98, 99], [256, 100, 258, 258]])
+    read = read_prompts(written(tmp_path, {"prompt": [user("Q")]}), BYTES, 64)
+    assert BYTES.decode(read.data.tokens[0]) == "<|user|>\nQ\n<|assistant|>\n"
+
+
+def test_a_text_file_in_windows(tmp_path):
+    (tmp_path / "book.txt").write_text("abcdefghij")
+    read = read_completions(tmp_path / "book.txt", BYTES, 5)
+    texts = [shown(read.data, i) for i in range(3)]
+    assert texts == [("^", "abcd"), ("^", "efgh"), ("^", "ij$")]
+
+
+def test_rows_that_are_too_long(tmp_path):
+    rows = [{"prompt": "abcdef", "completion": "gh"}, {"prompt": "a", "completion": "b"}]
+    path = written(tmp_path, *rows)
+    message = (
+        "row 1: a prompt of 7 tokens and a response of 3 do not fit into a context of 8: shorten"
+    )
+    with pytest.raises(DataError, match=message):
+        read_completions(path, BYTES, 8)
+    with pytest.raises(DataError, match="a prompt of 7 tokens does not fit into a context of 6"):
+        read_completions(path, BYTES, 6)
+    dropped = read_completions(path, BYTES, 8, too_long="drop")
+    assert (dropped.dropped, dropped.cut) == (1, 0) and shown(dropped.data) == ("^a", "b$")
+    assert "1 rows were too long and left out, 0 were cut" in dropped.sentence()
+    cut = read_completions(path, BYTES, 8, too_long="cut_prompt")
+    assert cut.cut == 1 and shown(cut.data) == ("^cdef", "gh$")
+    cut = read_completions(path, BYTES, 8, too_long="cut_response")
+    assert cut.cut == 1 and shown(cut.data) == ("^abcdef", "g")
+    with pytest.raises(DataError, match="so that nothing is left of the response"):
+        read_completions(path, BYTES, 7, too_long="cut_response")
+    with pytest.raises(DataError, match="even without the prompt: cut or drop it"):
+        read_completions(path, BYTES, 3, too_long="cut_prompt")
+    with pytest.raises(DataError, match="no row fits into a context of 3"):
+        read_completions(path, BYTES, 3, too_long="drop")
+    # Both responses keep the same prompt.
+    row = {"prompt": "abcdef", "chosen": "ghi", "rejected": "j"}
+    data = read_comparisons(written(tmp_path, row), BYTES, 8, too_long="cut_prompt").data
+    assert shown(data.chosen) == ("^def", "ghi$") and shown(data.rejected) == ("^def", "j$")
+
+
+GOOD = {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": ""}, "row 2: 'completion' is empty"),
+        ({"prompt": "a", "completion": None}, "row 2: 'completion' is missing"),
+        ({"prompt": "a", "completion": 3}, "row 2: 'completion' must be a text, not a number"),
+        ({"prompt": 3, "completion": "b"}, "row 2: 'prompt' must be a text or a list of messages"),
+        (
+            {"prompt": [{"content": "a"}], "completion": [assistant("b")]},
+            r"row 2: message 1 of 'prompt' has no 'role': say who speaks \(system, user",
+        ),
+        (
+            {"prompt": [{"role": "usr", "content": "a"}], "completion": [assistant("b")]},
+            "row 2: message 1 of 'prompt': unknown role 'usr': did you mean user",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": ["a"]}], "completion": [assistant("b")]},
+            "row 2: the 'content' of message 1 of 'prompt' must be a text",
+        ),
+        (
+            {"prompt": ["a"], "completion": [assistant("b")]},
+            "row 2: message 1 of 'prompt' must have a 'role' and a 'content'",
+        ),
+        ({"prompt": [user("a")], "completion": "b"}, "row 2: 'prompt' and 'completion' must both"),
+        ({"prompt": [], "completion": [assistant("b")]}, "row 2: 'prompt' holds no message"),
+        ({"prompt": [user("a")], "completion": []}, "row 2: 'completion' is empty"),
+        ({"prompt": [user("a")], "completion": [assistant(" ")]}, "row 2: 'completion' is empty"),
+    ],
+)
+def test_rows_that_cannot_be_used(tmp_path, row, message):
+    path = written(tmp_path, GOOD, row)
+    with pytest.raises(DataError, match=message) as raised:
+        read_completions(path, BYTES, 64)
+    assert str(raised.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("reward", ["NaN", '"high"', "null", "true", "Infinity"])
+def test_rewards_that_are_no_numbers(tmp_path, reward):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"prompt": "a", "completion": "b", "reward": {reward}}}\n')
+    with pytest.raises(DataError, match="row 1: 'reward' must be a finite number, not"):
+        read_completions(path, BYTES, 64)
+
+
+def test_comparisons_that_cannot_be_used(tmp_path):
+    for row, message in (
+        ({"chosen": "same", "rejected": "same"}, "row 1: 'chosen' and 'rejected' are the same"),
+        ({"chosen": "ab", "rejected": [user("a")]}, "row 1: 'chosen' and 'rejected' must both be"),
+        ({"chosen": [user("a")], "rejected": [user("b")]}, "have no first message in common"),
+        ({"chosen": "ab", "rejected": "abc"}, "row 1: 'chosen' is empty"),
+        ({"chosen": [assistant("a")], "rejekted": []}, "no column 'rejected'.*mean rejekted"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_comparisons(written(tmp_path, row), BYTES, 64)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    path = written(tmp_path, {"promt": "a", "completion": "b"})
+    with pytest.raises(DataError, match=r"no column 'prompt' \(did you mean promt\?\): rename"):
+        read_completions(path, BYTES, 64)
+    with pytest.raises(DataError, match="prompts are needed, and there is no column 'prompt'"):
+        read_prompts(path, BYTES, 64)
+    with pytest.raises(DataError, match="unknown column 'prmt': did you mean promt"):
+        read_completions(path, BYTES, 64, columns={"prompt": "prmt"})
+    with pytest.raises(DataError, match="unknown column of texts 'promt': did you mean prompt"):
+        read_completions(path, BYTES, 64, columns={"promt": "promt"})
+    path.write_text('{"prompt": "a"\n')
+    with pytest.raises(DataError, match="row 1: this line is no JSON object"):
+        read_prompts(path, BYTES, 64)
+    path.write_text("[1]\n")
+    with pytest.raises(DataError, match="row 1: a row must be a JSON object"):
+        read_prompts(path, BYTES, 64)
+    path.write_bytes(b'{"prompt": "\xff"}')
+    with pytest.raises(DataError, match="it is not UTF-8"):
+        read_prompts(path, BYTES, 64)
+    path.write_text("\n")
+    with pytest.raises(DataError, match="there are no rows in it"):
+        read_prompts(path, BYTES, 64)
+    with pytest.raises(DataError, match="there is no such file"):
+        read_prompts(tmp_path / "other.jsonl", BYTES, 64)
+    table = written(tmp_path, GOOD, name="data.parquet")
+    table.write_bytes(table.read_bytes()[:-20])
+    with pytest.raises(DataError, match="truncated or corrupt"):
+        read_prompts(table, BYTES, 64)
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(DataError, match="there is no text in it"):
+        read_completions(tmp_path / "empty.txt", BYTES, 64)
