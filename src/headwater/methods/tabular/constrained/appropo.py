@@ -94,13 +94,10 @@ class ApproPO(
         "Robert E. Schapire",
         year=2019,
         arxiv="1906.09323",
-        bibtex="""@inproceedings{miryoosefi2019reinforcement,
-  title={Reinforcement Learning with Convex Constraints},
-  author={Miryoosefi, Sobhan and Brantley, Kiant{\\'e} and Daum{\\'e} III, Hal and Dud{\\'i}k,
-    Miroslav and Schapire, Robert E.},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2019}
-}""",
+        bibtex="""@inproceedings{miryoosefi2019reinforcement, year={2019},
+  title={Reinforcement Learning with Convex Constraints}, author={Miryoosefi, Sobhan and
+  Brantley, Kiant{\\'e} and Daum{\\'e} III, Hal and Dud{\\'i}k, Miroslav and Schapire, Robert E.},
+  booktitle={Advances in Neural Information Processing Systems}}""",
         summary="approaches a convex set of returns by a mixture of best responses",
     )
 
