@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 # A method imports `core`, `ops` and `networks` only: no source, dataset, environment or other
 # method. So it can be fed by any source and run by the one loop.
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -66,6 +67,7 @@ class LinearCloning(
     images; the spread is learned too.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="ALVINN: An Autonomous Land Vehicle in a Neural Network",
         authors="Dean A. Pomerleau",

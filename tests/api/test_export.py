@@ -17,6 +17,7 @@ from headwater.api.run import Policy, Run
 from headwater.api.specification import MethodChoice, Specification
 from headwater.core.catalogue import all_methods, build_method
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.dataset import Dataset
@@ -394,6 +395,7 @@ def test_mistakes_are_explained(iql, tmp_path):
 class NoPolicy(AbstractMethod):
     """A method that learns something, but not how to act."""
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = build_method("BC").info
 
     def init(self, problem, *, key):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -31,6 +32,7 @@ class LinearState(eqx.Module):
 class Sound(AbstractMethod[Spaces, Transitions, LinearState], AbstractPolicy[LinearState]):
     """Linear TD(0) with a noisy linear policy: correct, so that every check passes."""
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = _INFO
 
     discount: float = 0.9
@@ -68,6 +70,7 @@ def choose(method: Any, state: LinearState, observation, key, explore: bool) -> 
 class _Planted(AbstractMethod[Spaces, Transitions, Any], AbstractPolicy[Any]):
     """What the broken ones share (in the library, this would itself be a mistake)."""
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = _INFO
 
     discount: float = 0.9

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import Diverged
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -30,6 +31,7 @@ class SilentState(eqx.Module):
 class Silent(AbstractMethod[Spaces, Transitions, SilentState], AbstractPolicy[SilentState]):
     """Breaks in what it learned, or in a metric, of one of its seeds only."""
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info("Silent", "Nobody", 2000, "", "@misc{silent,}", "tests the loop")
 
     value: str = eqx.field(static=True, default="nan")

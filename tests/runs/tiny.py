@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -33,6 +34,7 @@ class Tiny(AbstractMethod[Spaces, Transitions, TinyState], AbstractPolicy[TinySt
     From update `explode_at` on it yields NaN.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info("Tiny", "Nobody", 2000, "", "@misc{tiny,}", "tests the loop")
 
     learning_rate: float = 0.01

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Agent, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
@@ -32,6 +33,7 @@ def _numbered(count: int, start: int = 0) -> Transitions:
 class _Push(AbstractMethod[Spaces, Transitions, Nothing], AbstractPolicy[Nothing]):
     """Always pushes the same way and learns nothing."""
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info("Push", "Nobody", 2000, "", "@misc{push,}", "tests the sources")
 
     action: float = 0.0

@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from headwater.core.feed import Feed
 from headwater.core.ranges import check_ranges
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork
@@ -44,9 +45,11 @@ class AbstractMethod(eqx.Module, Generic[Problem, Data, State]):
     It never steps an environment, reads a file, logs, or knows how many steps there will be. Its
     fields are its hyper-parameters with the paper's defaults; numbers may be swept with `vmap`,
     whatever sets a shape is static. Concrete classes are final. Numbers must lie in the ranges that
-    `headwater.core.ranges` declares for their names, or `SpecificationError` is raised.
+    `headwater.core.ranges` declares for their names, or `SpecificationError` is raised. `feed` says
+    where batches come from; with the kind of data it decides what a user has to give.
     """
 
+    feed: eqx.AbstractClassVar[Feed]
     info: eqx.AbstractClassVar[Info]
 
     def __check_init__(self):
@@ -151,6 +154,19 @@ class AbstractProposer(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def propose(self, state: State, *, key: PRNGKeyArray) -> PyTree[Shaped[Array, "candidate ..."]]:
         """A batch of candidates."""
+
+
+class AbstractSeveralBatches(eqx.Module):
+    """Capability: shares out the rows of one update among several gradient steps of its critics."""
+
+    critic_updates: eqx.AbstractVar[int]
+    """How many, each with a batch of its own."""
+
+
+class AbstractReturnsToGo(eqx.Module):
+    """Capability: reads `return_to_go` of logged transitions, discounted as it discounts."""
+
+    discount: eqx.AbstractVar[float]
 
 
 class AbstractTokenPolicy(eqx.Module, Generic[State]):

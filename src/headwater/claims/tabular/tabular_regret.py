@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -212,6 +213,7 @@ class EpsilonGreedy(
 ):
     """The baseline without directed exploration: best in the empirical model, at times random."""
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         "Epsilon-greedy certainty equivalence", "", 0, "", "", "baseline of claims"
     )

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -61,6 +62,7 @@ class LSVIUCB(
     regressed. Features should have norms of at most one.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Provably Efficient Reinforcement Learning with Linear Function Approximation",
         authors="Chi Jin, Zhuoran Yang, Zhaoran Wang, Michael I. Jordan",

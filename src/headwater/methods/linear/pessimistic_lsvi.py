@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -59,6 +60,7 @@ class PEVI(
     should have norms of at most one.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Is Pessimism Provably Efficient for Offline RL?",
         authors="Ying Jin, Zhuoran Yang, Zhaoran Wang",

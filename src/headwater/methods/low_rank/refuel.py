@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -76,6 +77,7 @@ class REFUEL(
     = dS \ln(1 + n)$ that of a net. Episodes that were not played for a step (logs) count in full.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Provable Benefit of Multitask Representation Learning in Reinforcement Learning",
         authors="Yuan Cheng, Songtao Feng, Jing Yang, Hong Zhang, Yingbin Liang",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
@@ -63,6 +64,7 @@ class EnumeratedFREEHAND(
     models, as said; policies look at the step and the state, which is enough for rewards of steps.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Provable Offline Preference-Based Reinforcement Learning",
         authors="Wenhao Zhan, Masatoshi Uehara, Nathan Kallus, Jason D. Lee, Wen Sun",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -82,6 +83,7 @@ class PRLSVI(
     runs over counts; a small ridge in the estimate; a budget of questions.
     """
 
+    feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
         title="Making RL with Preference-based Feedback Efficient via Randomization",
         authors="Runzhe Wu, Wen Sun",

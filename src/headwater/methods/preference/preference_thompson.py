@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -71,6 +72,7 @@ class PbTS(
     Dirichlet; a budget of questions.
     """
 
+    feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
         title="Making RL with Preference-based Feedback Efficient via Randomization",
         authors="Runzhe Wu, Wen Sun",

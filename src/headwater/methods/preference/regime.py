@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -76,6 +77,7 @@ class REGIME(
     planned; both policies of an exploring pair are the same; the design's maximum is local.
     """
 
+    feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
         title="Provable Reward-Agnostic Preference-Based Reinforcement Learning",
         authors="Wenhao Zhan, Masatoshi Uehara, Wen Sun, Jason D. Lee",

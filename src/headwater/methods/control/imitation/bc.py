@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -61,6 +62,7 @@ class BC(
     **Differences from the paper:** a general policy on vectors, with today's optimiser.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="ALVINN: An Autonomous Land Vehicle in a Neural Network",
         authors="Dean A. Pomerleau",

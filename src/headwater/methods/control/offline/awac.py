@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -78,6 +79,7 @@ class AWAC(
     as in CORL; discrete actions are served by a softmax policy and one critic output per action.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="AWAC: Accelerating Online Reinforcement Learning with Offline Datasets",
         authors="Ashvin Nair, Abhishek Gupta, Murtaza Dalal, Sergey Levine",

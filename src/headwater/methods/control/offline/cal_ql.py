@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
+    AbstractReturnsToGo,
     AbstractValue,
     Info,
 )
@@ -39,6 +41,7 @@ class CalQL(
     AbstractPolicy[ConservativeActorCritic],
     AbstractValue[ConservativeActorCritic],
     AbstractLikelihood[ConservativeActorCritic],
+    AbstractReturnsToGo,
 ):
     r"""Cal-QL: CQL that lowers no value below the return which the log shows to be possible.
 
@@ -79,6 +82,7 @@ class CalQL(
     observation, so its second set of policy proposals comes from the first.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning",
         authors="Mitsuhiko Nakamoto, Yuexiang Zhai, Anikait Singh, Max Sobol Mark, Yi Ma, "

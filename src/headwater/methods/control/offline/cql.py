@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -79,6 +80,7 @@ class CQL(
     proposals comes from the first.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Conservative Q-Learning for Offline Reinforcement Learning",
         authors="Aviral Kumar, Aurick Zhou, George Tucker, Sergey Levine",

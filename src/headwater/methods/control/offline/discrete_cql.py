@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -66,6 +67,7 @@ class DiscreteCQL(
     arXiv:2111.04714), who use α = 0.1 on classic control.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Conservative Q-Learning for Offline Reinforcement Learning",
         authors="Aviral Kumar, Aurick Zhou, George Tucker, Sergey Levine",

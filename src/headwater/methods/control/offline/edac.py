@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -72,6 +73,7 @@ class EDAC(
     that its gradient stays finite.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble",
         authors="Gaon An, Seungyong Moon, Jang-Hyun Kim, Hyun Oh Song",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -83,6 +84,7 @@ class IQL(
     served by a softmax policy and one critic output per action.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Offline Reinforcement Learning with Implicit Q-Learning",
         authors="Ilya Kostrikov, Ashvin Nair, Sergey Levine",

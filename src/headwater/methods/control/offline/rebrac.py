@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -73,6 +74,7 @@ class ReBRAC(
     target actor follows the actor from before the step.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Revisiting the Minimalist Approach to Offline Reinforcement Learning",
         authors="Denis Tarasov, Vladislav Kurenkov, Alexander Nikulin, Sergey Kolesnikov",

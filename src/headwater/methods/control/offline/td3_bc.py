@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -67,6 +68,7 @@ class TD3BC(
     **Differences from the paper:** λ is bounded, so that values of zero do not divide by zero.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="A Minimalist Approach to Offline Reinforcement Learning",
         authors="Scott Fujimoto, Shixiang Shane Gu",

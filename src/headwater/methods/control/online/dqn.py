@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -68,6 +69,7 @@ class DQN(
     tasks: Adam, a target copied every 100 updates, ε from 1 to 0.01 within 1,000 updates.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Deep Reinforcement Learning with Double Q-learning",
         authors="Hado van Hasselt, Arthur Guez, David Silver",

@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
+    AbstractSeveralBatches,
     AbstractValue,
     Info,
 )
@@ -39,6 +41,7 @@ class RLPD(
     AbstractPolicy[SoftActorCritic],
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
+    AbstractSeveralBatches,
 ):
     r"""RLPD: soft actor-critic made to learn fast from logs and new experience in equal parts.
 
@@ -78,6 +81,7 @@ class RLPD(
     served by a softmax policy and one critic output per action.
     """
 
+    feed: ClassVar[Feed] = Feed.BOTH
     info: ClassVar[Info] = Info(
         title="Efficient Online Reinforcement Learning with Offline Data",
         authors="Philip J. Ball, Laura Smith, Ilya Kostrikov, Sergey Levine",

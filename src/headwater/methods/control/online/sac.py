@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
+    AbstractSeveralBatches,
     AbstractValue,
     Info,
 )
@@ -39,6 +41,7 @@ class SAC(
     AbstractPolicy[SoftActorCritic],
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
+    AbstractSeveralBatches,
 ):
     r"""Soft actor-critic: seeks reward and randomness at once, from any experience.
 
@@ -81,6 +84,7 @@ class SAC(
     set of critics is drawn without replacement, as in REDQ and unlike WSRL.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Soft Actor-Critic Algorithms and Applications",
         authors="Tuomas Haarnoja, Aurick Zhou, Kristian Hartikainen, George Tucker, Sehoon Ha, "

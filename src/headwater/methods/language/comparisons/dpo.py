@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -45,6 +46,7 @@ class DPO(
     **Differences from the paper:** AdamW at TRL's rate in place of RMSprop at 5e-7.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         authors="Rafael Rafailov, Archit Sharma, Eric Mitchell, Stefano Ermon, "

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -38,6 +39,7 @@ class HyPO(
     check. With a single sample for each prompt there is no mean to subtract.
     """
 
+    feed: ClassVar[Feed] = Feed.BOTH
     info: ClassVar[Info] = Info(
         title="The Importance of Online Data: Understanding Preference Fine-tuning via Coverage",
         authors="Yuda Song, Gokul Swamy, Aarti Singh, J. Andrew Bagnell, Wen Sun",

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -40,6 +41,7 @@ class IPO(
     τ = 0.1, AdamW at 1e-6. For the paper's equations set `normalise_lengths=False`.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="A General Theoretical Paradigm to Understand Learning from Human Preferences",
         authors="Mohammad Gheshlaghi Azar, Mark Rowland, Bilal Piot, Daniel Guo, "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod, Info
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -46,6 +47,7 @@ class RewardModel(
     **Differences from the paper:** settings are TRL's, and so is the unbounded logistic default.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Reward Collapse in Aligning Large Language Models",
         authors="Ziang Song, Tianle Cai, Jason D. Lee, Weijie J. Su",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
@@ -38,6 +39,7 @@ class RaPTr(
     **Differences from the paper:** how sub-networks are scaled is a setting; by default not at all.
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Efficient Stagewise Pretraining via Progressive Subnetworks",
         authors="Abhishek Panigrahi, Nikunj Saunshi, Kaifeng Lyu, Sobhan Miryoosefi, "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -47,6 +48,7 @@ class ALoL(
     state of the prompt instead of an attention head; the rate is constant by default.
     """
 
+    feed: ClassVar[Feed] = Feed.ADVANTAGES
     info: ClassVar[Info] = Info(
         title="Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models",
         authors="Ashutosh Baheti, Ximing Lu, Faeze Brahman, Ronan Le Bras, Maarten Sap, Mark Riedl",

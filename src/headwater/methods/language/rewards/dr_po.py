@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -56,6 +57,7 @@ class DRPO(
     released code. The theory's natural policy gradient with regression is not this.
     """
 
+    feed: ClassVar[Feed] = Feed.RESETS
     info: ClassVar[Info] = Info(
         title="Dataset Reset Policy Optimization for RLHF",
         authors="Jonathan D. Chang, Wenhao Zhan, Owen Oertell, Kianté Brantley, Dipendra Misra, "

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -71,6 +72,7 @@ class GRPO(
     `loss_type` "dapo"); one epoch; the rate is constant.
     """
 
+    feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
         title="DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
         authors="Zhihong Shao, Peiyi Wang, Qihao Zhu, Runxin Xu, Junxiao Song and others",

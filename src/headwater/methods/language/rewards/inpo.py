@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -54,6 +55,7 @@ class INPO(
     **Differences from the paper:** a constant rate; a round is 20,000 pairs in batches of 128.
     """
 
+    feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
         title="Iterative Nash Policy Optimization: Aligning LLMs with General Preferences via "
         "No-Regret Learning",

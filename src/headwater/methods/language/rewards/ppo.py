@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -59,6 +60,7 @@ class PPO(
     value is a network of its own and responses are sampled at temperature 0.7.
     """
 
+    feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
         title="Proximal Policy Optimization Algorithms",
         authors="John Schulman, Filip Wolski, Prafulla Dhariwal, Alec Radford, Oleg Klimov",

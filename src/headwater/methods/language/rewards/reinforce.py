@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -54,6 +55,7 @@ class Reinforce(
     **Differences from the paper:** AdamW, with the settings of `RLOO`.
     """
 
+    feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
         title="Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement "
         "Learning",

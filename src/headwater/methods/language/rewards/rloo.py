@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -57,6 +58,7 @@ class RLOO(
     `epsilon_high`, `normalize_advantages`, `num_iterations`); the rate is constant by default.
     """
 
+    feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
         title="Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human "
         "Feedback in LLMs",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -45,6 +46,7 @@ class RLHFSharpening(
     **Differences from the paper:** which only analyses it: the settings are ours, DPO's.
     """
 
+    feed: ClassVar[Feed] = Feed.REFERENCE
     info: ClassVar[Info] = Info(
         title="Self-Improvement in Language Models: The Sharpening Mechanism",
         authors="Audrey Huang, Adam Block, Dylan J. Foster, Dhruv Rohatgi, Cyril Zhang, "

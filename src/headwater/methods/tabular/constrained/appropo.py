@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -88,6 +89,7 @@ class ApproPO(
     is in the code alone). Where the model is known, `ops.approachability` does the same exactly.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Reinforcement Learning with Convex Constraints",
         authors="Sobhan Miryoosefi, Kianté Brantley, Hal Daumé III, Miroslav Dudík, "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -71,6 +72,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
     its state at a reward of one and a cost of minus one, as in the code.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Constrained Episodic Reinforcement Learning in Concave-Convex and Knapsack Settings",
         authors="Kianté Brantley, Miroslav Dudík, Thodoris Lykouris, Sobhan Miryoosefi, "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -70,6 +71,7 @@ class PessimisticValueIteration(
     large enough to hold them).
     """
 
+    feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         title="Settling the Sample Complexity of Model-Based Offline Reinforcement Learning",
         authors="Gen Li, Laixi Shi, Yuxin Chen, Yuejie Chi, Yuting Wei",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -66,6 +67,7 @@ class EULER(
     each; what was never seen has the highest value, at any `bonus_scale`.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Tighter Problem-Dependent Regret Bounds in Reinforcement Learning without Domain "
         "Knowledge using Value Function Bounds",

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -49,6 +50,7 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
     **Differences from the paper:** rewards are not discounted.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Bridging RL Theory and Practice with the Effective Horizon",
         authors="Cassidy Laidlaw, Stuart Russell, Anca Dragan",

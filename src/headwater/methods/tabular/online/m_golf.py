@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.core.value_class import ValueClass
@@ -59,6 +60,7 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
     the one that is contradicted least.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Provable Reinforcement Learning with a Short-Term Memory",
         authors="Yonathan Efroni, Chi Jin, Akshay Krishnamurthy, Sobhan Miryoosefi",

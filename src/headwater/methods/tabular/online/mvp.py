@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -76,6 +77,7 @@ class MVP(
     together, a tuple's doubling is noticed after the last.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Settling the Sample Complexity of Online Reinforcement Learning",
         authors="Zihan Zhang, Yuxin Chen, Jason D. Lee, Simon S. Du",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -66,6 +67,7 @@ class OptimisticQLearning(
     from one after the other.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Is Q-learning Provably Efficient?",
         authors="Chi Jin, Zeyuan Allen-Zhu, Sébastien Bubeck, Michael I. Jordan",

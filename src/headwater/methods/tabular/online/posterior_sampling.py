@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -45,6 +46,7 @@ class PosteriorSampling(
     process may differ from step to step, so that each step has rows of its own.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="(More) Efficient Reinforcement Learning via Posterior Sampling",
         authors="Ian Osband, Daniel Russo, Benjamin Van Roy",

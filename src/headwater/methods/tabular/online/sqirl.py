@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -55,6 +56,7 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
     its code keeps all of it, as the default here does. Means replace the network.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="The Effective Horizon Explains Deep RL Performance in Stochastic Environments",
         authors="Cassidy Laidlaw, Banghua Zhu, Stuart Russell, Anca Dragan",

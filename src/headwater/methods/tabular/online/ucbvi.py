@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -66,6 +67,7 @@ class UCBVI(
     enough to hold them); the process may differ from step to step, so counts are kept for each.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Minimax Regret Bounds for Reinforcement Learning",
         authors="Mohammad Gheshlaghi Azar, Ian Osband, Rémi Munos",

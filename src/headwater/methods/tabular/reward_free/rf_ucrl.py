@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractCertificate, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -53,6 +54,7 @@ class RFUCRL(
     policy is that for the known rewards, and where there are none, the exploring one.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="Adaptive Reward-Free Exploration",
         authors="Emilie Kaufmann, Pierre Ménard, Omar Darwiche Domingues, Anders Jonsson, "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -54,6 +55,7 @@ class VIZero(
     are none, the exploring one.
     """
 
+    feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
         title="A Sharp Analysis of Model-based Reinforcement Learning with Self-Play",
         authors="Qinghua Liu, Tiancheng Yu, Yu Bai, Chi Jin",

@@ -1,0 +1,25 @@
+"""How a method is fed: where its batches come from, as far as the method itself decides."""
+
+import enum
+
+
+class Feed(enum.Enum):
+    """What a method's batches are drawn from; `runs.feeds` maps it to a source.
+
+    The value says it in words, to go on with "it learns from …".
+    """
+
+    STORED = "what was stored before"
+    """Rows, episodes, texts or comparisons of a log."""
+    ACTING = "what it does itself"
+    """The method acts, and learns from what happens."""
+    BOTH = "what was stored before and what it does itself, side by side"
+    SAMPLED = "what it writes itself, and rewards of that"
+    """The method writes responses, and learns from their rewards."""
+    RESETS = "rewards of how it goes on from stored beginnings"
+    """The method continues stored responses from some place within them."""
+    REFERENCE = "what the model wrote as it was before training"
+    """The model that training began with writes; nobody rewards it."""
+    JUDGED = "what it does itself, in pairs that a judge compares"
+    """The method makes two of everything, and a judge says which is better."""
+    ADVANTAGES = "stored responses and how much better they are than the model's own"
