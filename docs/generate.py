@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headwater.cli import COMMANDS
 from headwater.core.catalogue import all_methods, family, settings
+from headwater.core.papers import paper
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -27,9 +28,8 @@ def methods_page() -> str:
     order = sorted(found, key=lambda name: (family(name), name.lower()))
     for name in order:
         info = found[name].info
-        lines.append(
-            f"| [{name}](#{name.lower()}) | {family(name)} | {info.year} | {info.summary} |"
-        )
+        year = paper(info.paper).year
+        lines.append(f"| [{name}](#{name.lower()}) | {family(name)} | {year} | {info.summary} |")
     for kind in sorted({family(name) for name in order}):
         lines += ["", f"## {KINDS.get(kind, kind)}"]
         for name in order:
@@ -40,14 +40,12 @@ def methods_page() -> str:
 
 def _method(name: str, cls: type) -> list[str]:
     info = cls.info
-    paper = f"{info.authors} ({info.year}). *{info.title}*."
-    if info.arxiv:
-        paper += f" arXiv:{info.arxiv}."
+    source = paper(info.paper)
     defaults = settings(cls())
     table = ["| hyper-parameter | default |", "|---|---|"]
     table += [f"| `{field.name}` | `{defaults[field.name]}` |" for field in dataclasses.fields(cls)]
     text = textwrap.dedent("    " + inspect.cleandoc(cls.__doc__ or "")).strip()
-    return [paper, "", text, "", *table, "", "```bibtex", info.bibtex.strip(), "```"]
+    return [source.citation, "", text, "", *table, "", "```bibtex", source.bibtex, "```"]
 
 
 def commands_page() -> str:

@@ -29,6 +29,7 @@ _HOMES = {
     "headwater.api.evaluate": ("evaluate",),
     "headwater.api.execute": ("resume",),
     "headwater.api.export": ("export",),
+    "headwater.api.papers": ("cite",),
     "headwater.api.run": ("open_run",),
     "headwater.api.query": ("query",),
     "headwater.api.solve": ("solve",),

@@ -32,7 +32,7 @@ class Silent(AbstractMethod[Spaces, Transitions, SilentState], AbstractPolicy[Si
     """Breaks in what it learned, or in a metric, of one of its seeds only."""
 
     feed: ClassVar[Feed] = Feed.STORED
-    info: ClassVar[Info] = Info("Silent", "Nobody", 2000, "", "@misc{silent,}", "tests the loop")
+    info: ClassVar[Info] = Info("of no paper", "tests the loop")
 
     value: str = eqx.field(static=True, default="nan")
     at: int = 20

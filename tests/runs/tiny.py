@@ -35,7 +35,7 @@ class Tiny(AbstractMethod[Spaces, Transitions, TinyState], AbstractPolicy[TinySt
     """
 
     feed: ClassVar[Feed] = Feed.STORED
-    info: ClassVar[Info] = Info("Tiny", "Nobody", 2000, "", "@misc{tiny,}", "tests the loop")
+    info: ClassVar[Info] = Info("of no paper", "tests the loop")
 
     learning_rate: float = 0.01
     explode_at: int = 10**9

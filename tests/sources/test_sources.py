@@ -34,7 +34,7 @@ class _Push(AbstractMethod[Spaces, Transitions, Nothing], AbstractPolicy[Nothing
     """Always pushes the same way and learns nothing."""
 
     feed: ClassVar[Feed] = Feed.ACTING
-    info: ClassVar[Info] = Info("Push", "Nobody", 2000, "", "@misc{push,}", "tests the sources")
+    info: ClassVar[Info] = Info("of no paper", "tests the sources")
 
     action: float = 0.0
 

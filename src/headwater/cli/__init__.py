@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data collect": ("data.collect", "make datasets of graded quality in a task of your choice"),
     "data convert": ("data.convert", "rewrite a dataset in another format"),
     "methods": ("methods", "list the methods, or show one with its hyper-parameters"),
+    "papers": ("papers", "list the papers with methods and claims, or cite a run"),
     "train": ("train", "train a method on logged experience, or online"),
     "adapt": ("adapt", "take an offline run online, with few new samples"),
     "resume": ("resume", "continue an interrupted run or sweep"),

@@ -23,7 +23,9 @@ def command(
         json: Print as JSON.
     """
     from headwater.core.catalogue import all_methods, build_method, family, settings
+    from headwater.core.papers import all_papers
 
+    papers = all_papers()
     if name is not None:
         method = build_method(name)
         cls = type(method)
@@ -37,7 +39,7 @@ def command(
             print_json(info)
             return
         print(f"{cls.__name__} ({info['kind']}): {cls.info.summary}\n")
-        print(f"{cls.info.authors} ({cls.info.year}). {cls.info.title}.{_link(cls.info.arxiv)}\n")
+        print(f"{papers[cls.info.paper].citation}\n")
         print(textwrap.dedent("    " + (cls.__doc__ or "")).strip() + "\n")
         types = {f.name: str(f.type) for f in dataclasses.fields(cls)}
         rows = [[k, _short(v), _plain(types[k])] for k, v in settings(method).items()]
@@ -53,13 +55,12 @@ def command(
     print_table(
         "",
         ["method", "learns from", "year", "what it is"],
-        [[n, family(n), str(found[n].info.year), found[n].info.summary] for n in order],
+        [
+            [n, family(n), str(papers[found[n].info.paper].year), found[n].info.summary]
+            for n in order
+        ],
     )
     print("headwater methods NAME shows one of them")
-
-
-def _link(arxiv: str) -> str:
-    return f" arXiv:{arxiv}" if arxiv else ""
 
 
 def _short(value) -> str:

@@ -26,15 +26,11 @@ UnbatchedAction = Float[Array, " action"] | Int[Array, ""]
 class Info(NamedTuple):
     """Catalogue entry of a method: read by docs, tests and the command line, never by the maths.
 
-    **Arguments:** `title`, `authors`, `year`, `arxiv` (empty if there is none) and `bibtex` of the
-    paper; `summary`: the method in one line; `parents`: names of the methods it grew from.
+    **Arguments:** `paper`: its key in `papers.bib`, or a citation in words for a method of your
+    own; `summary`: the method in one line; `parents`: names of the methods it grew from.
     """
 
-    title: str
-    authors: str
-    year: int
-    arxiv: str
-    bibtex: str
+    paper: str
     summary: str
     parents: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
+from headwater.core.papers import citation
 from headwater.evaluation.statistics import Interval, interval
 
 Verdict = Literal["holds", "fails", "undecided"]
@@ -95,11 +96,12 @@ class Claim:
 
     **Arguments:** `name`: for the command line, such as `mvp-replans-rarely`; `statement`: one or
     two sentences, with the numbers that are tested; `methods`: names in the catalogue; `paper`:
-    authors, year and arXiv id; `where`: in the paper (a theorem, a table, the abstract), or that it
-    is a consequence; `scales`: arguments of `experiment` by scale (`SCALES`), at least `smoke` and
-    `small`; `experiment`: `(seed, **arguments)` to a `Finding`; another `seed` must give other
-    instances and other randomness; `learned`: what is known where the claim fails, or where its
-    criterion differs from the paper's numbers.
+    its key in `papers.bib`, or a citation in words for a claim of your own; `where`: in the paper
+    (a theorem, a table, the abstract), or that it is a consequence; `scales`: arguments of
+    `experiment` by scale (`SCALES`), at least `smoke` and `small`; `experiment`: `(seed,
+    **arguments)` to a `Finding`; another `seed` must give other instances and other randomness;
+    `learned`: what is known where the claim fails, or where its criterion differs from the paper's
+    numbers.
     """
 
     name: str
@@ -110,6 +112,11 @@ class Claim:
     scales: Mapping[str, Mapping[str, Any]]
     experiment: Callable[..., Finding]
     learned: str = ""
+
+    @property
+    def source(self) -> str:
+        """The short citation of the paper, and where in it."""
+        return f"{citation(self.paper)}: {self.where}"
 
     def find(self, scale: str, *, seed: int = 0) -> Finding:
         """Runs the experiment. Raises `SpecificationError` for a scale that it does not have."""

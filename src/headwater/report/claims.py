@@ -196,7 +196,7 @@ def _rows(summaries: Sequence[Summary]) -> list[list[str | page.Markup]]:
     rows: list[list[str | page.Markup]] = []
     for summary in summaries:
         claim = summary.claim
-        source = page.faint(f"{claim.paper}: {claim.where}")
+        source = page.faint(claim.source)
         rows.append(
             [
                 page.lines(*_standing(summary)),
@@ -218,7 +218,7 @@ def _section(summary: Summary, figures) -> str:
     claim = summary.claim
     facts: list[list[str | page.Markup]] = [
         ["verdict", page.lines(*_standing(summary))],
-        ["paper", f"{claim.paper}: {claim.where}"],
+        ["paper", claim.source],
         ["methods", ", ".join(claim.methods)],
     ]
     if summary.records:
@@ -303,7 +303,7 @@ def _text(summaries, figures, complaints) -> str:
         claim = summary.claim
         cells = [
             f"[{claim.name}](#{claim.name})",
-            f"{claim.paper}: {claim.where}",
+            claim.source,
             "<br>".join(_cell(line) for line in _numbers(summary)),
             f"**{summary.verdict}**",
             "<br>".join(_circumstances(summary)),
@@ -312,7 +312,7 @@ def _text(summaries, figures, complaints) -> str:
     for summary in summaries:
         claim = summary.claim
         lines += ["", f"## {claim.name}", "", f"**{summary.verdict}**. {claim.statement}", ""]
-        lines += [f"{claim.paper}: {claim.where}. Methods: {', '.join(claim.methods)}.", ""]
+        lines += [f"{claim.source}. Methods: {', '.join(claim.methods)}.", ""]
         if claim.learned:
             lines += [f"Learned: {claim.learned}", ""]
         lines += [f"- {line}" for line in [*_numbers(summary), *_circumstances(summary)]]

@@ -42,6 +42,8 @@ RECIPES: dict[str, str] = {
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
+RECIPE_PAPERS = {"wsrl": "zhou2025efficient", "rlpd": "ball2023efficient"}
+"""Keys of the papers that recipes are from."""
 
 
 @dataclasses.dataclass(frozen=True)

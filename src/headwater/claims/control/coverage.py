@@ -177,7 +177,7 @@ CLAIMS = (
         "better of both on four of the five; and TQ less SACo orders the logs by what cloning gains"
         " over DQN (rank correlation of at least 0.5).",
         ("BC", "DQN", "DiscreteCQL"),
-        "Schweighofer et al. 2022, arXiv 2111.04714",
+        "schweighofer2022dataset",
         "the abstract; the correlations and margins are ours",
         {
             "smoke": {"runs": 1, "size": 400, "online_steps": 240, "updates": 20, "width": 8},

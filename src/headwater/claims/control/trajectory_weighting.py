@@ -159,7 +159,7 @@ def _even_logs(
     )
 
 
-_PAPER = "Hong, Agrawal, Tachet des Combes, Laroche 2023, arXiv 2306.13085"
+_PAPER = "hong2023harnessing"
 _TD3BC = ("TD3BC", "alpha", (2.5, 10.0, 40.0), 32)
 _IQL = ("IQL", "inverse_temperature", (1.0, 3.0, 10.0), 32)
 _SMOKE = {"logs": 3, "episodes": 40, "updates": 100, "batch": 32}

@@ -167,7 +167,7 @@ def _no_collapse(seed: int, *, kept: float, margin: float, early: int, **scale: 
     )
 
 
-_PAPER = "Zhou, Peng, Li, Levine, Kumar 2025, arXiv 2412.07762"
+_PAPER = "zhou2025efficient"
 _SMOKE = {
     "seeds": 3,
     "episodes": 5,

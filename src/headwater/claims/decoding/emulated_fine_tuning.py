@@ -107,7 +107,7 @@ CLAIMS = (
             "having been trained on that form."
         ),
         methods=("SFT",),
-        paper="Mitchell, Rafailov, Sharma, Finn, Manning (2023), arXiv:2310.12962",
+        paper="mitchell2024emulator",
         where="the abstract: helpfulness from fine-tuning, factuality from pre-training",
         scales={
             "smoke": {

@@ -176,7 +176,7 @@ def _problems(given: LinearProcess) -> Any:
     return dataclasses.replace(one, initial=process.initial, features=given.features)
 
 
-_PAPER = "Jin, Yang, Wang, Jordan (2019), arXiv:1907.05388"
+_PAPER = "jin2020provably"
 
 CLAIMS = (
     Claim(

@@ -128,7 +128,7 @@ def _read(given: LinearProcess, settings: PEVI, followed: float, episodes: int, 
     return jax.vmap(one)(given, keys)
 
 
-_PAPER = "Jin, Yang, Wang (2020), arXiv:2012.15085"
+_PAPER = "jin2021pessimism"
 _SMOKE = {
     "instances": 40,
     "logs": (10, 40),

@@ -109,7 +109,7 @@ CLAIMS = (
         statement="After as many episodes, the worst policy's error of RAFFLE's low-rank model is "
         "below four fifths of that of the frequencies that a tabular reward-free explorer counts.",
         methods=("RAFFLE", "RFUCRL"),
-        paper="Cheng, Huang, Yang, Liang (2023), arXiv:2303.10859",
+        paper="cheng2023improved",
         where="abstract (accurate system identification) and its sample complexity, which does not "
         "grow with the number of states but through the model class",
         scales={

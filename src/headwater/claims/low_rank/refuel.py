@@ -261,7 +261,7 @@ def _nothing_in_common(
     )
 
 
-_PAPER = "Cheng, Feng, Yang, Zhang, Liang (2022), arXiv:2206.05900"
+_PAPER = "cheng2022provable"
 _TINY = {"states": 8, "actions": 2, "horizon": 3, "rank": 2, "batch": 4, "instances": 3}
 _SMALL = {"states": 20, "actions": 4, "horizon": 5, "rank": 4, "batch": 8}
 

@@ -226,7 +226,7 @@ def _read(
     return jax.lax.map(one, (processes, features, logs))
 
 
-_PAPER = "Cheng, Feng, Yang, Zhang, Liang (2022), arXiv:2206.05900"
+_PAPER = "cheng2022provable"
 _FACTORS = (0.05, 0.1, 0.3, 1.0)
 _TINY = {"states": 10, "actions": 3, "horizon": 4, "rank": 2, "batch": 4, "instances": 4}
 _SMALL = {"states": 20, "actions": 4, "horizon": 5, "rank": 4, "batch": 8, "instances": 8}

@@ -41,7 +41,7 @@ CLAIMS = (
         statement="RepUCB, which knows the reward while it explores, needs no more episodes to "
         "95 % of the best return than RAFFLE, which does not use it.",
         methods=("RepUCB", "RAFFLE"),
-        paper="Uehara, Zhang, Sun (2022), arXiv:2110.04652",
+        paper="uehara2022representation",
         where="consequence: optimism for one reward has to learn less than a model for all",
         scales={
             "smoke": {

@@ -128,7 +128,7 @@ def _enumerated(seed: int, instances: int, comparisons: int, members: int) -> Fi
     )
 
 
-_PAPER = "Zhan, Uehara, Kallus, Lee, Sun (2023), arXiv:2305.14816"
+_PAPER = "zhan2024offline"
 
 CLAIMS = (
     Claim(

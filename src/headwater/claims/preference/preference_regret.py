@@ -139,7 +139,7 @@ def _sampling(seed: int, runs: int, rounds: int, states: int) -> Finding:
     )
 
 
-_PAPER = "Wu, Sun (2023), arXiv:2310.14554"
+_PAPER = "wu2024making"
 _STATEMENT = (
     "asks at most in 15 % of the rounds when a question has to be worth one unit of reward, at no "
     "more than twice the regret of always asking; the number of questions falls with the threshold "

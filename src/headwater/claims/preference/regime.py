@@ -109,7 +109,7 @@ CLAIMS = (
             "policies leaves, and it falls at least like the root of the number of answers."
         ),
         methods=("REGIME",),
-        paper="Zhan, Uehara, Sun, Lee (2023), arXiv:2305.18505",
+        paper="zhan2024provable",
         where=(
             "a consequence of its bound on the number of answers, which grows with the dimension "
             "of the features only; the paper has no experiments"

@@ -19,7 +19,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.ops.tabular.approachability import approach_by_cone
 from headwater.ops.tabular.convex import AbstractConvexSet, Ball, Orthotope, Product, distance
 
-_PAPER = "Miryoosefi, Brantley, Daumé III, Dudík, Schapire (2019), arXiv:1906.09323"
+_PAPER = "miryoosefi2019reinforcement"
 _FAILURE = 0.2
 _LONG = 15.0
 """A usual length of an episode: counts of visits are divided by it."""

@@ -21,7 +21,7 @@ from headwater.methods.tabular.constrained.appropo import ApproPO
 from headwater.methods.tabular.constrained.conrl import ConRL
 from headwater.methods.tabular.constrained.rcpo import RCPO
 
-_PAPER = "Brantley, Dudík, Lykouris, Miryoosefi, Simchowitz, Slivkins, Sun (2020), arXiv:2006.05051"
+_PAPER = "brantley2020constrained"
 
 
 def _keys(seed: int):

@@ -231,7 +231,7 @@ def _learn(
     return jax.vmap(one)(processes, keys)
 
 
-_PAPER = "Tiapkin et al. (2023), arXiv:2310.17303"
+_PAPER = "tiapkin2024demonstration"
 _TINY = {"states": 4, "actions": 3, "horizon": 4}
 _SIZES = {"states": 8, "actions": 4, "horizon": 10}
 

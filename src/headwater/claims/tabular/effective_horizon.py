@@ -279,7 +279,7 @@ CLAIMS = (
             "the samples that it names GORP opens a lock in 0.35 of its runs or more."
         ),
         methods=("GORP",),
-        paper="Laidlaw, Russell, Dragan (2023), arXiv:2304.09853",
+        paper="laidlaw2023bridging",
         where="Definition of the effective horizon and Theorem 5.4",
         scales={
             "smoke": {"horizons": (2, 3), "runs": 101, "learned": 100},
@@ -301,7 +301,7 @@ CLAIMS = (
             "correlation of at least 0.6)."
         ),
         methods=("SQIRL", "QLearning"),
-        paper="Laidlaw, Zhu, Russell, Dragan (2023), arXiv:2312.08369",
+        paper="laidlaw2024effective",
         where="Section 4, on small processes in place of the BRIDGE data set and deep learners",
         scales={
             "smoke": {

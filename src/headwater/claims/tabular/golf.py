@@ -264,7 +264,7 @@ CLAIMS = (
             "tuned, stays at the decoy for forty times as long."
         ),
         methods=("MGOLF", "QLearning"),
-        paper="Jin, Liu, Miryoosefi (2021), arXiv:2102.00815",
+        paper="jin2021bellman",
         where="a consequence of the regret bound of GOLF (Theorem 15)",
         scales={
             "smoke": {
@@ -294,7 +294,7 @@ CLAIMS = (
             "the observations), while those of a table over windows do (at least 3 times)."
         ),
         methods=("MGOLF", "UCBVI"),
-        paper="Efroni, Jin, Krishnamurthy, Miryoosefi (2022), arXiv:2202.03983",
+        paper="efroni2022provable",
         where="the sample complexity of m-GOLF, which does not depend on the observations",
         scales={
             "smoke": {

@@ -21,7 +21,7 @@ from headwater.methods.tabular.online.ucbvi import UCBVI
 _PRACTICAL = 3e-4
 """A multiplier of the bonus at which the method is of use, and still almost always optimistic."""
 
-_PAPER = "Zhang, Chen, Lee, Du (2023), arXiv:2307.13586"
+_PAPER = "zhang2023settling"
 
 
 def _plans(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:

@@ -20,7 +20,7 @@ from headwater.methods.tabular.reward_free.vi_zero import VIZero
 from headwater.ops.tabular.approachability import approach, vector_returns
 from headwater.ops.tabular.convex import distance, within_budgets
 
-_PAPER = "Miryoosefi and Jin (2022), arXiv:2107.05216"
+_PAPER = "miryoosefi2022simple"
 
 
 def rovers(

@@ -120,7 +120,7 @@ CLAIMS = (
             "whole history, as sufficient as two, is still 0.2 behind."
         ),
         methods=("UCBVI",),
-        paper="Efroni, Jin, Krishnamurthy, Miryoosefi (2022), arXiv:2202.03983",
+        paper="efroni2022provable",
         where="a consequence of the reduction to megastates, exponential in the memory (Section 3)",
         scales={
             # Of the four criteria two make sense without a longer memory, which takes minutes.

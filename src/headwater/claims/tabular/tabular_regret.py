@@ -215,7 +215,7 @@ class EpsilonGreedy(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        "Epsilon-greedy certainty equivalence", "", 0, "", "", "baseline of claims"
+        "a baseline, not of a paper", "epsilon-greedy certainty equivalence"
     )
 
     random_share: float = 0.1
@@ -332,7 +332,7 @@ CLAIMS = (
         statement="Optimistic planning has less regret than optimistic Q-learning with either of "
         "its bonuses, all multipliers of the bonus tuned by the same rule.",
         methods=("UCBVI", "OptimisticQLearning"),
-        paper="Jin, Allen-Zhu, Bubeck, Jordan (2018), arXiv:1807.03765",
+        paper="jin2018q",
         where="a consequence of table 1: its bounds exceed UCBVI's by factors of the horizon",
         scales={"smoke": _SMOKE, "small": _SMALL},
         experiment=_planning_beats_q_learning,
@@ -342,7 +342,7 @@ CLAIMS = (
         statement="Posterior sampling has less regret than UCBVI, the concentration of its prior "
         "tuned by the same rule as the multiplier of UCBVI's bonus.",
         methods=("PosteriorSampling", "UCBVI", "EULER"),
-        paper="Osband, Russo, Van Roy (2013), arXiv:1306.0940",
+        paper="osband2013more",
         where="section 6, which compares it with UCRL2",
         scales={"smoke": _SMOKE, "small": _SMALL},
         experiment=_sampling_beats_optimism,
@@ -355,7 +355,7 @@ CLAIMS = (
         "optimism and posterior sampling find it in at least 0.7 of the runs, and epsilon-greedy "
         "exploration in at most half, whatever its share of random actions.",
         methods=("UCBVI", "PosteriorSampling"),
-        paper="Osband, Van Roy, Russo, Wen (2019), arXiv:1703.07608",
+        paper="osband2019deep",
         where="section 4 (the task), and a consequence of the regret bounds of these methods",
         scales={
             "smoke": {"size": 7, "episodes": 100, "runs": 6, "grid": GRID[3:]},
@@ -373,7 +373,7 @@ CLAIMS = (
         statement="Learned from a log of a good policy that rarely does anything else, the "
         "pessimistic policy falls short of the best by at most 0.9 of what the greedy one does.",
         methods=("PessimisticValueIteration",),
-        paper="Li, Shi, Chen, Chi, Wei (2022), arXiv:2204.05275",
+        paper="li2022settling",
         where="a consequence of theorem 1: only the best policy's own steps need to be covered",
         scales={
             "smoke": {"states": 4, "actions": 3, "horizon": 4, "episodes": 50, "processes": 40},

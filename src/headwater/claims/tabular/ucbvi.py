@@ -18,7 +18,7 @@ from headwater.evaluation.statistics import frequency
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.methods.tabular.online.ucbvi import UCBVI
 
-_PAPER = "Azar, Osband, Munos (2017), arXiv:1703.05449"
+_PAPER = "azar2017minimax"
 
 
 def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:

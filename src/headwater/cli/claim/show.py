@@ -37,7 +37,7 @@ def command(
         print_json({**summary.to_json(), "runs": runs})
         return
     print(f"{claim.name}\n\n{claim.statement}\n")
-    print(f"paper    {claim.paper}, {claim.where}")
+    print(f"paper    {claim.source}")
     print(f"methods  {', '.join(claim.methods)}")
     for scale, arguments in claim.scales.items():
         told = ", ".join(f"{key}={value}" for key, value in arguments.items())

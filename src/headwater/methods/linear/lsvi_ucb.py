@@ -64,16 +64,7 @@ class LSVIUCB(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Provably Efficient Reinforcement Learning with Linear Function Approximation",
-        authors="Chi Jin, Zhuoran Yang, Zhaoran Wang, Michael I. Jordan",
-        year=2019,
-        arxiv="1907.05388",
-        bibtex="""@inproceedings{jin2020provably,
-  title={Provably Efficient Reinforcement Learning with Linear Function Approximation},
-  author={Jin, Chi and Yang, Zhuoran and Wang, Zhaoran and Jordan, Michael I.},
-  booktitle={Conference on Learning Theory},
-  year={2020}
-}""",
+        "jin2020provably",
         summary="optimistic least-squares value iteration on given features",
     )
 

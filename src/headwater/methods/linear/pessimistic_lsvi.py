@@ -62,16 +62,7 @@ class PEVI(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Is Pessimism Provably Efficient for Offline RL?",
-        authors="Ying Jin, Zhuoran Yang, Zhaoran Wang",
-        year=2020,
-        arxiv="2012.15085",
-        bibtex="""@inproceedings{jin2021pessimism,
-  title={Is Pessimism Provably Efficient for Offline {RL}?},
-  author={Jin, Ying and Yang, Zhuoran and Wang, Zhaoran},
-  booktitle={International Conference on Machine Learning},
-  year={2021}
-}""",
+        "jin2021pessimism",
         summary="pessimistic least-squares value iteration on a log, with given features",
         parents=("LSVIUCB",),
     )

@@ -73,17 +73,7 @@ class RAFFLE(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Improved Sample Complexity for Reward-free Reinforcement Learning under Low-rank "
-        "MDPs",
-        authors="Yuan Cheng, Ruiquan Huang, Jing Yang, Yingbin Liang",
-        year=2023,
-        arxiv="2303.10859",
-        bibtex="""@inproceedings{cheng2023improved,
-  title={Improved Sample Complexity for Reward-free Reinforcement Learning under Low-rank {MDP}s},
-  author={Cheng, Yuan and Huang, Ruiquan and Yang, Jing and Liang, Yingbin},
-  booktitle={International Conference on Learning Representations},
-  year={2023}
-}""",
+        "cheng2023improved",
         summary="reward-free exploration of one process with a low-rank model",
     )
 

@@ -79,16 +79,7 @@ class REFUEL(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Provable Benefit of Multitask Representation Learning in Reinforcement Learning",
-        authors="Yuan Cheng, Songtao Feng, Jing Yang, Hong Zhang, Yingbin Liang",
-        year=2022,
-        arxiv="2206.05900",
-        bibtex="""@inproceedings{cheng2022provable,
-  title={Provable Benefit of Multitask Representation Learning in Reinforcement Learning},
-  author={Cheng, Yuan and Feng, Songtao and Yang, Jing and Zhang, Hong and Liang, Yingbin},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2022}
-}""",
+        "cheng2022provable",
         summary="reward-free exploration of several tasks for the features that they share",
         parents=("RAFFLE",),
     )

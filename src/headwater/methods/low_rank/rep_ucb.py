@@ -72,16 +72,7 @@ class RepUCB(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Representation Learning for Online and Offline RL in Low-rank MDPs",
-        authors="Masatoshi Uehara, Xuezhou Zhang, Wen Sun",
-        year=2022,
-        arxiv="2110.04652",
-        bibtex="""@inproceedings{uehara2022representation,
-  title={Representation Learning for Online and Offline {RL} in Low-rank {MDP}s},
-  author={Uehara, Masatoshi and Zhang, Xuezhou and Sun, Wen},
-  booktitle={International Conference on Learning Representations},
-  year={2022}
-}""",
+        "uehara2022representation",
         summary="optimistic planning in a low-rank model with learned features",
     )
 

@@ -66,16 +66,7 @@ class EnumeratedFREEHAND(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Provable Offline Preference-Based Reinforcement Learning",
-        authors="Wenhao Zhan, Masatoshi Uehara, Nathan Kallus, Jason D. Lee, Wen Sun",
-        year=2023,
-        arxiv="2305.14816",
-        bibtex="""@inproceedings{zhan2024offline,
-  title={Provable Offline Preference-Based Reinforcement Learning},
-  author={Zhan, Wenhao and Uehara, Masatoshi and Kallus, Nathan and Lee, Jason D. and Sun, Wen},
-  booktitle={International Conference on Learning Representations},
-  year={2024}
-}""",
+        "zhan2024offline",
         summary="plans for the worst of the listed rewards and models that comparisons allow",
     )
 

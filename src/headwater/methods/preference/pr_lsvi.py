@@ -85,16 +85,7 @@ class PRLSVI(
 
     feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
-        title="Making RL with Preference-based Feedback Efficient via Randomization",
-        authors="Runzhe Wu, Wen Sun",
-        year=2023,
-        arxiv="2310.14554",
-        bibtex="""@inproceedings{wu2024making,
-  title={Making {RL} with Preference-based Feedback Efficient via Randomization},
-  author={Wu, Runzhe and Sun, Wen},
-  booktitle={International Conference on Learning Representations},
-  year={2024}
-}""",
+        "wu2024making",
         summary="randomised least-squares value iteration from preferences, with few questions",
         parents=("PbTS",),
     )

@@ -79,16 +79,7 @@ class REGIME(
 
     feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
-        title="Provable Reward-Agnostic Preference-Based Reinforcement Learning",
-        authors="Wenhao Zhan, Masatoshi Uehara, Wen Sun, Jason D. Lee",
-        year=2023,
-        arxiv="2305.18505",
-        bibtex="""@inproceedings{zhan2024provable,
-  title={Provable Reward-Agnostic Preference-Based Reinforcement Learning},
-  author={Zhan, Wenhao and Uehara, Masatoshi and Sun, Wen and Lee, Jason D.},
-  booktitle={International Conference on Learning Representations},
-  year={2024}
-}""",
+        "zhan2024provable",
         summary="explores without asking, then compares policies by experimental design",
     )
 

@@ -146,7 +146,7 @@ CLAIMS = (
             "0.1 above the fifth with the highest."
         ),
         methods=("DPO",),
-        paper="Razin, Malladi, Bhaskar, Chen, Arora, Hanin (2025), arXiv:2410.08847",
+        paper="razin2025unintentional",
         where="its experiments with refusals, on a decoder of two layers and 51 tokens",
         scales={
             "smoke": {"instances": 1, "width": 16, "learning": 150, "updates": 30},

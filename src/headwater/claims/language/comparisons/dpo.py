@@ -101,7 +101,7 @@ CLAIMS = (
             "0.02 (SFT-DPO) ends with at least 0.7 on the chosen ones."
         ),
         methods=("DPO",),
-        paper="Yan et al. (2024), arXiv:2406.07327",
+        paper="yan2024properties",
         where=(
             "the abstract's three properties and two regularisers; the log-linear policy and the "
             "numbers are ours"

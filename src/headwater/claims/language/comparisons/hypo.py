@@ -123,7 +123,7 @@ CLAIMS = (
             "most 0.6 of the divergence of DPO at the same β = 0.1, and wins at least as often."
         ),
         methods=("HyPO", "DPO"),
-        paper="Song, Swamy, Singh, Bagnell, Sun (2024), arXiv:2406.01462",
+        paper="song2024importance",
         where="its table on summaries (higher win rate, lower divergence); the numbers are ours",
         scales={
             "smoke": {

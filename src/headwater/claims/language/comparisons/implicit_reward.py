@@ -139,7 +139,7 @@ CLAIMS = (
             "the reward model is better by at least 0.1."
         ),
         methods=("DPO", "RewardModel"),
-        paper="Lin et al. (2024), arXiv:2409.03650",
+        paper="lin2024limited",
         where="its comparison under five shifts of distribution, where the gap is 3 % on average",
         scales={
             "smoke": {"instances": 4, "updates": 100, "noise": 0.7},

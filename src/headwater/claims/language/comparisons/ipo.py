@@ -82,7 +82,7 @@ CLAIMS = (
             "keeps the log-ratios of neighbours 1/(3τ) apart, within 5 %, from any reference."
         ),
         methods=("IPO", "DPO"),
-        paper="Azar, Rowland, Piot, Guo, Calandriello, Valko, Munos (2023), arXiv:2310.12036",
+        paper="azar2024general",
         where="the examples with two and three responses; the gap is a consequence of the loss",
         scales={
             "smoke": {"instances": 4, "updates": 600},

@@ -16,7 +16,7 @@ from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.sources.completions import Stored
 
-_PAPER = "Song, Cai, Lee, Su (2023), arXiv:2305.17608"
+_PAPER = "song2023reward"
 _SHAPES = {
     "log x": (jnp.log, 0.5),
     "-1/x": (lambda x: -1.0 / x, 1.0),

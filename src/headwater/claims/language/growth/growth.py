@@ -231,7 +231,7 @@ CLAIMS = (
             "times as much."
         ),
         methods=("SFT",),
-        paper="Reddi, Miryoosefi, Karp, Krishnan, Kale, Kim, Kumar (2023), PMLR 202:14553",
+        paper="reddi2023efficient",
         where="the comparison with training from scratch; margins are those of a run of 6 layers",
         scales={
             "smoke": {"operators": ("gradual-stacking",), **_SMOKE, "layers": 2, "stages": 2},
@@ -253,7 +253,7 @@ CLAIMS = (
             "and at most 0.03 worse than one trained whole for as many updates."
         ),
         methods=("SFT",),
-        paper="Saunshi, Karp, Krishnan, Miryoosefi, Reddi, Kumar (2024), arXiv:2409.19044",
+        paper="saunshi2024inductive",
         where="the comparison of pre-training costs; margins are those of a run of 6 layers",
         scales={
             "smoke": {"operators": ("midas",), **_SMOKE, "layers": 2, "stages": 2},
@@ -275,7 +275,7 @@ CLAIMS = (
             "layers, and at most 0.03 above one trained whole for as many updates."
         ),
         methods=("RaPTr", "SFT"),
-        paper="Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913",
+        paper="panigrahi2025efficient",
         where="the comparison of pre-training costs (20 to 33 % fewer operations)",
         scales={
             "smoke": {"depths": (2, 3), **_SMOKE},
@@ -296,7 +296,7 @@ CLAIMS = (
             "that of the loss at once, and what it chooses ends within 0.01 nats of the best."
         ),
         methods=("SFT",),
-        paper="Karp, Saunshi, Miryoosefi, Reddi, Kumar (2024), arXiv:2406.02469",
+        paper="karp2024landscape",
         where="the correlation of early with final losses; the numbers are ours",
         scales={
             "smoke": {"runs": 2, "before": 20, "lag": 5, "updates": 20, "rows": 8, "width": 12}

@@ -104,7 +104,7 @@ CLAIMS = (
             "1, is at least 0.3 above that of maximum likelihood."
         ),
         methods=("ALoL", "SFT"),
-        paper="Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718",
+        paper="baheti2024leftover",
         where="its main results, in a table of 20 prompts and 30 responses",
         scales={
             "smoke": {"shares": (0.5,), "rows": 1500, "updates": 60, "instances": 3},

@@ -151,7 +151,7 @@ CLAIMS = (
             "demonstrations; PPO from the prompt opens ten with less than 0.05, and four with 0.9."
         ),
         methods=("DRPO", "PPO"),
-        paper="Chang, Zhan, Oertell, Brantley, Misra, Lee, Sun (2024), arXiv:2404.08495",
+        paper="chang2024dataset",
         where="a consequence: it competes with any policy that the stored responses cover",
         scales={
             "smoke": {"lengths": (8,), "rates": (0.3,), "updates": 100, "runs": 3},

@@ -95,7 +95,7 @@ def _experiment(
     return Finding(criteria, numbers, shown, "updates", "success")
 
 
-_PAPER = "Li et al. (2025), arXiv:2503.16188; Shao et al. (2024), arXiv:2402.03300"
+_PAPER = "li2025think"
 
 CLAIMS = (
     Claim(

@@ -124,7 +124,7 @@ CLAIMS = (
             "for a reward fitted to the same preferences stays at 0.3 or more."
         ),
         methods=("INPO",),
-        paper="Zhang, Yu, Peng, Song, Tian, Huo, Jiang, Mi, Yu (2024), arXiv:2407.00617",
+        paper="zhang2024iterative",
         where="its theorem on the last iterate; the game with 30 responses is ours",
         scales={
             "smoke": {"instances": 4, "rounds": 6, "updates": 60, "pairs": 64},

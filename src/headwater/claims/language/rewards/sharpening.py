@@ -20,9 +20,7 @@ from headwater.ops.language.generation import generate
 from headwater.sources.completion_pairs import BestOfN
 from headwater.sources.completions import Written
 
-_PAPER = (
-    "Huang, Block, Foster, Rohatgi, Zhang, Simchowitz, Ash, Krishnamurthy (2025), arXiv:2412.01951"
-)
+_PAPER = "huang2025self"
 _ROWS = 16
 
 

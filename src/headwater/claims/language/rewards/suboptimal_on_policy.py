@@ -299,10 +299,7 @@ CLAIMS = (
             "IPO",
             "INPO",
         ),
-        paper=(
-            "Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon, Finn, Kumar (2024), "
-            "arXiv:2404.14367"
-        ),
+        paper="tajwar2024preference",
         where="its bandit (section 5), with a table in the place of a network",
         scales={
             "smoke": {

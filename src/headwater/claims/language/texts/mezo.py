@@ -11,7 +11,7 @@ from headwater.methods.language.texts.mezo import MeZO
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.zeroth_order import descended, random_seed, slope
 
-_PAPER = "Malladi, Gao, Nichani, Damian, Lee, Chen, Arora (2023), arXiv:2305.17333"
+_PAPER = "malladi2023fine"
 
 
 def _left(size: int, rank: int, steps: int, key):

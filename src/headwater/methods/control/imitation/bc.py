@@ -64,14 +64,7 @@ class BC(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="ALVINN: An Autonomous Land Vehicle in a Neural Network",
-        authors="Dean A. Pomerleau",
-        year=1988,
-        arxiv="",
-        bibtex="""@inproceedings{pomerleau1988alvinn,
-  title={{ALVINN}: An Autonomous Land Vehicle in a Neural Network},
-  author={Pomerleau, Dean A.},
-  booktitle={Advances in Neural Information Processing Systems}, year={1988}}""",
+        "pomerleau1988alvinn",
         summary="supervised learning of the logged actions",
     )
 

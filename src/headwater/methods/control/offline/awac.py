@@ -81,14 +81,7 @@ class AWAC(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="AWAC: Accelerating Online Reinforcement Learning with Offline Datasets",
-        authors="Ashvin Nair, Abhishek Gupta, Murtaza Dalal, Sergey Levine",
-        year=2020,
-        arxiv="2006.09359",
-        bibtex="""@article{nair2020awac,
-  title={{AWAC}: Accelerating Online Reinforcement Learning with Offline Datasets},
-  author={Nair, Ashvin and Gupta, Abhishek and Dalal, Murtaza and Levine, Sergey},
-  journal={arXiv preprint arXiv:2006.09359}, year={2020}}""",
+        "nair2020awac",
         summary="actor-critic whose actor clones actions weighted by their advantage",
         parents=("BC",),
     )

@@ -84,16 +84,7 @@ class CalQL(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning",
-        authors="Mitsuhiko Nakamoto, Yuexiang Zhai, Anikait Singh, Max Sobol Mark, Yi Ma, "
-        "Chelsea Finn, Aviral Kumar, Sergey Levine",
-        year=2023,
-        arxiv="2303.05479",
-        bibtex="""@inproceedings{nakamoto2023calql,
-  title={{Cal-QL}: Calibrated Offline {RL} Pre-Training for Efficient Online Fine-Tuning},
-  author={Nakamoto, Mitsuhiko and Zhai, Yuexiang and Singh, Anikait and Mark, Max Sobol and
-    Ma, Yi and Finn, Chelsea and Kumar, Aviral and Levine, Sergey},
-  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        "nakamoto2023calql",
         summary="CQL whose values stay above the logged returns, ready for fine-tuning",
         parents=("CQL",),
     )

@@ -82,14 +82,7 @@ class CQL(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Conservative Q-Learning for Offline Reinforcement Learning",
-        authors="Aviral Kumar, Aurick Zhou, George Tucker, Sergey Levine",
-        year=2020,
-        arxiv="2006.04779",
-        bibtex="""@inproceedings{kumar2020conservative,
-  title={Conservative Q-Learning for Offline Reinforcement Learning},
-  author={Kumar, Aviral and Zhou, Aurick and Tucker, George and Levine, Sergey},
-  booktitle={Advances in Neural Information Processing Systems}, year={2020}}""",
+        "kumar2020conservative",
         summary="soft actor-critic that pushes down the values of actions not logged",
         parents=("SAC",),
     )

@@ -86,14 +86,7 @@ class IQL(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Offline Reinforcement Learning with Implicit Q-Learning",
-        authors="Ilya Kostrikov, Ashvin Nair, Sergey Levine",
-        year=2021,
-        arxiv="2110.06169",
-        bibtex="""@inproceedings{kostrikov2022iql,
-  title={Offline Reinforcement Learning with Implicit Q-Learning},
-  author={Kostrikov, Ilya and Nair, Ashvin and Levine, Sergey},
-  booktitle={International Conference on Learning Representations}, year={2022}}""",
+        "kostrikov2022iql",
         summary="expectile value regression and advantage-weighted cloning, in-sample",
         parents=("AWAC",),
     )

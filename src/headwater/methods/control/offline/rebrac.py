@@ -76,14 +76,7 @@ class ReBRAC(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Revisiting the Minimalist Approach to Offline Reinforcement Learning",
-        authors="Denis Tarasov, Vladislav Kurenkov, Alexander Nikulin, Sergey Kolesnikov",
-        year=2023,
-        arxiv="2305.09836",
-        bibtex="""@inproceedings{tarasov2023revisiting,
-  title={Revisiting the Minimalist Approach to Offline Reinforcement Learning},
-  author={Tarasov, Denis and Kurenkov, Vladislav and Nikulin, Alexander and Kolesnikov, Sergey},
-  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        "tarasov2023revisiting",
         summary="TD3+BC with decoupled penalties, deeper networks and layer norms",
         parents=("TD3BC",),
     )

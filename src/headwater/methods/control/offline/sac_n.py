@@ -71,14 +71,7 @@ class SACN(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble",
-        authors="Gaon An, Seungyong Moon, Jang-Hyun Kim, Hyun Oh Song",
-        year=2021,
-        arxiv="2110.01548",
-        bibtex="""@inproceedings{an2021uncertainty,
-  title={Uncertainty-Based Offline Reinforcement Learning with Diversified {Q}-Ensemble},
-  author={An, Gaon and Moon, Seungyong and Kim, Jang-Hyun and Song, Hyun Oh},
-  booktitle={Advances in Neural Information Processing Systems}, year={2021}}""",
+        "an2021uncertainty",
         summary="soft actor-critic made pessimistic by the minimum over many critics",
         parents=("SAC",),
     )

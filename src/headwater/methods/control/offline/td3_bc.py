@@ -70,14 +70,7 @@ class TD3BC(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="A Minimalist Approach to Offline Reinforcement Learning",
-        authors="Scott Fujimoto, Shixiang Shane Gu",
-        year=2021,
-        arxiv="2106.06860",
-        bibtex="""@inproceedings{fujimoto2021minimalist,
-  title={A Minimalist Approach to Offline Reinforcement Learning},
-  author={Fujimoto, Scott and Gu, Shixiang Shane},
-  booktitle={Advances in Neural Information Processing Systems}, year={2021}}""",
+        "fujimoto2021minimalist",
         summary="TD3 whose actor is also regressed on the logged actions",
         parents=("BC",),
     )

@@ -71,14 +71,7 @@ class DQN(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Deep Reinforcement Learning with Double Q-learning",
-        authors="Hado van Hasselt, Arthur Guez, David Silver",
-        year=2016,
-        arxiv="1509.06461",
-        bibtex="""@inproceedings{vanhasselt2016deep,
-  title={Deep Reinforcement Learning with Double Q-learning},
-  author={van Hasselt, Hado and Guez, Arthur and Silver, David},
-  booktitle={AAAI Conference on Artificial Intelligence}, year={2016}}""",
+        "vanhasselt2016deep",
         summary="Q-learning with a network, a slow target and ε-greedy exploration",
     )
 

@@ -83,14 +83,7 @@ class RLPD(
 
     feed: ClassVar[Feed] = Feed.BOTH
     info: ClassVar[Info] = Info(
-        title="Efficient Online Reinforcement Learning with Offline Data",
-        authors="Philip J. Ball, Laura Smith, Ilya Kostrikov, Sergey Levine",
-        year=2023,
-        arxiv="2302.02948",
-        bibtex="""@inproceedings{ball2023efficient,
-  title={Efficient Online Reinforcement Learning with Offline Data},
-  author={Ball, Philip J. and Smith, Laura and Kostrikov, Ilya and Levine, Sergey},
-  booktitle={International Conference on Machine Learning}, year={2023}}""",
+        "ball2023efficient",
         summary="high-ratio soft actor-critic with a layer-norm ensemble, half of its data logged",
         parents=("SAC",),
     )

@@ -86,17 +86,7 @@ class SAC(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Soft Actor-Critic Algorithms and Applications",
-        authors="Tuomas Haarnoja, Aurick Zhou, Kristian Hartikainen, George Tucker, Sehoon Ha, "
-        "Jie Tan, Vikash Kumar, Henry Zhu, Abhishek Gupta, Pieter Abbeel, Sergey Levine",
-        year=2018,
-        arxiv="1812.05905",
-        bibtex="""@article{haarnoja2018applications,
-  title={Soft Actor-Critic Algorithms and Applications},
-  author={Haarnoja, Tuomas and Zhou, Aurick and Hartikainen, Kristian and Tucker, George and
-    Ha, Sehoon and Tan, Jie and Kumar, Vikash and Zhu, Henry and Gupta, Abhishek and
-    Abbeel, Pieter and Levine, Sergey},
-  journal={arXiv preprint arXiv:1812.05905}, year={2018}}""",
+        "haarnoja2018applications",
         summary="off-policy actor-critic that is paid for randomness, with automatic temperature",
         parents=("Actor-critic",),
     )

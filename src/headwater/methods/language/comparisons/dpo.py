@@ -48,16 +48,7 @@ class DPO(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
-        authors="Rafael Rafailov, Archit Sharma, Eric Mitchell, Stefano Ermon, "
-        "Christopher D. Manning, Chelsea Finn",
-        year=2023,
-        arxiv="2305.18290",
-        bibtex="""@inproceedings{rafailov2023direct,
-  title={Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
-  author={Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Ermon, Stefano and
-          Manning, Christopher D. and Finn, Chelsea},
-  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        "rafailov2023direct",
         summary="comparisons as a classification loss on log-ratios to a reference",
     )
 

@@ -41,14 +41,7 @@ class HyPO(
 
     feed: ClassVar[Feed] = Feed.BOTH
     info: ClassVar[Info] = Info(
-        title="The Importance of Online Data: Understanding Preference Fine-tuning via Coverage",
-        authors="Yuda Song, Gokul Swamy, Aarti Singh, J. Andrew Bagnell, Wen Sun",
-        year=2024,
-        arxiv="2406.01462",
-        bibtex="""@inproceedings{song2024importance,
-  title={The Importance of Online Data: Understanding Preference Fine-tuning via Coverage},
-  author={Song, Yuda and Swamy, Gokul and Singh, Aarti and Bagnell, J. Andrew and Sun, Wen},
-  booktitle={Advances in Neural Information Processing Systems}, year={2024}}""",
+        "song2024importance",
         summary="DPO with the divergence held down on the policy's own, unlabelled texts",
         parents=("DPO",),
     )

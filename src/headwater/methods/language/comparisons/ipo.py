@@ -43,16 +43,7 @@ class IPO(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="A General Theoretical Paradigm to Understand Learning from Human Preferences",
-        authors="Mohammad Gheshlaghi Azar, Mark Rowland, Bilal Piot, Daniel Guo, "
-        "Daniele Calandriello, Michal Valko, Rémi Munos",
-        year=2023,
-        arxiv="2310.12036",
-        bibtex="""@inproceedings{azar2024general,
-  title={A General Theoretical Paradigm to Understand Learning from Human Preferences},
-  author={Azar, Mohammad Gheshlaghi and Rowland, Mark and Piot, Bilal and Guo, Daniel and
-          Calandriello, Daniele and Valko, Michal and Munos, R{\\'e}mi},
-  booktitle={International Conference on Artificial Intelligence and Statistics}, year={2024}}""",
+        "azar2024general",
         summary="comparisons as a regression of log-ratios to a fixed gap",
         parents=("DPO",),
     )

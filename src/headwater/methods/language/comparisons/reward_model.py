@@ -49,14 +49,7 @@ class RewardModel(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Reward Collapse in Aligning Large Language Models",
-        authors="Ziang Song, Tianle Cai, Jason D. Lee, Weijie J. Su",
-        year=2023,
-        arxiv="2305.17608",
-        bibtex="""@article{song2023reward,
-  title={Reward Collapse in Aligning Large Language Models},
-  author={Song, Ziang and Cai, Tianle and Lee, Jason D. and Su, Weijie J.},
-  journal={arXiv preprint arXiv:2305.17608}, year={2023}}""",
+        "song2023reward",
         summary="a reward under which chosen responses come out higher, by utility of prompt",
     )
 

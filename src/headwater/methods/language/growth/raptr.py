@@ -41,16 +41,7 @@ class RaPTr(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Efficient Stagewise Pretraining via Progressive Subnetworks",
-        authors="Abhishek Panigrahi, Nikunj Saunshi, Kaifeng Lyu, Sobhan Miryoosefi, "
-        "Sashank Reddi, Satyen Kale, Sanjiv Kumar",
-        year=2024,
-        arxiv="2402.05913",
-        bibtex="""@inproceedings{panigrahi2025efficient,
-  title={Efficient Stagewise Pretraining via Progressive Subnetworks},
-  author={Panigrahi, Abhishek and Saunshi, Nikunj and Lyu, Kaifeng and Miryoosefi, Sobhan and
-          Reddi, Sashank and Kale, Satyen and Kumar, Sanjiv},
-  booktitle={International Conference on Learning Representations}, year={2025}}""",
+        "panigrahi2025efficient",
         summary="trains random sub-networks of growing depth, at the cost of their layers",
         parents=("SFT",),
     )

@@ -50,15 +50,7 @@ class ALoL(
 
     feed: ClassVar[Feed] = Feed.ADVANTAGES
     info: ClassVar[Info] = Info(
-        title="Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models",
-        authors="Ashutosh Baheti, Ximing Lu, Faeze Brahman, Ronan Le Bras, Maarten Sap, Mark Riedl",
-        year=2024,
-        arxiv="2305.14718",
-        bibtex="""@inproceedings{baheti2024leftover,
-  title={Leftover Lunch: Advantage-based Offline Reinforcement Learning for Language Models},
-  author={Baheti, Ashutosh and Lu, Ximing and Brahman, Faeze and Le Bras, Ronan and Sap, Maarten
-          and Riedl, Mark},
-  booktitle={International Conference on Learning Representations}, year={2024}}""",
+        "baheti2024leftover",
         summary="likelihood of stored responses weighted by their advantage",
         parents=("SFT", "AWR"),
     )

@@ -59,16 +59,7 @@ class DRPO(
 
     feed: ClassVar[Feed] = Feed.RESETS
     info: ClassVar[Info] = Info(
-        title="Dataset Reset Policy Optimization for RLHF",
-        authors="Jonathan D. Chang, Wenhao Zhan, Owen Oertell, Kianté Brantley, Dipendra Misra, "
-        "Jason D. Lee, Wen Sun",
-        year=2024,
-        arxiv="2404.08495",
-        bibtex="""@article{chang2024dataset,
-  title={Dataset Reset Policy Optimization for {RLHF}},
-  author={Chang, Jonathan D. and Zhan, Wenhao and Oertell, Owen and Brantley, Kiant{\\'e} and
-          Misra, Dipendra and Lee, Jason D. and Sun, Wen},
-  journal={arXiv preprint arXiv:2404.08495}, year={2024}}""",
+        "chang2024dataset",
         summary="PPO from beginnings of stored responses",
         parents=("PPO",),
     )

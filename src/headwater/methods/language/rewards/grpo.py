@@ -74,14 +74,7 @@ class GRPO(
 
     feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
-        title="DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
-        authors="Zhihong Shao, Peiyi Wang, Qihao Zhu, Runxin Xu, Junxiao Song and others",
-        year=2024,
-        arxiv="2402.03300",
-        bibtex="""@article{shao2024deepseekmath,
-  title={DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models},
-  author={Shao, Zhihong and Wang, Peiyi and Zhu, Qihao and Xu, Runxin and Song, Junxiao and others},
-  journal={arXiv preprint arXiv:2402.03300}, year={2024}}""",
+        "shao2024deepseekmath",
         summary="clipped policy gradient with advantages from groups of responses to one prompt",
         parents=("PPO", "RLOO"),
     )

@@ -57,18 +57,7 @@ class INPO(
 
     feed: ClassVar[Feed] = Feed.JUDGED
     info: ClassVar[Info] = Info(
-        title="Iterative Nash Policy Optimization: Aligning LLMs with General Preferences via "
-        "No-Regret Learning",
-        authors="Yuheng Zhang, Dian Yu, Baolin Peng, Linfeng Song, Ye Tian, Mingyue Huo, "
-        "Nan Jiang, Haitao Mi, Dong Yu",
-        year=2024,
-        arxiv="2407.00617",
-        bibtex="""@article{zhang2024iterative,
-  title={Iterative Nash Policy Optimization: Aligning {LLM}s with General Preferences via
-         No-Regret Learning},
-  author={Zhang, Yuheng and Yu, Dian and Peng, Baolin and Song, Linfeng and Tian, Ye and
-          Huo, Mingyue and Jiang, Nan and Mi, Haitao and Yu, Dong},
-  journal={arXiv preprint arXiv:2407.00617}, year={2024}}""",
+        "zhang2024iterative",
         summary="self-play by a squared loss on log-ratios to the reference and the last iterate",
         parents=("IPO",),
     )

@@ -62,15 +62,7 @@ class PPO(
 
     feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
-        title="Proximal Policy Optimization Algorithms",
-        authors="John Schulman, Filip Wolski, Prafulla Dhariwal, Alec Radford, Oleg Klimov",
-        year=2017,
-        arxiv="1707.06347",
-        bibtex="""@article{schulman2017proximal,
-  title={Proximal Policy Optimization Algorithms},
-  author={Schulman, John and Wolski, Filip and Dhariwal, Prafulla and Radford, Alec and
-          Klimov, Oleg},
-  journal={arXiv preprint arXiv:1707.06347}, year={2017}}""",
+        "schulman2017proximal",
         summary="clipped policy gradient with a value of every prefix, each token an action",
         parents=("TRPO", "Actor-critic"),
     )

@@ -57,15 +57,7 @@ class Reinforce(
 
     feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
-        title="Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement "
-        "Learning",
-        authors="Ronald J. Williams",
-        year=1992,
-        arxiv="",
-        bibtex="""@article{williams1992simple,
-  title={Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning},
-  author={Williams, Ronald J.},
-  journal={Machine Learning}, volume={8}, pages={229--256}, year={1992}}""",
+        "williams1992simple",
         summary="policy gradient with rewards standardised by running statistics",
         parents=("REINFORCE",),
     )

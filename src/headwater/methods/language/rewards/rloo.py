@@ -60,18 +60,7 @@ class RLOO(
 
     feed: ClassVar[Feed] = Feed.SAMPLED
     info: ClassVar[Info] = Info(
-        title="Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human "
-        "Feedback in LLMs",
-        authors="Arash Ahmadian, Chris Cremer, Matthias Gallé, Marzieh Fadaee, Julia Kreutzer, "
-        "Olivier Pietquin, Ahmet Üstün, Sara Hooker",
-        year=2024,
-        arxiv="2402.14740",
-        bibtex="""@inproceedings{ahmadian2024back,
-  title={Back to Basics: Revisiting REINFORCE-Style Optimization for Learning from Human Feedback
-         in LLMs},
-  author={Ahmadian, Arash and Cremer, Chris and Gall{\\'e}, Matthias and Fadaee, Marzieh and
-          Kreutzer, Julia and Pietquin, Olivier and {\\"U}st{\\"u}n, Ahmet and Hooker, Sara},
-  booktitle={Annual Meeting of the Association for Computational Linguistics}, year={2024}}""",
+        "ahmadian2024back",
         summary="policy gradient with a leave-one-out baseline, whole responses as actions",
         parents=("REINFORCE",),
     )

@@ -48,16 +48,7 @@ class RLHFSharpening(
 
     feed: ClassVar[Feed] = Feed.REFERENCE
     info: ClassVar[Info] = Info(
-        title="Self-Improvement in Language Models: The Sharpening Mechanism",
-        authors="Audrey Huang, Adam Block, Dylan J. Foster, Dhruv Rohatgi, Cyril Zhang, "
-        "Max Simchowitz, Jordan T. Ash, Akshay Krishnamurthy",
-        year=2025,
-        arxiv="2412.01951",
-        bibtex="""@inproceedings{huang2025self,
-  title={Self-Improvement in Language Models: The Sharpening Mechanism},
-  author={Huang, Audrey and Block, Adam and Foster, Dylan J. and Rohatgi, Dhruv and Zhang, Cyril
-          and Simchowitz, Max and Ash, Jordan T. and Krishnamurthy, Akshay},
-  booktitle={International Conference on Learning Representations}, year={2025}}""",
+        "huang2025self",
         summary="regression to the reference's own log-probabilities as rewards",
         parents=("DPO",),
     )

@@ -51,16 +51,7 @@ class MeZO(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Fine-Tuning Language Models with Just Forward Passes",
-        authors="Sadhika Malladi, Tianyu Gao, Eshaan Nichani, Alex Damian, Jason D. Lee, "
-        "Danqi Chen, Sanjeev Arora",
-        year=2023,
-        arxiv="2305.17333",
-        bibtex="""@inproceedings{malladi2023fine,
-  title={Fine-Tuning Language Models with Just Forward Passes},
-  author={Malladi, Sadhika and Gao, Tianyu and Nichani, Eshaan and Damian, Alex and Lee, Jason D.
-          and Chen, Danqi and Arora, Sanjeev},
-  booktitle={Advances in Neural Information Processing Systems}, year={2023}}""",
+        "malladi2023fine",
         summary="fine-tuning by two forward passes along random directions",
         parents=("SFT",),
     )

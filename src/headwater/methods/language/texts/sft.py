@@ -35,15 +35,7 @@ class SFT(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Training language models to follow instructions with human feedback",
-        authors="Long Ouyang, Jeff Wu, Xu Jiang, Diogo Almeida, Carroll L. Wainwright and others",
-        year=2022,
-        arxiv="2203.02155",
-        bibtex="""@inproceedings{ouyang2022training,
-  title={Training language models to follow instructions with human feedback},
-  author={Ouyang, Long and Wu, Jeff and Jiang, Xu and Almeida, Diogo and
-          Wainwright, Carroll L. and others},
-  booktitle={Advances in Neural Information Processing Systems}, year={2022}}""",
+        "ouyang2022training",
         summary="maximum likelihood of demonstrated responses",
         parents=("Behavioural cloning",),
     )

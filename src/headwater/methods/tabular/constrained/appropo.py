@@ -91,15 +91,7 @@ class ApproPO(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Reinforcement Learning with Convex Constraints",
-        authors="Sobhan Miryoosefi, Kianté Brantley, Hal Daumé III, Miroslav Dudík, "
-        "Robert E. Schapire",
-        year=2019,
-        arxiv="1906.09323",
-        bibtex="""@inproceedings{miryoosefi2019reinforcement, year={2019},
-  title={Reinforcement Learning with Convex Constraints}, author={Miryoosefi, Sobhan and
-  Brantley, Kiant{\\'e} and Daum{\\'e} III, Hal and Dud{\\'i}k, Miroslav and Schapire, Robert E.},
-  booktitle={Advances in Neural Information Processing Systems}}""",
+        "miryoosefi2019reinforcement",
         summary="approaches a convex set of returns by a mixture of best responses",
     )
 

@@ -74,18 +74,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Constrained Episodic Reinforcement Learning in Concave-Convex and Knapsack Settings",
-        authors="Kianté Brantley, Miroslav Dudík, Thodoris Lykouris, Sobhan Miryoosefi, "
-        "Max Simchowitz, Aleksandrs Slivkins, Wen Sun",
-        year=2020,
-        arxiv="2006.05051",
-        bibtex="""@inproceedings{brantley2020constrained,
-  title={Constrained Episodic Reinforcement Learning in Concave-Convex and Knapsack Settings},
-  author={Brantley, Kiant{\\'e} and Dud{\\'i}k, Miroslav and Lykouris, Thodoris and Miryoosefi,
-    Sobhan and Simchowitz, Max and Slivkins, Aleksandrs and Sun, Wen},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2020}
-}""",
+        "brantley2020constrained",
         summary="optimistic about rewards and costs, plans within budgets by prices",
         parents=("UCBVI",),
     )

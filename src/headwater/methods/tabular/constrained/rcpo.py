@@ -50,16 +50,7 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Reward Constrained Policy Optimization",
-        authors="Chen Tessler, Daniel J. Mankowitz, Shie Mannor",
-        year=2019,
-        arxiv="1805.11074",
-        bibtex="""@inproceedings{tessler2019reward,
-  title={Reward Constrained Policy Optimization},
-  author={Tessler, Chen and Mankowitz, Daniel J. and Mannor, Shie},
-  booktitle={International Conference on Learning Representations},
-  year={2019}
-}""",
+        "tessler2019reward",
         summary="actor-critic with slowly moving prices of costs",
         parents=("Actor-critic",),
     )

@@ -73,16 +73,7 @@ class PessimisticValueIteration(
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
-        title="Settling the Sample Complexity of Model-Based Offline Reinforcement Learning",
-        authors="Gen Li, Laixi Shi, Yuxin Chen, Yuejie Chi, Yuting Wei",
-        year=2022,
-        arxiv="2204.05275",
-        bibtex="""@article{li2022settling,
-  title={Settling the Sample Complexity of Model-Based Offline Reinforcement Learning},
-  author={Li, Gen and Shi, Laixi and Chen, Yuxin and Chi, Yuejie and Wei, Yuting},
-  journal={arXiv preprint arXiv:2204.05275},
-  year={2022}
-}""",
+        "li2022settling",
         summary="pessimistic planning in the empirical model of logged episodes",
     )
 

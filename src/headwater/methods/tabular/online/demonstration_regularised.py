@@ -82,20 +82,7 @@ class DemonstrationRegularised(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Demonstration-Regularized RL",
-        authors=(
-            "Daniil Tiapkin, Denis Belomestny, Daniele Calandriello, Éric Moulines, Alexey Naumov, "
-            "Pierre Perrault, Michal Valko, Pierre Ménard"
-        ),
-        year=2023,
-        arxiv="2310.17303",
-        bibtex="""@inproceedings{tiapkin2024demonstration,
-  title={Demonstration-Regularized {RL}},
-  author={Tiapkin, Daniil and Belomestny, Denis and Calandriello, Daniele and Moulines, Eric and
-    Naumov, Alexey and Perrault, Pierre and Valko, Michal and M{\\'e}nard, Pierre},
-  booktitle={International Conference on Learning Representations},
-  year={2024}
-}""",
+        "tiapkin2024demonstration",
         summary="optimistic planning near a policy that demonstrations taught",
         parents=("TabularCloning", "UCBVI"),
     )

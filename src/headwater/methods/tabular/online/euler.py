@@ -69,18 +69,7 @@ class EULER(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Tighter Problem-Dependent Regret Bounds in Reinforcement Learning without Domain "
-        "Knowledge using Value Function Bounds",
-        authors="Andrea Zanette, Emma Brunskill",
-        year=2019,
-        arxiv="1901.00210",
-        bibtex="""@inproceedings{zanette2019tighter,
-  title={Tighter Problem-Dependent Regret Bounds in Reinforcement Learning without Domain Knowledge
-    using Value Function Bounds},
-  author={Zanette, Andrea and Brunskill, Emma},
-  booktitle={International Conference on Machine Learning},
-  year={2019}
-}""",
+        "zanette2019tighter",
         summary="optimistic planning whose bonus adapts to the variance of the process",
         parents=("UCBVI",),
     )

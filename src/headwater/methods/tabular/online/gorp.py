@@ -52,16 +52,7 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Bridging RL Theory and Practice with the Effective Horizon",
-        authors="Cassidy Laidlaw, Stuart Russell, Anca Dragan",
-        year=2023,
-        arxiv="2304.09853",
-        bibtex="""@inproceedings{laidlaw2023bridging,
-  title={Bridging {RL} Theory and Practice with the Effective Horizon},
-  author={Laidlaw, Cassidy and Russell, Stuart and Dragan, Anca},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2023}
-}""",
+        "laidlaw2023bridging",
         summary="greedy in what a few chosen and then random actions earn, step after step",
     )
 

@@ -62,16 +62,7 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Provable Reinforcement Learning with a Short-Term Memory",
-        authors="Yonathan Efroni, Chi Jin, Akshay Krishnamurthy, Sobhan Miryoosefi",
-        year=2022,
-        arxiv="2202.03983",
-        bibtex="""@inproceedings{efroni2022provable,
-  title={Provable Reinforcement Learning with a Short-Term Memory},
-  author={Efroni, Yonathan and Jin, Chi and Krishnamurthy, Akshay and Miryoosefi, Sobhan},
-  booktitle={International Conference on Machine Learning},
-  year={2022}
-}""",
+        "efroni2022provable",
         summary="optimism over the value functions of short windows that data has not refuted",
     )
 

@@ -79,16 +79,7 @@ class MVP(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Settling the Sample Complexity of Online Reinforcement Learning",
-        authors="Zihan Zhang, Yuxin Chen, Jason D. Lee, Simon S. Du",
-        year=2023,
-        arxiv="2307.13586",
-        bibtex="""@article{zhang2023settling,
-  title={Settling the Sample Complexity of Online Reinforcement Learning},
-  author={Zhang, Zihan and Chen, Yuxin and Lee, Jason D. and Du, Simon S.},
-  journal={arXiv preprint arXiv:2307.13586},
-  year={2023}
-}""",
+        "zhang2023settling",
         summary="optimistic planning, anew only when a count has doubled, without a burn-in",
         parents=("UCBVI",),
     )

@@ -69,16 +69,7 @@ class OptimisticQLearning(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Is Q-learning Provably Efficient?",
-        authors="Chi Jin, Zeyuan Allen-Zhu, Sébastien Bubeck, Michael I. Jordan",
-        year=2018,
-        arxiv="1807.03765",
-        bibtex="""@inproceedings{jin2018q,
-  title={Is {Q}-learning Provably Efficient?},
-  author={Jin, Chi and Allen-Zhu, Zeyuan and Bubeck, S{\\'e}bastien and Jordan, Michael I.},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2018}
-}""",
+        "jin2018q",
         summary="Q-learning that explores by optimism, without a model",
         parents=("Q-learning",),
     )

@@ -48,16 +48,7 @@ class PosteriorSampling(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="(More) Efficient Reinforcement Learning via Posterior Sampling",
-        authors="Ian Osband, Daniel Russo, Benjamin Van Roy",
-        year=2013,
-        arxiv="1306.0940",
-        bibtex="""@inproceedings{osband2013more,
-  title={(More) Efficient Reinforcement Learning via Posterior Sampling},
-  author={Osband, Ian and Russo, Daniel and Van Roy, Benjamin},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2013}
-}""",
+        "osband2013more",
         summary="Thompson sampling of whole finite processes",
     )
 

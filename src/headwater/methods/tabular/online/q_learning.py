@@ -45,18 +45,7 @@ class QLearning(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Q-learning",
-        authors="Christopher J. C. H. Watkins, Peter Dayan",
-        year=1992,
-        arxiv="",
-        bibtex="""@article{watkins1992qlearning,
-  title={{Q}-learning},
-  author={Watkins, Christopher J. C. H. and Dayan, Peter},
-  journal={Machine Learning},
-  volume={8},
-  pages={279--292},
-  year={1992}
-}""",
+        "watkins1992qlearning",
         summary="action values learned from single steps, with random actions now and then",
     )
 

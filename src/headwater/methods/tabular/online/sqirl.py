@@ -58,16 +58,7 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="The Effective Horizon Explains Deep RL Performance in Stochastic Environments",
-        authors="Cassidy Laidlaw, Banghua Zhu, Stuart Russell, Anca Dragan",
-        year=2023,
-        arxiv="2312.08369",
-        bibtex="""@inproceedings{laidlaw2024effective,
-  title={The Effective Horizon Explains Deep {RL} Performance in Stochastic Environments},
-  author={Laidlaw, Cassidy and Zhu, Banghua and Russell, Stuart and Dragan, Anca},
-  booktitle={International Conference on Learning Representations},
-  year={2024}
-}""",
+        "laidlaw2024effective",
         summary="a few fitted steps of value iteration on top of the values of acting at random",
         parents=("GORP", "Fitted Q iteration"),
     )

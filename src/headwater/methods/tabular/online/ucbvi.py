@@ -69,16 +69,7 @@ class UCBVI(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Minimax Regret Bounds for Reinforcement Learning",
-        authors="Mohammad Gheshlaghi Azar, Ian Osband, Rémi Munos",
-        year=2017,
-        arxiv="1703.05449",
-        bibtex="""@inproceedings{azar2017minimax,
-  title={Minimax Regret Bounds for Reinforcement Learning},
-  author={Azar, Mohammad Gheshlaghi and Osband, Ian and Munos, R{\\'e}mi},
-  booktitle={International Conference on Machine Learning},
-  year={2017}
-}""",
+        "azar2017minimax",
         summary="optimistic planning in the empirical model of a finite process",
     )
 

@@ -56,18 +56,7 @@ class RFUCRL(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="Adaptive Reward-Free Exploration",
-        authors="Emilie Kaufmann, Pierre Ménard, Omar Darwiche Domingues, Anders Jonsson, "
-        "Edouard Leurent, Michal Valko",
-        year=2021,
-        arxiv="2006.06294",
-        bibtex="""@inproceedings{kaufmann2021adaptive,
-  title={Adaptive Reward-Free Exploration},
-  author={Kaufmann, Emilie and M{\\'e}nard, Pierre and Domingues, Omar Darwiche and Jonsson, Anders
-    and Leurent, Edouard and Valko, Michal},
-  booktitle={Algorithmic Learning Theory},
-  year={2021}
-}""",
+        "kaufmann2021adaptive",
         summary="explores a finite process without rewards, to plan for any of them later",
     )
 

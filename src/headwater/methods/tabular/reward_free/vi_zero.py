@@ -57,16 +57,7 @@ class VIZero(
 
     feed: ClassVar[Feed] = Feed.ACTING
     info: ClassVar[Info] = Info(
-        title="A Sharp Analysis of Model-based Reinforcement Learning with Self-Play",
-        authors="Qinghua Liu, Tiancheng Yu, Yu Bai, Chi Jin",
-        year=2021,
-        arxiv="2010.01604",
-        bibtex="""@inproceedings{liu2021sharp,
-  title={A Sharp Analysis of Model-based Reinforcement Learning with Self-Play},
-  author={Liu, Qinghua and Yu, Tiancheng and Bai, Yu and Jin, Chi},
-  booktitle={International Conference on Machine Learning},
-  year={2021}
-}""",
+        "liu2021sharp",
         summary="explores a finite process by collecting bonuses, and keeps the surest model",
         parents=("RFUCRL",),
     )
