@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headwater.cli import COMMANDS
 from headwater.core.catalogue import all_methods, family, settings
+from headwater.core.fields import allowed_values
 from headwater.core.papers import paper
 
 HERE = Path(__file__).parent
@@ -42,8 +43,11 @@ def _method(name: str, cls: type) -> list[str]:
     info = cls.info
     source = paper(info.paper)
     defaults = settings(cls())
-    table = ["| hyper-parameter | default |", "|---|---|"]
-    table += [f"| `{field.name}` | `{defaults[field.name]}` |" for field in dataclasses.fields(cls)]
+    table = ["| hyper-parameter | default | may be |", "|---|---|---|"]
+    table += [
+        f"| `{field.name}` | `{defaults[field.name]}` | {allowed_values(cls, field)} |"
+        for field in dataclasses.fields(cls)
+    ]
     text = textwrap.dedent("    " + inspect.cleandoc(cls.__doc__ or "")).strip()
     return [source.citation, "", text, "", *table, "", "```bibtex", source.bibtex, "```"]
 

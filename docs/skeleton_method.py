@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 # A method imports `core`, `ops` and `networks` only: no source, dataset, environment or other
 # method. So it can be fed by any source and run by the one loop.
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -74,12 +75,13 @@ class LinearCloning(
         parents=("Behavioural cloning",),
     )
 
-    # Hyper-parameters, with the paper's defaults. Numbers can be swept with `vmap`, so never
-    # branch on one in Python. What decides the program (flags, sizes) is static.
-    learning_rate: float = 1e-3
-    weight_penalty: float = 1e-4
-    smallest_std: float = 0.01
-    normalise_observations: bool = eqx.field(static=True, default=True)
+    # Hyper-parameters, with the paper's defaults, each with what it may be. Numbers can be swept
+    # with `vmap`, so never branch on one in Python. What decides the program (flags, sizes,
+    # choices) is static.
+    learning_rate: float = non_negative(1e-3)
+    weight_penalty: float = non_negative(1e-4)
+    smallest_std: float = positive(0.01)
+    normalise_observations: bool = flag(True)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> LinearCloningState:
         # Refuse what the method is not defined for, in words that name what is.

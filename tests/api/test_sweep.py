@@ -190,7 +190,7 @@ REFUSED = {
     "no updates": ({"updates": 0}, "the table: TD3BC on log: updates = 0: it must be at least 1"),
     "a bad rate": (
         {"grid": {"learning_rate": [-1.0]}},
-        "TD3BC.learning_rate = -1.0: a learning rate is no negative number",
+        "TD3BC.learning_rate = -1.0: it must be at least 0",
     ),
     "seeds per run": ({"seeds_per_run": 0}, "seeds_per_run = 0: it must be at least 1"),
     "steps": ({"steps": 9}, "steps is for methods that learn online, and there is none"),

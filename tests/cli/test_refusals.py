@@ -125,7 +125,7 @@ COLLECT = "data collect pendulum -o new "
         (TRAIN + "--set widths=wide", "IQL.widths = 'wide' is not of type int"),
         (TRAIN + "--set widths=0", "IQL.widths = [0]: every layer needs at least one unit"),
         (TRAIN + "--set discount=2", "IQL.discount = 2.0: it must lie between 0 and 1"),
-        (TRAIN + "--set learning_rate=-1", "a learning rate is no negative number"),
+        (TRAIN + "--set learning_rate=-1", "learning_rate = -1.0: it must be at least 0"),
         (TRAIN + "--set expectile=nan", "IQL.expectile = nan: it must be a number"),
         (TRAIN + "--seeds 0", "seeds = 0: give how many"),
         (TRAIN + "--seeds 99999999999", "at most 10,000 are trained at once"),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.errors import SpecificationError
+from headwater.core.fields import check_choice
 from headwater.core.finite import FiniteProcess
 
 TOLERANCE = 1e-5
@@ -30,6 +31,7 @@ def k_step_values(process: FiniteProcess, k: int, leaf: Leaf = "uniform") -> np.
     """
     _require(process, k)
     transition, reward = _model(process)
+    check_choice(leaf, Leaf, "leaf")
     first = _backwards(transition, reward, np.mean) if leaf == "uniform" else reward
     return _back_up(transition, reward, first, k - 1)
 

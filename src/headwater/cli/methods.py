@@ -1,7 +1,6 @@
 """`headwater methods`."""
 
 import dataclasses
-import re
 import textwrap
 from typing import Annotated
 
@@ -23,6 +22,7 @@ def command(
         json: Print as JSON.
     """
     from headwater.core.catalogue import all_methods, build_method, family, settings
+    from headwater.core.fields import allowed_values
     from headwater.core.papers import all_papers
 
     papers = all_papers()
@@ -41,9 +41,9 @@ def command(
         print(f"{cls.__name__} ({info['kind']}): {cls.info.summary}\n")
         print(f"{papers[cls.info.paper].citation}\n")
         print(textwrap.dedent("    " + (cls.__doc__ or "")).strip() + "\n")
-        types = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-        rows = [[k, _short(v), _plain(types[k])] for k, v in settings(method).items()]
-        print_table("Set with --set NAME=VALUE", ["hyper-parameter", "default", "type"], rows)
+        may_be = {f.name: allowed_values(cls, f) for f in dataclasses.fields(cls)}
+        rows = [[k, _short(v), may_be[k]] for k, v in settings(method).items()]
+        print_table("Set with --set NAME=VALUE", ["hyper-parameter", "default", "may be"], rows)
         return
     found = all_methods()
     if json:
@@ -65,7 +65,3 @@ def command(
 
 def _short(value) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _plain(hint: str) -> str:
-    return re.sub(r"<class '(\w+)'>", r"\1", hint).replace("typing.", "")

@@ -7,7 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from headwater.core.feed import Feed
-from headwater.core.ranges import check_ranges
+from headwater.core.fields import check_fields
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork
 
@@ -40,16 +40,16 @@ class AbstractMethod(eqx.Module, Generic[Problem, Data, State]):
 
     It never steps an environment, reads a file, logs, or knows how many steps there will be. Its
     fields are its hyper-parameters with the paper's defaults; numbers may be swept with `vmap`,
-    whatever sets a shape is static. Concrete classes are final. Numbers must lie in the ranges that
-    `headwater.core.ranges` declares for their names, or `SpecificationError` is raised. `feed` says
-    where batches come from; with the kind of data it decides what a user has to give.
+    whatever sets a shape is static. Concrete classes are final. What a value may be is said at its
+    field (see `headwater.core.fields`); any other raises `SpecificationError`. `feed` says where
+    batches come from; with the kind of data it decides what a user has to give.
     """
 
     feed: eqx.AbstractClassVar[Feed]
     info: eqx.AbstractClassVar[Info]
 
     def __check_init__(self):
-        check_ranges(self)
+        check_fields(self)
 
     @abc.abstractmethod
     def init(self, problem: Problem, *, key: PRNGKeyArray) -> State:

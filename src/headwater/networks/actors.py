@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.fields import check_choice
 from headwater.core.spaces import Spaces
 from headwater.networks.distributions import Categorical, Normal, TanhNormal
 from headwater.networks.mlp import MLP
@@ -116,6 +117,7 @@ def stochastic_actor(
     **Arguments:** `spread`: a spread of its own in each observation (a squashed normal) or one
     shared by all (a plain normal, its mean squashed if `squash_mean`); `options` go to the `MLP`.
     """
+    check_choice(spread, ("state", "shared"), "spread")
     if spaces.discrete:
         return CategoricalActor(spaces, widths, key=key, **options)
     if spread == "state":

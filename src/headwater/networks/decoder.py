@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.fields import check_fields
 from headwater.core.tokens import (
     AbstractHiddenStates,
     AbstractIncremental,
@@ -76,6 +77,7 @@ class Architecture:
     dtype: Precision = "float32"
 
     def __post_init__(self):
+        check_fields(self)
         # A frozen dataclass fills its defaults in this way alone.
         given = {
             "hidden": self.hidden or 4 * self.width,

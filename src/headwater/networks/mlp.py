@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.fields import check_choice
 from headwater.ops.linear_algebra import random_orthogonal
 from headwater.ops.products import product
 
@@ -55,6 +56,10 @@ class MLP(eqx.Module):
         last_scale: float | None = None,
         bias: float | None = None,
     ):
+        check_choice(activation, Activation, "activation")
+        check_choice(initialiser, Initialiser, "initialiser")
+        if layer_norm is not None:
+            check_choice(layer_norm, ("before", "after"), "layer_norm")
         sizes = (input_size, *widths, output_size)
         keys = jax.random.split(key, len(sizes) - 1)
         weights, biases = [], []

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError, nearest
+from headwater.core.fields import check_choice
 from headwater.core.method import AbstractMethod
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -206,6 +207,7 @@ def growing_stages(
         raise SpecificationError(
             f"{layers} layers cannot be grown in {stages} equal stages: take a divisor"
         )
+    check_choice(moments, Moments, "moments")
     chosen = _operator(operator)
     more = layers // stages
 

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import Diverged, RunError, SpecificationError
+from headwater.core.fields import check_choice
 from headwater.core.method import AbstractMethod, Agent
 from headwater.core.source import AbstractHostSource
 from headwater.runs import checkpoint
@@ -100,6 +101,8 @@ def run(
     indices = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not indices or not stages or len({s.name for s in stages}) != len(stages):
         raise SpecificationError("a run needs at least one seed, and stages with distinct names")
+    if layout is not None:
+        check_choice(layout, SeedLayout, "layout")
     forget_programs()
     log = _Log(directory, Progress(progress), keep)
     outcomes: Outcomes = dict(earlier or {})

@@ -12,6 +12,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, nearest
+from headwater.core.fields import check_choice
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts
 from headwater.datasets.formats.arrow_messages import bounded, refuse_large_parquet
@@ -477,6 +478,7 @@ class _Tally:
     """Sees to rows that are too long, and counts them."""
 
     def __init__(self, context: int, too_long: TooLong):
+        check_choice(too_long, TooLong, "too_long")
         self.context, self.too_long = context, too_long
         self.dropped = self.cut = 0
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.fields import check_fields
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractCompletionReward, Prompts, position_mask
 
@@ -121,6 +122,7 @@ class Addition(AbstractTextTask):
     count: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         pairs = 10 ** (2 * self.digits)
         last = self.first + (pairs - self.first if self.count is None else self.count)
         if self.digits < 1 or self.digits > 3 or not 0 <= self.first < last <= pairs:

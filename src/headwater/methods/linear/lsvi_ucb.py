@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, probability
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -68,11 +69,11 @@ class LSVIUCB(
         summary="optimistic least-squares value iteration on given features",
     )
 
-    bonus_scale: float = 1.0
-    regularisation: float = 1.0
-    failure_probability: float = 0.1
-    episodes: float = 10_000.0
-    highest_return: float = 1.0
+    bonus_scale: float = non_negative(1.0)
+    regularisation: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    episodes: float = non_negative(10_000.0)
+    highest_return: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LSVIUCBState:
         problem.require_one_task("LSVIUCB")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -84,17 +85,17 @@ class REFUEL(
         parents=("RAFFLE",),
     )
 
-    rank: int = eqx.field(static=True, default=4)
-    batch: int = eqx.field(static=True, default=8)
-    oracle: Oracle = eqx.field(static=True, default="mixture")
-    explore: Literal["planned", "uniform"] = eqx.field(static=True, default="planned")
-    constants: Literal["practical", "theorem"] = eqx.field(static=True, default="practical")
-    bonus_scale: float = 1.0
-    regularisation: float = 1.0
-    failure_probability: float = 0.1
-    smoothing: float = 0.05
-    restarts: int = eqx.field(static=True, default=10)
-    rounds: int = eqx.field(static=True, default=3)
+    rank: int = integer(4)
+    batch: int = integer(8)
+    oracle: Oracle = choice("mixture")
+    explore: Literal["planned", "uniform"] = choice("planned")
+    constants: Literal["practical", "theorem"] = choice("practical")
+    bonus_scale: float = non_negative(1.0)
+    regularisation: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    smoothing: float = non_negative(0.05)
+    restarts: int = integer(10, low=0)
+    rounds: int = integer(3)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> REFUELState:
         tasks = problem.require_tasks("REFUEL")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -76,15 +77,15 @@ class RepUCB(
         summary="optimistic planning in a low-rank model with learned features",
     )
 
-    rank: int = eqx.field(static=True, default=4)
-    batch: int = eqx.field(static=True, default=8)
-    oracle: Oracle = eqx.field(static=True, default="mixture")
-    constants: Literal["practical", "theorem"] = eqx.field(static=True, default="practical")
-    bonus_scale: float = 1.0
-    regularisation: float = 1.0
-    failure_probability: float = 0.1
-    smoothing: float = 0.05
-    restarts: int = eqx.field(static=True, default=10)
+    rank: int = integer(4)
+    batch: int = integer(8)
+    oracle: Oracle = choice("mixture")
+    constants: Literal["practical", "theorem"] = choice("practical")
+    bonus_scale: float = non_negative(1.0)
+    regularisation: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    smoothing: float = non_negative(0.05)
+    restarts: int = integer(10, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RepUCBState:
         problem.require_one_task("RepUCB")

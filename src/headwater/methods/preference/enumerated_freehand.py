@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, integer, probability
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
@@ -70,9 +71,9 @@ class EnumeratedFREEHAND(
         summary="plans for the worst of the listed rewards and models that comparisons allow",
     )
 
-    failure_probability: float = 0.1
-    reference: Literal["first", "second", "both"] = eqx.field(static=True, default="first")
-    iterations: int = eqx.field(static=True, default=500)
+    failure_probability: float = probability(0.1)
+    reference: Literal["first", "second", "both"] = choice("first")
+    iterations: int = integer(500)
 
     def init(self, problem: FiniteHypotheses, *, key: PRNGKeyArray) -> EnumeratedFREEHANDState:
         problem.problem.require_one_task("EnumeratedFREEHAND")

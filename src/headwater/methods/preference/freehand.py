@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -74,11 +75,11 @@ class FREEHAND(
         summary="plans for the worst linear reward that logged comparisons leave possible",
     )
 
-    width: float = 2.0
-    ridge: float = 1.0
-    transition_penalty: float = 1.0
-    reference: Literal["first", "second", "both"] = eqx.field(static=True, default="first")
-    iterations: int = eqx.field(static=True, default=100)
+    width: float = non_negative(2.0)
+    ridge: float = positive(1.0)
+    transition_penalty: float = non_negative(1.0)
+    reference: Literal["first", "second", "both"] = choice("first")
+    iterations: int = integer(100)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> FREEHANDState:
         return self._begin(problem, estimated_transition(no_counts(problem)), False)

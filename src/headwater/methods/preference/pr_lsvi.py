@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -90,16 +91,16 @@ class PRLSVI(
         parents=("PbTS",),
     )
 
-    reward_noise: float = 1.0
-    dynamics_noise: float = 0.3
-    lower: float = 0.5
-    upper: float = 0.9
-    highest_reward: float = 1.0
-    threshold: float = 0.25
-    ridge: float = 1.0
-    norm_bound: float = 10.0
-    query_budget: int = eqx.field(static=True, default=1000)
-    newton_steps: int = eqx.field(static=True, default=5)
+    reward_noise: float = non_negative(1.0)
+    dynamics_noise: float = non_negative(0.3)
+    lower: float = non_negative(0.5)
+    upper: float = non_negative(0.9)
+    highest_reward: float = non_negative(1.0)
+    threshold: float = non_negative(0.25)
+    ridge: float = positive(1.0)
+    norm_bound: float = non_negative(10.0)
+    query_budget: int = integer(1000, low=0)
+    newton_steps: int = integer(5, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PRLSVIState:
         problem.require_one_task("PRLSVI")

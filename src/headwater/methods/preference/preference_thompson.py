@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -78,12 +79,12 @@ class PbTS(
         summary="Thompson sampling from preferences that asks only where answers matter",
     )
 
-    threshold: float = 0.25
-    prior_precision: float = 1.0
-    prior_count: float = 1.0
-    sampling: float = 1.0
-    query_budget: int = eqx.field(static=True, default=1000)
-    newton_steps: int = eqx.field(static=True, default=5)
+    threshold: float = non_negative(0.25)
+    prior_precision: float = positive(1.0)
+    prior_count: float = positive(1.0)
+    sampling: float = non_negative(1.0)
+    query_budget: int = integer(1000, low=0)
+    newton_steps: int = integer(5, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PbTSState:
         problem.require_one_task("PbTS")

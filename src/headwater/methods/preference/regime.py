@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
@@ -83,12 +84,12 @@ class REGIME(
         summary="explores without asking, then compares policies by experimental design",
     )
 
-    comparisons: int = eqx.field(static=True, default=100)
-    explorations: int = 3
-    design_ridge: float = 1.0
-    norm_bound: float = 10.0
-    ridge: float = 0.1
-    restarts: int = eqx.field(static=True, default=4)
+    comparisons: int = integer(100)
+    explorations: int = integer(3, low=0, static=False)
+    design_ridge: float = non_negative(1.0)
+    norm_bound: float = non_negative(10.0)
+    ridge: float = positive(0.1)
+    restarts: int = integer(4, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> REGIMEState:
         problem.require_one_task("REGIME")

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.fields import check_choice
+
 Stacked = TypeVar("Stacked")
 
 Reduction = Literal["min", "mean"]
@@ -19,6 +21,7 @@ def reduce_members(
     values: Float[Array, "member *batch"], reduction: Reduction
 ) -> Float[Array, "*batch"]:
     """One value from those of all members."""
+    check_choice(reduction, Reduction, "reduction")
     return jnp.min(values, axis=0) if reduction == "min" else jnp.mean(values, axis=0)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from headwater.core.fields import check_choice
 from headwater.core.method import Metrics
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork
@@ -46,6 +47,7 @@ def utility(margin: Float[Array, "*batch"], kind: Utility) -> Float[Array, "*bat
 
     `log` and `inverse` have no value at zero: below 0.01 they go on as straight lines.
     """
+    check_choice(kind, Utility, "kind")
     if kind == "logistic":
         return jax.nn.log_sigmoid(margin)
     if kind == "linear":

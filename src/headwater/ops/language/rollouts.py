@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from headwater.core.errors import SpecificationError
+from headwater.core.fields import check_choice
 from headwater.core.method import Metrics
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork
@@ -50,6 +51,7 @@ def group_advantage(
     reward: Float[Array, "*batch sample"], scale: Scale
 ) -> Float[Array, "*batch sample"]:
     """Reward less the mean over responses to the same prompt, over a deviation (of n - 1)."""
+    check_choice(scale, Scale, "scale")
     centred = reward - jnp.mean(reward, axis=-1, keepdims=True)
     if scale == "none":
         return centred

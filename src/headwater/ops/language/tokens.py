@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from headwater.core.fields import check_choice
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork
 
@@ -60,6 +61,7 @@ def averaged(
 
     **Arguments:** `by`: see `Average`; `length`: what the sums are divided by for `"constant"`.
     """
+    check_choice(by, Average, "by")
     values = jnp.where(mask, values, 0.0)
     if by == "token":
         return jnp.sum(values) / jnp.maximum(jnp.sum(mask), 1)
@@ -83,6 +85,7 @@ def divergence_estimate(
     unbiased. **Not for descending**: with the sample held fixed the gradient of `k1` is zero on
     average, and that of `k3` is of KL(reference‖π). `divergence_surrogate` has the right one.
     """
+    check_choice(estimator, Estimator, "estimator")
     if estimator == "k1":
         return log_ratio
     if estimator == "k2":

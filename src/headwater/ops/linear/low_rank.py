@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.fields import check_choice
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import Episodes
 from headwater.ops.linear.elliptical import covariance, elliptical_bonus
@@ -73,6 +74,7 @@ def fit_steps(
     of the searches from; `oracle`: over which factors; `smoothing`: added to the count of every
     next state where a measure is estimated; `restarts`: searches from random starts; `key`.
     """
+    check_choice(oracle, Oracle, "oracle")
     fit = fit_mixture if oracle == "mixture" else fit_softmax
     keys = jax.random.split(key, following.shape[1])
 

@@ -5,6 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from headwater.core.fields import check_choice
 from headwater.core.finite import FiniteProblem
 from headwater.ops.tabular.counts import Counts, at_least_once, reward_variance
 
@@ -14,6 +15,7 @@ ValueCap = Literal["horizon", "remaining"]
 
 def highest_values(problem: FiniteProblem, cap: ValueCap) -> Float[Array, "horizon state action"]:
     """The largest value that each step may have, for rewards in [0, 1]."""
+    check_choice(cap, ValueCap, "cap")
     if cap == "horizon":
         return jnp.full(problem.sizes, problem.horizon, jnp.float32)
     remaining = jnp.arange(problem.horizon, 0, -1, dtype=jnp.float32)

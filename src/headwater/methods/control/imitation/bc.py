@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, sizes
 from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -68,11 +69,11 @@ class BC(
         summary="supervised learning of the logged actions",
     )
 
-    learning_rate: float = 3e-4
-    exploration_noise: float = 0.1
-    likelihood: bool = eqx.field(static=True, default=False)
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    learning_rate: float = non_negative(3e-4)
+    exploration_noise: float = non_negative(0.1)
+    likelihood: bool = flag(False)
+    normalise_observations: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> BCState:
         if problem.discrete or self.likelihood:

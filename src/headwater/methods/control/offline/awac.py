@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, positive, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -86,13 +87,13 @@ class AWAC(
         parents=("BC",),
     )
 
-    discount: float = 0.99
-    temperature: float = 1.0
-    largest_weight: float = 100.0
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+    discount: float = share(0.99)
+    temperature: float = positive(1.0, infinite=True)
+    largest_weight: float = positive(100.0, infinite=True)
+    learning_rate: float = non_negative(3e-4)
+    target_rate: float = share(0.005)
+    normalise_observations: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> AWACState:
         actor_key, critic_key = jax.random.split(key)

@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -89,25 +89,25 @@ class CalQL(
         parents=("CQL",),
     )
 
-    discount: float = 0.99
-    conservative_weight: float = 5.0
-    target_gap: float | None = None
-    smallest_gap: float | None = None
-    initial_temperature: float = 1.0
-    target_entropy: float | None = None
-    backup_entropy: float = 0.0
-    actor_learning_rate: float = 1e-4
-    critic_learning_rate: float = 3e-4
-    temperature_learning_rate: float = 1e-4
-    target_rate: float = 0.005
-    proposals: int = eqx.field(static=True, default=10)
-    target_actions: int = eqx.field(static=True, default=1)
-    members: int = eqx.field(static=True, default=2)
-    target_members: int = eqx.field(static=True, default=2)
-    actor_reduction: Reduction = eqx.field(static=True, default="min")
-    layer_norm: LayerNorm = eqx.field(static=True, default="none")
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    discount: float = share(0.99)
+    conservative_weight: float = non_negative(5.0)
+    target_gap: float | None = real(None)
+    smallest_gap: float | None = non_negative(None)
+    initial_temperature: float = positive(1.0)
+    target_entropy: float | None = real(None)
+    backup_entropy: float = non_negative(0.0)
+    actor_learning_rate: float = non_negative(1e-4)
+    critic_learning_rate: float = non_negative(3e-4)
+    temperature_learning_rate: float = non_negative(1e-4)
+    target_rate: float = share(0.005)
+    proposals: int = integer(10)
+    target_actions: int = integer(1)
+    members: int = integer(2)
+    target_members: int = integer(2)
+    actor_reduction: Reduction = choice("min")
+    layer_norm: LayerNorm = choice("none")
+    normalise_observations: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
         check_target_members("CalQL", self.members, self.target_members)

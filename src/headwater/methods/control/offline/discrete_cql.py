@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer, non_negative, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -74,15 +75,15 @@ class DiscreteCQL(
         parents=("DQN",),
     )
 
-    discount: float = 0.99
-    conservative_weight: float = 1.0
-    learning_rate: float = 1e-4
-    target_rate: float = 1.0
-    exploration: float = 0.05
-    target_period: int = 100
-    double: bool = eqx.field(static=True, default=True)
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+    discount: float = share(0.99)
+    conservative_weight: float = non_negative(1.0)
+    learning_rate: float = non_negative(1e-4)
+    target_rate: float = share(1.0)
+    exploration: float = share(0.05)
+    target_period: int = integer(100, static=False)
+    double: bool = flag(True)
+    normalise_observations: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DiscreteCQLState:
         problem.require_discrete("DiscreteCQL")

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, positive, probability, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -91,16 +92,16 @@ class IQL(
         parents=("AWAC",),
     )
 
-    discount: float = 0.99
-    expectile: float = 0.7
-    inverse_temperature: float = 3.0
-    largest_weight: float = 100.0
-    learning_rate: float = 3e-4
-    actor_decay_updates: float = 1e6
-    target_rate: float = 0.005
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    normalise_rewards: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    discount: float = share(0.99)
+    expectile: float = probability(0.7)
+    inverse_temperature: float = non_negative(3.0)
+    largest_weight: float = positive(100.0, infinite=True)
+    learning_rate: float = non_negative(3e-4)
+    actor_decay_updates: float = positive(1e6, infinite=True)
+    target_rate: float = share(0.005)
+    normalise_observations: bool = flag(True)
+    normalise_rewards: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> IQLState:
         actor_key, critic_key, value_key = jax.random.split(key, 3)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer, non_negative, share, sizes
 from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -81,18 +82,18 @@ class ReBRAC(
         parents=("TD3BC",),
     )
 
-    discount: float = 0.99
-    actor_penalty: float = 0.01
-    critic_penalty: float = 0.01
-    target_noise: float = 0.2
-    target_noise_bound: float = 0.5
-    learning_rate: float = 1e-3
-    target_rate: float = 0.005
-    exploration_noise: float = 0.1
-    policy_delay: int = 2
-    layer_norm: bool = eqx.field(static=True, default=True)
-    normalise_observations: bool = eqx.field(static=True, default=False)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+    discount: float = share(0.99)
+    actor_penalty: float = non_negative(0.01)
+    critic_penalty: float = non_negative(0.01)
+    target_noise: float = non_negative(0.2)
+    target_noise_bound: float = non_negative(0.5)
+    learning_rate: float = non_negative(1e-3)
+    target_rate: float = share(0.005)
+    exploration_noise: float = non_negative(0.1)
+    policy_delay: int = integer(2, static=False)
+    layer_norm: bool = flag(True)
+    normalise_observations: bool = flag(False)
+    widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ReBRACState:
         problem.require_continuous("ReBRAC")

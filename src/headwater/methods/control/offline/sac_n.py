@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -76,18 +76,18 @@ class SACN(
         parents=("SAC",),
     )
 
-    discount: float = 0.99
-    initial_temperature: float = 1.0
-    target_entropy: float | None = None
-    backup_entropy: float = 1.0
-    actor_learning_rate: float = 3e-4
-    critic_learning_rate: float = 3e-4
-    temperature_learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    members: int = eqx.field(static=True, default=10)
-    layer_norm: LayerNorm = eqx.field(static=True, default="none")
-    normalise_observations: bool = eqx.field(static=True, default=False)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+    discount: float = share(0.99)
+    initial_temperature: float = positive(1.0)
+    target_entropy: float | None = real(None)
+    backup_entropy: float = non_negative(1.0)
+    actor_learning_rate: float = non_negative(3e-4)
+    critic_learning_rate: float = non_negative(3e-4)
+    temperature_learning_rate: float = non_negative(3e-4)
+    target_rate: float = share(0.005)
+    members: int = integer(10)
+    layer_norm: LayerNorm = choice("none")
+    normalise_observations: bool = flag(False)
+    widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         actor_key, critic_key = jax.random.split(key)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer, non_negative, share, sizes
 from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
@@ -75,16 +76,16 @@ class TD3BC(
         parents=("BC",),
     )
 
-    discount: float = 0.99
-    alpha: float = 2.5
-    target_noise: float = 0.2
-    target_noise_bound: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    exploration_noise: float = 0.1
-    policy_delay: int = 2
-    normalise_observations: bool = eqx.field(static=True, default=True)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    discount: float = share(0.99)
+    alpha: float = non_negative(2.5)
+    target_noise: float = non_negative(0.2)
+    target_noise_bound: float = non_negative(0.5)
+    learning_rate: float = non_negative(3e-4)
+    target_rate: float = share(0.005)
+    exploration_noise: float = non_negative(0.1)
+    policy_delay: int = integer(2, static=False)
+    normalise_observations: bool = flag(True)
+    widths: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> TD3BCState:
         problem.require_continuous("TD3BC")

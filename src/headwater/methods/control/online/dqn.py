@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer, non_negative, positive, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -75,16 +76,16 @@ class DQN(
         summary="Q-learning with a network, a slow target and ε-greedy exploration",
     )
 
-    discount: float = 0.99
-    learning_rate: float = 1e-4
-    target_rate: float = 1.0
-    initial_exploration: float = 1.0
-    final_exploration: float = 0.01
-    exploration_updates: float = 1000.0
-    target_period: int = 100
-    double: bool = eqx.field(static=True, default=True)
-    normalise_observations: bool = eqx.field(static=True, default=False)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256, 256))
+    discount: float = share(0.99)
+    learning_rate: float = non_negative(1e-4)
+    target_rate: float = share(1.0)
+    initial_exploration: float = share(1.0)
+    final_exploration: float = share(0.01)
+    exploration_updates: float = positive(1000.0)
+    target_period: int = integer(100, static=False)
+    double: bool = flag(True)
+    normalise_observations: bool = flag(False)
+    widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DQNState:
         problem.require_discrete("DQN")

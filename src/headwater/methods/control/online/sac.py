@@ -2,11 +2,11 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -91,23 +91,23 @@ class SAC(
         parents=("Actor-critic",),
     )
 
-    discount: float = 0.99
-    initial_temperature: float = 1.0
-    target_entropy: float | None = None
-    backup_entropy: float = 1.0
-    actor_learning_rate: float = 3e-4
-    critic_learning_rate: float = 3e-4
-    temperature_learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    members: int = eqx.field(static=True, default=2)
-    target_members: int = eqx.field(static=True, default=2)
-    target_actions: int = eqx.field(static=True, default=1)
-    critic_updates: int = eqx.field(static=True, default=1)
-    actor_reduction: Reduction = eqx.field(static=True, default="min")
-    actor_rows: Literal["all", "last"] = eqx.field(static=True, default="all")
-    layer_norm: LayerNorm = eqx.field(static=True, default="none")
-    normalise_observations: bool = eqx.field(static=True, default=False)
-    widths: tuple[int, ...] = eqx.field(static=True, default=(256, 256))
+    discount: float = share(0.99)
+    initial_temperature: float = positive(1.0)
+    target_entropy: float | None = real(None)
+    backup_entropy: float = non_negative(1.0)
+    actor_learning_rate: float = non_negative(3e-4)
+    critic_learning_rate: float = non_negative(3e-4)
+    temperature_learning_rate: float = non_negative(3e-4)
+    target_rate: float = share(0.005)
+    members: int = integer(2)
+    target_members: int = integer(2)
+    target_actions: int = integer(1)
+    critic_updates: int = integer(1)
+    actor_reduction: Reduction = choice("min")
+    actor_rows: Literal["all", "last"] = choice("all")
+    layer_norm: LayerNorm = choice("none")
+    normalise_observations: bool = flag(False)
+    widths: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
         check_target_members("SAC", self.members, self.target_members)

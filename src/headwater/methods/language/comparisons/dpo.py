@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import between, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -52,15 +53,15 @@ class DPO(
         summary="comparisons as a classification loss on log-ratios to a reference",
     )
 
-    divergence_weight: float = 0.1
-    rejected_weight: float = 1.0
-    cloning_weight: float = 0.0
-    label_noise: float = 0.0
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    divergence_weight: float = non_negative(0.1)
+    rejected_weight: float = non_negative(1.0)
+    cloning_weight: float = non_negative(0.0)
+    label_noise: float = between(0.0, 0.5, 0.0)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

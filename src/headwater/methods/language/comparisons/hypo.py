@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -46,13 +47,13 @@ class HyPO(
         parents=("DPO",),
     )
 
-    divergence_weight: float = 0.05
-    online_divergence_weight: float = 1e-4
-    learning_rate: float = 3e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    divergence_weight: float = non_negative(0.05)
+    online_divergence_weight: float = non_negative(1e-4)
+    learning_rate: float = non_negative(3e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -48,13 +48,13 @@ class IPO(
         parents=("DPO",),
     )
 
-    divergence_weight: float = 0.1
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
-    normalise_lengths: bool = eqx.field(static=True, default=True)
+    divergence_weight: float = non_negative(0.1)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
+    normalise_lengths: bool = flag(True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, non_negative, positive
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod, Info
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -53,15 +53,15 @@ class RewardModel(
         summary="a reward under which chosen responses come out higher, by utility of prompt",
     )
 
-    utility: Utility = eqx.field(static=True, default="logistic")
-    open_utility: Utility = eqx.field(static=True, default="logistic")
-    bounded: bool = eqx.field(static=True, default=False)
-    centring_weight: float = 0.0
-    learning_rate: float = 1e-4
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    utility: Utility = choice("logistic")
+    open_utility: Utility = choice("logistic")
+    bounded: bool = flag(False)
+    centring_weight: float = non_negative(0.0)
+    learning_rate: float = non_negative(1e-4)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         problem.require_hidden("RewardModel")

@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, positive, real
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
@@ -46,13 +46,13 @@ class RaPTr(
         parents=("SFT",),
     )
 
-    depth: int = eqx.field(static=True, default=3)
-    scale_power: float = 0.0
-    learning_rate: float = 2e-3
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    depth: int = integer(3)
+    scale_power: float = real(0.0)
+    learning_rate: float = non_negative(2e-3)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def __check_init__(self):
         if self.depth < 2:

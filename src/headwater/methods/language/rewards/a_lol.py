@@ -2,12 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -55,14 +55,14 @@ class ALoL(
         parents=("SFT", "AWR"),
     )
 
-    importance_range: float = 0.9
-    divergence_weight: float = 0.0
-    learning_rate: float = 2e-5
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
-    importance: Literal["sequence", "token", "none"] = eqx.field(static=True, default="sequence")
+    importance_range: float = non_negative(0.9)
+    divergence_weight: float = non_negative(0.0)
+    learning_rate: float = non_negative(2e-5)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
+    importance: Literal["sequence", "token", "none"] = choice("sequence")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

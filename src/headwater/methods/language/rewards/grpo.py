@@ -2,11 +2,11 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -79,21 +79,21 @@ class GRPO(
         parents=("PPO", "RLOO"),
     )
 
-    divergence_weight: float | None = None
-    clip_range: float = 0.2
-    upper_clip_range: float = 0.2
-    temperature: float = 1.0
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
-    divergence: Literal["k3", "surrogate"] = eqx.field(static=True, default="k3")
-    average: Average = eqx.field(static=True, default="token")
-    response_length: int = eqx.field(static=True, default=256)
-    scale_rewards: Scale = eqx.field(static=True, default="group")
-    ratio: Literal["token", "sequence"] = eqx.field(static=True, default="token")
-    epochs: int = eqx.field(static=True, default=1)
+    divergence_weight: float | None = non_negative(None)
+    clip_range: float = non_negative(0.2)
+    upper_clip_range: float = non_negative(0.2)
+    temperature: float = positive(1.0, infinite=True)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
+    divergence: Literal["k3", "surrogate"] = choice("k3")
+    average: Average = choice("token")
+    response_length: int = integer(256)
+    scale_rewards: Scale = choice("group")
+    ratio: Literal["token", "sequence"] = choice("token")
+    epochs: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         held = self.divergence_weight is not None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -62,14 +63,14 @@ class INPO(
         parents=("IPO",),
     )
 
-    divergence_weight: float = 2.5e-3
-    iterate_weight: float = 7.5e-3
-    updates_per_round: int = 156
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    divergence_weight: float = non_negative(2.5e-3)
+    iterate_weight: float = non_negative(7.5e-3)
+    updates_per_round: int = integer(156, static=False)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> NashTuned:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)

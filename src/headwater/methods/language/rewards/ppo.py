@@ -2,12 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -67,22 +67,22 @@ class PPO(
         parents=("TRPO", "Actor-critic"),
     )
 
-    divergence_weight: float = 0.05
-    discount: float = 1.0
-    trace_decay: float = 0.95
-    clip_range: float = 0.2
-    value_clip_range: float = 0.2
-    value_weight: float = 0.1
-    temperature: float = 1.0
-    learning_rate: float = 5e-5
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
-    divergence_estimator: Literal["k1", "k3"] = eqx.field(static=True, default="k1")
-    whiten_rewards: bool = eqx.field(static=True, default=False)
-    epochs: int = eqx.field(static=True, default=4)
-    minibatches: int = eqx.field(static=True, default=1)
+    divergence_weight: float = non_negative(0.05)
+    discount: float = share(1.0)
+    trace_decay: float = share(0.95)
+    clip_range: float = non_negative(0.2)
+    value_clip_range: float = non_negative(0.2)
+    value_weight: float = non_negative(0.1)
+    temperature: float = positive(1.0, infinite=True)
+    learning_rate: float = non_negative(5e-5)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
+    divergence_estimator: Literal["k1", "k3"] = choice("k1")
+    whiten_rewards: bool = flag(False)
+    epochs: int = integer(4)
+    minibatches: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_with_value(problem, schedule_of(self), "PPO")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -62,14 +63,14 @@ class Reinforce(
         parents=("REINFORCE",),
     )
 
-    divergence_weight: float = 0.05
-    statistics_rate: float = 0.05
-    temperature: float = 1.0
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    divergence_weight: float = non_negative(0.05)
+    statistics_rate: float = share(0.05)
+    temperature: float = positive(1.0, infinite=True)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> ReinforceState:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -2,12 +2,12 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -65,18 +65,18 @@ class RLOO(
         parents=("REINFORCE",),
     )
 
-    divergence_weight: float = 0.05
-    clip_range: float = 0.2
-    upper_clip_range: float = 0.2
-    temperature: float = 1.0
-    learning_rate: float = 1e-6
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
-    divergence_in: Literal["reward", "loss"] = eqx.field(static=True, default="reward")
-    normalise_advantages: bool = eqx.field(static=True, default=False)
-    epochs: int = eqx.field(static=True, default=1)
+    divergence_weight: float = non_negative(0.05)
+    clip_range: float = non_negative(0.2)
+    upper_clip_range: float = non_negative(0.2)
+    temperature: float = positive(1.0, infinite=True)
+    learning_rate: float = non_negative(1e-6)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
+    divergence_in: Literal["reward", "loss"] = choice("reward")
+    normalise_advantages: bool = flag(False)
+    epochs: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -56,11 +57,11 @@ class MeZO(
         parents=("SFT",),
     )
 
-    distance: float = 1e-3
-    learning_rate: float = 1e-6
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    objective: Literal["likelihood", "errors"] = eqx.field(static=True, default="likelihood")
+    distance: float = positive(1e-3)
+    learning_rate: float = non_negative(1e-6)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    objective: Literal["likelihood", "errors"] = choice("likelihood")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> MeZOState:
         return MeZOState(problem.network, jnp.zeros((), jnp.int32))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -40,11 +41,11 @@ class SFT(
         parents=("Behavioural cloning",),
     )
 
-    learning_rate: float = 2e-5
-    warm_up_updates: float = 0.0
-    decay_updates: float = float("inf")
-    weight_decay: float = 0.0
-    largest_gradient: float = 1.0
+    learning_rate: float = non_negative(2e-5)
+    warm_up_updates: float = non_negative(0.0)
+    decay_updates: float = positive(float("inf"), infinite=True)
+    weight_decay: float = non_negative(0.0)
+    largest_gradient: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=False)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer, non_negative, real, share
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -95,14 +96,14 @@ class ApproPO(
         summary="approaches a convex set of returns by a mixture of best responses",
     )
 
-    reward_threshold: float = 0.0
+    reward_threshold: float = real(0.0)
     target: AbstractConvexSet | None = None
-    episodes_per_response: int = eqx.field(static=True, default=20)
-    height: float = 20.0
-    learning_rate: float = 1.0
-    cache: int = eqx.field(static=True, default=20)
-    exploration: float = 0.01
-    stationary: bool = eqx.field(static=True, default=True)
+    episodes_per_response: int = integer(20)
+    height: float = non_negative(20.0)
+    learning_rate: float = non_negative(1.0)
+    cache: int = integer(20, low=0)
+    exploration: float = share(0.01)
+    stationary: bool = flag(True)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> ApproPOState:
         problem.require_one_task("ApproPO")

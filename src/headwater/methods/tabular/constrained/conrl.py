@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -79,15 +80,15 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
         parents=("UCBVI",),
     )
 
-    stationary: bool = eqx.field(static=True, default=True)
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
-    rounds: int = eqx.field(static=True, default=10)
-    price_rate: float = 0.2
-    commit: Literal["average", "mixture"] = eqx.field(static=True, default="average")
-    tightening: float = 0.0
-    hard: bool = eqx.field(static=True, default=False)
-    episodes: float = 10_000.0
+    stationary: bool = flag(True)
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    rounds: int = integer(10)
+    price_rate: float = non_negative(0.2)
+    commit: Literal["average", "mixture"] = choice("average")
+    tightening: float = non_negative(0.0)
+    hard: bool = flag(False)
+    episodes: float = non_negative(10_000.0)
     objective: Objective | None = eqx.field(static=True, default=None)
     constraint: Constraint | None = eqx.field(static=True, default=None)
 

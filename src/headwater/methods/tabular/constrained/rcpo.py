@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -55,11 +56,11 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
         parents=("Actor-critic",),
     )
 
-    learning_rate: float = 0.03
-    price_rate: float = 0.01
-    entropy_weight: float = 0.01
-    value_weight: float = 0.5
-    episodes_per_update: int = eqx.field(static=True, default=1)
+    learning_rate: float = non_negative(0.03)
+    price_rate: float = non_negative(0.01)
+    entropy_weight: float = non_negative(0.01)
+    value_weight: float = non_negative(0.5)
+    episodes_per_update: int = integer(1)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RCPOState:
         problem.require_one_task("RCPO")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, non_negative, probability
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -77,9 +78,9 @@ class PessimisticValueIteration(
         summary="pessimistic planning in the empirical model of logged episodes",
     )
 
-    penalty: Literal["bernstein", "hoeffding"] = eqx.field(static=True, default="bernstein")
-    penalty_scale: float = 1.0
-    failure_probability: float = 0.1
+    penalty: Literal["bernstein", "hoeffding"] = choice("bernstein")
+    penalty_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PessimisticValueIterationState:
         problem.require_one_task("PessimisticValueIteration")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -45,7 +46,7 @@ class TabularCloning(
         parents=("Behavioural cloning",),
     )
 
-    smoothing: float = 1.0
+    smoothing: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> TabularCloningState:
         problem.require_one_task("TabularCloning")

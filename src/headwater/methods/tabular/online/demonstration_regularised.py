@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, positive, probability
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -87,9 +88,9 @@ class DemonstrationRegularised(
         parents=("TabularCloning", "UCBVI"),
     )
 
-    temperature: float = 1.0
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
+    temperature: float = positive(1.0, infinite=True)
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> DemonstrationRegularisedState:
         problem.require_one_task("DemonstrationRegularised")

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import integer
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -56,8 +57,8 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         summary="greedy in what a few chosen and then random actions earn, step after step",
     )
 
-    depth: int = eqx.field(static=True, default=1)
-    samples: int = eqx.field(static=True, default=16)
+    depth: int = integer(1)
+    samples: int = integer(16)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> GORPState:
         problem.require_one_task("GORP")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import integer, non_negative, probability
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.core.value_class import ValueClass
@@ -66,10 +67,10 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         summary="optimism over the value functions of short windows that data has not refuted",
     )
 
-    memory: int = eqx.field(static=True, default=1)
-    radius_scale: float = 1.0
-    failure_probability: float = 0.1
-    episodes: float = 1_000.0
+    memory: int = integer(1, low=0)
+    radius_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    episodes: float = non_negative(1_000.0)
 
     def init(self, problem: ValueClass, *, key: PRNGKeyArray) -> MGOLFState:
         problem.problem.require_one_task("MGOLF")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, non_negative, probability
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -84,11 +85,11 @@ class MVP(
         parents=("UCBVI",),
     )
 
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
-    episodes: float = 10_000.0
-    samples: Literal["later_half", "all"] = eqx.field(static=True, default="later_half")
-    value_cap: ValueCap = eqx.field(static=True, default="horizon")
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    episodes: float = non_negative(10_000.0)
+    samples: Literal["later_half", "all"] = choice("later_half")
+    value_cap: ValueCap = choice("horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> MVPState:
         problem.require_one_task("MVP")

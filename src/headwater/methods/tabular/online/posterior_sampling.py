@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -52,8 +53,8 @@ class PosteriorSampling(
         summary="Thompson sampling of whole finite processes",
     )
 
-    concentration: float = 1.0
-    reward_concentration: float = 1.0
+    concentration: float = non_negative(1.0)
+    reward_concentration: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PosteriorSamplingState:
         problem.require_one_task("PosteriorSampling")

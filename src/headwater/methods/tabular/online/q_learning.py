@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import non_negative, real, share
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -49,9 +50,9 @@ class QLearning(
         summary="action values learned from single steps, with random actions now and then",
     )
 
-    learning_rate: float = 0.1
-    exploration: float = 0.1
-    initial_value: float = 0.0
+    learning_rate: float = non_negative(0.1)
+    exploration: float = share(0.1)
+    initial_value: float = real(0.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> QLearningState:
         problem.require_one_task("QLearning")

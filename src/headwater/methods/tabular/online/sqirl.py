@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, integer
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -63,9 +64,9 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
         parents=("GORP", "Fitted Q iteration"),
     )
 
-    depth: int = eqx.field(static=True, default=1)
-    samples: int = eqx.field(static=True, default=16)
-    reuse: bool = eqx.field(static=True, default=True)
+    depth: int = integer(1)
+    samples: int = integer(16)
+    reuse: bool = flag(True)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> SQIRLState:
         problem.require_one_task("SQIRL")

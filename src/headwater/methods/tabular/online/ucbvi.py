@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
+from headwater.core.fields import choice, non_negative, probability
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import (
     AbstractCertificate,
@@ -73,11 +74,11 @@ class UCBVI(
         summary="optimistic planning in the empirical model of a finite process",
     )
 
-    bonus: Literal["bernstein", "hoeffding"] = eqx.field(static=True, default="bernstein")
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
-    episodes: float = 10_000.0
-    value_cap: ValueCap = eqx.field(static=True, default="horizon")
+    bonus: Literal["bernstein", "hoeffding"] = choice("bernstein")
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    episodes: float = non_negative(10_000.0)
+    value_cap: ValueCap = choice("horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> UCBVIState:
         problem.require_one_task("UCBVI")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractCertificate, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -60,9 +61,9 @@ class RFUCRL(
         summary="explores a finite process without rewards, to plan for any of them later",
     )
 
-    stationary: bool = eqx.field(static=True, default=False)
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
+    stationary: bool = flag(False)
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RFUCRLState:
         problem.require_one_task("RFUCRL")

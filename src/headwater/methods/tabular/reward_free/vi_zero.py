@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.fields import flag, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -62,10 +63,10 @@ class VIZero(
         parents=("RFUCRL",),
     )
 
-    stationary: bool = eqx.field(static=True, default=False)
-    bonus_scale: float = 1.0
-    failure_probability: float = 0.1
-    episodes: float = 10_000.0
+    stationary: bool = flag(False)
+    bonus_scale: float = non_negative(1.0)
+    failure_probability: float = probability(0.1)
+    episodes: float = non_negative(10_000.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> VIZeroState:
         problem.require_one_task("VIZero")
