@@ -76,6 +76,8 @@ def test_imports_point_down(path):
         assert not wrong_import(room, module), f"{room} may not import {module}"
         if room == "methods" and module.startswith("headwater.methods."):
             pytest.fail(f"a method imports another method's file: {module}")
+        if room == "claims" and module.startswith("headwater.claims"):
+            pytest.fail(f"a claim imports another claim's file: {module}")
 
 
 def test_a_wrong_import_would_be_noticed():

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from headwater.claims.low_rank.refuel import explore, make_tasks
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import Agent
 from headwater.evaluation.model_error import worst_model_error
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.evidence.low_rank import explore, make_tasks
 from headwater.methods.low_rank.raffle import RAFFLE
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
 from headwater.ops.tabular.counts import estimated_transition

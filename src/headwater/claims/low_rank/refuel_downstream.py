@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from headwater.claims.low_rank.refuel import explore, make_tasks
 from headwater.core.finite import FiniteProcess
 from headwater.core.records import Episodes
 from headwater.environments.linear.low_rank import LowRankTasks
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.evidence.low_rank import explore, make_tasks
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.methods.low_rank.refuel import REFUEL

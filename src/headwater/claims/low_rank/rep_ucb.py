@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from headwater.claims.low_rank.refuel import explore, first_reach, make_tasks
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.evidence.low_rank import explore, first_reach, make_tasks
 from headwater.methods.low_rank.raffle import RAFFLE
 from headwater.methods.low_rank.rep_ucb import RepUCB
 

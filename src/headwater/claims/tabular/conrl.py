@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from headwater.claims.tabular.reward_free import rovers
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
 from headwater.evaluation.constrained import best_within, course_of, stacked
@@ -17,6 +16,7 @@ from headwater.evidence.claim import (
     ratio_of_means,
     with_numbers,
 )
+from headwater.evidence.rovers import rovers
 from headwater.methods.tabular.constrained.appropo import ApproPO
 from headwater.methods.tabular.constrained.conrl import ConRL
 from headwater.methods.tabular.constrained.rcpo import RCPO

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from headwater.claims.tabular.tabular_regret import (
+from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
+from headwater.evidence.finite_regret import (
     compare,
     curves,
     learn,
@@ -13,7 +14,6 @@ from headwater.claims.tabular.tabular_regret import (
     ratio,
     sparse_process,
 )
-from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
 from headwater.methods.tabular.online.euler import EULER
 from headwater.methods.tabular.online.mvp import MVP
 from headwater.methods.tabular.online.ucbvi import UCBVI

@@ -6,36 +6,20 @@ import numpy as np
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
-from headwater.environments.tabular.constrained import mars_rover, random_rover
 from headwater.evaluation.constrained import (
     best_within,
-    binding,
     course_of,
     measurement,
     stacked,
 )
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
+from headwater.evidence.rovers import rovers
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
 from headwater.methods.tabular.reward_free.vi_zero import VIZero
 from headwater.ops.tabular.approachability import approach, vector_returns
 from headwater.ops.tabular.convex import distance, within_budgets
 
 _PAPER = "miryoosefi2022simple"
-
-
-def rovers(
-    seed: int, *, maps: int, size: int, pits: int, horizon: int, lowest: float, highest: float
-) -> list[FiniteProcess]:
-    """Maps drawn from `seed` where budgets mean something; for size 8 the published one first."""
-    known = [mars_rover(horizon=horizon)] if size == 8 else []
-
-    def make(key):
-        return random_rover(size=size, pits=pits, horizon=horizon, key=key)
-
-    drawn = binding(
-        make, lowest=lowest, highest=highest, count=maps - len(known), key=jax.random.key(seed)
-    )
-    return known + drawn
 
 
 def _explored(
@@ -146,9 +130,13 @@ def _mixture(
 
 
 _SMALL = {"maps": 12, "size": 8, "pits": 10, "horizon": 30, "episodes": 800, "bonus_scale": 0.02}
+
+
 _SMOKE = {"maps": 3, "size": 4, "pits": 2, "horizon": 10, "episodes": 200, "bonus_scale": 0.02}
 
+
 _ZERO = {"explorer": "VIZero", "bonus_scale": 1e-5}
+
 
 CLAIMS = (
     Claim(

@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from headwater.claims.tabular.tabular_regret import (
+from headwater.environments.tabular.finite import river_swim
+from headwater.evaluation.statistics import frequency
+from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.evidence.finite_regret import (
     GRID,
     compare,
     curves,
@@ -13,9 +16,6 @@ from headwater.claims.tabular.tabular_regret import (
     ratio,
     sparse_process,
 )
-from headwater.environments.tabular.finite import river_swim
-from headwater.evaluation.statistics import frequency
-from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.methods.tabular.online.ucbvi import UCBVI
 
 _PAPER = "azar2017minimax"

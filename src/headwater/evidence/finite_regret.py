@@ -1,0 +1,179 @@
+"""Methods for finite processes side by side, each tuned by the same rule.
+
+The rule: of a grid of multipliers of the bonus, the one with the least regret, over as many
+episodes, in processes of the same kind that are not among those compared. Posterior sampling, which
+has no bonus, gets the concentration of its prior tuned over a grid of as many values.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.finite import FiniteProcess
+from headwater.core.method import AbstractMethod
+from headwater.evaluation.statistics import Interval
+from headwater.evidence.claim import ratio_of_means
+from headwater.methods.tabular.online.mvp import MVP
+from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
+from headwater.ops.tabular.planning import expected_return, optimal_values
+from headwater.sources.episodes import play
+
+GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+"""Multipliers of the bonus that methods are tuned over."""
+
+
+_TUNING = 1_000_000
+"""Added to an experiment's seed for the process that methods are tuned on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What was measured in several runs.
+
+    **Arguments:** `episodes`: where, `[row]`; `sums`: of every metric up to there, `[run, row]`;
+    `final`: what the last policies fall short of the best, `[run]`.
+    """
+
+    episodes: np.ndarray
+    sums: dict[str, np.ndarray]
+    final: np.ndarray
+
+
+def learn(
+    method: Any,
+    processes: Sequence[FiniteProcess],
+    *,
+    scales: Sequence[float] | np.ndarray | None = None,
+    episodes: int,
+    seed: int,
+    rows: int = 20,
+) -> Learned:
+    """One run in each process, all in one program; in exact regret, and how often it is optimistic.
+
+    **Arguments:** `scales`: multipliers of the bonus, one for each process, if the method has one.
+    """
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *processes)
+    keys = jax.random.split(jax.random.key(seed), len(processes))
+    each = None if scales is None else jnp.asarray(scales, jnp.float32)
+    sums, final = _learn(method, stacked, each, keys, rows, jnp.asarray(episodes // rows))
+    at = (1 + np.arange(rows)) * (episodes // rows)
+    totals = {name: np.cumsum(np.asarray(x, np.float64), 1) for name, x in sums.items()}
+    return Learned(at, totals, np.asarray(final, np.float64))
+
+
+@eqx.filter_jit
+def _learn(method, stacked, scales, keys, rows, count):
+    def one(process, scale, key):
+        mine = method if scale is None else with_scale(method, scale)
+        best = optimal_values(process)
+        most = jnp.dot(process.initial, best.value[0])
+
+        def episode(i, carry):
+            state, sums, row_key = carry
+            play_key, update_key = jax.random.split(jax.random.fold_in(row_key, i))
+            policy = mine.policy(state, explore=True)
+            value = jnp.dot(process.initial, jnp.max(state.action_value[0], axis=-1))
+            data = play(process, policy, key=play_key)
+            state, metrics = mine.update(state, data, key=update_key)
+            metrics["regret"] = most - expected_return(process, policy)
+            metrics["optimistic"] = (value >= most - 1e-4).astype(jnp.float32)
+            return state, {name: sums[name] + metrics[name] for name in sums}, row_key
+
+        def row(state, row_key):
+            zeros = dict.fromkeys(names, jnp.zeros(()))
+            state, sums, _ = jax.lax.fori_loop(0, count, episode, (state, zeros, row_key))
+            return state, sums
+
+        init_key, key = jax.random.split(key)
+        state = mine.init(process.problem(), key=init_key)
+        names = ["regret", "optimistic", *(["replanned"] if isinstance(method, MVP) else [])]
+        state, sums = jax.lax.scan(row, state, jax.random.split(key, rows))
+        final = most - expected_return(process, mine.policy(state, explore=False))
+        return sums, final
+
+    axes = (0, None if scales is None else 0, 0)
+    return jax.vmap(one, in_axes=axes)(stacked, scales, keys)
+
+
+def with_scale(method: Any, scale: Any) -> Any:
+    """`method` with another value of what is tuned, as an array: one program serves them all."""
+    name = "concentration" if isinstance(method, PosteriorSampling) else "bonus_scale"
+    return eqx.tree_at(lambda m: getattr(m, name), method, jnp.asarray(scale, jnp.float32))
+
+
+def sparse_process(seed: int, *, states: int, actions: int, horizon: int) -> FiniteProcess:
+    """A random process with nearly deterministic rows and Bernoulli rewards, most of them zero."""
+    random = np.random.default_rng(seed)
+    shape = horizon, states, actions
+    return FiniteProcess.from_arrays(
+        random.dirichlet(np.full(states, 0.3), shape),
+        random.random(shape) * (random.random(shape) < 0.3),
+        random.dirichlet(np.ones(states)),
+        noisy=True,
+    )
+
+
+def compare(
+    methods: Mapping[str, AbstractMethod],
+    make: Callable[[int], FiniteProcess],
+    *,
+    seed: int,
+    episodes: int,
+    runs: int,
+    grid: Sequence[float],
+) -> tuple[dict[str, Learned], dict[str, float]]:
+    """What methods tuned alike learn in `runs` processes, the same for all, and the multipliers.
+
+    They are tuned in `runs` other processes, an equal number of them for each multiplier.
+    """
+    practice = [make(seed * runs + _TUNING + i) for i in range(runs // len(grid))]
+    processes = [make(seed * runs + i) for i in range(runs)]
+    found, chosen = {}, {}
+    for name, method in methods.items():
+        # Bonuses are far too large in theory; a prior of 1 is not.
+        values = [30.0 * x for x in grid] if isinstance(method, PosteriorSampling) else grid
+        tried = np.repeat(values, len(practice))
+        costs = learn(
+            method, practice * len(grid), scales=tried, episodes=episodes, seed=seed + _TUNING
+        ).sums["regret"][:, -1]
+        chosen[name] = values[int(np.argmin(costs.reshape(len(grid), -1).mean(axis=1)))]
+        scales = [chosen[name]] * runs
+        found[name] = learn(method, processes, scales=scales, episodes=episodes, seed=seed)
+    return found, chosen
+
+
+def ratio(found: dict[str, Learned], name: str, other: str) -> Interval:
+    """Regret of one over regret of the other."""
+    return ratio_of_means(found[name].sums["regret"][:, -1], found[other].sums["regret"][:, -1])
+
+
+def numbers(found: dict[str, Learned], chosen: dict[str, float]) -> dict[str, Any]:
+    """What a finding keeps of a comparison."""
+    regret = {name: float(x.sums["regret"][:, -1].mean()) for name, x in found.items()}
+    return {"tuned": chosen, "regret": regret}
+
+
+def curves(found: dict[str, Learned]) -> dict[str, tuple[Any, Any]]:
+    """Regret over episodes."""
+    return {name: (x.episodes, x.sums["regret"]) for name, x in found.items()}
+
+
+SMALL = {
+    "sizes": {"states": 5, "actions": 3, "horizon": 6},
+    "episodes": 4_000,
+    "runs": 24,
+    "grid": GRID,
+}
+
+
+SMOKE = {
+    "sizes": {"states": 3, "actions": 2, "horizon": 3},
+    "episodes": 400,
+    "runs": 6,
+    "grid": (0.03, 0.01, 0.003),
+}
