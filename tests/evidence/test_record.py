@@ -1,8 +1,6 @@
 """What a run of a claim leaves behind, and reading it back."""
 
-import ast
 import dataclasses
-import inspect
 import json
 import subprocess
 import threading
@@ -12,11 +10,10 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import RunError, SpecificationError
+from headwater.evidence.claim import Claim
+from headwater.evidence.fingerprint import reached_by
 from headwater.evidence.record import (
     Record,
-    _reached,
-    _texts_learned,
-    _without_learned,
     append,
     latest,
     read_records,
@@ -174,50 +171,58 @@ def test_the_fingerprint_knows_the_file_of_an_own_claim(held):
 
 
 def test_the_fingerprint_is_of_what_the_claim_can_reach():
-    experiment = claim_named("mvp-is-optimistic").experiment.__module__
-    reached = _reached([experiment])
-    assert {"headwater.methods.tabular.online.mvp", "headwater.ops.tabular.planning"} <= reached
-    # Not what imports it, nor what it has nothing to do with.
-    assert not reached & {"headwater.evidence.record", "headwater.methods.language.comparisons.dpo"}
-    assert not any(module.startswith(("headwater.cli", "headwater.report")) for module in reached)
     same, other = (
         claim_named(name) for name in ("mvp-is-optimistic", "regime-designs-comparisons")
     )
+    reached = reached_by(same.experiment, same.methods, same.scales)
+    files = {definition.file.path.name for definition in reached}
+    assert {"mvp.py", "planning.py", "statistics.py"} <= files
+    # Not what imports it, nor what it has nothing to do with.
+    assert not files & {"record.py", "registry.py", "summary.py", "dpo.py", "curves.py"}
     assert source_of(same) == source_of(same) != source_of(other)
 
 
-_CLAIM = "CLAIMS = (\n    Claim(\n        experiment=run,{}\n    ),\n)\n"
+_FILE = """
+from {module} import Claim
+
+def run(seed, size):
+    return seed + size
+
+CLAIMS = (
+    Claim("a", "It holds.", ("IQL",), "Nobody", "Theorem 1", {{"smoke": {{"size": 4}}}}, run),
+)
+"""
+
+
+def _source_of(folder, *, name="a", old="", new=""):
+    folder.mkdir()
+    file = folder / f"{folder.name}.py"
+    text = _FILE.format(module=Claim.__module__)
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    return source_of(all_claims([file])[name])
 
 
 @pytest.mark.parametrize(
-    "learned",
-    ('learned="It fails.",', 'learned=(\n            "It ≥ "\n            "fails."\n        ),'),
+    "old, new",
+    (
+        ("run),", 'run, learned="It fails."),'),
+        ("It holds.", "It holds often."),
+        ("Nobody", "Somebody"),
+        ("Theorem 1", "Theorem 2"),
+        ("CLAIMS = (", 'CLAIMS = (\n    Claim("b", "", (), "", "", {}, lambda seed: seed),'),
+    ),
 )
-def test_what_was_learned_is_not_in_the_fingerprint(tmp_path, learned):
-    file = tmp_path / "claims.py"
-    without = _CLAIM.format("").encode()
-    file.write_bytes(without)
-    assert _without_learned(file) == without
-    file.write_text(2 * _CLAIM.format(f"\n        {learned}"), encoding="utf-8")
-    assert _without_learned(file) == 2 * without
+def test_what_a_claim_says_is_not_in_the_fingerprint(tmp_path, old, new):
+    assert _source_of(tmp_path / "changed", old=old, new=new) == _source_of(tmp_path / "before")
 
 
 @pytest.mark.parametrize(
-    "code", ("learned=text()", "learned=f'{run}'", "learned=_LEARNED", "runs=1")
+    "old, new",
+    (('"size": 4', '"size": 5'), ("seed + size", "seed - size"), ('"IQL"', '"CQL"')),
 )
-def test_code_is_in_the_fingerprint(tmp_path, code):
-    file = tmp_path / "claims.py"
-    for text in (_CLAIM.format(f" {code},"), "train(learned='not a claim')"):
-        file.write_text(text, encoding="utf-8")
-        assert _without_learned(file) == text.encode()
-
-
-def test_our_claims_say_what_was_learned_as_literals():
-    for claim in all_claims().values():
-        own = inspect.getsourcefile(inspect.unwrap(claim.experiment))
-        assert own is not None
-        texts = _texts_learned(ast.parse(Path(own).read_bytes()))
-        assert not claim.learned or claim.learned in [ast.literal_eval(x.value) for x in texts]
+def test_what_a_claim_executes_is_in_the_fingerprint(tmp_path, old, new):
+    assert _source_of(tmp_path / "other", old=old, new=new) != _source_of(tmp_path / "first")
 
 
 def test_a_summary_is_of_the_largest_scale_and_its_worst_seed(held):

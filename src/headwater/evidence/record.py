@@ -1,13 +1,9 @@
 """What running a claim leaves behind: one JSON line for each run, in `results/<claim>.jsonl`."""
 
-import ast
 import dataclasses
 import datetime
 import fcntl
 import functools
-import hashlib
-import inspect
-import itertools
 import json
 import math
 import os
@@ -23,9 +19,9 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.listing import method_modules
 from headwater.evaluation.statistics import Interval, band
 from headwater.evidence.claim import SCALES, Claim, Criterion, Finding
+from headwater.evidence.fingerprint import fingerprint
 from headwater.runs.directory import surroundings
 from headwater.runs.files import explain
 
@@ -37,7 +33,6 @@ _POSITIONS = 32
 """Most positions of a curve that are kept."""
 _DIGITS = 5
 _MESSAGE = 600
-_HEX = 16
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -215,86 +210,8 @@ def latest(records: Iterable[Record]) -> dict[tuple[str, str, int], Record]:
 
 
 def source_of(claim: Claim) -> str:
-    """A fingerprint of the code that the experiment of `claim` can depend on.
-
-    It is taken of the file of the experiment, of the claim's methods, and of every file of ours
-    that these import. So it is the same for two commits that differ elsewhere, and it exists
-    without git as well. What a claim says was `learned`, as a literal, is left out: it is written
-    after the runs that it tells of, and changes none.
-    """
-    digest = hashlib.sha256(repr(sorted(claim.scales.items())).encode())
-    start = [method_modules()[name] for name in claim.methods]
-    # Beneath decorators, which are in files of others.
-    own = inspect.getsourcefile(inspect.unwrap(claim.experiment))
-    if own is not None and Path(own).resolve().is_relative_to(_PACKAGE):
-        start.append(claim.experiment.__module__)
-    elif own is not None:
-        digest.update(_without_learned(Path(own)))
-        start += _imports(Path(own))
-    for module in sorted(_reached(start)):
-        digest.update(f"{module}\0".encode() + _without_learned(_file_of(module)) + b"\0")
-    return digest.hexdigest()[:_HEX]
-
-
-def _without_learned(path: Path) -> bytes:
-    """A file less the literal texts that `Claim` is given as `learned`."""
-    text = path.read_bytes()
-    if b"learned=" not in text:
-        return text
-    # Columns of the syntax tree count bytes, as do these starts of lines.
-    starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
-    kept, done = b"", 0
-    for node in sorted(_texts_learned(ast.parse(text)), key=lambda node: node.lineno):
-        assert node.end_lineno is not None and node.end_col_offset is not None
-        # With the comma before it, so that to add the first text changes nothing either.
-        before = text[done : starts[node.lineno - 1] + node.col_offset].rstrip()
-        kept += before.removesuffix(b",")
-        done = starts[node.end_lineno - 1] + node.end_col_offset
-    return kept + text[done:]
-
-
-def _texts_learned(tree: ast.AST) -> list[ast.keyword]:
-    """Where calls of `Claim` are given a `learned` that computes nothing."""
-    return [
-        given
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "Claim"
-        for given in call.keywords
-        if given.arg == "learned" and isinstance(given.value, ast.Constant)
-    ]
-
-
-def _reached(modules: Iterable[str]) -> set[str]:
-    """These modules of ours and all that they import."""
-    found, left = set(), [module for module in modules if _file_of(module).is_file()]
-    while left:
-        module = left.pop()
-        if module not in found:
-            found.add(module)
-            left += _imports(_file_of(module))
-    return found
-
-
-@functools.cache
-def _imports(path: Path) -> tuple[str, ...]:
-    """Modules of ours that a file imports, wherever in the file."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # What is imported may be a module itself.
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    ours = [module for module in found if module.partition(".")[0] == "headwater"]
-    return tuple(module for module in ours if _file_of(module).is_file())
-
-
-def _file_of(module: str) -> Path:
-    """Where a module of ours is, if there is one of that name."""
-    path = _PACKAGE.joinpath(*module.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    """A fingerprint of what the experiment of `claim` executes, and of its scales."""
+    return fingerprint(claim.experiment, claim.methods, claim.scales)
 
 
 @functools.cache
