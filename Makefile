@@ -13,13 +13,16 @@ COMPLETE = import ensurepip, venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format .venv
+.PHONY: help demo docs test check format .venv
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/library-installed  ## Learn from a log, adapt online, and say how many samples it saved.
 	@$(BIN)/headwater demo
+
+docs: .venv/docs-installed  ## Build the documentation as a site in site/ (open site/index.html).
+	$(BIN)/python docs/site/build.py
 
 test: check  ## Lint, check types and run every test (WORKERS=2 processes).
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
@@ -36,14 +39,19 @@ format: .venv/tests-installed  ## Rewrite the code in the house's format.
 .venv: .venv/tests-installed  ## Install the library, the extras of the tests and the tools.
 
 # Each stamp says that an installation went through; changed requirements repeat it. The demo needs
-# less than the tests do, and a newcomer waits less for it.
+# less than the site, and the site (which a test builds) less than the tests: a newcomer waits less.
 .venv/library-installed: pyproject.toml constraints.txt
 	@$(make_venv)
 	@echo "Installing Headwater into .venv (once; a few minutes on a slow line)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/tests-installed: .venv/library-installed
+.venv/docs-installed: .venv/library-installed
+	@echo "Installing what builds the documentation into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+.venv/tests-installed: .venv/docs-installed
 	@echo "Installing what the tests need into .venv (once)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--editable ".[$(EXTRAS)]" --group dev

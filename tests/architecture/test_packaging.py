@@ -25,7 +25,8 @@ def plain(requirement: str) -> str:
 NEEDED = {plain(text) for text in PROJECT["project"]["dependencies"]}
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 OPTIONAL = {plain(text) for needed in EXTRAS.values() for text in needed}
-DEVELOPMENT = {plain(text) for text in PROJECT["dependency-groups"]["dev"]}
+TOOLS = [text for name in ("dev", "docs") for text in PROJECT["dependency-groups"][name]]
+DEVELOPMENT = {plain(text) for text in TOOLS}
 
 
 def imports(text: str) -> Iterator[tuple[str, bool]]:
@@ -86,7 +87,7 @@ def test_every_dependency_is_imported():
 
 
 def test_every_dependency_has_a_lower_bound():
-    listed = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    listed = [*PROJECT["project"]["dependencies"], *TOOLS]
     for text in [*listed, *(text for needed in EXTRAS.values() for text in needed)]:
         assert ">=" in text, f"{text} has no lower bound"
 

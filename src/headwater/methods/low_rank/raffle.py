@@ -59,6 +59,7 @@ class RAFFLE(
     - `batch`: episodes per step in an iteration.
     - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
     - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's.
+    - `bonus_scale`, `regularisation`: α and λ, as `constants` reads them.
     - `failure_probability`: δ.
     - `smoothing`: added to all counts of next states where measures are estimated.
     - `restarts`: of the search for the factors, beside the one from the last factors.

@@ -58,6 +58,7 @@ class RepUCB(
     - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
     - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's. α is
       in units of the reward: 1 explores well where an episode earns at most one.
+    - `bonus_scale`, `regularisation`: α and λ, as `constants` reads them.
     - `failure_probability`: δ.
     - `smoothing`: added to all counts of next states where measures are estimated.
     - `restarts`: of the search for the factors, beside the one from the last factors.

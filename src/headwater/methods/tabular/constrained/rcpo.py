@@ -41,7 +41,7 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
     - `price_rate`: of the prices.
     - `entropy_weight`: of the entropy in the actor's objective.
     - `value_weight`: of the critic's error.
-    - `episodes_per_update`.
+    - `episodes_per_update`: episodes that are played with one policy before each update.
 
     **Reference:** Tessler, Mankowitz, Mannor (2019), arXiv:1805.11074.
 

@@ -1,0 +1,25 @@
+// Browsers start no worker from a page on a disk. There, the search runs in a hidden frame instead.
+if (location.protocol === "file:") {
+  window.Worker = class {
+    constructor(url) {
+      this.frame = document.createElement("iframe");
+      this.frame.hidden = true;
+      document.body.append(this.frame);
+      const inside = this.frame.contentWindow;
+      inside.postMessage = (data) => setTimeout(() => this.onmessage?.({ data }));
+      const script = inside.document.createElement("script");
+      script.src = new URL(url, location.href).href;
+      this.loaded = new Promise((done) => { script.onload = done; });
+      inside.document.head.append(script);
+    }
+
+    async postMessage(data) {
+      await this.loaded;
+      this.frame.contentWindow?.onmessage?.({ data });
+    }
+
+    terminate() {
+      this.frame.remove();
+    }
+  };
+}
