@@ -71,7 +71,7 @@ FILES = {
     "noise.arrow": "noise.arrow: this arrow file is truncated or corrupt",
     "a.pkl": "pickles are never loaded",
     "ragged.csv": "ragged.csv: this csv file is truncated or corrupt",
-    "empty": "this directory is neither a Minari dataset (metadata.json) nor",
+    "empty": "this directory is neither a column directory (dataset.json) nor",
     "nan.npz": "nan.npz: observations holds nan at row 7, component 1",
     "inf.npz": "inf.npz: rewards holds inf at row 3",
     "unrewarded.npz": "no column is recognised as rewards",

@@ -264,7 +264,7 @@ def test_unknown_content(tmp_path):
     (tmp_path / "log.txt").write_text("hello")
     refused(tmp_path / "log.txt", "its format is not recognised")
     (tmp_path / "folder").mkdir()
-    refused(tmp_path / "folder", "neither a Minari dataset", "it holds nothing")
+    refused(tmp_path / "folder", "nor a Minari dataset", "it holds nothing")
 
 
 def test_lengths_types_and_missing_values_name_the_column_and_row(tmp_path, columns):

@@ -13,12 +13,15 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.spaces import Discrete
 from headwater.datasets import write as write_module
 from headwater.datasets.dataset import COLUMNS, Dataset
+from headwater.datasets.format import variants
 from headwater.datasets.formats import numpy_format
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.read import load
-from headwater.datasets.write import FORMATS, convert, write
+from headwater.datasets.write import convert, write
 
 SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow", "npz": ".npz", "d4rl": ".hdf5"}
+
+VARIANTS = tuple(variants())
 
 
 def example(discrete=False, rows=300):
@@ -73,7 +76,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_every_format_gives_back_what_was_written(tmp_path, kind, discrete):
     data = example(discrete)
     path = write(data, place(tmp_path, kind), kind)
@@ -83,7 +86,7 @@ def test_every_format_gives_back_what_was_written(tmp_path, kind, discrete):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "columns"])
+@pytest.mark.parametrize("kind", [kind for kind in VARIANTS if kind != "columns"])
 def test_every_format_converts_to_columns_in_blocks(tmp_path, kind):
     data = example()
     source = write(data, place(tmp_path, kind), kind)
@@ -98,7 +101,7 @@ def test_every_format_converts_to_columns_in_blocks(tmp_path, kind):
 def test_formats_convert_into_each_other(tmp_path):
     data = example()
     path = write(data, tmp_path / "0.npz")
-    for number, kind in enumerate(FORMATS, start=1):
+    for number, kind in enumerate(VARIANTS, start=1):
         path = convert(path, tmp_path / f"{number}-v0{SUFFIXES.get(kind, '')}", kind)
     assert_same(load(path), load(tmp_path / "0.npz"))
 
@@ -248,7 +251,7 @@ def test_a_full_disk_leaves_things_as_they_were(tmp_path, monkeypatch, existing)
     assert len(list(tmp_path.iterdir())) == int(existing)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", VARIANTS)
 def test_too_little_room_is_noticed_beforehand(tmp_path, monkeypatch, kind):
     usage = write_module.shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(write_module.shutil, "disk_usage", lambda path: usage)

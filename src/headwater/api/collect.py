@@ -107,7 +107,7 @@ def collect(
     behaviour policy's training; `medium`: how far the medium policy is from random (0) to the best
     (1); `behaviour`: the online method (default: a small `SAC`, or `DQN` for discrete actions);
     `batch_size`: its rows per gradient step; `snapshots`: candidates to choose medium and expert
-    from; `seed`; `format`: see `headwater.datasets.write.FORMATS`.
+    from; `seed`; `format`: see `headwater.datasets.format.variants`.
 
     Raises `SpecificationError` for arguments that do not fit, `RunError` if `out` holds another
     collection or cannot be written.

@@ -10,7 +10,7 @@ from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.formats.directory_format import is_column_directory, read_directory
+from headwater.datasets.format import AbstractFormat, all_formats, format_of
 from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
 
 _SIDECARS = (".columns.toml", ".columns.json")
@@ -58,12 +58,12 @@ def load(
     )
     place = locate(path)
     try:
-        if is_column_directory(place):
-            dataset = read_directory(place)
+        options, opened = _open(place, options, None)
+        if isinstance(opened, Dataset):
+            dataset = opened
             dataset.metadata.update(metadata or {})
         else:
-            stored, chunks = _open(place, options, None)
-            dataset = finish(join(chunks), options.over(stored))
+            dataset = finish(join(opened), options)
     except DataError as error:
         raise _named(place, error) from None
     dataset.metadata.setdefault("name", place.stem)
@@ -80,11 +80,11 @@ def load_blocks(path: str | Path, rows: int, options: Options | None = None) -> 
     options = options or Options()
     place = locate(path)
     try:
-        if is_column_directory(place):
-            yield read_directory(place)
+        options, opened = _open(place, options, rows)
+        if isinstance(opened, Dataset):
+            yield opened
             return
-        stored, chunks = _open(place, options, rows)
-        for _, block in whole_episodes(chunks, options.over(stored), rows):
+        for _, block in whole_episodes(opened, options, rows):
             block.metadata.setdefault("name", place.stem)
             block.metadata["source"] = place.name
             yield block
@@ -127,40 +127,24 @@ def _named_dataset(place: Path, path: str | Path) -> Path:
     )
 
 
-def _open(place: Path, options: Options, rows: int | None):
+def _open(place: Path, options: Options, rows: int | None) -> tuple[Options, Any]:
+    """The options with what is stored with the data, and chunks of it; or the dataset itself."""
     sidecar = _sidecar(place)
-    given = options.over(sidecar)
-    kind = _kind(place)
-    if kind == "minari":
-        from headwater.datasets.formats.minari_format import open_minari
-
-        directory = data_directory(place)
-        assert directory is not None
-        stored, chunks = open_minari(directory, rows)
-    elif kind == "hdf5":
-        from headwater.datasets.formats.hdf5_format import open_hdf5
-
-        stored, chunks = open_hdf5(place, given.columns, rows)
-    elif kind == "npz":
-        from headwater.datasets.formats.numpy_format import open_archive
-
-        stored, chunks = open_archive(place, given.columns)
-    else:
-        from headwater.datasets.formats.table_format import open_table
-
-        stored, chunks = open_table(place, kind, given.columns, rows)
-    return {**stored, **sidecar}, chunks
+    opened = _recognised(place).open(place, options.over(sidecar).columns, rows)
+    if isinstance(opened, Dataset):
+        return options, opened
+    stored, chunks = opened
+    return options.over({**stored, **sidecar}), chunks
 
 
-def _kind(place: Path) -> str:
+def _recognised(place: Path) -> AbstractFormat:
     if place.is_dir():
-        if data_directory(place) is not None:
-            return "minari"
-        found = ", ".join(sorted(item.name for item in place.iterdir())[:10]) or "nothing"
-        raise DataError(
-            f"this directory is neither a Minari dataset (metadata.json) nor a column directory "
-            f"(dataset.json); it holds {found}"
-        )
+        found = format_of(place, b"")
+        if found is not None:
+            return found
+        signs = [f"a {f.title} ({f.sign})" for f in all_formats() if f.directory]
+        held = ", ".join(sorted(item.name for item in place.iterdir())[:10]) or "nothing"
+        raise DataError(f"this directory is neither {' nor '.join(signs)}; it holds {held}")
     require_regular(place)
     try:
         with place.open("rb") as file:
@@ -169,29 +153,22 @@ def _kind(place: Path) -> str:
         raise DataError(f"it cannot be read ({error.strerror}): check its permissions") from None
     if not head:
         raise DataError("the file is empty: copy or download it again")
-    for magic, kind in (
-        (b"\x89HDF\r\n\x1a\n", "hdf5"),
-        (b"PAR1", "parquet"),
-        (b"ARROW1", "arrow"),
-        (b"PK", "npz"),
-    ):
-        if head.startswith(magic):
-            return kind
     if head.startswith((b"\x80", b"\x93NUMPY")) or place.suffix in (".pkl", ".pickle"):
         raise DataError(
             "this is a pickle or a single array: pickles are never loaded because they can run "
             "code; save the columns with np.savez"
         )
-    if place.suffix == ".csv":
-        return "csv"
-    if place.suffix in (".hdf5", ".h5", ".parquet", ".arrow", ".feather", ".npz"):
+    found = format_of(place, head)
+    if found is not None:
+        return found
+    if place.suffix in {suffix for f in all_formats() for suffix in f.suffixes} - {""}:
         raise DataError(
             f"the content is not that of a {place.suffix} file: it is truncated or corrupt; copy "
             "or download it again"
         )
+    titles = [f.title for f in all_formats()]
     raise DataError(
-        "its format is not recognised: Minari, D4RL HDF5, Parquet, Arrow/Feather, CSV, .npz and "
-        "column directories can be read"
+        f"its format is not recognised: {', '.join(titles[:-1])} and {titles[-1]} can be read"
     )
 
 

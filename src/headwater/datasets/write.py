@@ -4,38 +4,16 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.datasets.columns import Options
 from headwater.datasets.dataset import COLUMNS, Dataset
-from headwater.datasets.formats.directory_format import is_column_directory, write_directory
-from headwater.datasets.formats.minari_format import data_directory
+from headwater.datasets.format import AbstractFormat, all_formats, is_dataset_directory, variants
+from headwater.datasets.formats.directory_format import write_directory
 from headwater.datasets.read import load, load_blocks, locate
-
-FORMATS = (
-    "minari",
-    "minari-arrow",
-    "minari-parquet",
-    "parquet",
-    "arrow",
-    "npz",
-    "d4rl",
-    "columns",
-)
-"""What can be written: three variants of Minari, two kinds of table, and so on."""
-
-_SUFFIXES = {
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".npz": "npz",
-    ".hdf5": "d4rl",
-    ".h5": "d4rl",
-    "": "columns",
-}
 
 
 def write(
@@ -51,31 +29,18 @@ def write(
     Actions are written in the user's units, except into a column directory, which is for replay
     from disk and holds them canonical.
 
-    **Arguments:** `format`: one of `FORMATS` (default: by the suffix; a name without one becomes a
-    column directory); `overwrite`: replace what is there; `name`: what Minari calls the dataset
-    (default: the directory's name with a version).
+    **Arguments:** `format`: a name of `headwater.datasets.format.variants` (default: by the suffix;
+    a name without one becomes a column directory); `overwrite`: replace what is there; `name`: what
+    Minari calls the dataset (default: the directory's name with a version).
 
     Raises `DataError` if the path is taken, the disk is full or the format cannot hold the data.
     """
-    place, kind = Path(path).expanduser(), _format(path, format)
+    place = Path(path).expanduser()
+    variant, kept = _format(path, format)
     _refuse_taken(place, overwrite)
-    _require_space(place, dataset, kind)
+    _require_space(place, dataset, kept)
     with _atomic(place, overwrite) as temporary:
-        if kind == "columns":
-            temporary.mkdir()
-            write_directory([dataset], temporary)
-        elif kind.startswith("minari"):
-            from headwater.datasets.formats.minari_format import write_minari
-
-            temporary.mkdir()
-            data_format = {"minari": "hdf5"}.get(kind, kind.removeprefix("minari-"))
-            called = name or _minari_name(place)
-            # Minari takes a relative path as one below the file that it is just writing.
-            write_minari(
-                dataset, temporary.absolute() / "data", name=called, data_format=data_format
-            )
-        else:
-            _writer(kind)(dataset, temporary)
+        kept.write(dataset, temporary, variant=variant, name=name or place.name)
     return place
 
 
@@ -99,7 +64,7 @@ def convert(
     place = Path(target).expanduser()
     if place.exists() and place.resolve() == locate(source).resolve():
         raise DataError(f"{place} is both source and target: give another target")
-    if _format(target, format) != "columns":
+    if _format(target, format)[0] != "columns":
         _refuse_taken(place, overwrite)
         return write(load(source, **(options or {})), target, format, overwrite=overwrite)
     with _atomic(place, overwrite) as temporary:
@@ -108,35 +73,20 @@ def convert(
     return place
 
 
-def _format(path: str | Path, format: str | None) -> str:
+def _format(path: str | Path, format: str | None) -> tuple[str, AbstractFormat]:
+    """The name under which it is written, and the format."""
+    known = variants()
     if format is not None:
-        if format not in FORMATS:
-            raise SpecificationError(nearest(format, FORMATS, "format"))
-        return format
+        if format not in known:
+            raise SpecificationError(nearest(format, known, "format"))
+        return format, known[format]
     suffix = Path(path).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise SpecificationError(
-            f"'{path}' does not say in which format to write: give one of {', '.join(FORMATS)}"
-        )
-    return _SUFFIXES[suffix]
-
-
-def _writer(kind: str) -> Callable[[Dataset, Path], None]:
-    if kind == "npz":
-        from headwater.datasets.formats.numpy_format import write_archive
-
-        return write_archive
-    if kind == "d4rl":
-        from headwater.datasets.formats.hdf5_format import write_hdf5
-
-        return write_hdf5
-    from headwater.datasets.formats.table_format import write_arrow, write_parquet
-
-    return write_parquet if kind == "parquet" else write_arrow
-
-
-def _minari_name(place: Path) -> str:
-    return place.name if "-v" in place.name else f"{place.name}-v0"
+    for found in all_formats():
+        if found.variants and suffix in found.suffixes:
+            return found.variants[0], found
+    raise SpecificationError(
+        f"'{path}' does not say in which format to write: give one of {', '.join(known)}"
+    )
 
 
 def _refuse_taken(place: Path, overwrite: bool) -> None:
@@ -145,19 +95,17 @@ def _refuse_taken(place: Path, overwrite: bool) -> None:
             f"{place} exists already and is left as it is: give another path, or "
             "overwrite=True (--overwrite)"
         )
-    if place.is_dir() and not is_column_directory(place) and data_directory(place) is None:
+    if place.is_dir() and not is_dataset_directory(place):
         raise DataError(
             f"{place} is a directory but no dataset, and is not overwritten: give another path"
         )
 
 
-def _require_space(place: Path, dataset: Dataset, kind: str) -> None:
+def _require_space(place: Path, dataset: Dataset, kept: AbstractFormat) -> None:
     if not place.parent.is_dir():
         return
     needed = sum(getattr(dataset, name).nbytes for name in COLUMNS)
-    if kind.startswith("minari"):
-        # Blocks and file system entries of its own for every episode.
-        needed += 24_000 * dataset.episodes
+    needed += kept.episode_bytes * dataset.episodes
     free = shutil.disk_usage(place.parent).free
     if free < needed:
         raise DataError(

@@ -14,7 +14,9 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.stored_size import require_regular
+from headwater.datasets.columns import Mapping
 from headwater.datasets.dataset import COLUMNS, Dataset, check_columns
+from headwater.datasets.format import AbstractFormat
 
 _DESCRIPTION = "dataset.json"
 _FORMAT = "headwater-columns-1"
@@ -268,3 +270,23 @@ def _open(path: Path, name: str, rows: int) -> np.ndarray:
     if column.ndim == 0 or column.shape[0] != rows:
         raise DataError(f"{file} has shape {column.shape} but {rows:,} rows are needed")
     return column
+
+
+class _ColumnDirectory(AbstractFormat):
+    title = "column directory"
+    variants = ("columns",)
+    suffixes = ("",)
+    sign = _DESCRIPTION
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return is_column_directory(place)
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None) -> Dataset:
+        return read_directory(place)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        place.mkdir()
+        write_directory([dataset], place)
+
+
+FORMATS = (_ColumnDirectory(),)

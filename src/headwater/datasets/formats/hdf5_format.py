@@ -12,6 +12,7 @@ from headwater.core.errors import DataError
 from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.hdf5_walk import survives
 
 _PREFIX = "headwater_"
@@ -210,3 +211,21 @@ def _damaged(error: Exception) -> DataError:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120]
+
+
+class _D4RL(AbstractFormat):
+    title = "D4RL HDF5"
+    variants = ("d4rl",)
+    suffixes = (".hdf5", ".h5")
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return head.startswith(b"\x89HDF\r\n\x1a\n")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_hdf5(place, mapping, rows)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        write_hdf5(dataset, place)
+
+
+FORMATS = (_D4RL(),)

@@ -14,8 +14,9 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Chunk
+from headwater.datasets.columns import Chunk, Mapping
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet
 from headwater.datasets.formats.hdf5_format import open_file
 
@@ -373,3 +374,33 @@ def _stack(held: list[Chunk]) -> Chunk:
 
 def _reason(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+class _Minari(AbstractFormat):
+    title = "Minari dataset"
+    variants = ("minari", "minari-arrow", "minari-parquet")
+    sign = "metadata.json"
+    # Blocks and file system entries of its own for every episode.
+    episode_bytes = 24_000
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return place.is_dir() and data_directory(place) is not None
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        directory = data_directory(place)
+        assert directory is not None
+        return open_minari(directory, rows)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        place.mkdir()
+        name = name or "unnamed"
+        # Minari takes a relative path as one below the file that it is just writing.
+        write_minari(
+            dataset,
+            place.absolute() / "data",
+            name=name if "-v" in name else f"{name}-v0",
+            data_format={"minari": "hdf5"}.get(variant, variant.removeprefix("minari-")),
+        )
+
+
+FORMATS = (_Minari(),)

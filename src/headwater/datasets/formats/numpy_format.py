@@ -10,6 +10,7 @@ from headwater.core.errors import DataError, HeadwaterError
 from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.format import AbstractFormat
 
 _OPTIONS = ("action_low", "action_high", "action_count", "discrete", "horizon", "metadata")
 
@@ -103,3 +104,21 @@ def _objects(name: str) -> DataError:
         f"array '{name}' holds Python objects (a pickle), which are never loaded because they can "
         "run code: save it as a plain array of numbers, ragged episodes laid end to end"
     )
+
+
+class _NumPyArchive(AbstractFormat):
+    title = ".npz"
+    variants = ("npz",)
+    suffixes = (".npz",)
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return head.startswith(b"PK")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_archive(place, mapping)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        write_archive(dataset, place)
+
+
+FORMATS = (_NumPyArchive(),)

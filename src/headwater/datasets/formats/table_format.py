@@ -12,6 +12,7 @@ from headwater.core.errors import DataError
 from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Chunk, Mapping, Options, resolve, stored_options
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
 
 _KEY = b"headwater"
@@ -197,3 +198,46 @@ def _refuse_missing(values, name: str, start: int, per_row: int) -> None:
             f"column '{name}' has no value at row {start + first // max(per_row, 1)} (and "
             f"{values.null_count - 1:,} more are missing): remove or fill these rows"
         )
+
+
+class _Parquet(AbstractFormat):
+    title = "Parquet"
+    variants = ("parquet",)
+    suffixes = (".parquet",)
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return head.startswith(b"PAR1")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_table(place, "parquet", mapping, rows)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        write_parquet(dataset, place)
+
+
+class _Arrow(AbstractFormat):
+    title = "Arrow/Feather"
+    variants = ("arrow",)
+    suffixes = (".arrow", ".feather")
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return head.startswith(b"ARROW1")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_table(place, "arrow", mapping, rows)
+
+    def write(self, dataset: Dataset, place: Path, *, variant: str, name: str | None) -> None:
+        write_arrow(dataset, place)
+
+
+class _CommaSeparated(AbstractFormat):
+    title = "CSV"
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return place.suffix == ".csv" and bool(head)
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_table(place, "csv", mapping, rows)
+
+
+FORMATS = (_Parquet(), _Arrow(), _CommaSeparated())
