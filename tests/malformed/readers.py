@@ -44,14 +44,14 @@ def _run(path: Path) -> None:
     from headwater.api.execute import resume
     from headwater.api.run import open_run
     from headwater.runs.directory import RunDirectory
-    from headwater.runs.loop import _Log
+    from headwater.runs.journal import Journal
     from headwater.runs.progress import Progress
 
     found = open_run(path)
     found.policy(np.zeros(found.spaces.observation_size, np.float32))
     _ = found.curve, found.final_returns, found.score(), found.references
     compare([found])
-    _Log(RunDirectory.open(path), Progress(False), False).resume()
+    Journal(RunDirectory.open(path), Progress(False), False).resume()
     if found.finished:
         resume(path, progress=False)
 

@@ -52,8 +52,8 @@ class Measures(eqx.Module):
 
     optimistic: bool = eqx.field(static=True)
 
-    def __call__(self, agent):
-        found = regret_of(PROCESS)(agent)
+    def __call__(self, agent, data):
+        found = regret_of(PROCESS)(agent, data)
         if self.optimistic:
             value = PROCESS.initial @ jnp.max(agent.state.action_value[0], axis=-1)
             above = value >= PROCESS.initial @ BEST.value[0] - 1e-4

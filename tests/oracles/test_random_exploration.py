@@ -16,7 +16,7 @@ from headwater.ops.tabular.value_class import value_class_of
 class _Kept:
     """Whether the first candidate is alive."""
 
-    def __call__(self, agent):
+    def __call__(self, agent, data):
         return {"kept": agent.state.alive[0].astype(jnp.float32)}
 
 

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.runs import loop
+from headwater.runs import layout
 from headwater.runs.directory import RunDirectory
-from headwater.runs.loop import _spread_rows, default_layout, run
+from headwater.runs.layout import default_layout, spread_rows
+from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 
 from .tiny import SPACES, Tiny, assert_same, evaluate, finish, source, stages
@@ -31,7 +32,7 @@ def test_the_layout_follows_the_devices():
 def test_data_that_would_fill_the_memory_are_held_once(monkeypatch):
     data = source("replay")
     assert default_layout(2, data) == "devices"
-    monkeypatch.setattr(loop, "_MOST_COPIED", 1000)
+    monkeypatch.setattr(layout, "_MOST_COPIED", 1000)
     assert default_layout(2, data) == "map"
 
 
@@ -83,5 +84,5 @@ def test_a_batch_over_two_devices_learns_the_same(rows):
 
 
 def test_a_shared_batch_is_really_shared():
-    spread = jax.jit(lambda x: _spread_rows(x, "batch"))(np.zeros((8, 3), np.float32))
+    spread = jax.jit(lambda x: spread_rows(x, "batch"))(np.zeros((8, 3), np.float32))
     assert len(spread.devices()) == 2 and spread.addressable_shards[0].data.shape == (4, 3)

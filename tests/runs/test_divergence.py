@@ -15,6 +15,7 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint, loop
 from headwater.runs.directory import RunDirectory
+from headwater.runs.layout import Place
 from headwater.runs.stage import Stage
 
 from .tiny import Tiny, TinyState, finish, source
@@ -64,9 +65,7 @@ def weights(method, states, key):
 
 def broken_seeds(method) -> list[int]:
     """Which of the seeds are to break, found without the loop's help."""
-    place = loop._Place(
-        0, Stage("only", method, source("replay"), 1), _spaces(), range(4), 0, "map"
-    )
+    place = Place(0, Stage("only", method, source("replay"), 1), _spaces(), range(4), 0, "map")
     states = jax.vmap(lambda key: method.init(_spaces(), key=key))(place.init_keys)
     return np.flatnonzero(np.asarray(states.first) > 0.0).tolist()
 

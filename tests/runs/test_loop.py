@@ -16,6 +16,7 @@ from headwater.core.errors import Diverged, RunError, SpecificationError
 from headwater.core.method import Agent
 from headwater.runs import checkpoint, loop
 from headwater.runs.directory import RunDirectory
+from headwater.runs.layout import Place
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 
@@ -105,7 +106,7 @@ def test_one_draw_split_into_updates_is_what_it_says(kind):
         pytest.skip("the pure sources are replayed by hand; HostCollect equals Collect")
     stage = stages(kind, updates=12, updates_per_draw=4)[0]
     result = finish([stage], seeds=1)
-    place = loop._Place(0, stage, SPACES, [0], 0, "map")
+    place = Place(0, stage, SPACES, [0], 0, "map")
     method, origin = stage.method, stage.source
     state = method.init(SPACES, key=place.init_keys[0])
     source_state = origin.prepare(

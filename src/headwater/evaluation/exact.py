@@ -30,7 +30,7 @@ class Regret(eqx.Module):
     best: Float[Array, "*task"]
     explore: bool = eqx.field(static=True, default=True)
 
-    def __call__(self, agent: Agent) -> dict[str, Float[Array, ""]]:
+    def __call__(self, agent: Agent, data: Any) -> dict[str, Float[Array, ""]]:
         policies = agent.policy(explore=self.explore)
         worth = returns_of(self.process, policies)
         best = self.best.reshape(*self.best.shape, *(1,) * (worth.ndim - self.best.ndim))

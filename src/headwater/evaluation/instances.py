@@ -29,7 +29,8 @@ def learn_instances(
     A run has one problem for all of its seeds; here each seed has its own.
 
     **Arguments:** `method`: with a table policy; its numbers may have a leading instance axis;
-    `simulators`, `problems`, `measures`: the arrays in them have a leading instance axis.
+    `simulators`, `problems`, `measures`: the arrays in them have a leading instance axis;
+    after the last update there are no data, and `None` is measured.
 
     **Returns:** by name, `[instance, updates + 1]`. Raises `SpecificationError` if there is nothing
     to do.
@@ -56,13 +57,13 @@ def _learn(method, simulators, problems, measures, updates: int, keys):
         def step(state, key):
             play_key, update_key = jax.random.split(key)
             agent = Agent(method, state)
-            seen = measure(agent)
             data = play_each(simulator, agent.policy(explore=True), key=play_key)
+            seen = measure(agent, data)
             return method.update(state, data, key=update_key)[0], seen
 
         state = method.init(problem, key=first)
         state, seen = jax.lax.scan(step, state, jax.random.split(key, updates))
-        last = measure(Agent(method, state))
+        last = measure(Agent(method, state), None)
         return jax.tree.map(lambda x, y: jnp.append(x, y), seen, last)
 
     arrays, fixed = eqx.partition((method, simulators, problems, measures), eqx.is_array)
@@ -77,5 +78,5 @@ class Worth(eqx.Module):
 
     process: FiniteProcess
 
-    def __call__(self, agent: Agent) -> dict[str, jax.Array]:
+    def __call__(self, agent: Agent, data: Any) -> dict[str, jax.Array]:
         return {"return": expected_return(self.process, agent.policy(explore=False))}

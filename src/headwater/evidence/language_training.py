@@ -3,14 +3,14 @@
 `run` has one problem for all seeds; these claims have another one for each.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from headwater.core.method import AbstractMethod, Agent
+from headwater.core.method import AbstractMethod, Agent, Metrics
 from headwater.core.source import AbstractSource
-from headwater.runs.stage import Measure
 
 
 def trained(
@@ -30,7 +30,7 @@ def trained_and_measured(
     problem: Any,
     source: AbstractSource,
     updates: int,
-    measure: Measure | None,
+    measure: Callable[[Agent], Metrics] | None,
     *,
     key: PRNGKeyArray,
 ) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """A stage: one method fed by one source for some number of updates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -21,8 +21,11 @@ class Outcome(eqx.Module):
 Outcomes = dict[str, Outcome]
 """Outcomes of the stages so far, by stage name."""
 
-Measure = Callable[[Agent], Metrics]
-"""What is measured of the agent before each update, in the compiled loop; logged like a metric."""
+Measure = Callable[[Agent, Any], Metrics]
+"""What is measured of the agent before each update, and of the data of that update, in the compiled
+loop; logged like a metric."""
+
+Source = AbstractSource | AbstractHostSource
 
 Begin = Callable[[Outcomes, Any, PRNGKeyArray], Any]
 """How a stage starts from earlier ones: `(outcomes, problem, key)` of one seed to a state."""
@@ -34,17 +37,18 @@ class Stage(eqx.Module):
     **Arguments:** `name`: unique among the stages of a run; `method`; `source`; `updates`: how
     many, a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn
     batch is split, one update each; `begin`: how the state starts from what earlier stages learned,
-    if not from `method.init`; `measure`: what else to log (exact regret, say), from the agent as
-    it was when the data was drawn.
+    if not from `method.init`; `measure`: what else to log (exact regret, say), from the agent
+    before each update and the data of that update. Lists of sources and of measures have one for
+    each seed of the run.
     """
 
     name: str = eqx.field(static=True)
     method: AbstractMethod
-    source: AbstractSource | AbstractHostSource
+    source: Source | Sequence[Source]
     updates: int = eqx.field(static=True)
     updates_per_draw: int = eqx.field(static=True, default=1)
     begin: Begin | None = eqx.field(static=True, default=None)
-    measure: Measure | None = None
+    measure: Measure | Sequence[Measure] | None = None
 
     def __check_init__(self):
         if self.updates < 0 or self.updates_per_draw < 1 or self.updates % self.updates_per_draw:

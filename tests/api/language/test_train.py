@@ -21,7 +21,7 @@ from headwater.api.language.write import generate_texts
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import read_decoder, write_decoder
-from headwater.runs import loop
+from headwater.runs import checkpoint
 from headwater.texts.tokenizers import ByteTokenizer
 
 
@@ -85,7 +85,7 @@ def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, m
     class Stopped(Exception):
         pass
 
-    plain, saved = loop.checkpoint.save, []
+    plain, saved = checkpoint.save, []
 
     def save(*arguments, **options):
         path = plain(*arguments, **options)
@@ -93,11 +93,11 @@ def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, m
         raise Stopped
 
     monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop.checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(Stopped):
         train_language(settings, folder / "stopped", progress=False)
     assert saved and not (folder / "stopped" / "model").exists()
-    monkeypatch.setattr(loop.checkpoint, "save", plain)
+    monkeypatch.setattr(checkpoint, "save", plain)
     resumed = read_decoder(train_language(settings, folder / "stopped", progress=False).model)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, resumed)))
 
