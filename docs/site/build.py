@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from commands import commands_page
-from links import ROOT, WRITTEN, Site, link, page_of
+from links import ROOT, WRITTEN, Site, link, name_methods, page_of
+from methods import families, family_table, method_pages, methods_of
 
 from evidence import claim_pages, papers_page
-from methods import families, family_table, method_pages, methods_of
 
 HERE = Path(__file__).parent
 ASSETS = ("site.css", "iframe-worker.js")
@@ -57,14 +57,11 @@ def make_site() -> Site:
     """
     written = {page: ROOT / name for name, page in WRITTEN.items() if name.endswith(".md")}
     written |= {path.name: path for path in sorted((ROOT / "docs").glob("*.md"))}
-    site = Site({page: path.read_text(encoding="utf-8") for page, path in written.items()}, {})
-    site.pages |= {
-        **method_pages(),
-        **claim_pages(),
-        "commands.md": commands_page(),
-        "papers.md": papers_page(),
-    }
-    site.pages["choose.md"] = _fill(site.pages["choose.md"], {"methods": family_table})
+    texts = {page: path.read_text(encoding="utf-8") for page, path in written.items()}
+    texts["choose.md"] = _fill(texts["choose.md"], {"methods": family_table})
+    site = Site({page: name_methods(text) for page, text in texts.items()}, {})
+    site.pages |= method_pages() | claim_pages()
+    site.pages |= {"papers.md": papers_page(), "commands.md": commands_page()}
     origins = {page: path.parent for page, path in written.items()}
     for page in list(site.pages):
         origin = origins.get(page, ROOT / "docs" / Path(page).parent)
@@ -88,6 +85,8 @@ def write(site: Site, work: Path) -> None:
     settings = tomllib.loads((HERE / "site.toml").read_text(encoding="utf-8"))
     settings |= {"docs_dir": "pages", "site_dir": "site"}
     settings["nav"] = [_filled(entry) for entry in settings["nav"]]
+    guides = {page for page in site.pages if "/" not in page}
+    settings["nav"] += sorted(guides - set(_listed(settings["nav"])))
     (work / "mkdocs.yml").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
@@ -98,6 +97,14 @@ def _filled(entry: Any) -> Any:
     if isinstance(entry, list):
         return [_filled(below) for below in entry]
     return ["methods/index.md", *_tree("")] if entry == "methods/" else entry
+
+
+def _listed(entry: Any) -> list[str]:
+    """The pages of an entry of the navigation."""
+    if isinstance(entry, str):
+        return [entry]
+    below = entry.values() if isinstance(entry, dict) else entry
+    return [page for each in below for page in _listed(each)]
 
 
 def _tree(folder: str) -> list[Any]:

@@ -13,6 +13,8 @@ RELATIONS = frozenset("=≤≥<>≈∝∼≡≠∈→←↦:")
 SUMS = frozenset("+−,;")
 LONG = 24
 """Characters from which on an equation may be broken at a sum, too."""
+WIDE = 26
+"""Characters from which on a piece may be wider than a telephone, and has to scroll there."""
 _CONVERTER = math_core.LatexToMathML()
 
 
@@ -35,12 +37,18 @@ def mathml(latex: str) -> list[str]:
     return [f"<math>{piece}</math>" for piece in shown if piece]
 
 
+def _html(pieces: list[str], end: str) -> str:
+    """The pieces of an equation and the punctuation after it, which stays with the last."""
+    wide = [len(re.sub(r"<.*?>|&\w+;", "", piece)) > WIDE for piece in pieces]
+    pieces = [f'<span class="wide">{p}</span>' if w else p for p, w in zip(pieces, wide)]
+    if end:
+        pieces[-1] = f'<span class="unbroken">{pieces[-1]}{end}</span>'
+    return "<wbr>".join(pieces)
+
+
 class _Equation(InlineProcessor):
     def handleMatch(self, m: re.Match, data: str) -> tuple[Any, int, int]:
-        *pieces, last = mathml(m[1])
-        # A comma or full stop stays with what it follows.
-        last = f'<span class="unbroken">{last}{m[2]}</span>' if m[2] else last
-        return self.md.htmlStash.store("<wbr>".join([*pieces, last])), m.start(0), m.end(0)
+        return self.md.htmlStash.store(_html(mathml(m[1]), m[2])), m.start(0), m.end(0)
 
 
 class Equations(Extension):

@@ -4,7 +4,7 @@ import functools
 import importlib
 from pathlib import Path
 
-from links import ROOT, method_link
+from links import ROOT, method_link, title_of
 from tables import stacked, table
 
 from headwater.core.papers import paper
@@ -38,13 +38,16 @@ def summaries() -> dict[str, tuple[Summary, str]]:
 def claim_pages() -> dict[str, str]:
     """A page for each claim, and one of all of them."""
     pages = {f"claims/{name}.md": _claim_page(*found) for name, found in summaries().items()}
-    count = [summary.verdict for summary, _ in summaries().values()]
-    told = ", ".join(
-        f"{count.count(v)} {v}" for v in dict.fromkeys(sorted(count, key=count.count)[::-1])
-    )
+    verdicts = [summary.verdict for summary, _ in summaries().values()]
+    told = ", ".join(f"**{v}** {verdicts.count(v)}" for v in sorted(set(verdicts)))
     text = "# All claims\n\n[What a claim is, and how to run one](/docs/claims.md). "
-    text += f"{len(count)} claims: {told}.\n\n"
-    return {**pages, "claims/index.md": text + _claim_table([s for s, _ in summaries().values()])}
+    text += f"There are {len(verdicts)} ({told}).\n"
+    folders: dict[str, list[Summary]] = {}
+    for summary, file in summaries().values():
+        folders.setdefault(file.split("/claims/")[1].rpartition("/")[0], []).append(summary)
+    for folder in sorted(folders):
+        text += f"\n## {title_of(folder)}\n\n{_claim_table(folders[folder])}\n"
+    return {**pages, "all_claims.md": text}
 
 
 def claims_of(method: str) -> list[str]:
@@ -70,7 +73,7 @@ def _verdict(summary: Summary) -> str:
     if summary.scale is None:
         return mark
     seeds = ", ".join(str(record.seed) for record in summary.records)
-    return f"{mark}<br>{summary.scale}, seed{'s' if ',' in seeds else ''} {seeds}"
+    return f"{mark}<br>{summary.scale} scale, seed{'s' if ',' in seeds else ''} {seeds}"
 
 
 def _claim_page(summary: Summary, file: str) -> str:
@@ -106,9 +109,10 @@ def papers_page() -> str:
             f"[{s.claim.name}](/docs/claims/{s.claim.name}.md): {_mark(s)}" for s in row.claims
         ]
         methods = ", ".join(map(method_link, row.methods))
-        rows.append([citation(row.paper.key), methods or "–", "<br>".join(claims) or "–"])
-    text = f"# Papers\n\n{len(rows)} papers, what there is of each, and what "
-    text += "[claims](/docs/claims.md) found. `headwater papers` prints the same.\n\n"
+        rows.append([citation(row.paper.key), methods, "<br>".join(claims)])
+    text = "---\nhide: [toc]\n---\n\n# Papers\n\n"
+    text += f"{len(rows)} papers, what there is of each, and what [claims](/docs/claims.md) found. "
+    text += "`headwater papers` prints the same.\n\n"
     return text + stacked(["paper", "methods", "claims and verdicts"], rows)
 
 

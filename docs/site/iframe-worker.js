@@ -6,7 +6,10 @@ if (location.protocol === "file:") {
       this.frame.hidden = true;
       document.body.append(this.frame);
       const inside = this.frame.contentWindow;
-      inside.postMessage = (data) => setTimeout(() => this.onmessage?.({ data }));
+      inside.postMessage = (data) => {
+        const copy = structuredClone(data);
+        setTimeout(() => this.onmessage?.({ data: copy }));
+      };
       const script = inside.document.createElement("script");
       script.src = new URL(url, location.href).href;
       this.loaded = new Promise((done) => { script.onload = done; });
@@ -14,8 +17,9 @@ if (location.protocol === "file:") {
     }
 
     async postMessage(data) {
+      const copy = structuredClone(data);
       await this.loaded;
-      this.frame.contentWindow?.onmessage?.({ data });
+      this.frame.contentWindow?.onmessage?.({ data: copy });
     }
 
     terminate() {

@@ -13,7 +13,7 @@ WRITTEN = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "src/headwater/methods": "methods/index.md",
-    "src/headwater/claims": "claims/index.md",
+    "src/headwater/claims": "all_claims.md",
 }
 """Files and folders of the repository that have a page of another name. `docs/X.md` is `X.md`."""
 CODE = (".py", ".toml", ".cc", "")
@@ -93,3 +93,21 @@ def page_of(name: str) -> str:
 def method_link(name: str) -> str:
     """A name, with a link to its page if it is that of a method."""
     return f"[{name}](/docs/{page_of(name)})" if name in method_modules() else name
+
+
+def name_methods(text: str) -> str:
+    """`text` with the names of methods, where they stand as code, turned into links."""
+
+    def follow(found: re.Match) -> str:
+        return f"[`{found[1]}`](/docs/{page_of(found[1])})" if found[1] in known else found[0]
+
+    known = method_modules()
+    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)
+    parts[::2] = [re.sub(r"(?<![\[`])`(\w+)`(?!`)", follow, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def title_of(folder: str) -> str:
+    """How a family is called in headings, such as `Control: offline`."""
+    first, *rest = folder.replace("_", " ").split("/")
+    return ": ".join([first.capitalize(), *rest])

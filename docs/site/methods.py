@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from links import ROOT, method_link, page_of
+from links import ROOT, method_link, page_of, title_of
 from tables import stacked, table
 
 from evidence import citation, claims_of
@@ -33,12 +33,6 @@ def families() -> list[str]:
     """Every folder of methods, such as `control` and `control/offline`."""
     found = {family(name) for name in method_modules()}
     return sorted(found | {folder.rpartition("/")[0] for folder in found if "/" in folder})
-
-
-def title_of(folder: str) -> str:
-    """How a family is called in headings, such as `Control: offline`."""
-    first, *rest = folder.replace("_", " ").split("/")
-    return ": ".join([first.capitalize(), *rest])
 
 
 def methods_of(folder: str) -> list[str]:
@@ -126,4 +120,4 @@ def _hyper_parameters(cls: Any, meanings: dict[str, str]) -> str:
         default = settings(cls())[field.name]
         meaning = meanings.get(field.name, "")
         rows.append([f"`{field.name}`", f"`{default}`", allowed_values(cls, field), meaning])
-    return stacked(["name", "default", "may be", "meaning"], rows)
+    return stacked(["name", "default", "may be", "meaning"], rows, "settings")

@@ -19,6 +19,6 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
-def stacked(head: list[str], rows: list[list[Any]]) -> str:
+def stacked(head: list[str], rows: list[list[Any]], kind: str = "") -> str:
     """A table whose cells stand below each other on a narrow screen."""
-    return f'<div class="stacked" markdown>\n\n{table(head, rows)}\n\n</div>\n'
+    return f'<div class="stacked {kind}" markdown>\n\n{table(head, rows)}\n\n</div>\n'

@@ -1,0 +1,51 @@
+"""RLPD against its twin in NumPy."""
+
+import jax
+import numpy as np
+import pytest
+
+from headwater.core.errors import SpecificationError
+from headwater.methods.control.online.rlpd import RLPD
+
+from .numpy_twin import ACTION, CHOICES, ROWS, batch, problem, update
+from .soft_twin import RATES, SoftTwin, columns
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_two_updates_of_two_critic_steps(discrete):
+    method = RLPD(
+        widths=(8, 8), members=3, target_members=2, critic_updates=2, layer_norm="none", **RATES
+    )
+    state = method.init(problem(discrete), key=jax.random.key(1))
+    twin = SoftTwin(state, discrete)
+    wished = 0.5 * np.log(CHOICES) if discrete else -0.5 * ACTION
+    for i in range(2):
+        data, key = batch(i, discrete), jax.random.key(i)
+        state, metrics = update(method, state, data, key=key)
+        critic_key, actor_key = jax.random.split(key)
+        s, a, r, terminal, following = columns(data, lambda x: np.asarray(x, np.float64))
+        halves = (slice(0, ROWS // 2), slice(ROWS // 2, ROWS))
+        for rows, piece_key in zip(halves, jax.random.split(critic_key, 2)):
+            action_key, member_key = jax.random.split(piece_key)
+            chosen = np.asarray(jax.random.choice(member_key, 3, (2,), replace=False))
+            noise = twin.noise(action_key, ROWS // 2)
+            y = twin.target(r[rows], terminal[rows], following[rows], noise, chosen=chosen)
+            twin.critic_step(s[rows], a[rows], y)
+        loss, entropy = twin.actor_step(s[halves[1]], twin.noise(actor_key, ROWS // 2), "mean")
+        np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-4)
+        twin.temperature_step(entropy, wished)
+    twin.expect(state)
+
+
+def test_rows_that_cannot_be_shared_out():
+    method = RLPD(widths=(8,), members=2, critic_updates=5)
+    state = method.init(problem(False), key=jax.random.key(1))
+    with pytest.raises(SpecificationError, match="12 rows cannot be cut into 5 equal pieces"):
+        method.update(state, batch(0, False), key=jax.random.key(0))
+
+
+def test_more_critics_in_the_target_than_there_are():
+    with pytest.raises(
+        SpecificationError, match="target_members=3 must be between 1 and members=2"
+    ):
+        RLPD(members=2, target_members=3)
