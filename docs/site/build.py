@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from commands import commands_page
 from links import ROOT, WRITTEN, Site, link, name_methods, page_of
-from methods import families, family_table, method_pages, methods_of
 
 from evidence import claim_pages, papers_page
+from methods import families, family_table, method_pages, methods_of
 
 HERE = Path(__file__).parent
 ASSETS = ("site.css", "iframe-worker.js")

@@ -21,7 +21,7 @@ from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.dataset import Dataset
-from headwater.export.onnx_graph import onnx_model
+from headwater.exports.onnx_graph import onnx_model
 from headwater.runs.checkpoint import flatten
 
 LOW, HIGH = [-2.0, 0.0], [2.0, 5.0]

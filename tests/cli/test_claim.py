@@ -44,7 +44,7 @@ def test_from_the_list_to_the_report():
 def test_show():
     nothing = done("claim", "show", "zz-fails", *FILE)
     assert "zz-fails <is> claimed.\n" in nothing
-    assert "paper    Nobody and Noone 2020, arXiv 0000.00000, Theorem 0\n" in nothing
+    assert "paper    Nobody and Noone 2020, arXiv 0000.00000: Theorem 0\n" in nothing
     assert "methods  IQL\nsmoke    size=4\nsmall    size=8\n" in nothing
     assert "learned  Walks stay low.\n" in nothing
     assert nothing.endswith("nothing is recorded in results: headwater claim run zz-fails\n")

@@ -49,7 +49,7 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
 
     - `memory`: m.
     - `radius_scale`: multiplies β. The paper leaves the constant open; with returns in [0, 1],
-      1/2 keeps the truth with probability 1 - δ (`tests/oracles`), 0.1 to 0.2 is practical.
+      1/2 keeps the truth with probability 1 - δ (tested), 0.1 to 0.2 is practical.
     - `failure_probability`: δ.
     - `episodes`: K, iterations over which the guarantee holds.
 

@@ -1,0 +1,65 @@
+"""PR-LSVI against its equations in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from headwater.methods.preference.pr_lsvi import PRLSVI
+from headwater.ops.tabular.counts import count, no_counts
+
+from .logged_preferences import (
+    FEATURES,
+    KEY,
+    LOG,
+    TASK,
+)
+
+
+@pytest.mark.parity
+def test_pr_lsvi_plans_by_its_equations():
+    method = PRLSVI(lower=0.2, upper=0.4, dynamics_noise=0.4, ridge=1.0)
+    counts = count(count(no_counts(TASK.problem()), LOG.first), LOG.second)
+    random = np.random.default_rng(2)
+    weights, noise = random.normal(size=6), random.normal(size=(3, 2))
+    found = method._plan(
+        TASK.problem(),
+        counts,
+        jnp.asarray(weights, jnp.float32),
+        jnp.asarray(noise, jnp.float32),
+    )
+    value, mixed = np.zeros(3), 0
+    visits, led = np.asarray(counts.visits), np.asarray(counts.following)
+    for h in (2, 1, 0):
+        phi = FEATURES[h]
+        seen = np.eye(2) + np.einsum("sa,saf,sag->fg", visits[h], phi, phi)
+        targets = np.einsum("saf,sat,t->f", phi, led[h], value)
+        root = np.linalg.cholesky(seen)
+        learned = np.linalg.solve(seen, targets) + 0.4 * np.linalg.solve(root.T, noise[h])
+        action_value = phi @ (weights.reshape(3, 2)[h] + learned)
+        norm = np.sqrt(np.einsum("saf,fg,sag->sa", phi, np.linalg.inv(seen), phi))
+        share = np.clip((0.4 - norm) / (0.4 - 0.2), 0, 1)
+        mixed += np.sum((share > 0) & (share < 1))
+        action_value = share * action_value + (1 - share) * (3 - h)
+        np.testing.assert_array_equal(np.asarray(found)[h].argmax(-1), action_value.argmax(-1))
+        value = action_value.max(-1)
+    assert mixed, "the truncation was not met"
+
+
+@pytest.mark.parity
+def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
+    method = PRLSVI(threshold=1.2, reward_noise=0.8, query_budget=20)
+    state = method.init(TASK.problem(), key=KEY)
+    update = jax.jit(method.update)
+    new, metrics = update(state, LOG, key=KEY)
+    first, second = (
+        np.stack(
+            [FEATURES[h, np.asarray(e.state)[:, h], np.asarray(e.action)[:, h]] for h in range(3)],
+            1,
+        )
+        for e in (LOG.first, LOG.second)
+    )
+    rows = (first - second).reshape(12, 6)
+    asked = 2 / np.sqrt(np.pi) * 0.8 * np.linalg.norm(rows, axis=1) > 1.2
+    assert 0 < asked.sum() == float(metrics["queries"])
+    np.testing.assert_allclose(new.precision, np.eye(6) + rows[asked].T @ rows[asked], atol=1e-4)
