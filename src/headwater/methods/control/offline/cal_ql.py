@@ -79,7 +79,8 @@ class CalQL(
 
     **Differences from the paper:** observations are standardised, as in CORL; actor and critics
     have equally many layers; the critics step before the actor; a terminal row has no next
-    observation, so its second set of policy proposals comes from the first.
+    observation, so its second set of policy proposals comes from the first; networks start, and
+    entropy enters the largest of several next values, as in `CQL`.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -78,7 +78,8 @@ class RLPD(
 
     **Differences from the paper:** the critics' loss is the sum and not the mean over members,
     which Adam makes the same; the temperature's loss is linear in log α; discrete actions are
-    served by a softmax policy and one critic output per action.
+    served by a softmax policy and one critic output per action. Layer norms add 1e-5 to the
+    variance; those of the authors' code, in Flax, add 1e-6.
     """
 
     feed: ClassVar[Feed] = Feed.BOTH
