@@ -907,6 +907,7 @@ _OWN: dict[str, tuple[Callable[[Path, Draw], None], ...]] = {
     "arrow": (table_columns, table_columns, table_planted),
     "declared": (declaration, table_columns),
     "csv": (csv_text, declaration, json_damaged),
+    "text_dialect": (declaration, json_damaged),
     "column_directory": (json_damaged, directory_columns, directory_planted),
     "run": (json_damaged, json_damaged, tensors, run_planted),
     "model": (json_damaged, tensors, model_planted),

@@ -141,6 +141,20 @@ def csv(folder: Path) -> Path:
     return folder / "log.csv"
 
 
+def text_dialect(folder: Path) -> Path:
+    """A compressed text table with semicolons, decimal commas and Windows' letters."""
+    import gzip
+
+    plain = csv(folder)
+    text = plain.read_text().replace(",", ";").replace(".", ",").replace("reward", "Prämie")
+    plain.unlink()
+    (folder / "log.columns.json").write_text(
+        json.dumps({"dones": "terminal", "columns": {"rewards": "Prämie"}})
+    )
+    (folder / "log.csv.gz").write_bytes(gzip.compress(text.encode("cp1252"), mtime=0))
+    return folder / "log.csv.gz"
+
+
 def column_directory(folder: Path) -> Path:
     """Headwater's own format."""
     from headwater.datasets.write import write
@@ -309,6 +323,7 @@ SEEDS: dict[str, Callable[[Path], Path]] = {
         arrow,
         declared,
         csv,
+        text_dialect,
         column_directory,
         run,
         model,

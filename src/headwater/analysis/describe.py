@@ -312,6 +312,9 @@ def _notes(dataset: Dataset, returns: np.ndarray, saturated: bool) -> list[str]:
         notes.append("all episodes have the same return")
     if not dataset.rewards.any():
         notes.append("all rewards are zero")
+    reading = dataset.metadata.get("reading")
+    if isinstance(reading, list):
+        notes.extend(str(sentence) for sentence in reading)
     dropped = dataset.metadata.get("dropped_rows")
     if isinstance(dropped, int) and dropped:
         notes.append(

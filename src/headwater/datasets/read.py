@@ -1,5 +1,6 @@
 """Reading logged experience, whatever format it is in."""
 
+import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from headwater.datasets.format import AbstractFormat, all_formats, format_of
 from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
 
 _SIDECARS = (".columns.toml", ".columns.json")
+_PACKED = ".gz"
 
 
 def load(
@@ -175,8 +177,9 @@ def _recognised(place: Path) -> AbstractFormat:
 def _sidecar(place: Path) -> dict[str, Any]:
     if not place.name:
         return {}  # The root of the file system, or this directory.
-    for suffix in _SIDECARS:
-        file = place.with_name(place.stem + suffix)
+    stems = [place.stem, Path(place.stem).stem] if place.suffix == _PACKED else [place.stem]
+    for stem, suffix in itertools.product(stems, _SIDECARS):
+        file = place.with_name(stem + suffix)
         if not file.is_file():
             continue
         try:

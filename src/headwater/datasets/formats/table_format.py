@@ -1,4 +1,4 @@
-"""Tables: Parquet, Arrow (Feather) and CSV, by a declared mapping of columns."""
+"""Tables: Parquet and Arrow (Feather), by a declared mapping of columns."""
 
 import json
 from collections.abc import Iterator
@@ -9,32 +9,38 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Chunk, Mapping, Options, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
 
 _KEY = b"headwater"
-_COLUMN_BYTES = 8_192
-"""That the reader of CSV reserves for a column."""
 _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
 """What the library raises for damaged files; its own errors derive from these."""
+_WORDS = {
+    "yes": True, "no": False, "y": True, "n": False, "true": True, "false": False,
+    "t": True, "f": False, "on": True, "off": False,
+}  # fmt: skip
+"""What flags are written as, where they are no numbers."""
 
 
 def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None):
     """What is stored beside the columns, and the columns in chunks of about `rows`.
 
-    **Arguments:** `kind`: `parquet`, `arrow` or `csv`. Raises `DataError` for a damaged file, a
-    missing column or values that are no numbers.
+    **Arguments:** `kind`: `parquet` or `arrow`. Raises `DataError` for a damaged file, a missing
+    column or values that are no numbers.
     """
     # The library takes what has a colon in it for an address, unless it is absolute.
-    schema, batches = _open(path.absolute(), kind, rows)
+    return open_batches(*_open(path.absolute(), kind, rows), mapping)
+
+
+def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
+    """What is stored beside the columns, and the columns in chunks: one for each Arrow batch."""
     stored = _stored(schema)
     try:
         names = schema.names
     except ValueError as error:
-        raise _damaged(kind, error) from None
+        raise _damaged("table", error) from None
     given = stored.get("columns")
     if given is not None and not mapping:
         Options().over({"columns": given})
@@ -87,8 +93,7 @@ def _table(dataset: Dataset):
     return table.replace_schema_metadata({_KEY: json.dumps(stored).encode()})
 
 
-def _open(path: Path, kind: str, rows: int | None):
-    import pyarrow.csv
+def _open(path: Path, kind: str, rows: int | None) -> tuple[Any, Iterator[Any]]:
     import pyarrow.parquet as parquet
 
     try:
@@ -98,13 +103,6 @@ def _open(path: Path, kind: str, rows: int | None):
             file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
             batches = file.iter_batches(batch_size=rows or 65_536)
             return file.schema_arrow, _guarded(bounded(batches, path.stat().st_size))
-        if kind == "csv":
-            with path.open("rb") as file:
-                names = file.readline().count(b",") + 1
-            # Room is made for a block of each before a row is read.
-            refuse_beyond(names * _COLUMN_BYTES, path.stat().st_size)
-            table = pyarrow.csv.read_csv(path)
-            return table.schema, iter(table.to_batches(max_chunksize=rows))
         schema, batches = arrow_batches(path)
         return schema, _guarded(batches)
     except _BROKEN as error:
@@ -182,6 +180,8 @@ def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
         shape.append(int(lengths[0]))
         values = values.flatten()
     _refuse_missing(values, name, start, int(np.prod(shape, dtype=int)))
+    if types.is_string(values.type) and not anything:
+        return _flags(values, name, start, int(np.prod(shape, dtype=int))).reshape(rows, *shape)
     array = values.to_numpy(zero_copy_only=False)
     if array.dtype.kind not in "biuf" and not anything:
         raise DataError(
@@ -189,6 +189,30 @@ def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
             "another column"
         )
     return array.reshape(rows, *shape)
+
+
+def _flags(values, name: str, start: int, per_row: int) -> np.ndarray:
+    """Text that says yes or no, as booleans."""
+    known = values.unique().to_pylist()
+    strange = [text for text in known if text.strip().lower() not in _WORDS]
+    if strange:
+        # What is a number, beside something else that is not, is not what to look for.
+        strange = next((text for text in strange if not _is_number(text)), strange[0])
+        first = values.to_pylist().index(strange)
+        raise DataError(
+            f"column '{name}' has type string, which is no number (it holds '{strange[:40]}' at "
+            f"row {start + first // max(per_row, 1)}): convert it, or map another column"
+        )
+    codes = {text: _WORDS[text.strip().lower()] for text in known}
+    return np.array([codes[text] for text in values.to_pylist()], bool)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_missing(values, name: str, start: int, per_row: int) -> None:
@@ -230,14 +254,4 @@ class _Arrow(AbstractFormat):
         write_arrow(dataset, place)
 
 
-class _CommaSeparated(AbstractFormat):
-    title = "CSV"
-
-    def recognises(self, place: Path, head: bytes) -> bool:
-        return place.suffix == ".csv" and bool(head)
-
-    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
-        return open_table(place, "csv", mapping, rows)
-
-
-FORMATS = (_Parquet(), _Arrow(), _CommaSeparated())
+FORMATS = (_Parquet(), _Arrow())

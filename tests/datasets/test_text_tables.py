@@ -1,0 +1,150 @@
+"""Text tables in the dialects that tools and countries write."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from headwater.core.errors import DataError
+from headwater.datasets.read import load, load_blocks
+
+NAMES = ["obs_0", "obs_1", "action", "reward", "terminated"]
+ROWS = 30
+
+
+def numbers():
+    """Three episodes of ten steps; the second ends by itself."""
+    draw = np.random.default_rng(1)
+    table = np.round(draw.uniform(-1, 1, (ROWS, 4)), 3)
+    return table, np.arange(ROWS) == 19
+
+
+def text(delimiter=",", decimal=".", names=NAMES, flags=("0", "1"), end="\n"):
+    table, terminal = numbers()
+    lines = [delimiter.join(names)]
+    for row, flag in zip(table, terminal):
+        fields = [f"{x:.3f}".replace(".", decimal) for x in row] + [flags[int(flag)]]
+        lines.append(delimiter.join(fields))
+    return end.join(lines) + end
+
+
+def check(data, reading=None):
+    table, terminal = numbers()
+    kept = np.arange(ROWS) != ROWS - 1
+    np.testing.assert_allclose(data.observations, table[kept, :2], atol=1e-6)
+    np.testing.assert_allclose(data.actions[:, 0], table[kept, 2], atol=1e-6)
+    np.testing.assert_allclose(data.rewards, table[kept, 3], atol=1e-6)
+    assert data.terminals.tolist() == terminal[kept].tolist()
+    assert data.metadata.get("reading") == (None if reading is None else [reading])
+
+
+@pytest.mark.parametrize("delimiter, words", [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_delimiters_and_decimal_marks(tmp_path, delimiter, words, decimal):
+    path = tmp_path / "log.csv"
+    path.write_text(text(delimiter, decimal))
+    more = ", decimal commas" if decimal == "," else ""
+    check(load(path), f"the text table was read as columns separated by {words}{more}")
+    (path.with_suffix(".tsv")).write_text(text("\t", decimal))
+    check(
+        load(path.with_suffix(".tsv")),
+        "the text table was read as columns separated by tabs" + more,
+    )
+
+
+def test_a_header_may_hold_the_other_delimiter(tmp_path):
+    path = tmp_path / "log.csv"
+    names = ["time, local", "power, used", "gain"]
+    rows = [f"{i},5;{i / 100:.2f};0,25".replace(".", ",") for i in range(9)]
+    path.write_text(";".join(names) + "\n" + "\n".join(rows) + "\n")
+    columns = {"observations": names[0], "actions": names[1], "rewards": names[2]}
+    data = load(path, columns=columns, never_terminal=True)
+    np.testing.assert_allclose(data.observations[:, 0], np.arange(8) + 0.5)
+    np.testing.assert_allclose(data.actions[:, 0], np.arange(8) / 100, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoding, said",
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("cp1252", "text in cp1252"),
+        ("utf-16", "text in utf-16"),
+    ],
+)
+def test_encodings(tmp_path, encoding, said):
+    path = tmp_path / "log.csv"
+    names = ["Außen °C", "Raum °C", *NAMES[2:]]
+    path.write_bytes(text(names=names, end="\r\n").encode(encoding))
+    reading = None if said is None else f"the text table was read as {said}"
+    check(load(path, columns={"observations": names[:2]}), reading)
+
+
+def test_what_is_beyond_the_first_megabyte_decides_the_encoding_too(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = text().splitlines()
+    lines = [lines[0] + ",remark", *(line + "," + "a" * 60_000 for line in lines[1:])]
+    lines[-1] = lines[-1][:-1] + "é"
+    path.write_bytes("\n".join(lines).encode("cp1252"))
+    check(load(path), "the text table was read as text in cp1252")
+
+
+def test_compressed_tables_and_their_declarations(tmp_path):
+    names = ["a", "b", *NAMES[2:]]
+    for name in ("log.csv.gz", "log.tsv.gz"):
+        delimiter = "\t" if "tsv" in name else ","
+        (tmp_path / name).write_bytes(gzip.compress(text(delimiter, names=names).encode()))
+        for declaration in ("log.columns.toml", f"{name[:-3]}.columns.toml"):
+            (tmp_path / declaration).write_text('[columns]\nobservations = ["a", "b"]\n')
+            reading = "the text table was read as columns separated by tabs"
+            check(load(tmp_path / name), reading if "tsv" in name else None)
+            (tmp_path / declaration).unlink()
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"this \.gz file is truncated or corrupt"):
+        load(path)
+    path.write_bytes(gzip.compress(b"a,b\n" + b"0,0\n" * 20_000_000))
+    with pytest.raises(DataError, match="of data but holds"):
+        load(path)
+
+
+@pytest.mark.parametrize("flags", [("no", "yes"), ("FALSE", "TRUE"), ("n", "Y"), ("f", "t")])
+def test_flags_in_words(tmp_path, flags):
+    path = tmp_path / "log.csv"
+    path.write_text(text(flags=flags))
+    check(load(path))
+
+
+def test_a_line_that_tells_the_delimiter(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("sep=;\n" + text(";"))
+    check(load(path), "the text table was read as columns separated by semicolons")
+
+
+def test_what_does_not_fit_is_named_and_not_called_corrupt(tmp_path):
+    path = tmp_path / "log.csv"
+
+    def refused(content, *parts):
+        path.write_text(content)
+        with pytest.raises(DataError) as raised:
+            load(path)
+        assert "corrupt" not in str(raised.value)
+        for part in parts:
+            assert part in str(raised.value)
+
+    lines = text().splitlines()
+    refused("\n".join([*lines, "1,2"]), "it is no table with columns separated by commas", "got 2")
+    refused("\n".join([*lines, "x,0,0,0,0"]), "column 'obs_0' has type string", "'x' at row 30")
+    refused("\n".join([*lines, "0,0,0,0,maybe"]), "column 'terminated'", "'maybe' at row 30")
+    refused("\n".join([*lines, "0,0,0,,0"]), "column 'reward' has no value at row 30")
+    path.write_bytes(b"\x00\x01\x02" * 100)
+    with pytest.raises(DataError, match="this is no text"):
+        load(path)
+
+
+def test_blocks_of_a_text_table(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(text(";", ","))
+    blocks = list(load_blocks(path, 10))
+    assert [block.size for block in blocks] == [20, 9]
+    assert all("decimal commas" in block.metadata["reading"][0] for block in blocks)
