@@ -41,7 +41,8 @@ def claim_pages() -> dict[str, str]:
     verdicts = [summary.verdict for summary, _ in summaries().values()]
     told = ", ".join(f"**{v}** {verdicts.count(v)}" for v in sorted(set(verdicts)))
     text = "# All claims\n\n[What a claim is, and how to run one](/docs/claims.md). "
-    text += f"There are {len(verdicts)} ({told}).\n"
+    text += f"There are {len(verdicts)} ({told}); "
+    text += "`headwater claim report` draws them.\n"
     folders: dict[str, list[Summary]] = {}
     for summary, file in summaries().values():
         folders.setdefault(file.split("/claims/")[1].rpartition("/")[0], []).append(summary)
@@ -64,12 +65,12 @@ def _claim_table(found: list[Summary]) -> str:
     return table(["claim", "verdict"], rows)
 
 
-def _mark(summary: Summary) -> str:
-    return f"**{summary.verdict}**{{ .{summary.verdict.replace(' ', '-')} }}"
+def _mark(verdict: str) -> str:
+    return f"**{verdict}**{{ .{verdict.replace(' ', '-')} }}"
 
 
 def _verdict(summary: Summary) -> str:
-    mark = _mark(summary)
+    mark = _mark(summary.verdict)
     if summary.scale is None:
         return mark
     seeds = ", ".join(str(record.seed) for record in summary.records)
@@ -85,12 +86,13 @@ def _claim_page(summary: Summary, file: str) -> str:
     ]
     lines += [f"**Learned:** {claim.learned}"] if claim.learned else []
     lines.append(
-        f"- **Paper:** {citation(claim.paper)} {claim.where}\n"
+        f"- **Paper:** {citation(claim.paper)}\n"
+        f"- **There:** {claim.where}\n"
         f"- **Methods:** {', '.join(map(method_link, claim.methods))}\n"
         f"- **Source:** [{Path(file).name}]({file})"
     )
     for record in summary.records:
-        rows = [[c.what, c.found, c.bound, c.verdict] for c in record.criteria]
+        rows = [[c.what, c.found, c.bound, _mark(c.verdict)] for c in record.criteria]
         shown = table(["number", "found", "must be", "verdict"], rows) if rows else record.message
         lines.append(f"## Found with seed {record.seed}\n\n{shown}")
         lines.append(
@@ -106,14 +108,15 @@ def papers_page() -> str:
     rows = []
     for row in coverage(records()):
         claims = [
-            f"[{s.claim.name}](/docs/claims/{s.claim.name}.md): {_mark(s)}" for s in row.claims
+            f"[{s.claim.name}](/docs/claims/{s.claim.name}.md): {_mark(s.verdict)}"
+            for s in row.claims
         ]
         methods = ", ".join(map(method_link, row.methods))
         rows.append([citation(row.paper.key), methods, "<br>".join(claims)])
     text = "---\nhide: [toc]\n---\n\n# Papers\n\n"
     text += f"{len(rows)} papers, what there is of each, and what [claims](/docs/claims.md) found. "
     text += "`headwater papers` prints the same.\n\n"
-    return text + stacked(["paper", "methods", "claims and verdicts"], rows)
+    return text + stacked(["paper", "methods", "claims and verdicts"], rows, "papers")
 
 
 def citation(key: str) -> str:
