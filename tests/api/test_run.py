@@ -14,6 +14,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.spaces import Discrete
 from headwater.datasets.references import References
 from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.iql import IQL
 
 from .problems import assert_same, cart_pole_log, pendulum_log
 
@@ -60,6 +61,32 @@ def test_policies_act_in_the_units_of_the_user(kept):
     first, second = (policy(np.zeros((500, 3)), explore=True) for _ in range(2))
     assert (first != second).mean() > 0.9
     assert np.abs(first).max() <= 2.0 and first.std() > 0.5
+
+
+def test_policies_value_actions_in_the_units_of_the_user():
+    run = train(IQL(widths=(8, 8)), pendulum_log(), **{**HOW, "seeds": 1})
+    state = jax.tree.map(lambda leaf: leaf[0], run.state)
+    # The bounds are -2 and 2.
+    actions = np.linspace(-2.0, 2.0, 6)[:, None]
+    for i in range(6):
+        rows = jnp.asarray(OBSERVATIONS[i], jnp.float32), jnp.asarray(actions[i] / 2, jnp.float32)
+        expected = run.method.value(state, *rows)
+        found = run.policy.value(OBSERVATIONS[i], actions[i])
+        assert found.shape == ()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    together = run.policy.value(OBSERVATIONS.reshape(2, 3, 3), actions.reshape(2, 3, 1))
+    np.testing.assert_allclose(
+        together.reshape(6), run.policy.value(OBSERVATIONS, actions), rtol=1e-6
+    )
+    with pytest.raises(
+        SpecificationError, match=r"shape \(6, 3\) go with actions of .*\(6, 1\), not"
+    ):
+        run.policy.value(OBSERVATIONS, actions[:, 0])
+
+
+def test_policies_without_values_say_so(kept):
+    with pytest.raises(SpecificationError, match="BC predicts no values of actions"):
+        kept.policy.value(OBSERVATIONS, np.zeros((6, 1)))
 
 
 def test_policies_of_finite_actions_give_integers():

@@ -158,11 +158,62 @@ def undocumented(tree: ast.Module) -> list[str]:
 def test_concrete_classes_are_final(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef):
+            if "Protocol" in map(_base_name, node.bases):
+                # It says what others have, and has nothing itself.
+                continue
             for base in node.bases:
                 name = _base_name(base)
                 assert name.startswith("Abstract") or name in _OUTSIDE or name in _ERRORS, (
                     f"{node.name} derives from {name}, which is not abstract"
                 )
+
+
+CAPABILITIES = [
+    node.name
+    for node in ast.parse((PACKAGE / "core" / "method.py").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ClassDef)
+    and node.name.startswith("Abstract")
+    and node.name != "AbstractMethod"
+]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_capability_has_an_implementer_and_a_caller(capability):
+    methods = {path for path in FILES if _room(path) == "methods"}
+    texts = {path: path.read_text(encoding="utf-8") for path in FILES}
+    assert any(implements(capability, texts[path]) for path in methods), "no method has it"
+    assert any(asks_for(capability, texts[path]) for path in set(texts) - methods), (
+        "nobody outside the methods asks for it"
+    )
+
+
+def implements(capability: str, text: str) -> bool:
+    """Whether a class in `text` derives from `capability`."""
+    return capability in text and any(
+        _base_name(base) == capability
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+    )
+
+
+def asks_for(capability: str, text: str) -> bool:
+    """Whether `text` asks with `isinstance` for `capability`."""
+    return capability in text and any(
+        isinstance(node, ast.Call)
+        and _base_name(node.func) == "isinstance"
+        and capability in {_base_name(each) for each in ast.walk(node.args[1])}
+        for node in ast.walk(ast.parse(text))
+    )
+
+
+def test_a_capability_without_use_would_be_noticed():
+    assert len(CAPABILITIES) > 5
+    assert implements("AbstractX", "class A(B, AbstractX[int]):\n    pass")
+    assert not implements("AbstractX", "class A(B):\n    x: AbstractX")
+    assert asks_for("AbstractX", "if isinstance(m, AbstractX): pass")
+    assert asks_for("AbstractX", "isinstance(m, AbstractX | AbstractY)")
+    assert not asks_for("AbstractX", "def f(m: AbstractX):\n    isinstance(m, int)")
 
 
 _OUTSIDE = {

@@ -78,8 +78,10 @@ def test_soft_methods_hand_over_every_part_as_it_is(name):
     members = {"members": 3} if name in ("SACN", "EDAC") else {}
     outcome = learned(name, **members)
     online, state = started(outcome)
+    held = outcome.state.soft if name in ("CQL", "CalQL") else outcome.state
+    assert len(dataclasses.fields(state)) == 8
     for part in dataclasses.fields(state):
-        assert_equal(getattr(state, part.name), getattr(outcome.state, part.name))
+        assert_equal(getattr(state, part.name), getattr(held, part.name))
     assert type(state).__name__ == "SoftActorCritic"
     assert online.members == members.get("members", 2) and online.target_members == 2
     assert online.critic_updates == 4 and online.backup_entropy == 0.0
@@ -162,7 +164,7 @@ def test_a_cloned_actor_gets_fresh_critics():
     assert_equal(state.target_critics, fresh.critics)
 
 
-@pytest.mark.parametrize("name", ["IQL", "AWAC", "BC"])
+@pytest.mark.parametrize("name", ["IQL", "AWAC", "BC", "SACN"])
 def test_discrete_actors_go_on_with_sac(name):
     outcome = learned(name, DISCRETE)
     online, state = started(outcome, DISCRETE)
@@ -218,6 +220,13 @@ def test_online_method_keeps_the_shapes_and_the_discount():
 def test_online_method_reads_the_layer_norm_of_rebrac(layer_norm, expected):
     online = online_method(build_method("ReBRAC", {"layer_norm": layer_norm}), False)
     assert isinstance(online, SAC) and online.layer_norm == expected
+
+
+def test_a_method_that_starts_from_nothing_else_is_refused():
+    outcome = learned("CQL")
+    begin = warm_start(IQL(), "before")
+    with pytest.raises(SpecificationError, match="IQL cannot start from what another method has"):
+        begin({"before": outcome}, CONTINUOUS, jax.random.key(0))
 
 
 def test_going_on_with_iql_does_not_stop_learning():

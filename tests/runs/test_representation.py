@@ -42,6 +42,8 @@ def test_stages_without_features_are_refused(key):
         learned_features(outcomes, "upstream")
     given = latent_lock(tasks=1, states=4, actions=2, horizon=2, rank=2, key=key).task(0)
     state = RAFFLE(rank=2).init(given.problem(), key=key)
+    with pytest.raises(SpecificationError, match="RAFFLE takes no features of another stage"):
+        downstream_stage(RAFFLE(), given, given.problem())
     stage = downstream_stage(PEVI(), given, dataclasses.replace(given.problem(), states=5))
     assert stage.begin is not None
     with pytest.raises(SpecificationError, match="PEVI"):

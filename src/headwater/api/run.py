@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.api.specification import UPSTREAM, Specification, begin_of, updates_of
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.references import References
 from headwater.evaluation.statistics import Interval, interval, seed_means
@@ -137,6 +137,43 @@ class Policy:
         **Returns:** `[…, component]` in the units of the action space, or integers `[…]`. Raises
         `SpecificationError` if the observation is of another size or not finite.
         """
+        observation = self._checked(observation)
+        if key is None:
+            key = jax.random.fold_in(jax.random.key(0), self._calls)
+            self._calls += 1
+        batch = observation.reshape(-1, observation.shape[-1])
+        action = np.asarray(_act(self.method, self.state, batch, key, explore))
+        if isinstance(self.spaces.action, Box):
+            action = self.spaces.action.from_canonical(action)
+        return action.reshape((*observation.shape[:-1], *action.shape[1:]))
+
+    def value(self, observation, action) -> np.ndarray:
+        """What the critic expects of an action: the discounted return, in units of the reward.
+
+        **Arguments:** `observation`: `[…, component]`; `action`: in the units of the action space,
+        `[…, component]`, or integers `[…]`.
+
+        **Returns:** `[…]`. Raises `SpecificationError` if the method predicts no values, or if the
+        two do not fit each other.
+        """
+        if not isinstance(self.method, AbstractValue):
+            raise SpecificationError(f"{type(self.method).__name__} predicts no values of actions")
+        observation = self._checked(observation)
+        lead, space = observation.shape[:-1], self.spaces.action
+        action = np.asarray(action)
+        wanted = (*lead, space.size) if isinstance(space, Box) else lead
+        if action.shape != wanted:
+            raise SpecificationError(
+                f"observations of shape {observation.shape} go with actions of shape {wanted}, "
+                f"not {action.shape}"
+            )
+        if isinstance(space, Box):
+            action = np.asarray(space.to_canonical(action), np.float32)
+        rows = observation.reshape(-1, observation.shape[-1])
+        actions = action.reshape(len(rows), *wanted[len(lead) :])
+        return np.asarray(_values(self.method, self.state, rows, actions)).reshape(lead)
+
+    def _checked(self, observation) -> np.ndarray:
         size = self.spaces.observation_size
         try:
             observation = np.asarray(observation, np.float32)
@@ -151,18 +188,18 @@ class Policy:
             )
         if not np.isfinite(observation).all():
             raise SpecificationError("the observation holds a number that is not finite")
-        if key is None:
-            key = jax.random.fold_in(jax.random.key(0), self._calls)
-            self._calls += 1
-        batch = observation.reshape(-1, size)
-        action = np.asarray(_act(self.method, self.state, batch, key, explore))
-        if isinstance(self.spaces.action, Box):
-            action = self.spaces.action.from_canonical(action)
-        return action.reshape((*observation.shape[:-1], *action.shape[1:]))
+        return observation
 
 
 def _one_of(states: Any, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[seed], states)
+
+
+@eqx.filter_jit
+def _values(method, state, observations, actions):
+    return jax.vmap(lambda o, a: method.value(state, o, a))(
+        jnp.asarray(observations), jnp.asarray(actions)
+    )
 
 
 @eqx.filter_jit

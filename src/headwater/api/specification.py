@@ -397,7 +397,7 @@ def updates_of(asked: Specification) -> int:
 def begin_of(asked: Specification, method: AbstractMethod) -> Any:
     """How a run starts from the one that it adapts: a `Stage.begin`, or `None`."""
     if asked.recipe == "wsrl":
-        return recipes.warm_start(method, UPSTREAM)  # pyright: ignore[reportArgumentType]
+        return recipes.warm_start(method, UPSTREAM)
     if asked.recipe == "continue":
         return carry_on(UPSTREAM)
     return None

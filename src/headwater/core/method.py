@@ -136,20 +136,56 @@ class AbstractValue(eqx.Module, Generic[State]):
         """Predicted discounted return of `action` in `observation`, in units of the reward."""
 
 
-class AbstractEncoder(eqx.Module, Generic[State]):
-    """Capability: turns an observation into a representation."""
+class ActorCriticParts(NamedTuple):
+    """What another method can take over from an actor-critic. `None`: it has no such part.
+
+    Values count rewards in the units of the data.
+
+    **Arguments:** `actor`: from standardised observations to an action or a distribution over them;
+    `normaliser`: standardises observations; `critics`, `target_critics`: an ensemble of action
+    values, and what lags behind it; `log_temperature`: of the bonus for entropy; the rest: moments
+    of Adam.
+    """
+
+    actor: Any
+    normaliser: Any
+    critics: Any = None
+    target_critics: Any = None
+    log_temperature: Float[Array, ""] | None = None
+    actor_optimiser: Any = None
+    critic_optimiser: Any = None
+    temperature_optimiser: Any = None
+
+
+class AbstractActorCritic(eqx.Module, Generic[State]):
+    """Capability: has an actor, and usually critics, from which another method can start."""
 
     @abc.abstractmethod
-    def encode(self, state: State, observation: Observation) -> Float[Array, " feature"]:
-        """The representation of one observation."""
+    def parts(self, state: State) -> ActorCriticParts:
+        """What a warm start takes over."""
 
 
-class AbstractProposer(eqx.Module, Generic[State]):
-    """Capability: proposes candidates to be scored (evolution, quality-diversity, search)."""
+class AbstractFeatures(eqx.Module, Generic[State]):
+    """Capability: learns features of states and actions of finite processes."""
 
     @abc.abstractmethod
-    def propose(self, state: State, *, key: PRNGKeyArray) -> PyTree[Shaped[Array, "candidate ..."]]:
-        """A batch of candidates."""
+    def features(self, state: State) -> Float[Array, "horizon state action feature"]:
+        """The features learned so far, with norms of at most one."""
+
+
+class AbstractLinear(eqx.Module, Generic[Problem, State]):
+    """Capability: is linear in features that may be given to it."""
+
+    @abc.abstractmethod
+    def with_features(
+        self, problem: Problem, features: Float[Array, "horizon state action feature"]
+    ) -> State:
+        """The state before any data, with features of one's own: for `Stage.begin`.
+
+        **Arguments:** `problem`: the task; `features`: with norms of at most one.
+
+        Raises `SpecificationError` if they do not fit the problem.
+        """
 
 
 class AbstractSeveralBatches(eqx.Module):
@@ -185,34 +221,6 @@ class AbstractCompletionScorer(eqx.Module, Generic[State]):
         """The learned reward of each response."""
 
 
-class AbstractRecurrentPolicy(eqx.Module, Generic[State]):
-    """Capability: chooses actions with a memory that the caller carries."""
-
-    @abc.abstractmethod
-    def begin(self, state: State) -> PyTree[Shaped[Array, "..."]]:
-        """The memory at the start of an episode."""
-
-    @abc.abstractmethod
-    def act_recurrently(
-        self,
-        state: State,
-        memory: PyTree[Shaped[Array, "..."]],
-        observation: Observation,
-        *,
-        key: PRNGKeyArray,
-        explore: bool,
-    ) -> tuple[PyTree[Shaped[Array, "..."]], UnbatchedAction]:
-        """The new memory and the action."""
-
-
-class AbstractPrioritised(eqx.Module, Generic[State, Data]):
-    """Capability: says which rows of a batch deserve to be drawn more often."""
-
-    @abc.abstractmethod
-    def priority(self, state: State, data: Data) -> Float[Array, " batch"]:
-        """A non-negative priority for each row."""
-
-
 class Agent(eqx.Module):
     """A method bound to its current state: what a source may ask for actions, and nothing more."""
 
@@ -240,3 +248,17 @@ class Agent(eqx.Module):
         if explore:
             return self.method.exploring_network(self.state)
         return self.method.network(self.state)
+
+
+class AbstractWarmStart(eqx.Module, Generic[Problem, State]):
+    """Capability: starts from what another method has learned."""
+
+    @abc.abstractmethod
+    def warm_start(self, learned: "Agent", problem: Problem, *, key: PRNGKeyArray) -> State | None:
+        """The state that begins where `learned` has come to.
+
+        **Arguments:** `learned`: another method and its state; `problem`; `key`: for the parts that
+        it has not.
+
+        **Returns:** the state, or `None` where `learned` has nothing to start from.
+        """

@@ -1,32 +1,77 @@
-"""Critics that are pessimistic about actions that were not logged."""
+"""Pessimism about continuous actions that were not logged, for soft actor-critics."""
 
 import dataclasses
 import math
+from typing import Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
 from headwater.networks.critics import candidate_values
 from headwater.networks.distributions import AbstractDistribution
 from headwater.networks.mlp import Ensemble
 from headwater.ops.control.bellman import ensemble_error
-from headwater.ops.control.descend import descend
+from headwater.ops.control.descend import begin, descend
 from headwater.ops.control.noise import uniform
 from headwater.ops.control.pieces import gradient_in_pieces
-from headwater.parts.conservative_terms import conservative_gap, raise_to_return
 from headwater.parts.soft_actor_critic import (
-    ConservativeActorCritic,
     Metrics,
     Number,
+    SoftActorCritic,
+    SoftSettings,
+    begin_soft,
     move_critics,
 )
 
 _LARGEST_LOG_MULTIPLIER = math.log(1e6)
 _CACHED_CANDIDATES = 1024
 """Rows whose activations of 256 units, a megabyte, stay in a processor's own cache."""
+
+
+class ConservativeActorCritic(eqx.Module):
+    """A soft actor-critic, and the multiplier of a constraint on its critics."""
+
+    soft: SoftActorCritic
+    log_multiplier: Float[Array, ""]
+    multiplier_optimiser: optax.OptState
+
+
+@runtime_checkable
+class ConservativeSettings(SoftSettings, Protocol):
+    """The hyper-parameters that the steps below read from a method."""
+
+    @property
+    def conservative_weight(self) -> Number: ...
+    @property
+    def target_gap(self) -> Number | None: ...
+    @property
+    def smallest_gap(self) -> Number | None: ...
+    @property
+    def proposals(self) -> int: ...
+
+
+def begin_conservative(
+    settings: ConservativeSettings, problem: Spaces, *, key: PRNGKeyArray
+) -> ConservativeActorCritic:
+    """The state before any data; the multiplier is e, its start in the authors' code."""
+    start = {"initialiser": "orthogonal", "last_scale": 1e-3}
+    multiplier = jnp.ones(())
+    return ConservativeActorCritic(
+        soft=begin_soft(
+            settings,
+            problem,
+            key=key,
+            actor_start={"log_std_offset": -1.0, **start},
+            critic_start=start,
+        ),
+        log_multiplier=multiplier,
+        multiplier_optimiser=begin(optax.adam(0.0), multiplier),
+    )
 
 
 def propose(
@@ -49,31 +94,28 @@ def propose(
 
 
 def improve_conservatively(
+    settings: ConservativeSettings,
     state: ConservativeActorCritic,
     data: Transitions,
     target: Float[Array, " batch"],
     *,
-    weight: Number,
-    proposals: int,
-    target_gap: Number | None,
-    smallest_gap: Number | None,
     return_to_go: Float[Array, " batch"] | None,
-    learning_rate: Number,
-    target_rate: Number,
     key: PRNGKeyArray,
 ) -> tuple[ConservativeActorCritic, Metrics]:
     """One step of the critics towards `target` and down the conservative gap.
 
-    **Arguments:** `weight` of the gap; `proposals`: actions of each origin; `target_gap`: if given,
-    `weight` is multiplied by a factor that is learned so that the gap becomes this large;
-    `smallest_gap`: if given, smaller ones are not pushed down further; `return_to_go`: if given,
-    a bound below which the policy's actions are not pushed.
+    **Arguments:** `settings`: `conservative_weight` of the gap; `proposals`: actions of each
+    origin; `target_gap`: if given, the weight is multiplied by a factor that is learned so that the
+    gap becomes this large; `smallest_gap`: if given, smaller ones are not pushed down further;
+    `return_to_go`: if given, a bound below which the policy's actions are not pushed.
     """
+    soft, weight, proposals = state.soft, settings.conservative_weight, settings.proposals
+    target_gap, smallest_gap = settings.target_gap, settings.smallest_gap
     # Nothing follows a terminal row, so its second set of proposals comes from where it started.
     ended = jnp.broadcast_to(data.terminal[:, None], data.observation.shape)
     following = jnp.where(ended, data.observation, data.next_observation)
     actions, log_density = propose(
-        state.actor(data.observation), state.actor(following), proposals, key=key
+        soft.actor(data.observation), soft.actor(following), proposals, key=key
     )
     # Logged actions ride along, so that the critics make one product for all of them.
     candidates = jnp.concatenate([actions, data.action[None]])
@@ -102,17 +144,20 @@ def improve_conservatively(
         return_to_go,
     )
     gradients, each = gradient_in_pieces(
-        loss, state.critics, rows, _rows_together(len(target), len(candidates))
+        loss, soft.critics, rows, _rows_together(len(target), len(candidates))
     )
     metrics = {name: jnp.mean(value) for name, value in each.items()}
     metrics["critic_loss"] = jnp.sum(each["critic_loss"])
-    state = move_critics(state, gradients, learning_rate=learning_rate, target_rate=target_rate)
+    state = dataclasses.replace(state, soft=move_critics(settings, soft, gradients))
     if target_gap is None:
         return state, metrics
     # Descends -(weight · multiplier)·(gap - target_gap) in the logarithm of the multiplier.
     gradient = -weight * (metrics["gap"] - target_gap)
     log_multiplier, multiplier_optimiser = descend(
-        optax.adam(learning_rate), gradient, state.multiplier_optimiser, state.log_multiplier
+        optax.adam(settings.critic_learning_rate),
+        gradient,
+        state.multiplier_optimiser,
+        state.log_multiplier,
     )
     state = dataclasses.replace(
         state, log_multiplier=log_multiplier, multiplier_optimiser=multiplier_optimiser
@@ -127,3 +172,35 @@ def _rows_together(rows: int, candidates: int) -> int | None:
     most = min(rows, max(1, _CACHED_CANDIDATES // candidates))
     even = max(n for n in range(1, most + 1) if rows % n == 0)
     return even if 2 * even > most else rows
+
+
+def conservative_gap(
+    proposed: Float[Array, "member proposal batch"],
+    log_density: Float[Array, "proposal batch"],
+    logged: Float[Array, "member batch"],
+) -> Float[Array, "member batch"]:
+    """`log Σ_j exp(Q(s, a_j) - log p(a_j)) - Q(s, a)`: how far proposals exceed logged actions.
+
+    Dividing by the density of each proposal makes the sum estimate, up to a constant factor, the
+    integral of `exp Q` over the box.
+    """
+    return jax.nn.logsumexp(proposed - log_density[None], axis=1) - logged
+
+
+def raise_to_return(
+    proposed: Float[Array, "member proposal batch"],
+    return_to_go: Float[Array, " batch"],
+    count: int,
+) -> tuple[Float[Array, "member proposal batch"], Float[Array, ""]]:
+    """Values of the policy's proposals, raised to the logged return where they lie below it.
+
+    **Arguments:** `count`: the first proposals, uniform ones, which stay as they are.
+
+    **Returns:** the values, and the share of the policy's proposals that were raised.
+    """
+    uniform, policy = proposed[:, :count], proposed[:, count:]
+    bound = jnp.broadcast_to(return_to_go, policy.shape)
+    raised = jnp.mean((policy < bound).astype(policy.dtype))
+    # A value at its bound keeps its whole gradient, as if there were no bound.
+    policy = jnp.where(policy < bound, bound, policy)
+    return jnp.concatenate([uniform, policy], axis=1), raised

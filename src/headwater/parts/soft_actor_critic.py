@@ -1,11 +1,12 @@
 """The state that the soft actor-critic family shares, and the steps that its members share.
 
-All of them name the same parts alike, so that one can start from what another learned.
+A step takes the method itself for its `settings`: each member of the family has the
+hyper-parameters that `SoftSettings` lists, as fields with defaults of its own.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -14,16 +15,23 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
+from headwater.core.method import ActorCriticParts
 from headwater.core.records import Transitions
-from headwater.networks.actors import CategoricalActor, GaussianActor, TanhGaussianActor
-from headwater.networks.critics import candidate_values
+from headwater.core.spaces import Spaces
+from headwater.networks.actors import (
+    CategoricalActor,
+    DeterministicActor,
+    GaussianActor,
+    TanhGaussianActor,
+    stochastic_actor,
+)
+from headwater.networks.critics import candidate_values, critics
 from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.ensemble import Reduction, random_members, reduce_members
-from headwater.parts.soft_policy import best_soft_value, soft_value, temperature_loss
 
 Actor = CategoricalActor | TanhGaussianActor | GaussianActor
 Metrics = dict[str, Float[Array, ""]]
@@ -46,28 +54,74 @@ class SoftActorCritic(eqx.Module):
     normaliser: Normaliser
 
 
-class ConservativeActorCritic(eqx.Module):
-    """The parts of a `SoftActorCritic`, and the multiplier of a constraint on the critics."""
+@runtime_checkable
+class SoftSettings(Protocol):
+    """The hyper-parameters that the steps below read from a method."""
 
-    actor: Actor
-    critics: Ensemble
-    target_critics: Ensemble
-    log_temperature: Float[Array, ""]
-    log_multiplier: Float[Array, ""]
-    actor_optimiser: optax.OptState
-    critic_optimiser: optax.OptState
-    temperature_optimiser: optax.OptState
-    multiplier_optimiser: optax.OptState
-    normaliser: Normaliser
-
-
-State = TypeVar("State", SoftActorCritic, ConservativeActorCritic)
+    @property
+    def discount(self) -> Number: ...
+    @property
+    def initial_temperature(self) -> Number: ...
+    @property
+    def target_entropy(self) -> Number | None: ...
+    @property
+    def backup_entropy(self) -> Number: ...
+    @property
+    def actor_learning_rate(self) -> Number: ...
+    @property
+    def critic_learning_rate(self) -> Number: ...
+    @property
+    def temperature_learning_rate(self) -> Number: ...
+    @property
+    def target_rate(self) -> Number: ...
+    @property
+    def members(self) -> int: ...
+    @property
+    def layer_norm(self) -> LayerNorm: ...
+    @property
+    def normalise_observations(self) -> bool: ...
+    @property
+    def widths(self) -> tuple[int, ...]: ...
 
 
 def begin_soft(
+    settings: SoftSettings,
+    problem: Spaces,
+    *,
+    key: PRNGKeyArray,
+    actor_start: dict[str, Any] | None = None,
+    critic_start: dict[str, Any] | None = None,
+) -> SoftActorCritic:
+    """The state before any data.
+
+    **Arguments:** `actor_start`, `critic_start`: how their networks start out, see
+    `stochastic_actor` and `MLP`.
+    """
+    actor_key, critic_key = jax.random.split(key)
+    both, only_critics = settings.layer_norm == "both", settings.layer_norm != "none"
+    actor = stochastic_actor(
+        problem,
+        settings.widths,
+        key=actor_key,
+        layer_norm="before" if both else None,
+        **(actor_start or {}),
+    )
+    ensemble = critics(
+        problem,
+        settings.widths,
+        settings.members,
+        key=critic_key,
+        layer_norm="before" if only_critics else None,
+        **(critic_start or {}),
+    )
+    normaliser = Normaliser(problem, settings.normalise_observations)
+    return begin_with(actor, ensemble, normaliser, settings.initial_temperature)
+
+
+def begin_with(
     actor: Actor, critics: Ensemble, normaliser: Normaliser, initial_temperature: Number
 ) -> SoftActorCritic:
-    """The state before any data: targets equal to the critics, moments of Adam at zero."""
+    """The state with these networks: targets equal to the critics, moments of Adam at zero."""
     adam = optax.adam(0.0)
     log_temperature = jnp.log(jnp.asarray(initial_temperature, jnp.float32))
     return SoftActorCritic(
@@ -82,14 +136,24 @@ def begin_soft(
     )
 
 
-def begin_conservative(soft: SoftActorCritic) -> ConservativeActorCritic:
-    """`soft` with a multiplier of e, its start in the authors' code."""
-    multiplier = jnp.ones(())
-    return ConservativeActorCritic(
-        **vars(soft),
-        log_multiplier=multiplier,
-        multiplier_optimiser=begin(optax.adam(0.0), multiplier),
-    )
+def parts_of(state: SoftActorCritic) -> ActorCriticParts:
+    """Everything, moments included."""
+    return ActorCriticParts(**vars(state))
+
+
+def begin_from(
+    parts: ActorCriticParts, fresh: SoftActorCritic, initial_temperature: Number
+) -> SoftActorCritic | None:
+    """The state with all that `parts` has, and critics from `fresh` where it has none.
+
+    Moments that it has not are zero. `None` if it has no stochastic actor.
+    """
+    if isinstance(parts.actor, DeterministicActor):
+        return None
+    ensemble = fresh.critics if parts.critics is None else parts.critics
+    begun = begin_with(parts.actor, ensemble, parts.normaliser, initial_temperature)
+    given = {name: part for name, part in parts._asdict().items() if part is not None}
+    return dataclasses.replace(begun, **given)
 
 
 def check_target_members(method: str, members: int, target_members: int) -> None:
@@ -98,11 +162,6 @@ def check_target_members(method: str, members: int, target_members: int) -> None
         raise SpecificationError(
             f"{method}: target_members={target_members} must be between 1 and members={members}"
         )
-
-
-def layer_norms(where: LayerNorm) -> tuple[Literal["before"] | None, Literal["before"] | None]:
-    """The `layer_norm` option of the actor and of the critics."""
-    return "before" if where == "both" else None, None if where == "none" else "before"
 
 
 def wished_entropy(
@@ -120,79 +179,44 @@ def wished_entropy(
     return per_component * policy.mode().shape[-1]
 
 
-def policy_entropy(policy: AbstractDistribution, *, key: PRNGKeyArray) -> Float[Array, ""]:
-    """Mean entropy over a batch: an estimate from one sample each, exact for discrete actions."""
-    _, log_density, weight = policy.expectation(key)
-    return _entropy(log_density, weight)
-
-
 def soft_target(
-    state: State,
+    settings: SoftSettings,
+    state: SoftActorCritic,
     data: Transitions,
     *,
-    discount: Number,
-    backup_entropy: Number,
     members: int,
     actions: int = 1,
     key: PRNGKeyArray,
 ) -> Float[Array, " batch"]:
     """What the critics regress to: `r + γ(1-d)·V(s')`.
 
-    **Arguments:** `backup_entropy`: share of the entropy bonus in `V`; `members`: how many target
-    critics, drawn anew, take part in the minimum; `actions`: `V` is the expectation over the policy
-    if 1, else the largest value among this many actions drawn from it.
+    `V` has a share `backup_entropy` of the bonus for entropy.
+
+    **Arguments:** `members`: how many target critics, drawn anew, take part in the minimum;
+    `actions`: `V` is the expectation over the policy if 1, else the largest value among this many
+    actions drawn from it.
     """
     action_key, member_key = jax.random.split(key)
-    critics = random_members(state.target_critics, members, key=member_key)
-    temperature = backup_entropy * jnp.exp(state.log_temperature)
+    targets = random_members(state.target_critics, members, key=member_key)
+    temperature = settings.backup_entropy * jnp.exp(state.log_temperature)
     policy = state.actor(data.next_observation)
     if actions == 1:
         action, log_density, weight = policy.expectation(action_key)
-        q = jnp.min(candidate_values(critics, data.next_observation, action), axis=0)
+        q = jnp.min(candidate_values(targets, data.next_observation, action), axis=0)
         value = soft_value(q, log_density, weight, temperature)
     else:
         action, log_density = jax.vmap(policy.sample)(jax.random.split(action_key, actions))
-        q = jnp.min(candidate_values(critics, data.next_observation, action), axis=0)
+        q = jnp.min(candidate_values(targets, data.next_observation, action), axis=0)
         value = best_soft_value(q, log_density, temperature)
-    return backup(data.reward, discount, data.terminal, value)
-
-
-def improve_critics(
-    state: State,
-    loss: Callable[[Ensemble], tuple[Float[Array, ""], Metrics]],
-    *,
-    learning_rate: Number,
-    target_rate: Number,
-) -> tuple[State, Metrics]:
-    """One step of the critics down `loss`, then of the targets towards them."""
-    gradients, metrics = jax.grad(loss, has_aux=True)(state.critics)
-    state = move_critics(state, gradients, learning_rate=learning_rate, target_rate=target_rate)
-    return state, metrics
-
-
-def move_critics(
-    state: State, gradients: Ensemble, *, learning_rate: Number, target_rate: Number
-) -> State:
-    """The critics one step of Adam against `gradients`, then the targets towards them."""
-    critics, critic_optimiser = descend(
-        optax.adam(learning_rate), gradients, state.critic_optimiser, state.critics
-    )
-    return dataclasses.replace(
-        state,
-        critics=critics,
-        target_critics=polyak(state.target_critics, critics, target_rate),
-        critic_optimiser=critic_optimiser,
-    )
+    return backup(data.reward, settings.discount, data.terminal, value)
 
 
 def regress_critics(
-    state: State,
+    settings: SoftSettings,
+    state: SoftActorCritic,
     data: Transitions,
     target: Float[Array, " batch"],
-    *,
-    learning_rate: Number,
-    target_rate: Number,
-) -> tuple[State, Metrics]:
+) -> tuple[SoftActorCritic, Metrics]:
     """One step of the critics towards `target`, in squared error summed over them."""
 
     def loss(ensemble: Ensemble):
@@ -200,17 +224,80 @@ def regress_critics(
         error = ensemble_error(prediction, target)
         return error, {"critic_loss": error, "q": jnp.mean(prediction)}
 
-    return improve_critics(state, loss, learning_rate=learning_rate, target_rate=target_rate)
+    return improve_critics(settings, state, loss)
 
 
-def improve_actor(
-    state: State,
+def improve_critics(
+    settings: SoftSettings,
+    state: SoftActorCritic,
+    loss: Callable[[Ensemble], tuple[Float[Array, ""], Metrics]],
+) -> tuple[SoftActorCritic, Metrics]:
+    """One step of the critics down `loss`, then of the targets towards them."""
+    gradients, metrics = jax.grad(loss, has_aux=True)(state.critics)
+    return move_critics(settings, state, gradients), metrics
+
+
+def move_critics(
+    settings: SoftSettings, state: SoftActorCritic, gradients: Ensemble
+) -> SoftActorCritic:
+    """The critics one step of Adam against `gradients`, then the targets towards them."""
+    ensemble, critic_optimiser = descend(
+        optax.adam(settings.critic_learning_rate), gradients, state.critic_optimiser, state.critics
+    )
+    return dataclasses.replace(
+        state,
+        critics=ensemble,
+        target_critics=polyak(state.target_critics, ensemble, settings.target_rate),
+        critic_optimiser=critic_optimiser,
+    )
+
+
+def improve_policy(
+    settings: SoftSettings,
+    state: SoftActorCritic,
     observation: Float[Array, "batch observation"],
     *,
     reduction: Reduction,
-    learning_rate: Number,
+    entropy_per_component: float = -1.0,
     key: PRNGKeyArray,
-) -> tuple[State, Metrics]:
+) -> tuple[SoftActorCritic, Metrics]:
+    """One step of the actor, then one of the temperature by the entropy that the policy had."""
+    policy = state.actor(observation)
+    target = wished_entropy(policy, settings.target_entropy, entropy_per_component)
+    state, improved = improve_actor(settings, state, observation, reduction=reduction, key=key)
+    state, tuned = improve_temperature(settings, state, improved["entropy"], target)
+    return state, {**improved, **tuned}
+
+
+def improve_temperature_first(
+    settings: SoftSettings,
+    state: SoftActorCritic,
+    observation: Float[Array, "batch observation"],
+    *,
+    reduction: Reduction,
+    temperature_key: PRNGKeyArray,
+    actor_key: PRNGKeyArray,
+) -> tuple[SoftActorCritic, Metrics]:
+    """One step of the temperature, then one of the actor with the new one."""
+    policy = state.actor(observation)
+    target = wished_entropy(policy, settings.target_entropy)
+    _, log_density, weight = policy.expectation(temperature_key)
+    entropy = _entropy(log_density, weight)
+    state, tuned = improve_temperature(settings, state, entropy, target)
+    state, improved = improve_actor(
+        settings, state, observation, reduction=reduction, key=actor_key
+    )
+    return state, {**improved, **tuned}
+
+
+def improve_actor(
+    settings: SoftSettings,
+    state: SoftActorCritic,
+    observation: Float[Array, "batch observation"],
+    *,
+    reduction: Reduction,
+    key: PRNGKeyArray,
+) -> tuple[SoftActorCritic, Metrics]:
     """One step of the actor up `E[Q(s, a) - α·log π(a|s)]`, `a ~ π`, `reduction` of the critics.
 
     **Returns:** the state and, with the loss, the `entropy` that the policy had.
@@ -225,19 +312,22 @@ def improve_actor(
 
     (actor_loss, entropy), gradients = jax.value_and_grad(loss, has_aux=True)(state.actor)
     actor, actor_optimiser = descend(
-        optax.adam(learning_rate), gradients, state.actor_optimiser, state.actor
+        optax.adam(settings.actor_learning_rate), gradients, state.actor_optimiser, state.actor
     )
     state = dataclasses.replace(state, actor=actor, actor_optimiser=actor_optimiser)
     return state, {"actor_loss": actor_loss, "entropy": entropy}
 
 
 def improve_temperature(
-    state: State, entropy: Float[Array, ""], target: Number, *, learning_rate: Number
-) -> tuple[State, Metrics]:
+    settings: SoftSettings, state: SoftActorCritic, entropy: Float[Array, ""], target: Number
+) -> tuple[SoftActorCritic, Metrics]:
     """One step of the temperature towards a policy of entropy `target`."""
     gradient = jax.grad(temperature_loss)(state.log_temperature, entropy, target)
     log_temperature, temperature_optimiser = descend(
-        optax.adam(learning_rate), gradient, state.temperature_optimiser, state.log_temperature
+        optax.adam(settings.temperature_learning_rate),
+        gradient,
+        state.temperature_optimiser,
+        state.log_temperature,
     )
     state = dataclasses.replace(
         state, log_temperature=log_temperature, temperature_optimiser=temperature_optimiser
@@ -247,3 +337,31 @@ def improve_temperature(
 
 def _entropy(log_density: Array, weight: Array) -> Float[Array, ""]:
     return -jnp.mean(jnp.sum(weight * log_density, axis=0))
+
+
+def soft_value(
+    q: Float[Array, "candidate *batch"],
+    log_density: Float[Array, "candidate *batch"],
+    weight: Float[Array, "candidate *batch"],
+    temperature: float | Float[Array, ""],
+) -> Float[Array, "*batch"]:
+    """`E[Q(s, a) - α·log π(a|s)]`, the expectation over candidate actions with given weights."""
+    return jnp.sum(weight * (q - temperature * log_density), axis=0)
+
+
+def best_soft_value(
+    q: Float[Array, "candidate *batch"],
+    log_density: Float[Array, "candidate *batch"],
+    temperature: float | Float[Array, ""],
+) -> Float[Array, "*batch"]:
+    """`max [Q(s, a) - α·log π(a|s)]` over candidate actions."""
+    return jnp.max(q - temperature * log_density, axis=0)
+
+
+def temperature_loss(
+    log_temperature: Float[Array, ""],
+    entropy: Float[Array, ""],
+    target: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """`log α·(H - target)`: descending it raises α while the policy is less random than wished."""
+    return log_temperature * jax.lax.stop_gradient(entropy - target)

@@ -5,29 +5,21 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError
-from headwater.core.method import AbstractMethod
+from headwater.core.method import (
+    AbstractActorCritic,
+    AbstractMethod,
+    AbstractWarmStart,
+    Agent,
+)
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.methods.control.imitation.bc import BCState
-from headwater.methods.control.offline.awac import AWACState
-from headwater.methods.control.offline.discrete_cql import DiscreteCQLState
-from headwater.methods.control.offline.iql import IQL, IQLState
-from headwater.methods.control.online.dqn import DQN, DQNState
+from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.sac import SAC
-from headwater.networks.actors import DeterministicActor
-from headwater.networks.mlp import Ensemble
-from headwater.parts.soft_actor_critic import (
-    ConservativeActorCritic,
-    SoftActorCritic,
-    begin_soft,
-)
-from headwater.runs.stage import Outcome, Outcomes, Stage
+from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.collect import collect
 from headwater.sources.mixed import mixed
 from headwater.sources.replay import Replay
@@ -116,7 +108,7 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
     given = settings(offline)
     shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
     shared["widths"] = tuple(given["widths"])
-    if discrete and not isinstance(offline, IQL) and type(offline).__name__ not in ("AWAC", "BC"):
+    if discrete and not isinstance(offline, AbstractActorCritic):
         return DQN(**shared)
     members, layer_norm = given.get("members", 2), given.get("layer_norm", "none")
     if isinstance(layer_norm, bool):  # ReBRAC's are its critics' alone.
@@ -138,75 +130,36 @@ def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
     return batch_size * settings(method).get("critic_updates", 1)
 
 
-def warm_start(online: SAC | DQN, upstream: str) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
-    """A `Stage.begin` that starts `online` from the outcome of the stage called `upstream`."""
+def warm_start(
+    online: AbstractMethod, upstream: str
+) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
+    """A `Stage.begin` that starts `online` from the outcome of the stage called `upstream`.
+
+    It raises `SpecificationError` if `online` can start from no other method, or if the outcome has
+    nothing that it could start from.
+    """
 
     def begin_online(outcomes: Outcomes, problem: Any, key: PRNGKeyArray):
         outcome = outcomes[upstream]
-        if isinstance(online, DQN):
-            return _warm_values(outcome)
-        return _warm_actor_critic(outcome, online, problem, key)
+        if not isinstance(online, AbstractWarmStart):
+            raise SpecificationError(
+                f"{type(online).__name__} cannot start from what another method has learned: "
+                "use SAC, or DQN for discrete actions"
+            )
+        state = online.warm_start(Agent(outcome.method, outcome.state), problem, key=key)
+        if state is None:
+            raise SpecificationError(
+                f"{type(outcome.method).__name__} leaves no stochastic actor that the wsrl recipe "
+                "could start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, "
+                "IQL, AWAC, SACN, EDAC, or DiscreteCQL for discrete actions"
+            )
+        return state
 
     return begin_online
 
 
 def continuing(method: AbstractMethod) -> AbstractMethod:
     """`method` for going on online: without a schedule that has run out."""
-    if isinstance(method, IQL):
+    if "actor_decay_updates" in settings(method):
         return dataclasses.replace(method, actor_decay_updates=math.inf)
     return method
-
-
-def _warm_values(outcome: Outcome) -> DQNState:
-    state = outcome.state
-    if not isinstance(state, DiscreteCQLState | DQNState):
-        raise _cannot_start(outcome)
-    return DQNState(
-        state.critic, state.target, state.optimiser, state.normaliser, _exploration_over(state.step)
-    )
-
-
-def _exploration_over(step):
-    # ε-greedy exploration falls with the updates made: what was learned offline is not to be
-    # thrown over by random actions.
-    return jnp.maximum(step, jnp.asarray(1_000_000, step.dtype))
-
-
-def _warm_actor_critic(outcome: Outcome, online: SAC, problem: Any, key: PRNGKeyArray):
-    """The parts of the soft actor-critic, taken over or, where the method has none, begun."""
-    state = outcome.state
-    if isinstance(state, SoftActorCritic | ConservativeActorCritic):
-        names = [field.name for field in dataclasses.fields(SoftActorCritic)]
-        return SoftActorCritic(**{name: getattr(state, name) for name in names})
-    if isinstance(state, IQLState):
-        # Its critics count rewards in other units; the last layer is linear.
-        critics = _divide_values(state.networks.critics, state.reward_scale)
-        targets = _divide_values(state.target_critics, state.reward_scale)
-        actor, normaliser = state.networks.actor, state.normaliser
-    elif isinstance(state, AWACState):
-        actor, critics, targets = state.actor, state.critics, state.target_critics
-        normaliser = state.normaliser
-    elif isinstance(state, BCState) and not isinstance(state.actor, DeterministicActor):
-        fresh = online.init(problem, key=key)
-        actor, critics, targets = state.actor, fresh.critics, fresh.target_critics
-        normaliser = state.normaliser
-    else:
-        raise _cannot_start(outcome)
-    soft = begin_soft(actor, critics, normaliser, online.initial_temperature)
-    return eqx.tree_at(lambda s: s.target_critics, soft, targets)
-
-
-def _divide_values(critics: Ensemble, scale) -> Ensemble:
-    def last(ensemble):
-        network = ensemble.stacked.network
-        return network.weights[-1], network.biases[-1]
-
-    return eqx.tree_at(last, critics, tuple(part / scale for part in last(critics)))
-
-
-def _cannot_start(outcome: Outcome) -> SpecificationError:
-    return SpecificationError(
-        f"{type(outcome.method).__name__} leaves no stochastic actor that the wsrl recipe could "
-        "start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, IQL, AWAC, "
-        "SACN, EDAC, or DiscreteCQL for discrete actions"
-    )

@@ -4,21 +4,14 @@ from typing import Any
 
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import AbstractFiniteSimulator, FiniteProblem
+from headwater.core.method import AbstractFeatures, AbstractLinear, AbstractMethod
 from headwater.core.records import Episodes
-from headwater.methods.linear.lsvi_ucb import LSVIUCB
-from headwater.methods.linear.pessimistic_lsvi import PEVI
-from headwater.methods.low_rank.raffle import RAFFLE
-from headwater.methods.low_rank.refuel import REFUEL
-from headwater.methods.low_rank.rep_ucb import RepUCB
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.episodes import FreshEpisodes, WholeLog
 
-Upstream = REFUEL | RAFFLE | RepUCB
-"""Methods that learn features: `[horizon, state, action, feature]`, in `state.factors.feature`."""
-
 
 def upstream_stage(
-    method: Upstream,
+    method: AbstractMethod,
     simulator: AbstractFiniteSimulator,
     *,
     updates: int,
@@ -28,14 +21,15 @@ def upstream_stage(
 ) -> Stage:
     """Learning features by exploring.
 
-    **Arguments:** `simulator`: what to explore; for several tasks, stacked; `updates`: rounds of
-    exploring; `tasks`: how many, if there are several; `measure`: see `Stage`.
+    **Arguments:** `method`: one that learns features; `simulator`: what to explore; for several
+    tasks, stacked; `updates`: rounds of exploring; `tasks`: how many, if there are several;
+    `measure`: see `Stage`.
     """
     return Stage(name, method, FreshEpisodes(simulator, tasks), updates, measure=measure)
 
 
 def downstream_stage(
-    method: LSVIUCB | PEVI,
+    method: AbstractMethod,
     experience: AbstractFiniteSimulator | Episodes,
     problem: FiniteProblem,
     *,
@@ -52,9 +46,13 @@ def downstream_stage(
     the log; `problem`: the new task's; `updates`: episodes to act for; a log needs one update;
     `measure`: see `Stage`; `upstream`: the name of the earlier stage.
 
-    Raises `SpecificationError`, once the run comes to the stage, if there is no earlier stage of
-    this name, or if it left no features that fit the new task.
+    Raises `SpecificationError` if the method takes no features, and, once the run comes to the
+    stage, if there is no earlier stage of this name, or if it left none that fit the new task.
     """
+    if not isinstance(method, AbstractLinear):
+        raise SpecificationError(
+            f"{type(method).__name__} takes no features of another stage: LSVIUCB and PEVI do"
+        )
 
     def begin(outcomes: Outcomes, _: Any, key: Any) -> Any:
         return method.with_features(problem, learned_features(outcomes, upstream))
@@ -72,9 +70,9 @@ def learned_features(outcomes: Outcomes, stage: str) -> Any:
     if stage not in outcomes:
         raise SpecificationError(nearest(stage, outcomes, "stage"))
     outcome = outcomes[stage]
-    if not isinstance(outcome.method, REFUEL | RAFFLE | RepUCB):
+    if not isinstance(outcome.method, AbstractFeatures):
         raise SpecificationError(
             f"stage '{stage}' ran {type(outcome.method).__name__}, which learns no features: "
             "REFUEL, RAFFLE and RepUCB do"
         )
-    return outcome.state.factors.feature
+    return outcome.method.features(outcome.state)

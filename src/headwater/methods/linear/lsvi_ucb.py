@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import non_negative, probability
 from headwater.core.finite import FiniteProblem
-from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.method import AbstractLinear, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.least_squares import (
     FeatureSums,
@@ -34,6 +34,7 @@ class LSVIUCBState(eqx.Module):
 class LSVIUCB(
     AbstractMethod[FiniteProblem, Episodes, LSVIUCBState],
     AbstractTablePolicy[LSVIUCBState],
+    AbstractLinear[FiniteProblem, LSVIUCBState],
 ):
     r"""Fits values that are linear in features, and adds a bonus where features are new.
 
@@ -80,12 +81,6 @@ class LSVIUCB(
         return self.with_features(problem, features_of(problem, "LSVIUCB"))
 
     def with_features(self, problem: FiniteProblem, features: Array) -> LSVIUCBState:
-        """The state before any data, with features of one's own: for `Stage.begin`.
-
-        **Arguments:** `features`: `[horizon, state, action, feature]`, with norms of at most one.
-
-        Raises `SpecificationError` if they do not fit the problem.
-        """
         features = check_features(features, problem, "LSVIUCB")
         highest, radius = self._bounds(problem, features)
         # Where nothing was seen, all weights are zero.

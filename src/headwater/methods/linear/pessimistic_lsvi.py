@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import non_negative, probability
 from headwater.core.finite import FiniteProblem
-from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.method import AbstractLinear, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.least_squares import (
     add_episodes,
@@ -33,6 +33,7 @@ class PEVIState(eqx.Module):
 class PEVI(
     AbstractMethod[FiniteProblem, Episodes, PEVIState],
     AbstractTablePolicy[PEVIState],
+    AbstractLinear[FiniteProblem, PEVIState],
 ):
     r"""Fits values that are linear in features to a log, less a penalty where features are new.
 
@@ -78,12 +79,6 @@ class PEVI(
         return self.with_features(problem, features_of(problem, "PEVI"))
 
     def with_features(self, problem: FiniteProblem, features: Array) -> PEVIState:
-        """The state before any data, with features of one's own: for `Stage.begin`.
-
-        **Arguments:** `features`: `[horizon, state, action, feature]`, with norms of at most one.
-
-        Raises `SpecificationError` if they do not fit the problem.
-        """
         features = check_features(features, problem, "PEVI")
         nothing = jnp.zeros(problem.sizes)
         return PEVIState(features, nothing, nothing, problem)

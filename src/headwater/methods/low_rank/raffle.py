@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
     Factors,
@@ -38,7 +38,9 @@ class RAFFLEState(eqx.Module):
 
 
 class RAFFLE(
-    AbstractMethod[FiniteProblem, Episodes, RAFFLEState], AbstractTablePolicy[RAFFLEState]
+    AbstractMethod[FiniteProblem, Episodes, RAFFLEState],
+    AbstractTablePolicy[RAFFLEState],
+    AbstractFeatures[RAFFLEState],
 ):
     r"""Explores one process for a low-rank model that is accurate whatever the rewards are.
 
@@ -127,6 +129,9 @@ class RAFFLE(
         if explore:
             return exploring_policies(state.explorer, episodes=self.batch)
         return optimal_values(self.model(state)).policy
+
+    def features(self, state: RAFFLEState) -> Array:
+        return state.factors.feature
 
     def model(self, state: RAFFLEState) -> FiniteProcess:
         """The learned process, with the problem's rewards or the means of those seen."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
     Factors,
@@ -39,7 +39,9 @@ class REFUELState(eqx.Module):
 
 
 class REFUEL(
-    AbstractMethod[FiniteProblem, Episodes, REFUELState], AbstractTablePolicy[REFUELState]
+    AbstractMethod[FiniteProblem, Episodes, REFUELState],
+    AbstractTablePolicy[REFUELState],
+    AbstractFeatures[REFUELState],
 ):
     r"""Explores several tasks at once for a model whose features they share, whatever the rewards.
 
@@ -142,6 +144,9 @@ class REFUEL(
         if explore:
             return jax.vmap(lambda p: exploring_policies(p, episodes=self.batch))(state.explorer)
         return jax.vmap(optimal_values)(self.model(state)).policy
+
+    def features(self, state: REFUELState) -> Array:
+        return state.factors.feature
 
     def model(self, state: REFUELState) -> FiniteProcess:
         """The learned processes, stacked over tasks, with the problem's rewards or those seen."""

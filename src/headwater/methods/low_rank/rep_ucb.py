@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
+from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
     Factors,
@@ -38,7 +38,9 @@ class RepUCBState(eqx.Module):
 
 
 class RepUCB(
-    AbstractMethod[FiniteProblem, Episodes, RepUCBState], AbstractTablePolicy[RepUCBState]
+    AbstractMethod[FiniteProblem, Episodes, RepUCBState],
+    AbstractTablePolicy[RepUCBState],
+    AbstractFeatures[RepUCBState],
 ):
     r"""Learns features of one process while it explores for a known reward.
 
@@ -134,6 +136,9 @@ class RepUCB(
         if explore:
             return exploring_policies(state.explorer, episodes=self.batch)
         return optimal_values(self.model(state)).policy
+
+    def features(self, state: RepUCBState) -> Array:
+        return state.factors.feature
 
     def model(self, state: RepUCBState) -> FiniteProcess:
         """The learned process, with the problem's rewards."""

@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, non_negative, sizes
-from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy, Info
+from headwater.core.method import (
+    AbstractActorCritic,
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    ActorCriticParts,
+    Info,
+)
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import (
@@ -40,6 +47,7 @@ class BC(
     AbstractMethod[Spaces, Transitions, BCState],
     AbstractPolicy[BCState],
     AbstractLikelihood[BCState],
+    AbstractActorCritic[BCState],
 ):
     r"""Behavioural cloning: predicts the logged action from the observation, nothing else.
 
@@ -117,3 +125,6 @@ class BC(
             log_std = jnp.broadcast_to(jnp.log(self.exploration_noise), mean.shape)
             return Normal(mean, log_std).log_density(action)
         return actor(observation).log_density(action)
+
+    def parts(self, state: BCState) -> ActorCriticParts:
+        return ActorCriticParts(state.actor, state.normaliser)

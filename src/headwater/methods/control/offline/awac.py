@@ -11,10 +11,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, non_negative, positive, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
@@ -53,6 +55,7 @@ class AWAC(
     AbstractPolicy[AWACState],
     AbstractValue[AWACState],
     AbstractLikelihood[AWACState],
+    AbstractActorCritic[AWACState],
 ):
     r"""AWAC: clones the logged actions in proportion to how much better than the policy they are.
 
@@ -165,6 +168,9 @@ class AWAC(
 
     def log_probability(self, state: AWACState, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
+
+    def parts(self, state: AWACState) -> ActorCriticParts:
+        return ActorCriticParts(state.actor, state.normaliser, state.critics, state.target_critics)
 
 
 def _policy_value(

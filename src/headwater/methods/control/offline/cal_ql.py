@@ -1,5 +1,6 @@
 """Calibrated Q-learning."""
 
+import dataclasses
 from typing import ClassVar
 
 import jax
@@ -8,31 +9,30 @@ from jaxtyping import Array, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractReturnsToGo,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import TanhGaussianActor, choose
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
-from headwater.parts.conservative import improve_conservatively
-from headwater.parts.soft_actor_critic import (
+from headwater.parts.conservative import (
     ConservativeActorCritic,
-    LayerNorm,
     begin_conservative,
-    begin_soft,
+    improve_conservatively,
+)
+from headwater.parts.soft_actor_critic import (
+    LayerNorm,
     check_target_members,
-    improve_actor,
-    improve_temperature,
-    layer_norms,
+    improve_policy,
+    parts_of,
     soft_target,
-    wished_entropy,
 )
 
 
@@ -42,6 +42,7 @@ class CalQL(
     AbstractValue[ConservativeActorCritic],
     AbstractLikelihood[ConservativeActorCritic],
     AbstractReturnsToGo,
+    AbstractActorCritic[ConservativeActorCritic],
 ):
     r"""Cal-QL: CQL that lowers no value below the return which the log shows to be possible.
 
@@ -115,66 +116,26 @@ class CalQL(
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ConservativeActorCritic:
         problem.require_continuous("CalQL")
-        actor_key, critic_key = jax.random.split(key)
-        actor_norm, critic_norm = layer_norms(self.layer_norm)
-        start = {"initialiser": "orthogonal", "last_scale": 1e-3}
-        soft = begin_soft(
-            TanhGaussianActor(
-                problem,
-                self.widths,
-                key=actor_key,
-                log_std_offset=-1.0,
-                layer_norm=actor_norm,
-                **start,
-            ),
-            critics(
-                problem, self.widths, self.members, key=critic_key, layer_norm=critic_norm, **start
-            ),
-            Normaliser(problem, self.normalise_observations),
-            self.initial_temperature,
-        )
-        return begin_conservative(soft)
+        return begin_conservative(self, problem, key=key)
 
     def update(self, state: ConservativeActorCritic, data: Transitions, *, key: PRNGKeyArray):
-        data = state.normaliser.transitions(data)
+        data = state.soft.normaliser.transitions(data)
         critic_key, actor_key, proposal_key = jax.random.split(key, 3)
         target = soft_target(
-            state,
+            self,
+            state.soft,
             data,
-            discount=self.discount,
-            backup_entropy=self.backup_entropy,
             members=self.target_members,
             actions=self.target_actions,
             key=critic_key,
         )
         state, learned = improve_conservatively(
-            state,
-            data,
-            target,
-            weight=self.conservative_weight,
-            proposals=self.proposals,
-            target_gap=self.target_gap,
-            smallest_gap=self.smallest_gap,
-            return_to_go=data.return_to_go,
-            learning_rate=self.critic_learning_rate,
-            target_rate=self.target_rate,
-            key=proposal_key,
+            self, state, data, target, return_to_go=data.return_to_go, key=proposal_key
         )
-        target_entropy = wished_entropy(state.actor(data.observation), self.target_entropy)
-        state, improved = improve_actor(
-            state,
-            data.observation,
-            reduction=self.actor_reduction,
-            learning_rate=self.actor_learning_rate,
-            key=actor_key,
+        soft, improved = improve_policy(
+            self, state.soft, data.observation, reduction=self.actor_reduction, key=actor_key
         )
-        state, tuned = improve_temperature(
-            state,
-            improved["entropy"],
-            target_entropy,
-            learning_rate=self.temperature_learning_rate,
-        )
-        return state, {**learned, **improved, **tuned}
+        return dataclasses.replace(state, soft=soft), {**learned, **improved}
 
     def act(
         self,
@@ -184,13 +145,17 @@ class CalQL(
         key: PRNGKeyArray,
         explore: bool,
     ):
-        return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
+        observation = state.soft.normaliser(observation)
+        return choose(state.soft.actor, observation, key=key, explore=explore), ()
 
     def value(self, state: ConservativeActorCritic, observation: Array, action: Array) -> Array:
-        q = state.critics(state.normaliser(observation), action)
+        q = state.soft.critics(state.soft.normaliser(observation), action)
         return reduce_members(q, self.actor_reduction)
 
     def log_probability(
         self, state: ConservativeActorCritic, observation: Array, action: Array
     ) -> Array:
-        return state.actor(state.normaliser(observation)).log_density(action)
+        return state.soft.actor(state.soft.normaliser(observation)).log_density(action)
+
+    def parts(self, state: ConservativeActorCritic) -> ActorCriticParts:
+        return parts_of(state.soft)

@@ -2,11 +2,9 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, integer, non_negative, share, sizes
@@ -20,28 +18,22 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.critics import Critic
-from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.bellman import backup, double_value
-from headwater.ops.control.descend import begin, descend, polyak
-from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
 from headwater.ops.control.regression import huber
-
-
-class DiscreteCQLState(eqx.Module):
-    """The critic, its target, optimiser moments and the scale of observations from the data."""
-
-    critic: Critic
-    target: Critic
-    optimiser: optax.OptState
-    normaliser: Normaliser
-    step: Int[Array, ""]
+from headwater.parts.deep_q_network import (
+    DeepQNetwork,
+    act_epsilon_greedily,
+    begin_deep_q,
+    deep_q_target,
+    epsilon_greedy_likelihood,
+    improve_deep_q,
+)
 
 
 class DiscreteCQL(
-    AbstractMethod[Spaces, Transitions, DiscreteCQLState],
-    AbstractPolicy[DiscreteCQLState],
-    AbstractValue[DiscreteCQLState],
-    AbstractLikelihood[DiscreteCQLState],
+    AbstractMethod[Spaces, Transitions, DeepQNetwork],
+    AbstractPolicy[DeepQNetwork],
+    AbstractValue[DeepQNetwork],
+    AbstractLikelihood[DeepQNetwork],
 ):
     r"""CQL on double Q-learning: lowers the values of actions not logged. Discrete only.
 
@@ -85,23 +77,13 @@ class DiscreteCQL(
     normalise_observations: bool = flag(True)
     widths: tuple[int, ...] = sizes((256, 256, 256))
 
-    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DiscreteCQLState:
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
         problem.require_discrete("DiscreteCQL")
-        critic = Critic(problem, self.widths, key=key)
-        return DiscreteCQLState(
-            critic=critic,
-            target=critic,
-            optimiser=begin(optax.adam(self.learning_rate), critic),
-            normaliser=Normaliser(problem, self.normalise_observations),
-            step=jnp.zeros((), jnp.int32),
-        )
+        return begin_deep_q(self, problem, key=key)
 
-    def update(self, state: DiscreteCQLState, data: Transitions, *, key: PRNGKeyArray):
+    def update(self, state: DeepQNetwork, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
-        judging = state.target.values(data.next_observation)
-        choosing = state.critic.values(data.next_observation) if self.double else judging
-        next_value = double_value(choosing, judging)
-        target = backup(data.reward, self.discount, data.terminal, next_value)
+        target = deep_q_target(self, state, data)
 
         def loss(critic: Critic):
             values = critic.values(data.observation)
@@ -114,27 +96,14 @@ class DiscreteCQL(
                 "q": jnp.mean(prediction),
             }
 
-        gradients, metrics = jax.grad(loss, has_aux=True)(state.critic)
-        critic, optimiser = descend(
-            optax.adam(self.learning_rate), gradients, state.optimiser, state.critic
-        )
-        step = state.step + 1
-        moved = jax.lax.cond(
-            step % self.target_period == 0,
-            lambda: polyak(state.target, critic, self.target_rate),
-            lambda: state.target,
-        )
-        return DiscreteCQLState(critic, moved, optimiser, state.normaliser, step), metrics
+        return improve_deep_q(self, state, loss)
 
-    def act(self, state: DiscreteCQLState, observation: Array, *, key: PRNGKeyArray, explore: bool):
-        values = state.critic.values(state.normaliser(observation))
-        if not explore:
-            return greedy(values), ()
-        return epsilon_greedy(values, self.exploration, key=key), ()
+    def act(self, state: DeepQNetwork, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        epsilon = self.exploration
+        return act_epsilon_greedily(state, observation, epsilon, key=key, explore=explore), ()
 
-    def value(self, state: DiscreteCQLState, observation: Array, action: Array) -> Array:
+    def value(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
         return state.critic(state.normaliser(observation), action)
 
-    def log_probability(self, state: DiscreteCQLState, observation: Array, action: Array) -> Array:
-        values = state.critic.values(state.normaliser(observation))
-        return epsilon_greedy_log_probability(values, action, self.exploration)
+    def log_probability(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
+        return epsilon_greedy_likelihood(state, observation, action, self.exploration)

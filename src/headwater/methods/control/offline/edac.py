@@ -10,31 +10,29 @@ from jaxtyping import Array, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import TanhGaussianActor, choose
-from headwater.networks.critics import Critic, critics
+from headwater.networks.actors import choose
+from headwater.networks.critics import Critic
 from headwater.networks.mlp import Ensemble
-from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import ensemble_error
 from headwater.ops.control.ensemble import slope_similarity
 from headwater.parts.soft_actor_critic import (
     LayerNorm,
     SoftActorCritic,
     begin_soft,
-    improve_actor,
     improve_critics,
-    improve_temperature,
-    layer_norms,
-    policy_entropy,
+    improve_temperature_first,
+    parts_of,
     soft_target,
-    wished_entropy,
 )
 
 
@@ -43,6 +41,7 @@ class EDAC(
     AbstractPolicy[SoftActorCritic],
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
+    AbstractActorCritic[SoftActorCritic],
 ):
     r"""EDAC: SAC-N whose critics are kept from agreeing by making their slopes differ.
 
@@ -97,56 +96,26 @@ class EDAC(
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         problem.require_continuous("EDAC")
-        actor_key, critic_key = jax.random.split(key)
-        actor_norm, critic_norm = layer_norms(self.layer_norm)
         return begin_soft(
-            TanhGaussianActor(
-                problem,
-                self.widths,
-                key=actor_key,
-                log_std_range=(-5.0, 2.0),
-                layer_norm=actor_norm,
-                last_scale=1e-3,
-                bias=0.1,
-            ),
-            critics(
-                problem,
-                self.widths,
-                self.members,
-                key=critic_key,
-                layer_norm=critic_norm,
-                last_scale=3e-3,
-                bias=0.1,
-            ),
-            Normaliser(problem, self.normalise_observations),
-            self.initial_temperature,
+            self,
+            problem,
+            key=key,
+            actor_start={"log_std_range": (-5.0, 2.0), "last_scale": 1e-3, "bias": 0.1},
+            critic_start={"last_scale": 3e-3, "bias": 0.1},
         )
 
     def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
         temperature_key, actor_key, critic_key = jax.random.split(key, 3)
-        policy = state.actor(data.observation)
-        state, tuned = improve_temperature(
-            state,
-            policy_entropy(policy, key=temperature_key),
-            wished_entropy(policy, self.target_entropy),
-            learning_rate=self.temperature_learning_rate,
-        )
-        state, improved = improve_actor(
+        state, improved = improve_temperature_first(
+            self,
             state,
             data.observation,
             reduction="min",
-            learning_rate=self.actor_learning_rate,
-            key=actor_key,
+            temperature_key=temperature_key,
+            actor_key=actor_key,
         )
-        target = soft_target(
-            state,
-            data,
-            discount=self.discount,
-            backup_entropy=self.backup_entropy,
-            members=self.members,
-            key=critic_key,
-        )
+        target = soft_target(self, state, data, members=self.members, key=critic_key)
 
         def loss(ensemble: Ensemble):
             prediction, slopes = _values_and_slopes(ensemble, data.observation, data.action)
@@ -155,10 +124,8 @@ class EDAC(
             metrics = {"critic_loss": error, "q": jnp.mean(prediction), "similarity": similarity}
             return error + self.diversity * similarity, metrics
 
-        state, learned = improve_critics(
-            state, loss, learning_rate=self.critic_learning_rate, target_rate=self.target_rate
-        )
-        return state, {**learned, **improved, **tuned}
+        state, learned = improve_critics(self, state, loss)
+        return state, {**learned, **improved}
 
     def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
@@ -168,6 +135,9 @@ class EDAC(
 
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
+
+    def parts(self, state: SoftActorCritic) -> ActorCriticParts:
+        return parts_of(state)
 
 
 def _values_and_slopes(ensemble: Ensemble, observation: Array, action: Array):

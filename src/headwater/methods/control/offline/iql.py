@@ -11,10 +11,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, non_negative, positive, probability, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
@@ -26,7 +28,7 @@ from headwater.networks.actors import (
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import StateValue, critics
+from headwater.networks.critics import StateValue, critics, divided
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
@@ -58,6 +60,7 @@ class IQL(
     AbstractPolicy[IQLState],
     AbstractValue[IQLState],
     AbstractLikelihood[IQLState],
+    AbstractActorCritic[IQLState],
 ):
     r"""Implicit Q-learning: never asks the critic about an action that was not logged.
 
@@ -178,3 +181,9 @@ class IQL(
 
     def log_probability(self, state: IQLState, observation: Array, action: Array) -> Array:
         return state.networks.actor(state.normaliser(observation)).log_density(action)
+
+    def parts(self, state: IQLState) -> ActorCriticParts:
+        # Its critics count rewards in units of their own.
+        networks, scale = state.networks, state.reward_scale
+        critics = divided(networks.critics, scale), divided(state.target_critics, scale)
+        return ActorCriticParts(networks.actor, state.normaliser, *critics)

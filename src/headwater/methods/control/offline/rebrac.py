@@ -2,49 +2,43 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, integer, non_negative, share, sizes
-from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue, Info
+from headwater.core.method import (
+    AbstractActorCritic,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractValue,
+    ActorCriticParts,
+    Info,
+)
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import DeterministicActor, choose_near
 from headwater.networks.critics import critics
-from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.bellman import backup, ensemble_error
-from headwater.ops.control.descend import begin, descend, polyak
-from headwater.ops.control.exploration import smoothed_action
+from headwater.ops.control.bellman import backup
 from headwater.ops.control.improvement import unit_scale
-
-
-class ReBRACState(eqx.Module):
-    """Networks, targets, optimiser moments and the scale of observations taken from the data.
-
-    `actor_loss` is that of the last step of the actor, so that it can be logged between them.
-    """
-
-    actor: DeterministicActor
-    critics: Ensemble
-    target_actor: DeterministicActor
-    target_critics: Ensemble
-    actor_optimiser: optax.OptState
-    critic_optimiser: optax.OptState
-    normaliser: Normaliser
-    actor_loss: Float[Array, ""]
-    step: Int[Array, ""]
+from headwater.parts.deterministic_actor_critic import (
+    DeterministicActorCritic,
+    begin_deterministic,
+    improve_actor_when_due,
+    parts_of,
+    regress_critics,
+    smoothed_next_action,
+)
 
 
 class ReBRAC(
-    AbstractMethod[Spaces, Transitions, ReBRACState],
-    AbstractPolicy[ReBRACState],
-    AbstractValue[ReBRACState],
+    AbstractMethod[Spaces, Transitions, DeterministicActorCritic],
+    AbstractPolicy[DeterministicActorCritic],
+    AbstractValue[DeterministicActorCritic],
+    AbstractActorCritic[DeterministicActorCritic],
 ):
     r"""ReBRAC: TD3 with separate cloning penalties on actor and critic. Continuous only.
 
@@ -96,7 +90,7 @@ class ReBRAC(
     normalise_observations: bool = flag(False)
     widths: tuple[int, ...] = sizes((256, 256, 256))
 
-    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ReBRACState:
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeterministicActorCritic:
         problem.require_continuous("ReBRAC")
         actor_key, critic_key = jax.random.split(key)
         start = {"initialiser": "torch", "bias": 0.1}
@@ -105,86 +99,48 @@ class ReBRAC(
         twins = critics(
             problem, self.widths, 2, key=critic_key, last_scale=3e-3, layer_norm=layer_norm, **start
         )
-        optimiser = optax.adam(self.learning_rate)
-        return ReBRACState(
-            actor=actor,
-            critics=twins,
-            target_actor=actor,
-            target_critics=twins,
-            actor_optimiser=begin(optimiser, actor),
-            critic_optimiser=begin(optimiser, twins),
-            normaliser=Normaliser(problem, self.normalise_observations),
-            actor_loss=jnp.zeros(()),
-            step=jnp.zeros((), jnp.int32),
-        )
+        normaliser = Normaliser(problem, self.normalise_observations)
+        return begin_deterministic(actor, twins, normaliser)
 
-    def update(self, state: ReBRACState, data: Transitions, *, key: PRNGKeyArray):
+    def update(self, state: DeterministicActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
         target = self._target(state, data, key)
-        optimiser = optax.adam(self.learning_rate)
+        state, learned = regress_critics(self, state, data, target)
 
-        def critic_loss(twins: Ensemble):
-            prediction = twins(data.observation, data.action)
-            return ensemble_error(prediction, target), jnp.mean(prediction)
-
-        (loss, q), gradients = jax.value_and_grad(critic_loss, has_aux=True)(state.critics)
-        twins, critic_optimiser = descend(
-            optimiser, gradients, state.critic_optimiser, state.critics
-        )
-
-        def actor_loss(actor: DeterministicActor) -> Float[Array, ""]:
+        def loss(actor: DeterministicActor) -> Float[Array, ""]:
             action = actor(data.observation)
-            gain = unit_scale(jnp.min(twins(data.observation, action), axis=0))
+            gain = unit_scale(jnp.min(state.critics(data.observation, action), axis=0))
             distance = jnp.sum((action - data.action) ** 2, axis=-1)
             return jnp.mean(self.actor_penalty * distance - gain)
 
-        def improve():
-            loss, gradients = jax.value_and_grad(actor_loss)(state.actor)
-            actor, moments = descend(optimiser, gradients, state.actor_optimiser, state.actor)
-            target_actor = polyak(state.target_actor, state.actor, self.target_rate)
-            target_critics = polyak(state.target_critics, twins, self.target_rate)
-            return actor, target_actor, target_critics, moments, loss
-
-        def wait():
-            targets = state.target_actor, state.target_critics
-            return state.actor, *targets, state.actor_optimiser, state.actor_loss
-
         due = state.step % self.policy_delay == 0
-        actor, target_actor, target_critics, moments, last_loss = jax.lax.cond(due, improve, wait)
-        step = state.step + 1
-        state = ReBRACState(
-            actor=actor,
-            critics=twins,
-            target_actor=target_actor,
-            target_critics=target_critics,
-            actor_optimiser=moments,
-            critic_optimiser=critic_optimiser,
-            normaliser=state.normaliser,
-            actor_loss=last_loss,
-            step=step,
-        )
-        return state, {"critic_loss": loss, "actor_loss": last_loss, "q": q}
+        state, improved = improve_actor_when_due(self, state, loss, due=due, target_follows="old")
+        return state, {**learned, **improved}
 
-    def _target(self, state: ReBRACState, data: Transitions, key: PRNGKeyArray):
+    def _target(self, state: DeterministicActorCritic, data: Transitions, key: PRNGKeyArray):
         if data.next_action is None:
             raise SpecificationError(
                 "ReBRAC needs the action logged in the next state (next_action), which this source "
                 "does not give: replay a dataset of whole episodes, or use TD3BC"
             )
-        next_action = smoothed_action(
-            state.target_actor(data.next_observation),
-            key=key,
-            noise=self.target_noise,
-            largest=self.target_noise_bound,
-        )
+        next_action, value = smoothed_next_action(self, state, data, key=key)
         distance = jnp.sum((next_action - data.next_action) ** 2, axis=-1)
         penalty = self.critic_penalty * jnp.where(data.truncated, 0.0, distance)
-        value = jnp.min(state.target_critics(data.next_observation, next_action), axis=0)
         return backup(data.reward, self.discount, data.terminal, value - penalty)
 
-    def act(self, state: ReBRACState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+    def act(
+        self,
+        state: DeterministicActorCritic,
+        observation: Array,
+        *,
+        key: PRNGKeyArray,
+        explore: bool,
+    ):
         observation, noise = state.normaliser(observation), self.exploration_noise
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
-    def value(self, state: ReBRACState, observation: Array, action: Array) -> Array:
+    def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
         return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+
+    def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
+        return parts_of(state)

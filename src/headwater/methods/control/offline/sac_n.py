@@ -9,28 +9,25 @@ from jaxtyping import Array, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose, stochastic_actor
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.actors import choose
 from headwater.parts.soft_actor_critic import (
     LayerNorm,
     SoftActorCritic,
     begin_soft,
-    improve_actor,
-    improve_temperature,
-    layer_norms,
-    policy_entropy,
+    improve_temperature_first,
+    parts_of,
     regress_critics,
     soft_target,
-    wished_entropy,
 )
 
 
@@ -39,6 +36,7 @@ class SACN(
     AbstractPolicy[SoftActorCritic],
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
+    AbstractActorCritic[SoftActorCritic],
 ):
     r"""SAC-N: soft actor-critic whose pessimism is the minimum over many critics.
 
@@ -90,64 +88,28 @@ class SACN(
     widths: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
-        actor_key, critic_key = jax.random.split(key)
-        actor_norm, critic_norm = layer_norms(self.layer_norm)
         return begin_soft(
-            stochastic_actor(
-                problem,
-                self.widths,
-                key=actor_key,
-                log_std_range=(-5.0, 2.0),
-                layer_norm=actor_norm,
-                last_scale=1e-3,
-                bias=0.1,
-            ),
-            critics(
-                problem,
-                self.widths,
-                self.members,
-                key=critic_key,
-                layer_norm=critic_norm,
-                last_scale=3e-3,
-                bias=0.1,
-            ),
-            Normaliser(problem, self.normalise_observations),
-            self.initial_temperature,
+            self,
+            problem,
+            key=key,
+            actor_start={"log_std_range": (-5.0, 2.0), "last_scale": 1e-3, "bias": 0.1},
+            critic_start={"last_scale": 3e-3, "bias": 0.1},
         )
 
     def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
         temperature_key, actor_key, critic_key = jax.random.split(key, 3)
-        policy = state.actor(data.observation)
-        state, tuned = improve_temperature(
-            state,
-            policy_entropy(policy, key=temperature_key),
-            wished_entropy(policy, self.target_entropy),
-            learning_rate=self.temperature_learning_rate,
-        )
-        state, improved = improve_actor(
+        state, improved = improve_temperature_first(
+            self,
             state,
             data.observation,
             reduction="min",
-            learning_rate=self.actor_learning_rate,
-            key=actor_key,
+            temperature_key=temperature_key,
+            actor_key=actor_key,
         )
-        target = soft_target(
-            state,
-            data,
-            discount=self.discount,
-            backup_entropy=self.backup_entropy,
-            members=self.members,
-            key=critic_key,
-        )
-        state, learned = regress_critics(
-            state,
-            data,
-            target,
-            learning_rate=self.critic_learning_rate,
-            target_rate=self.target_rate,
-        )
-        return state, {**learned, **improved, **tuned}
+        target = soft_target(self, state, data, members=self.members, key=critic_key)
+        state, learned = regress_critics(self, state, data, target)
+        return state, {**learned, **improved}
 
     def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
@@ -157,3 +119,6 @@ class SACN(
 
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
+
+    def parts(self, state: SoftActorCritic) -> ActorCriticParts:
+        return parts_of(state)

@@ -1,12 +1,10 @@
 """Deep Q-network."""
 
+import dataclasses
 from typing import ClassVar
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, integer, non_negative, positive, share, sizes
@@ -15,33 +13,30 @@ from headwater.core.method import (
     AbstractMethod,
     AbstractPolicy,
     AbstractValue,
+    AbstractWarmStart,
+    Agent,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.critics import Critic
-from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.bellman import backup, double_value
-from headwater.ops.control.descend import begin, descend, polyak
-from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
 from headwater.ops.control.regression import huber
-
-
-class DQNState(eqx.Module):
-    """The critic, its target, optimiser moments and the scale of observations, if it is known."""
-
-    critic: Critic
-    target: Critic
-    optimiser: optax.OptState
-    normaliser: Normaliser
-    step: Int[Array, ""]
+from headwater.parts.deep_q_network import (
+    DeepQNetwork,
+    act_epsilon_greedily,
+    begin_deep_q,
+    deep_q_target,
+    epsilon_greedy_likelihood,
+    improve_deep_q,
+)
 
 
 class DQN(
-    AbstractMethod[Spaces, Transitions, DQNState],
-    AbstractPolicy[DQNState],
-    AbstractValue[DQNState],
-    AbstractLikelihood[DQNState],
+    AbstractMethod[Spaces, Transitions, DeepQNetwork],
+    AbstractPolicy[DeepQNetwork],
+    AbstractValue[DeepQNetwork],
+    AbstractLikelihood[DeepQNetwork],
+    AbstractWarmStart[Spaces, DeepQNetwork],
 ):
     r"""Deep Q-learning with double targets. Discrete only.
 
@@ -87,55 +82,43 @@ class DQN(
     normalise_observations: bool = flag(False)
     widths: tuple[int, ...] = sizes((256, 256, 256))
 
-    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DQNState:
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
         problem.require_discrete("DQN")
-        critic = Critic(problem, self.widths, key=key)
-        return DQNState(
-            critic=critic,
-            target=critic,
-            optimiser=begin(optax.adam(self.learning_rate), critic),
-            normaliser=Normaliser(problem, self.normalise_observations),
-            step=jnp.zeros((), jnp.int32),
-        )
+        return begin_deep_q(self, problem, key=key)
 
-    def update(self, state: DQNState, data: Transitions, *, key: PRNGKeyArray):
+    def update(self, state: DeepQNetwork, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
-        judging = state.target.values(data.next_observation)
-        choosing = state.critic.values(data.next_observation) if self.double else judging
-        next_value = double_value(choosing, judging)
-        target = backup(data.reward, self.discount, data.terminal, next_value)
+        target = deep_q_target(self, state, data)
 
         def loss(critic: Critic):
             prediction = critic(data.observation, data.action)
-            return jnp.mean(huber(prediction - target)), jnp.mean(prediction)
+            error = jnp.mean(huber(prediction - target))
+            return error, {"critic_loss": error, "q": jnp.mean(prediction)}
 
-        (critic_loss, q), gradients = jax.value_and_grad(loss, has_aux=True)(state.critic)
-        critic, optimiser = descend(
-            optax.adam(self.learning_rate), gradients, state.optimiser, state.critic
-        )
-        step = state.step + 1
-        moved = jax.lax.cond(
-            step % self.target_period == 0,
-            lambda: polyak(state.target, critic, self.target_rate),
-            lambda: state.target,
-        )
-        state = DQNState(critic, moved, optimiser, state.normaliser, step)
-        return state, {"critic_loss": critic_loss, "q": q, "exploration": self._epsilon(state)}
+        state, metrics = improve_deep_q(self, state, loss)
+        return state, {**metrics, "exploration": self._epsilon(state)}
 
-    def act(self, state: DQNState, observation: Array, *, key: PRNGKeyArray, explore: bool):
-        values = state.critic.values(state.normaliser(observation))
-        if not explore:
-            return greedy(values), ()
-        return epsilon_greedy(values, self._epsilon(state), key=key), ()
+    def act(self, state: DeepQNetwork, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        epsilon = self._epsilon(state)
+        return act_epsilon_greedily(state, observation, epsilon, key=key, explore=explore), ()
 
-    def value(self, state: DQNState, observation: Array, action: Array) -> Array:
+    def value(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
         return state.critic(state.normaliser(observation), action)
 
-    def log_probability(self, state: DQNState, observation: Array, action: Array) -> Array:
-        values = state.critic.values(state.normaliser(observation))
-        return epsilon_greedy_log_probability(values, action, self._epsilon(state))
+    def log_probability(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
+        return epsilon_greedy_likelihood(state, observation, action, self._epsilon(state))
 
-    def _epsilon(self, state: DQNState) -> Float[Array, ""]:
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> DeepQNetwork | None:
+        state = learned.state
+        if not isinstance(state, DeepQNetwork):
+            return None
+        # What was learned is not to be thrown over by random actions: exploration is over.
+        step = jnp.maximum(state.step, jnp.asarray(1_000_000, state.step.dtype))
+        return dataclasses.replace(state, step=step)
+
+    def _epsilon(self, state: DeepQNetwork) -> Float[Array, ""]:
         progress = jnp.minimum(state.step / self.exploration_updates, 1.0)
         change = self.final_exploration - self.initial_exploration
         return self.initial_exploration + progress * change

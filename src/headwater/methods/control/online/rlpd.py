@@ -8,18 +8,18 @@ from jaxtyping import Array, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractSeveralBatches,
     AbstractValue,
+    ActorCriticParts,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose, stochastic_actor
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
 from headwater.ops.control.pieces import step_on_pieces
 from headwater.parts.soft_actor_critic import (
@@ -27,12 +27,10 @@ from headwater.parts.soft_actor_critic import (
     SoftActorCritic,
     begin_soft,
     check_target_members,
-    improve_actor,
-    improve_temperature,
-    layer_norms,
+    improve_policy,
+    parts_of,
     regress_critics,
     soft_target,
-    wished_entropy,
 )
 
 
@@ -42,6 +40,7 @@ class RLPD(
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
     AbstractSeveralBatches,
+    AbstractActorCritic[SoftActorCritic],
 ):
     r"""RLPD: soft actor-critic made to learn fast from logs and new experience in equal parts.
 
@@ -109,55 +108,28 @@ class RLPD(
         check_target_members("RLPD", self.members, self.target_members)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
-        actor_key, critic_key = jax.random.split(key)
-        actor_norm, critic_norm = layer_norms(self.layer_norm)
-        return begin_soft(
-            stochastic_actor(problem, self.widths, key=actor_key, layer_norm=actor_norm),
-            critics(problem, self.widths, self.members, key=critic_key, layer_norm=critic_norm),
-            Normaliser(problem, self.normalise_observations),
-            self.initial_temperature,
-        )
+        return begin_soft(self, problem, key=key)
 
     def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
         critic_key, actor_key = jax.random.split(key)
 
         def learn_values(state: SoftActorCritic, piece: Transitions, key: PRNGKeyArray):
-            target = soft_target(
-                state,
-                piece,
-                discount=self.discount,
-                backup_entropy=self.backup_entropy,
-                members=self.target_members,
-                key=key,
-            )
-
-            return regress_critics(
-                state,
-                piece,
-                target,
-                learning_rate=self.critic_learning_rate,
-                target_rate=self.target_rate,
-            )
+            target = soft_target(self, state, piece, members=self.target_members, key=key)
+            return regress_critics(self, state, piece, target)
 
         state, learned, last = step_on_pieces(
             learn_values, state, data, self.critic_updates, key=critic_key
         )
-        policy = state.actor(last.observation)
-        state, improved = improve_actor(
+        state, improved = improve_policy(
+            self,
             state,
             last.observation,
             reduction=self.actor_reduction,
-            learning_rate=self.actor_learning_rate,
+            entropy_per_component=-0.5,
             key=actor_key,
         )
-        state, tuned = improve_temperature(
-            state,
-            improved["entropy"],
-            wished_entropy(policy, self.target_entropy, per_component=-0.5),
-            learning_rate=self.temperature_learning_rate,
-        )
-        return state, {**learned, **improved, **tuned}
+        return state, {**learned, **improved}
 
     def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
@@ -168,3 +140,6 @@ class RLPD(
 
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
+
+    def parts(self, state: SoftActorCritic) -> ActorCriticParts:
+        return parts_of(state)

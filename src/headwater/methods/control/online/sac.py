@@ -8,31 +8,32 @@ from jaxtyping import Array, PRNGKeyArray
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
+    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
     AbstractSeveralBatches,
     AbstractValue,
+    AbstractWarmStart,
+    ActorCriticParts,
+    Agent,
     Info,
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose, stochastic_actor
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
 from headwater.ops.control.pieces import step_on_pieces
 from headwater.parts.soft_actor_critic import (
     LayerNorm,
     SoftActorCritic,
+    begin_from,
     begin_soft,
     check_target_members,
-    improve_actor,
-    improve_temperature,
-    layer_norms,
+    improve_policy,
+    parts_of,
     regress_critics,
     soft_target,
-    wished_entropy,
 )
 
 
@@ -42,6 +43,8 @@ class SAC(
     AbstractValue[SoftActorCritic],
     AbstractLikelihood[SoftActorCritic],
     AbstractSeveralBatches,
+    AbstractActorCritic[SoftActorCritic],
+    AbstractWarmStart[Spaces, SoftActorCritic],
 ):
     r"""Soft actor-critic: seeks reward and randomness at once, from any experience.
 
@@ -113,14 +116,7 @@ class SAC(
         check_target_members("SAC", self.members, self.target_members)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
-        actor_key, critic_key = jax.random.split(key)
-        actor_norm, critic_norm = layer_norms(self.layer_norm)
-        return begin_soft(
-            stochastic_actor(problem, self.widths, key=actor_key, layer_norm=actor_norm),
-            critics(problem, self.widths, self.members, key=critic_key, layer_norm=critic_norm),
-            Normaliser(problem, self.normalise_observations),
-            self.initial_temperature,
-        )
+        return begin_soft(self, problem, key=key)
 
     def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
@@ -129,21 +125,10 @@ class SAC(
             self._learn_values, state, data, self.critic_updates, key=critic_key
         )
         observation = (data if self.actor_rows == "all" else last).observation
-        target_entropy = wished_entropy(state.actor(observation), self.target_entropy)
-        state, improved = improve_actor(
-            state,
-            observation,
-            reduction=self.actor_reduction,
-            learning_rate=self.actor_learning_rate,
-            key=actor_key,
+        state, improved = improve_policy(
+            self, state, observation, reduction=self.actor_reduction, key=actor_key
         )
-        state, tuned = improve_temperature(
-            state,
-            improved["entropy"],
-            target_entropy,
-            learning_rate=self.temperature_learning_rate,
-        )
-        return state, {**learned, **improved, **tuned}
+        return state, {**learned, **improved}
 
     def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
@@ -155,21 +140,19 @@ class SAC(
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
 
+    def parts(self, state: SoftActorCritic) -> ActorCriticParts:
+        return parts_of(state)
+
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> SoftActorCritic | None:
+        if not isinstance(learned.method, AbstractActorCritic):
+            return None
+        fresh = self.init(problem, key=key)
+        return begin_from(learned.method.parts(learned.state), fresh, self.initial_temperature)
+
     def _learn_values(self, state: SoftActorCritic, data: Transitions, key: PRNGKeyArray):
         target = soft_target(
-            state,
-            data,
-            discount=self.discount,
-            backup_entropy=self.backup_entropy,
-            members=self.target_members,
-            actions=self.target_actions,
-            key=key,
+            self, state, data, members=self.target_members, actions=self.target_actions, key=key
         )
-
-        return regress_critics(
-            state,
-            data,
-            target,
-            learning_rate=self.critic_learning_rate,
-            target_rate=self.target_rate,
-        )
+        return regress_critics(self, state, data, target)
