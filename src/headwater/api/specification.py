@@ -15,7 +15,7 @@ from headwater.core import json_text
 from headwater.core.catalogue import build_method, family, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.finite import FiniteProblem
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractMethod, AbstractReturnsToGo
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.datasets import transform
@@ -25,7 +25,6 @@ from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import make, make_recorded
-from headwater.methods.control.offline.cal_ql import CalQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.ops.products import check_name
 from headwater.runs import recipes
@@ -294,7 +293,7 @@ class _Logged:
         if self.data is None:
             assert self.path is not None
             # Only Cal-QL asks for the logged returns, which cost a pass over the data.
-            discount = method.discount if isinstance(method, CalQL) else None
+            discount = method.discount if isinstance(method, AbstractReturnsToGo) else None
             replay = (
                 PooledReplay if self._row_bytes * self.columns.size > _LARGE else OutOfCoreReplay
             )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from headwater.core.finite import FiniteProcess
-from headwater.core.method import Agent
+from headwater.core.method import AbstractMethod, Agent
 from headwater.environments.linear.low_rank import (
     LowRankTasks,
     block_processes,
@@ -19,7 +19,6 @@ from headwater.environments.linear.low_rank import (
 )
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.model_error import worst_model_error
-from headwater.runs.representation import Upstream
 from headwater.sources.episodes import FreshEpisodes
 
 
@@ -50,7 +49,7 @@ def make_tasks(
 
 
 def explore(
-    method: Upstream, groups: Sequence[FiniteProcess], *, updates: int, seed: int
+    method: AbstractMethod, groups: Sequence[FiniteProcess], *, updates: int, seed: int
 ) -> Curves:
     """Runs of `method`, one for each of `groups`: stacked tasks, or single ones."""
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *groups)
@@ -83,7 +82,7 @@ def _explore(
         first = method.init(problem, key=key), source.init(key=key)
         # Measured before each update: one more shows what the last one has learned.
         (state, _), found = jax.lax.scan(step, first, jax.random.split(key, updates + 1))
-        return *found, state.factors.feature
+        return *found, method.features(state)
 
     return jax.lax.map(one, (processes, keys))
 

@@ -12,6 +12,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractMethod,
+    AbstractSeveralBatches,
     AbstractWarmStart,
     Agent,
 )
@@ -127,7 +128,8 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
 
 def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
     """Rows that one update of `method` eats if each of its gradient steps sees `batch_size`."""
-    return batch_size * settings(method).get("critic_updates", 1)
+    pieces = method.critic_updates if isinstance(method, AbstractSeveralBatches) else 1
+    return batch_size * pieces
 
 
 def warm_start(

@@ -50,8 +50,8 @@ def test_cal_ql_without_returns_is_cql(missing):
     plain = identities.learn(cql, state, identities.batch(0), identities.batch(1))
     identities.expect_same(identities.learn(cal, state, *bare), plain)
     identities.expect_different(
-        identities.learn(cal, state, identities.batch(0), identities.batch(1)).critics,
-        plain.critics,
+        identities.learn(cal, state, identities.batch(0), identities.batch(1)).soft.critics,
+        plain.soft.critics,
     )
 
 

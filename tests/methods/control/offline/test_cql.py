@@ -57,7 +57,7 @@ def test_cql_without_its_penalty_is_sac(target_actions):
         identities.batch(0),
         identities.batch(1),
     )
-    identities.expect_different(one.critics, penalised.critics)
+    identities.expect_different(one.soft.critics, penalised.soft.critics)
 
 
 @pytest.mark.oracle
