@@ -30,7 +30,7 @@ class _Rows(AbstractFormat):
 
     def open(self, place, mapping, rows):
         table = np.loadtxt(place, skiprows=1, dtype=np.float32)
-        roles = resolve(NAMES, mapping)
+        roles = resolve(NAMES, mapping).columns
         where = {name: i for i, name in enumerate(NAMES)}
         columns = {role: table[:, where[found[0]]] for role, found in roles.items()}
         return {"discrete": False, "action_low": -2.0, "action_high": 2.0}, iter([columns])

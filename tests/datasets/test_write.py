@@ -69,7 +69,7 @@ def assert_same(one, other):
             rtol=1e-5,
             atol=1e-6,
         )
-    ignored = {"source"}
+    ignored = {"source", "reading"}
     assert {k: v for k, v in one.metadata.items() if k not in ignored} == {
         k: v for k, v in other.metadata.items() if k not in ignored
     }

@@ -1,5 +1,6 @@
 """Which column of a file plays which part, and where its episodes end."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -11,7 +12,8 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
-from headwater.datasets.dataset import Dataset, truncate_at
+from headwater.datasets.dataset import COUNTS, Dataset, truncate_at
+from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine
 
 Mapping = dict[str, str | list[str]]
 """From a role to the column that plays it, to a family (`obs_*`), or to a list of columns."""
@@ -19,31 +21,164 @@ Chunk = dict[str, np.ndarray]
 """Rows of a file: one array per role."""
 
 ROLES: dict[str, tuple[str, ...]] = {
-    "observations": ("observations", "observation", "obs", "states", "state"),
-    "actions": ("actions", "action", "act"),
-    "rewards": ("rewards", "reward"),
-    "terminals": ("terminals", "terminal", "terminations", "termination", "terminated"),
-    "truncations": ("truncations", "truncation", "truncated", "timeouts", "timeout", "timed_out"),
-    "dones": ("dones", "done"),
+    "observations": ("observations", "observation", "obs", "states", "state", "observation_state"),
+    "actions": ("actions", "action", "acts", "act"),
+    "rewards": ("rewards", "reward", "rews", "rew", "next_reward"),
+    "terminals": (
+        "terminals",
+        "terminal",
+        "terminations",
+        "termination",
+        "terminated",
+        "terminateds",
+        "is_terminal",
+        "is_terminated",
+        "absorbing",
+    ),
+    "truncations": (
+        "truncations",
+        "truncation",
+        "truncated",
+        "truncateds",
+        "is_truncated",
+        "timeouts",
+        "timeout",
+        "timed_out",
+        "time_out",
+        "time_limit_truncated",
+    ),
+    "dones": ("dones", "done", "is_done", "next_done"),
+    "ends": (
+        "is_last",
+        "is_last_step",
+        "last_step",
+        "episode_terminals",
+        "episode_ends",
+        "episode_end",
+        "is_episode_end",
+        "end_of_episode",
+    ),
+    "starts": (
+        "is_first",
+        "is_first_step",
+        "first_step",
+        "episode_starts",
+        "episode_start",
+        "is_episode_start",
+        "start_of_episode",
+        "is_start",
+        "is_init",
+    ),
+    "episodes": (
+        "episodes",
+        "episode",
+        "episode_id",
+        "episode_ids",
+        "episode_index",
+        "episode_idx",
+        "episode_number",
+        "episode_num",
+        "episode_no",
+        "eps_id",
+        "ep_id",
+        "trajectories",
+        "trajectory",
+        "trajectory_id",
+        "trajectory_ids",
+        "trajectory_index",
+        "traj",
+        "traj_id",
+        "traj_index",
+        "traj_idx",
+        "rollout_id",
+        "demo_id",
+    ),
+    "steps": (
+        "steps",
+        "step",
+        "step_id",
+        "step_index",
+        "step_idx",
+        "step_number",
+        "step_in_episode",
+        "episode_step",
+        "timesteps",
+        "timestep",
+        "time_step",
+        "frame_index",
+        "t",
+    ),
     "next_observations": (
         "next_observations",
         "next_observation",
         "next_obs",
         "next_states",
         "next_state",
+        "new_observations",
+        "new_observation",
+        "new_obs",
+        "new_states",
+        "new_state",
+        "observations_next",
+        "observation_next",
+        "obs_next",
+        "next_observation_state",
     ),
-    "episodes": ("episodes", "episode", "episode_id", "episode_index", "trajectory_id"),
+    "unused": (),
 }
-"""Every role a column can play, and the names by which it is recognised unasked."""
+"""Every role a column can play, and the names by which it is recognised unasked: in lower case,
+with `_` for whatever is neither letter nor digit. Columns called `unused` are left alone."""
+
+ANYTHING = ("episodes", "steps")
+"""The roles whose columns may hold text as well as numbers."""
+
+_WORD = r"(?:^|_)(?:{})(?:$|_)"
+_EPISODE = (
+    "episodes?|epis|eps|ep|traj|trajs|trajectory|trajectories|rollouts?|sessions?|visits?|stays?|"
+    "admissions?|hadm|icustay|encounters?|runs?|trials?|games?|matches|match|laps?|demos?|"
+    "demonstrations?|patients?|subjects?|users?|customers?|participants?|dialogues?|conversations?"
+)
+_LOOKS: dict[str, re.Pattern[str]] = {
+    "what follows a row": re.compile(
+        r"^(?:next|new|following|successor)_(?!actions?|rewards?|dones?)|"
+        r"_(?:next|prime|tp1)$|^(?:obs|observations?|states?|s)(?:2|_2)$"
+    ),
+    "the end of an episode": re.compile(
+        _WORD.format(
+            "dones?|ends?|ended|terminals?|terminat[a-z]*|truncat[a-z]*|timeouts?|time_?out|"
+            "timed_out|last|final|absorbing|game_over|finished|discharged?|death|died|dead|success"
+        )
+    ),
+    "the start of an episode": re.compile(_WORD.format("first|starts?|started|begins?|resets?")),
+    "the number of an episode": re.compile(
+        rf"^(?:{_EPISODE})$|"
+        rf"(?:^|_)(?:{_EPISODE})_?(?:ids?|idx|index|indices|numbers?|num|nr|no|name|uuid|key)$"
+    ),
+}
+"""What the name of a column may say of it, where it is none of the usual ones."""
+
+
+class Reading(NamedTuple):
+    """Which columns of a file are read as what.
+
+    **Arguments:** `columns`: those that play each role; `declared`: the roles that the user gave;
+    `unused`: the other columns; `looks`: what the names of some of these say that they are.
+    """
+
+    columns: dict[str, list[str]]
+    declared: tuple[str, ...]
+    unused: tuple[str, ...]
+    looks: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return {"columns": self.columns, "unused": list(self.unused), "looks": self.looks}
 
 
 class Options(NamedTuple):
-    """What the user says about a file beyond its content.
+    """What the user says about a file beyond its content, and what a format says of its columns.
 
-    **Arguments:** `columns`: which column plays which role, where names are not the usual ones;
-    `action_low`, `action_high`, `discrete`, `action_count`, `horizon`, `metadata`: see
-    `Dataset.from_arrays`; `dones`: what a column that only says "done" means; `never_terminal`: the
-    process never ends by itself, so that no column needs to say so.
+    **Arguments:** `reading`: of the columns, from a format; the others: see `headwater.load`.
     """
 
     columns: Mapping | None = None
@@ -55,6 +190,16 @@ class Options(NamedTuple):
     dones: Literal["terminal", "truncated"] | None = None
     never_terminal: bool = False
     metadata: dict[str, Any] | None = None
+    episodes_end: Literal["terminal", "truncated"] | None = None
+    episode_per_row: bool = False
+    reading: Reading | None = None
+
+    @property
+    def said_of_ends(self) -> Said:
+        """What is said of where episodes end, and how."""
+        return Said(
+            self.dones, self.episodes_end, self.episode_per_row, self.never_terminal, self.horizon
+        )
 
     def over(self, stored: dict[str, Any]) -> "Options":
         """These options where they say something, else those that were `stored` with the file.
@@ -104,14 +249,22 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dones": ("'terminal' or 'truncated'", lambda value: value in ("terminal", "truncated")),
     "never_terminal": ("true or false", lambda value: isinstance(value, bool)),
     "metadata": ("a table", lambda value: isinstance(value, dict)),
+    "episodes_end": ("'terminal' or 'truncated'", lambda value: value in ("terminal", "truncated")),
+    "episode_per_row": ("true or false", lambda value: isinstance(value, bool)),
+    "reading": ("left to the reader of the format", lambda value: isinstance(value, Reading)),
 }
 """What may be stored under each option."""
+
+
+def lasting(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata without what is of one reading of one file."""
+    return {name: value for name, value in metadata.items() if name != "reading"}
 
 
 def stored_options(dataset: Dataset) -> dict[str, str]:
     """What a reader must know beyond the columns, each as JSON text."""
     action = dataset.spaces.action
-    options: dict[str, Any] = {"metadata": dataset.metadata}
+    options: dict[str, Any] = {"metadata": lasting(dataset.metadata)}
     if isinstance(action, Box):
         options |= {"action_low": list(action.low), "action_high": list(action.high)}
         options["discrete"] = False
@@ -122,8 +275,10 @@ def stored_options(dataset: Dataset) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in options.items()}
 
 
-def resolve(names: Sequence[str], mapping: Mapping | None) -> dict[str, list[str]]:
+def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
     """The columns behind every role that is played, in the order of their components.
+
+    Of what says where episodes end, all columns with usual names are found, not just the first.
 
     **Arguments:** `names`: the columns there are; `mapping`: the user's word, which goes before
     the usual names. Raises `DataError` for a column or a necessary role that is not there and
@@ -137,15 +292,23 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> dict[str, list[str
         if role not in ROLES:
             raise SpecificationError(nearest(role, ROLES, "role of a column"))
         found[role] = _columns_named(role, wanted, names)
+    declared = tuple(found)
+    left_alone = found.pop("unused", [])
+    taken = {name for columns in found.values() for name in columns}
+    # A counter may be part of the observation and still say where episodes begin.
+    observed = set(found.get("observations", ()))
+    names_left = [name for name in names if name not in left_alone]
+    plain = {name: _plain(name) for name in names_left if name not in taken}
+    shared = {name: _plain(name) for name in names_left if name not in taken - observed}
     for role, synonyms in ROLES.items():
-        for name in () if role in found else synonyms:
-            family = _family(name + "_*", names) or _family(name + ".*", names)
-            if name in names:
-                found[role] = [name]
-            elif family and role in ("observations", "actions", "next_observations"):
-                found[role] = family
-            if role in found:
-                break
+        if role not in found:
+            columns = _recognised(role, synonyms, shared if role in SIGNALS else plain)
+            if columns:
+                found[role] = columns
+    if "next_observations" not in found and "observations" in found:
+        following = _successors(found["observations"], plain)
+        if following:
+            found["next_observations"] = following
     for role in ("observations", "actions", "rewards"):
         if role not in found:
             raise DataError(
@@ -154,59 +317,112 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> dict[str, list[str
                 "'NAME_*', if every component has its own), or as a command with `headwater data "
                 f"convert --column {role}=NAME`"
             )
-    return found
+    used = {name for columns in found.values() for name in columns}
+    unused = tuple(name for name in names if name not in used)
+    looks = {
+        name: what
+        for name in unused
+        if name not in left_alone and (what := _looks_like(name)) is not None
+    }
+    return Reading(found, declared, unused, looks)
 
 
-def finish(chunk: Chunk, options: Options) -> Dataset:
+def finish(
+    chunk: Chunk, options: Options, *, ends: Ends | None = None, whole: bool = True
+) -> Dataset:
     """The dataset that a file's rows amount to.
 
-    Raises `DataError` if they do not hold together or leave open where the process ended.
+    **Arguments:** `ends`: of its episodes, if they are known; `whole`: whether these are all rows
+    of the file. Raises `DataError` if they do not hold together or leave open where the process
+    ended.
     """
-    rows = np.shape(chunk["observations"])[0] if np.ndim(chunk["observations"]) else 0
-    terminals, truncations = endings(chunk, rows, options)
+    rows = _count(chunk)
+    if ends is None:
+        ends = endings(chunk, rows, options)
+    if whole:
+        _refuse_single(ends, rows, options)
+    metadata = dict(options.metadata or {})
+    if options.reading is not None:
+        metadata["reading"] = _told(options.reading, ends.ignored)
+    unmarked = int(np.count_nonzero(ends.unmarked))
+    if unmarked:
+        metadata["unmarked_ends"] = int(metadata.get("unmarked_ends", 0)) + unmarked
     return Dataset.from_arrays(
         chunk["observations"],
         chunk["actions"],
         chunk["rewards"],
-        terminals,
-        truncations,
+        ends.terminals,
+        ends.truncations,
         chunk.get("next_observations"),
         action_low=options.action_low,
         action_high=options.action_high,
         discrete=options.discrete,
         action_count=options.action_count,
         horizon=options.horizon,
-        metadata=options.metadata,
+        metadata=metadata,
     )
 
 
-def endings(chunk: Chunk, rows: int, options: Options) -> tuple[np.ndarray, np.ndarray | None]:
-    """Flags `[row]` of what ends at each row: the process, or (if anything says so) the record."""
-    for role in ("terminals", "truncations", "dones", "episodes"):
-        if role in chunk and chunk[role].size != rows:
+def endings(chunk: Chunk, rows: int, options: Options, *, complete: bool = True) -> Ends:
+    """Where the episodes of these rows end; `complete` if the last one is known to be whole."""
+    return combine(list(_signals(chunk, options)), rows, options.said_of_ends, complete=complete)
+
+
+def _signals(chunk: Chunk, options: Options) -> Iterator[Signal]:
+    reading = options.reading
+    for role in SIGNALS:
+        if role not in chunk:
+            continue
+        names = [role] if reading is None else reading.columns.get(role, [role])
+        declared = reading is not None and role in reading.declared
+        values = chunk[role]
+        if len(names) == 1 or values.ndim != 2 or values.shape[1] != len(names):
+            yield Signal(role, names[0], values.reshape(-1), declared)
+        else:
+            for name, column in zip(names, values.T, strict=True):
+                yield Signal(role, name, column, declared)
+
+
+def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
+    """Raises `DataError` if all rows are one episode, but a column looks as if they were not."""
+    boundary = ends.terminals
+    if ends.truncations is not None:
+        boundary = boundary | ends.truncations
+    reading = options.reading
+    if reading is None or rows < 2 or options.horizon is not None or boundary[:-1].any():
+        return
+    for name, what in reading.looks.items():
+        role = _LOOKS_ROLES.get(what)
+        if role is not None:
             raise DataError(
-                f"{role} has {chunk[role].size:,} rows but observations has {rows:,}: all columns "
-                "must have the same length"
+                f"all {rows:,} rows would be one episode, but the column '{name}' looks like "
+                f"{what}: say columns={{'{role}': '{name}'}} (`--column {role}={name}`), or, if it "
+                f"is not, columns={{'unused': '{name}'}} (`--column unused={name}`)"
             )
-    truncations = _flag(chunk, "truncations")
-    if "terminals" in chunk:
-        terminals = _flag(chunk, "terminals")
-    elif "dones" in chunk:
-        terminals, truncations = _read_dones(_flag(chunk, "dones"), truncations, options)
-    elif options.never_terminal:
-        terminals = np.zeros(rows, bool)
-    else:
-        raise DataError(
-            "no column says where the process ended (terminals): map one with "
-            "columns={'terminals': 'NAME'}, or say never_terminal=True if episodes only ever end "
-            "by a time limit (as a command: `headwater data convert --column terminals=NAME` or "
-            "`--never-terminal`)"
-        )
-    if "episodes" in chunk:
-        boundary = _changes(chunk["episodes"].reshape(-1))
-        cut = boundary & ~terminals
-        truncations = cut if truncations is None else truncations | cut
-    return terminals, truncations
+
+
+_LOOKS_ROLES = {
+    "the end of an episode": "dones",
+    "the start of an episode": "starts",
+    "the number of an episode": "episodes",
+}
+
+
+def _told(reading: Reading, ignored: dict[str, str]) -> dict[str, Any]:
+    """A reading with the columns that were not used after all."""
+    columns = {
+        role: [name for name in names if name not in ignored]
+        for role, names in reading.columns.items()
+    }
+    unused = [*reading.unused, *(name for name in ignored if name not in reading.unused)]
+    kept = {role: names for role, names in columns.items() if names}
+    return Reading(kept, reading.declared, tuple(unused), reading.looks).to_json() | {
+        "ignored": ignored
+    }
+
+
+def _count(chunk: Chunk) -> int:
+    return np.shape(chunk["observations"])[0] if np.ndim(chunk["observations"]) else 0
 
 
 def whole_episodes(
@@ -221,25 +437,29 @@ def whole_episodes(
     threshold = rows
     for chunk in chunks:
         held.append(chunk)
-        if sum(len(part["rewards"]) for part in held) < threshold:
+        if sum(map(_count, held)) < threshold:
             continue
         together = _joined(held)
-        count = len(together["rewards"])
-        end = _last_end(together, count, options)
-        if end == 0:
-            # One episode longer than all of this: look again when there is twice as much.
-            held, threshold = [together], 2 * count
-            continue
-        yield start, _finish_from({k: v[:end] for k, v in together.items()}, options, start)
-        held, threshold = [{k: v[end:] for k, v in together.items()}], rows
+        count = _count(together)
+        with _counted_from(start):
+            ends = endings(together, count, options, complete=False)
+            end = _last_end(ends, options)
+            if end == 0:
+                # One episode longer than all of this: look again when there is twice as much.
+                held, threshold = [together], 2 * count
+                continue
+            block = {role: values[:end] for role, values in together.items()}
+            yield start, finish(block, options, ends=_until(ends, end), whole=False)
+        held, threshold = [{role: values[end:] for role, values in together.items()}], rows
         start += end
-        if options.metadata and "dropped_rows" in options.metadata:
+        if options.metadata:
             # What was dropped before is told once, by the first block.
-            told = {k: v for k, v in options.metadata.items() if k != "dropped_rows"}
+            told = {k: v for k, v in options.metadata.items() if k not in COUNTS}
             options = options._replace(metadata=told)
     rest = _joined(held) if held else {}
-    if rest and len(rest["rewards"]):
-        yield start, _finish_from(rest, options, start)
+    if rest and _count(rest):
+        with _counted_from(start):
+            yield start, finish(rest, options, whole=start == 0)
 
 
 def join(chunks: Iterator[Chunk]) -> Chunk:
@@ -250,9 +470,11 @@ def join(chunks: Iterator[Chunk]) -> Chunk:
     return _joined(held)
 
 
-def _finish_from(chunk: Chunk, options: Options, start: int) -> Dataset:
+@contextlib.contextmanager
+def _counted_from(start: int) -> Iterator[None]:
+    """Says in errors from which row of the file rows are counted."""
     try:
-        return finish(chunk, options)
+        yield
     except DataError as error:
         if start == 0:
             raise
@@ -274,74 +496,55 @@ def _joined(held: list[Chunk]) -> Chunk:
     return joined
 
 
-def _last_end(chunk: Chunk, rows: int, options: Options) -> int:
+def _last_end(ends: Ends, options: Options) -> int:
     """Number of rows up to the last episode that surely ends here."""
-    terminals, truncations = endings(chunk, rows, options)
+    terminals, truncations = ends.terminals, ends.truncations
     if truncations is None and options.horizon is not None:
         truncations = truncate_at(terminals, options.horizon)
-    ends = terminals if truncations is None else terminals | truncations
-    last = np.flatnonzero(ends)
+    last = np.flatnonzero(terminals if truncations is None else terminals | truncations)
     return int(last[-1]) + 1 if last.size else 0
 
 
-def _flag(chunk: Chunk, role: str) -> Any:
-    if role not in chunk:
-        return None
-    array = chunk[role].reshape(-1)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{role} has type {array.dtype}, which is no flag: convert it to booleans or 0 and 1"
-        )
-    wrong = np.flatnonzero((array != 0) & (array != 1))
-    if wrong.size:
-        raise DataError(
-            f"{role} holds {array[wrong[0]]} at row {wrong[0]}: a flag is 0 or 1, false or true"
-        )
-    return array.astype(bool)
+def _until(ends: Ends, end: int) -> Ends:
+    truncations = None if ends.truncations is None else ends.truncations[:end]
+    return Ends(ends.terminals[:end], truncations, ends.unmarked[:end], ends.ignored)
 
 
-def _read_dones(dones: np.ndarray, truncations, options: Options):
-    if truncations is not None:
-        return dones & ~truncations, truncations
-    if options.dones == "terminal":
-        return dones, None
-    if options.dones == "truncated":
-        return np.zeros_like(dones), dones
-    if options.dones is not None:
-        raise SpecificationError(nearest(str(options.dones), ("terminal", "truncated"), "meaning"))
-    if options.horizon is None:
-        raise DataError(
-            "a column of dones does not say whether the process ended or a time limit was reached, "
-            "and learning needs to know: give horizon=STEPS (a done at that step is a time limit), "
-            "or dones='terminal' or dones='truncated' if all of them are the same"
-        )
-    starts = np.concatenate([[0], np.flatnonzero(dones) + 1])
-    lengths = np.diff(np.append(starts[starts < dones.size], dones.size))
-    step = np.arange(dones.size) - np.repeat(starts[starts < dones.size], lengths) + 1
-    beyond = np.flatnonzero(step > options.horizon)
-    if beyond.size:
-        raise DataError(
-            f"the episode around row {beyond[0]} is longer than horizon={options.horizon} steps: "
-            "correct the horizon, or the column of dones"
-        )
-    return dones & (step < options.horizon), dones & (step == options.horizon)
+def _recognised(role: str, synonyms: Sequence[str], plain: dict[str, str]) -> list[str]:
+    """The columns of usual names for a role."""
+    if role in SIGNALS:
+        return [name for synonym in synonyms for name in plain if plain[name] == synonym]
+    for synonym in synonyms:
+        alone = [name for name in plain if plain[name] == synonym]
+        # Whoever spells it exactly as usual is meant.
+        alone.sort(key=lambda name: name != synonym)
+        if alone:
+            return alone[:1]
+        if role in ("observations", "actions", "next_observations"):
+            family = _family(synonym + "_*", list(plain)) or _family(synonym + ".*", list(plain))
+            if family:
+                return family
+    return []
 
 
-def _changes(episodes: np.ndarray) -> np.ndarray:
-    if not episodes.size:
-        return np.zeros(0, bool)
-    if episodes.dtype.kind == "f" and np.isnan(episodes).any():
-        raise DataError(f"episodes holds nan at row {np.argmax(np.isnan(episodes))}: number them")
-    boundary = np.append(episodes[1:] != episodes[:-1], False)
-    starts = np.concatenate([[0], np.flatnonzero(boundary) + 1])
-    _, first, counts = np.unique(episodes[starts], return_index=True, return_counts=True)
-    if np.any(counts > 1):
-        split = episodes[starts][first[np.argmax(counts > 1)]]
-        row = starts[np.flatnonzero(episodes[starts] == split)[1]]
-        raise DataError(
-            f"episode {split} begins again at row {row}: sort the rows by episode and step"
-        )
-    return boundary
+def _successors(observations: list[str], plain: dict[str, str]) -> list[str]:
+    """The columns that are called like the components of the observation, and next."""
+    for pattern in ("next_{}", "next.{}", "{}_next", "new_{}", "next {}"):
+        columns = [pattern.format(name) for name in observations]
+        if all(name in plain for name in columns):
+            return columns
+    return []
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, with `_` for whatever is neither letter nor digit."""
+    apart = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    return re.sub(r"[^0-9a-z]+", "_", apart.lower()).strip("_")
+
+
+def _looks_like(name: str) -> str | None:
+    plain = _plain(name)
+    return next((what for what, pattern in _LOOKS.items() if pattern.search(plain)), None)
 
 
 def _columns_named(role: str, wanted: str | list[str], names: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.references import References, published_references
 
+COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
+"""What metadata counts: where datasets are put together, the sum is meant."""
 _MOST_ACTIONS = 1_000_000
 _PIECE = 512
 """Rows of an episode whose returns are summed one after the other."""
@@ -110,7 +112,7 @@ class Dataset:
         if not terminals[-1] and not truncations[-1]:
             truncations = truncations.copy()
             truncations[-1] = True
-        dropped = 0
+        dropped, lost = 0, np.zeros(0)
         if next_observations is not None:
             following = _observations(
                 next_observations, "next_observations", unless=terminals, instead=observations
@@ -128,6 +130,7 @@ class Dataset:
             ends = terminals | truncations
             truncations = truncations | np.append(~keep[1:] & ~ends[:-1], False)
             dropped = int(rows - np.count_nonzero(keep))
+            lost = rewards[~keep & (rewards != 0)].astype(np.float64)
             if dropped == rows:
                 raise DataError(
                     "without next_observations the last row of each truncated episode has no known "
@@ -138,8 +141,10 @@ class Dataset:
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
         details = dict(metadata or {})
         if dropped:
-            before = details.get("dropped_rows", 0)
-            details["dropped_rows"] = (before if isinstance(before, int) else 0) + dropped
+            _add_counts(details, {"dropped_rows": dropped})
+        if lost.size:
+            counts = {"dropped_reward_rows": lost.size, "dropped_reward_sum": float(lost.sum())}
+            _add_counts(details, counts)
         infinite = (float("inf"),) * observations.shape[1]
         spaces = Spaces(
             observation=Box(low=tuple(-bound for bound in infinite), high=infinite),
@@ -337,6 +342,7 @@ class Dataset:
             for key, value in first.metadata.items()
             if all(data.metadata.get(key) == value for data in datasets)
         }
+        metadata |= summed_counts([data.metadata for data in datasets])
         if len(datasets) > 1:
             metadata["parts"] = [str(data.metadata.get("name", "unnamed")) for data in datasets]
         horizons = {data.spaces.horizon for data in datasets}
@@ -422,6 +428,27 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 def _single(value) -> jax.Array:
     return jnp.asarray(value, jnp.float32)
+
+
+def _add_counts(metadata: dict[str, Any], more: dict[str, Any]) -> None:
+    """Adds to what `metadata` counts; whatever else a file may hold there is replaced."""
+    for name in COUNTS:
+        number = more.get(name, 0)
+        if _is_number(number) and number:
+            before = metadata.get(name, 0)
+            metadata[name] = number + (before if _is_number(before) else 0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def summed_counts(datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the metadata of several datasets count, together."""
+    total: dict[str, Any] = {}
+    for metadata in datasets:
+        _add_counts(total, metadata)
+    return total
 
 
 def _starts(last: np.ndarray) -> np.ndarray:

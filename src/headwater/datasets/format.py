@@ -13,8 +13,8 @@ from headwater.datasets.dataset import Dataset
 _ROOM = Path(__file__).parent / "formats"
 
 Opened = tuple[dict[str, Any], Iterator[Chunk]] | Dataset
-"""What is stored beside the columns, and the columns in chunks; or the dataset, where the format
-holds one as it is."""
+"""What is stored beside the columns (with what `resolve` says of them as `reading`), and the
+columns in chunks; or the dataset, where the format holds one as it is."""
 
 
 class AbstractFormat(abc.ABC):

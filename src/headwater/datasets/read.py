@@ -30,6 +30,8 @@ def load(
     dones: Literal["terminal", "truncated"] | None = None,
     never_terminal: bool = False,
     metadata: dict[str, Any] | None = None,
+    episodes_end: Literal["terminal", "truncated"] | None = None,
+    episode_per_row: bool = False,
 ) -> Dataset:
     """The dataset in a file or directory, or the Minari dataset of that name on this machine.
 
@@ -40,10 +42,16 @@ def load(
 
     **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
-    rewards, terminals, truncations, dones, next_observations and episodes; `action_low`,
+    rewards, next_observations, what says where episodes end (terminals, truncations, dones, ends,
+    starts, episodes, steps), and unused, for columns to be left alone; `action_low`,
     `action_high`, `discrete`, `action_count`, `horizon`, `metadata`: see `Dataset.from_arrays`;
     `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:
-    the process never ends by itself, so that no column says so.
+    the process never ends by itself, so that no column says so; `episodes_end`: how episodes end
+    where an episode's number, a start or a counter alone shows that they do (truncated unless
+    said); `episode_per_row`: every row is an episode of its own, which ends with it.
+
+    All columns that say where episodes end are combined. What was read as what, and what was not
+    read, stands in the dataset's `metadata["reading"]`; `reading_lines` puts it into words.
 
     Raises `DataError`, naming the file, column, row and remedy, if it cannot be used.
     """
@@ -57,6 +65,8 @@ def load(
         dones,
         never_terminal,
         metadata,
+        episodes_end,
+        episode_per_row,
     )
     place = locate(path)
     try:

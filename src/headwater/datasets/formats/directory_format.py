@@ -14,8 +14,8 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Mapping
-from headwater.datasets.dataset import COLUMNS, Dataset, check_columns
+from headwater.datasets.columns import Mapping, lasting
+from headwater.datasets.dataset import COLUMNS, Dataset, check_columns, summed_counts
 from headwater.datasets.format import AbstractFormat
 
 _DESCRIPTION = "dataset.json"
@@ -125,13 +125,13 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
     rows, moments, low, high = 0, _Moments(), np.inf, -np.inf
     spaces: Spaces | None = None
     metadata: dict[str, Any] = {}
-    dropped = 0
+    counts: list[dict[str, Any]] = []
     try:
         for block in blocks:
             if spaces is None:
-                metadata = dict(block.metadata)
+                metadata = lasting(block.metadata)
             spaces = block.spaces if spaces is None else _wider(spaces, block.spaces)
-            dropped += int(block.metadata.get("dropped_rows", 0))
+            counts.append(block.metadata)
             for name in COLUMNS:
                 column = getattr(block, name)
                 if name not in writers:
@@ -147,8 +147,7 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
             writer.close()
     if spaces is None:
         raise DataError("there are no rows to write: at least one transition is needed")
-    if dropped:
-        metadata["dropped_rows"] = dropped
+    metadata |= summed_counts(counts)
     statistics = Statistics(
         *(jnp.asarray(part, jnp.float32) for part in (moments.mean, moments.deviation, low, high))
     )

@@ -35,14 +35,14 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
                 "this is the data file of a Minari dataset, whose spaces are in metadata.json next "
                 "to it: load the directory, not the file"
             )
-        roles = resolve(names, mapping)
+        reading = resolve(names, mapping)
         try:
             stored = _stored(file)
         except DataError:
             raise
         except Exception as error:  # The library raises whatever a damaged file makes it trip on.
             raise _damaged(error) from None
-    return stored, _chunks(path, roles, rows)
+    return {**stored, "reading": reading}, _chunks(path, reading.columns, rows)
 
 
 def open_file(path: Path) -> Any:

@@ -14,7 +14,7 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Chunk, Mapping
+from headwater.datasets.columns import Chunk, Mapping, lasting
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet
@@ -122,7 +122,7 @@ def write_minari(
         references = dataset.references()
         details: dict[str, Any] = {"dataset_id": name, "minari_version": minari.__version__}
         details["headwater"] = json.dumps(
-            {"metadata": dataset.metadata, "horizon": dataset.spaces.horizon}
+            {"metadata": lasting(dataset.metadata), "horizon": dataset.spaces.horizon}
         )
         if overview:
             details["description"] = overview

@@ -26,8 +26,9 @@ def open_archive(path: Path, mapping: Mapping | None):
             refuse_beyond(unpacked, path.stat().st_size)
             stored = _stored(archive)
             names = [name for name in archive.files if name not in stored]
-            roles = resolve(names, mapping)
-            chunk: Chunk = {role: _read(archive, columns) for role, columns in roles.items()}
+            reading = resolve(names, mapping)
+            columns = reading.columns
+            chunk: Chunk = {role: _read(archive, names) for role, names in columns.items()}
     except HeadwaterError:
         raise
     except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
@@ -35,7 +36,7 @@ def open_archive(path: Path, mapping: Mapping | None):
         raise DataError(
             f"this .npz file is truncated or corrupt ({reason}): copy or download it again"
         ) from None
-    return stored, iter([chunk])
+    return {**stored, "reading": reading}, iter([chunk])
 
 
 def write_archive(dataset: Dataset, path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Chunk, Mapping, Options, resolve, stored_options
+from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
@@ -44,9 +44,9 @@ def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
     given = stored.get("columns")
     if given is not None and not mapping:
         Options().over({"columns": given})
-    roles = resolve(names, mapping or stored.pop("columns", None))
+    reading = resolve(names, mapping or stored.pop("columns", None))
     stored.pop("columns", None)
-    return stored, _chunks(batches, roles)
+    return {**stored, "reading": reading}, _chunks(batches, reading.columns)
 
 
 def write_parquet(dataset: Dataset, path: Path) -> None:
@@ -147,7 +147,7 @@ def _chunks(batches, roles: dict[str, list[str]]) -> Iterator[Chunk]:
         if batch.num_rows == 0:
             continue
         yield {
-            role: _values(batch, columns, start, role == "episodes")
+            role: _values(batch, columns, start, role in ANYTHING)
             for role, columns in roles.items()
         }
         start += batch.num_rows
