@@ -35,7 +35,7 @@ def check(data, reading=None):
     np.testing.assert_allclose(data.actions[:, 0], table[kept, 2], atol=1e-6)
     np.testing.assert_allclose(data.rewards, table[kept, 3], atol=1e-6)
     assert data.terminals.tolist() == terminal[kept].tolist()
-    assert data.metadata.get("reading") == (None if reading is None else [reading])
+    assert data.metadata["reading"]["notes"] == ([] if reading is None else [reading])
 
 
 @pytest.mark.parametrize("delimiter, words", [(";", "semicolons"), ("\t", "tabs")])
@@ -147,4 +147,4 @@ def test_blocks_of_a_text_table(tmp_path):
     path.write_text(text(";", ","))
     blocks = list(load_blocks(path, 10))
     assert [block.size for block in blocks] == [20, 9]
-    assert all("decimal commas" in block.metadata["reading"][0] for block in blocks)
+    assert all("decimal commas" in block.metadata["reading"]["notes"][0] for block in blocks)

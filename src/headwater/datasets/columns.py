@@ -170,10 +170,6 @@ class Reading(NamedTuple):
     unused: tuple[str, ...]
     looks: dict[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON can hold."""
-        return {"columns": self.columns, "unused": list(self.unused), "looks": self.looks}
-
 
 class Options(NamedTuple):
     """What the user says about a file beyond its content, and what a format says of its columns.
@@ -342,8 +338,8 @@ def finish(
     if whole:
         _refuse_single(ends, rows, options)
     metadata = dict(options.metadata or {})
-    if options.reading is not None:
-        metadata["reading"] = _told(options.reading, ends.ignored)
+    remarks = metadata.pop("reading", None)
+    metadata["reading"] = _told(options.reading, ends.ignored, remarks)
     unmarked = int(np.count_nonzero(ends.unmarked))
     if unmarked:
         metadata["unmarked_ends"] = int(metadata.get("unmarked_ends", 0)) + unmarked
@@ -408,16 +404,24 @@ _LOOKS_ROLES = {
 }
 
 
-def _told(reading: Reading, ignored: dict[str, str]) -> dict[str, Any]:
-    """A reading with the columns that were not used after all."""
+def _told(reading: Reading | None, ignored: dict[str, str], remarks: Any) -> dict[str, Any]:
+    """What was read as what, and what was not used after all.
+
+    **Arguments:** `remarks`: sentences in which a format says how it read the file, if any.
+    """
+    found = reading or Reading({}, (), (), {})
     columns = {
-        role: [name for name in names if name not in ignored]
-        for role, names in reading.columns.items()
+        role: kept
+        for role, names in found.columns.items()
+        if (kept := [name for name in names if name not in ignored])
     }
-    unused = [*reading.unused, *(name for name in ignored if name not in reading.unused)]
-    kept = {role: names for role, names in columns.items() if names}
-    return Reading(kept, reading.declared, tuple(unused), reading.looks).to_json() | {
-        "ignored": ignored
+    unused = [*found.unused, *(name for name in ignored if name not in found.unused)]
+    return {
+        "columns": columns,
+        "unused": unused,
+        "looks": found.looks,
+        "ignored": ignored,
+        "notes": [str(remark) for remark in remarks] if isinstance(remarks, list) else [],
     }
 
 
