@@ -89,8 +89,8 @@ def test_the_end_is_there_once(tmp_path):
     )
     tokenizer = FileTokenizer(tmp_path)
     path = written(tmp_path, {"prompt": [user("Q")], "completion": [assistant("A")]})
-    # Nor are there two beginnings.
-    assert shown(read_completions(path, tokenizer, 64).data) == ("^u:Q$\na:", "A$")
+    # Nor are there two beginnings. The line break stays, as in what TRL prepares.
+    assert shown(read_completions(path, tokenizer, 64).data) == ("^u:Q$\na:", "A$\n")
     path = written(tmp_path, {"prompt": "Q", "completion": "A<|end|>"})
     assert shown(read_completions(path, tokenizer, 64).data) == ("^Q", "A$")
 
@@ -267,3 +267,21 @@ def test_files_that_cannot_be_used(tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(DataError, match="there is no text in it"):
         read_completions(tmp_path / "empty.txt", BYTES, 64)
+
+
+def test_only_what_a_template_marks_as_answers_is_response(tmp_path):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    BYTES.write(tmp_path)
+    # Earlier answers lose what they thought, so that no prefix of the conversation stays the same.
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'assistant' %}a:{% generation %}"
+        "{{ m.content if loop.last else m.content.split('>')[-1] }};{% endgeneration %}"
+        "{% else %}u:{{ m.content }}|{% endif %}{% endfor %}"
+    )
+    tokenizer = FileTokenizer(tmp_path)
+    path = written(
+        tmp_path, {"messages": [user("Q"), assistant("x>A"), user("R"), assistant("y>B")]}
+    )
+    data = read_completions(path, tokenizer, 64, only_answers=True).data
+    assert shown(data) == ("^u:Q|a:u:R|a:", "A;y>B;$")

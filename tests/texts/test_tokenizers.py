@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.texts.chat_templates import rendered
+from headwater.texts import chat_templates
+from headwater.texts.chat_templates import marks_answers, rendered
 from headwater.texts.tokenizers import ByteTokenizer, FileTokenizer, plain_conversation
 
 TEXT = "Grüße, 世界 🙂\n\tend"
@@ -126,8 +127,8 @@ def test_what_templates_do_is_left_to_them():
         ("{{ {'a': 1}|tojson(indent=2) }}", '{\n  "a": 1\n}'),
         ("{{ messages|length }}{{ messages[0].content|trim }}", "2Hi"),
     ):
-        assert rendered(template, messages=[{"content": "Hi"}, {"content": ""}]) == made
-    assert rendered("{{ text|replace('\n', ' ') }}", text=long) == long.replace("\n", " ")
+        assert rendered(template, messages=[{"content": "Hi"}, {"content": ""}]).text == made
+    assert rendered("{{ text|replace('\n', ' ') }}", text=long).text == long.replace("\n", " ")
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
@@ -152,3 +153,36 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         patch.setitem(sys.modules, "jinja2.sandbox", None)
         with pytest.raises(SpecificationError, match="chat template needs the package jinja2"):
             tokenizer.conversation(MESSAGES, answer_follows=False)
+
+
+MARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }}"
+    "{{ eos_token }}{% endgeneration %}\n{% else %}U:{{ m.content }}\n{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_may_mark_what_the_assistant_says(tmp_path):
+    pytest.importorskip("jinja2")
+    found = rendered(
+        MARKED,
+        messages=[
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Yes"},
+            {"role": "user", "content": "<b>"},
+            {"role": "assistant", "content": "No"},
+        ],
+        eos_token="$",
+    )
+    # As in transformers, the line break after a block is the block's.
+    assert found.text == "U:Hi\nA:Yes$U:<b>\nA:No$"
+    assert [found.text[begin:end] for begin, end in found.answers] == ["Yes$", "No$"]
+    assert rendered("{{ 1 }}").answers == ()
+    assert marks_answers(MARKED) and not marks_answers("{{ generation }}")
+
+
+def test_a_template_is_read_once():
+    pytest.importorskip("jinja2")
+    chat_templates._compiled.cache_clear()
+    for number in range(3):
+        assert rendered("{{ n }}.", n=number).text == f"{number}."
+    assert chat_templates._compiled.cache_info().misses == 1

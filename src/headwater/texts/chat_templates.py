@@ -4,9 +4,10 @@ import datetime
 import functools
 import json
 import re
+import secrets
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from headwater.core.errors import DataError, SpecificationError
 
@@ -14,29 +15,98 @@ _LONGEST = 1_000_000
 """Characters that one step of a template may make, and the largest number that it may be told."""
 
 
-def rendered(template: str, **values: Any) -> str:
+class Rendered(NamedTuple):
+    """A conversation as one text.
+
+    **Arguments:** `text`; `answers`: where what the assistant says begins and ends in it, if the
+    template marks that (`{% generation %}`).
+    """
+
+    text: str
+    answers: tuple[tuple[int, int], ...]
+
+
+def rendered(template: str, **values: Any) -> Rendered:
     """What a template in Jinja's language makes of `values`.
 
     Raises `DataError` if it refuses them, cannot be read, or takes too much time or memory;
     `SpecificationError` if Jinja is not installed.
     """
     try:
+        compiled, marks = _compiled(template)
+        # Nobody can know it, so no message can hold it.
+        marks.mark = secrets.token_hex(8)
+        with _Budget():
+            text = compiled.render(**values)
+        return _without_marks(text, marks.mark)
+    except SpecificationError:
+        raise
+    # A template is a program of somebody else's, which may trip over anything.
+    except Exception as error:
+        raise DataError(f"the model's chat template refuses this conversation: {error}") from None
+
+
+def marks_answers(template: str) -> bool:
+    """Whether a template says what the assistant's part of a conversation is."""
+    return re.search(r"\{%-?\s*generation\b", template) is not None
+
+
+class _Marks:
+    """What stands around the assistant's part while a template is rendered."""
+
+    mark = ""
+
+    def around(self, text: str) -> str:
+        return f"<{self.mark}>{text}</{self.mark}>"
+
+
+def _without_marks(text: str, mark: str) -> Rendered:
+    plain, answers, begin = "", [], 0
+    for piece in re.split(f"(</?{mark}>)", text):
+        if piece == f"<{mark}>":
+            begin = len(plain)
+        elif piece == f"</{mark}>":
+            answers.append((begin, len(plain)))
+        else:
+            plain += piece
+    return Rendered(plain, tuple(answers))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(template: str) -> tuple[Any, _Marks]:
+    """The program that a template is: what takes time is to read it, so it is read once."""
+    try:
+        from jinja2 import nodes
         from jinja2.exceptions import TemplateError
+        from jinja2.ext import Extension
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise SpecificationError(
             "the model's chat template needs the package jinja2: install headwater[language], or "
             "give texts instead of conversations"
         ) from None
+    marks = _Marks()
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            call = self.call_method("_marked", [])
+            return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+        def _marked(self, caller: Any) -> str:
+            return marks.around(caller())
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(
-        value, ensure_ascii=False, **options
+    environment.filters["tojson"] = lambda value, ensure_ascii=False, **options: json.dumps(
+        value, ensure_ascii=ensure_ascii, **options
     )
     for name, function in environment.filters.items():
         environment.filters[name] = _guarded(name, function)
@@ -52,13 +122,7 @@ def rendered(template: str, **values: Any) -> str:
         return call(context, function, *given, **named)
 
     environment.call = guarded_call
-    try:
-        compiled = environment.from_string(template)
-        with _Budget():
-            return compiled.render(**values)
-    # A template is a program of somebody else's, which may trip over anything.
-    except Exception as error:
-        raise DataError(f"the model's chat template refuses this conversation: {error}") from None
+    return environment.from_string(template), marks
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

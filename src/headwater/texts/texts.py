@@ -1,6 +1,8 @@
 """Texts to learn from, in the columns that TRL uses: JSON Lines, Parquet and plain text files."""
 
+import bisect
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -333,6 +335,11 @@ def _segments(row: _Row, kind, tokenizer: AbstractTokenizer, only_answers: bool)
 
 
 def _answers(row: _Row, messages, tokenizer: AbstractTokenizer) -> list[Segment]:
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            _filled(row, f"the content of message {i + 1}", message["content"])
+    if (marked := _marked_answers(row, messages, tokenizer)) is not None:
+        return marked
     segments, done = [], ""
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -344,12 +351,28 @@ def _answers(row: _Row, messages, tokenizer: AbstractTokenizer) -> list[Segment]
                 "the chat template changes earlier messages when later ones follow, so that the "
                 "answers cannot be told apart: leave only_answers off"
             )
-        _filled(row, f"the content of message {i + 1}", message["content"])
         segments += [(before[len(done) :], False), (after[len(before) :], True)]
         done = after
     if not segments:
         raise row.error("'messages' holds no message of the assistant, so there is no answer")
     return segments
+
+
+def _marked_answers(row: _Row, messages, tokenizer: AbstractTokenizer) -> list[Segment] | None:
+    """What the assistant says, where the chat template marks it."""
+    try:
+        found = tokenizer.answers(messages)
+    except DataError as error:
+        raise row.error(str(error)) from None
+    if found is None:
+        return None
+    if not found.answers:
+        raise row.error("'messages' holds nothing that the chat template marks as an answer")
+    segments, done = [], 0
+    for begin, end in found.answers:
+        segments += [(found.text[done:begin], False), (found.text[begin:end], True)]
+        done = end
+    return [*segments, (found.text[done:], False)] if found.text[done:] else segments
 
 
 def _with_prompt(row: _Row) -> tuple[Any, Any, Any]:
@@ -443,18 +466,18 @@ class _Text(NamedTuple):
 
 
 def _tokenised(row: _Row, segments: Sequence[Segment], tokenizer: AbstractTokenizer) -> _Text:
-    tokens, response = [], []
-    for text, chosen in segments:
-        piece = tokenizer.encode(text)
-        tokens += piece
-        response += [chosen] * len(piece)
+    # Cut as a whole, since how a piece is cut depends on what stands before it. A token that
+    # reaches over a seam belongs to what comes after.
+    tokens, ends = tokenizer.encode_with_ends("".join(text for text, _ in segments))
+    bounds = list(itertools.accumulate(len(text) for text, _ in segments))
+    response = [segments[bisect.bisect_left(bounds, end)][1] for end in ends]
     if begins_with_marks(tokenizer, tokens):
         response[: len(tokenizer.begin)] = [False] * len(tokenizer.begin)
     else:
         tokens = [*tokenizer.begin, *tokens]
         response = [False] * len(tokenizer.begin) + response
-    if segments[-1][1]:
-        tokens, response = _ended(tokens, response, tokenizer)
+    if segments[-1][1] and not _has_ended(tokens, response, tokenizer):
+        tokens, response = [*tokens, tokenizer.end], [*response, True]
     prompted = not segments[0][1]
     if not tokens or (prompted and response[0]):
         raise row.error("'prompt' is empty, and the tokenizer has no token to begin with")
@@ -463,15 +486,16 @@ def _tokenised(row: _Row, segments: Sequence[Segment], tokenizer: AbstractTokeni
     return _Text(tokens, response, len(tokenizer.begin))
 
 
-def _ended(tokens: list[int], response: list[bool], tokenizer: AbstractTokenizer):
-    """With the end once: chat templates often write it, and a line break after it."""
+def _has_ended(tokens: list[int], response: list[bool], tokenizer: AbstractTokenizer) -> bool:
+    """Whether the response brings its end, as chat templates write it, with a line break after it.
+
+    Without one a model would never learn to stop, so that it is added where a template writes none.
+    """
     end = tokenizer.end
     if end < 0:
-        return tokens, response
+        return True
     last = max((i for i, t in enumerate(tokens) if t == end and response[i]), default=-1)
-    if last >= 0 and not tokenizer.decode(tokens[last + 1 :]).strip():
-        return tokens[: last + 1], response[: last + 1]
-    return [*tokens, end], [*response, True]
+    return last >= 0 and not tokenizer.decode(tokens[last + 1 :]).strip()
 
 
 class _Tally:

@@ -11,7 +11,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
-from headwater.texts.chat_templates import rendered
+from headwater.texts.chat_templates import Rendered, marks_answers, rendered
 
 Message = Mapping[str, str]
 """One turn of a conversation: who speaks (`role`) and what is said (`content`)."""
@@ -39,6 +39,10 @@ class AbstractTokenizer(abc.ABC):
         """The tokens of a piece of text, with nothing before and after it."""
 
     @abc.abstractmethod
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """The same tokens, and after how many characters of `text` each of them ends."""
+
+    @abc.abstractmethod
     def decode(self, tokens: Tokens) -> str:
         """The text of tokens, without those that only mark beginning, end and padding."""
 
@@ -48,6 +52,23 @@ class AbstractTokenizer(abc.ABC):
 
         Raises `DataError` for a conversation that the template refuses.
         """
+
+    def answers(self, messages: Sequence[Message]) -> Rendered | None:
+        """A conversation as one text, with the places of the assistant's part.
+
+        `None` where the template does not mark it. Raises as `conversation` does.
+        """
+        return None
+
+    def decode_after(self, prompt: Tokens, tokens: Tokens) -> str:
+        """The text that `tokens` add to that of `prompt`.
+
+        What a token says may depend on whether it is the first: many tokenizers leave out the
+        space that the first one begins with.
+        """
+        before = self.decode(prompt)
+        whole = self.decode(np.concatenate([np.asarray(prompt, int), np.asarray(tokens, int)]))
+        return whole[len(before) :] if whole.startswith(before) else self.decode(tokens)
 
     def fits(self, vocabulary: int) -> None:
         """Raises `DataError` if a model with so many tokens does not know all of these."""
@@ -68,6 +89,10 @@ class ByteTokenizer(AbstractTokenizer):
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))
+
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        ends = [at for at, letter in enumerate(text, 1) for _ in letter.encode("utf-8")]
+        return self.encode(text), ends
 
     def decode(self, tokens: Tokens) -> str:
         return bytes(int(t) for t in np.asarray(tokens, int) if 0 <= t < 256).decode(
@@ -225,15 +250,33 @@ class FileTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
 
+    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        encoded = self.inner.encode(text, add_special_tokens=False)
+        return encoded.ids, [end for _, end in encoded.offsets]
+
     def decode(self, tokens: Tokens) -> str:
         return self.inner.decode(np.asarray(tokens, int).tolist(), skip_special_tokens=True)
 
     def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
         if self.template is None:
             return plain_conversation(messages, answer_follows=answer_follows)
-        marks = {name: self._text(name) or "" for name in ("bos_token", "eos_token", "pad_token")}
+        return self._rendered(messages, answer_follows).text
+
+    def answers(self, messages: Sequence[Message]) -> Rendered | None:
+        if self.template is None or not marks_answers(self.template):
+            return None
+        return self._rendered(messages, False)
+
+    def _rendered(self, messages: Sequence[Message], answer_follows: bool) -> Rendered:
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        marks = {name: text for name in names if (text := self._text(name)) is not None}
         return rendered(
-            self.template, messages=messages, add_generation_prompt=answer_follows, **marks
+            self.template,
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=answer_follows,
+            **marks,
         )
 
 

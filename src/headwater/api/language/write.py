@@ -62,7 +62,7 @@ def generate_texts(
     return [
         [
             {
-                "text": model.tokenizer.decode(written.tokens[i, j][marks[i, j]]),
+                "text": model.tokenizer.decode_after(rows[i], written.tokens[i, j][marks[i, j]]),
                 "log_probability": float(chances[i, j].sum()),
             }
             for j in range(samples)
