@@ -226,7 +226,7 @@ _OUTSIDE = {
     "TypedDict",
     "StrEnum",
 }
-_ERRORS = {"HeadwaterError", "HTMLParser", "Handler", "Enum"}
+_ERRORS = {"HeadwaterError", "HTMLParser", "Handler", "Enum", "Extension"}
 """Errors form a family on purpose; the rest are bases that libraries ask for."""
 
 
