@@ -168,6 +168,67 @@ def test_concrete_classes_are_final(path):
                 )
 
 
+MOST_FILES = 15
+LARGER = {"api": "its files for sweeps and for language are still to find rooms of their own"}
+"""Folders that hold more files for now, and why."""
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=str)
+def test_a_folder_has_few_files(folder):
+    name = folder.relative_to(PACKAGE).as_posix()
+    crowded = too_many([path.name for path in FILES if path.parent == folder])
+    assert crowded == (name in LARGER), (
+        f"{name} has more than {MOST_FILES} files: group them in folders"
+        if crowded
+        else f"{name} needs no exception any more"
+    )
+
+
+def too_many(names: list[str]) -> bool:
+    """Whether a folder with these files has too many, `__init__.py` apart."""
+    return len([name for name in names if name != "__init__.py"]) > MOST_FILES
+
+
+def test_every_file_of_equations_has_two_users():
+    files = [path for path in FILES if path.name != "__init__.py"]
+    texts = {_module(path): path.read_text(encoding="utf-8") for path in files}
+    for module, users in users_of_equations(texts).items():
+        assert len(users) > 1, (
+            f"{module} serves {' and '.join(users) or 'nobody'} alone: it belongs there, or to "
+            "parts if it holds a state"
+        )
+
+
+def users_of_equations(texts: dict[str, str]) -> dict[str, list[str]]:
+    """The modules that import each module of `ops`, out of the texts of all modules by name."""
+    users: dict[str, list[str]] = {
+        module: [] for module in texts if module.startswith("headwater.ops.")
+    }
+    for module, text in texts.items():
+        for imported in {name for name in imports(text) if name in users}:
+            users[imported].append(module)
+    return users
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+def test_crowds_and_lonely_equations_would_be_noticed():
+    files = [f"file_{i}.py" for i in range(15)]
+    assert not too_many([*files, "__init__.py"]) and too_many([*files, "one_more.py"])
+    texts = {
+        "headwater.ops.control.one": "x = 1",
+        "headwater.ops.control.two": "from headwater.ops.control.one import x",
+        "headwater.methods.first": "from headwater.ops.control.one import x",
+        "headwater.methods.second": "def f():\n    from headwater.ops.control.two import y",
+    }
+    assert {name: len(users) for name, users in users_of_equations(texts).items()} == {
+        "headwater.ops.control.one": 2,
+        "headwater.ops.control.two": 1,
+    }
+
+
 CAPABILITIES = [
     node.name
     for node in ast.parse((PACKAGE / "core" / "method.py").read_text(encoding="utf-8")).body

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
-from headwater.core.hypotheses import FiniteHypotheses
+from headwater.core.hypotheses import FiniteHypotheses, ValueClass
 from headwater.core.method import AbstractMethod
 from headwater.core.records import (
     ComparisonsAndCompletions,
@@ -23,7 +23,6 @@ from headwater.core.records import (
 )
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.tokens import TokenProblem, position_mask
-from headwater.core.value_class import ValueClass
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.linear.preference import trajectory_features

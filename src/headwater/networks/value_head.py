@@ -8,13 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from headwater.core.records import Completions
-from headwater.core.tokens import (
-    AbstractAdapted,
-    AbstractHiddenStates,
-    AbstractTokenNetwork,
-    TokenProblem,
-)
-from headwater.ops.language.fine_tuning import Schedule, Tuned, begin_tuning
+from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
 from headwater.ops.language.tokens import of_tokens
 
 
@@ -68,27 +62,7 @@ class WithValue(AbstractTokenNetwork):
         return Judged(of_tokens(self.network.unembed(hidden), data, temperature), before)
 
 
-def begin_with_value(problem: TokenProblem, schedule: Schedule, method: str) -> Tuned:
-    """The state of a method that trains a policy and its value together, beside a reference."""
-    problem.require_hidden(method)
-    network = problem.network
-    begun = begin_tuning(WithValue(network), schedule, reference=False)
-    copied = None
-    if not isinstance(network, AbstractAdapted):
-        copied = jax.tree.map(jnp.copy, network)
-    return Tuned(begun.network, copied, begun.optimiser, begun.step)
-
-
 def with_value(network: AbstractTokenNetwork) -> WithValue:
     """The network of a state that `begin_with_value` began."""
     assert isinstance(network, WithValue)
     return network
-
-
-def first_policy(state: Tuned) -> AbstractTokenNetwork:
-    """The policy before training."""
-    network = with_value(state.network).network
-    if isinstance(network, AbstractAdapted):
-        return network.without_adapters()
-    assert state.frozen is not None
-    return state.frozen

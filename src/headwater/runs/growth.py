@@ -28,7 +28,7 @@ from headwater.networks.decoder import (
     with_inserted,
     with_layers,
 )
-from headwater.ops.language.fine_tuning import Tuned
+from headwater.parts.fine_tuning import Tuned
 from headwater.runs.loop import run
 from headwater.runs.stage import Outcomes, Stage, carry_on
 

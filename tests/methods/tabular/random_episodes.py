@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.finite import FiniteProblem
+from headwater.core.hypotheses import ValueClass
 from headwater.core.records import Episodes
-from headwater.core.value_class import ValueClass
 
 H, S, A, F, G = 3, 4, 2, 6, 5
 

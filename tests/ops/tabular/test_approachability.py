@@ -16,8 +16,8 @@ from headwater.ops.tabular.approachability import (
     vector_returns,
 )
 from headwater.ops.tabular.convex import Orthotope, distance, within_budgets
-from headwater.ops.tabular.lagrangian import price_costs
 from headwater.ops.tabular.planning import occupancy
+from headwater.parts.priced_planning import price_costs
 
 ROVER = rover(("S000", "0P00", "000P", "0P0G"), horizon=8)
 BOTH = jnp.concatenate([ROVER.reward[..., None], ROVER.cost], axis=-1)

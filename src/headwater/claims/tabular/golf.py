@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.finite import FiniteProblem, FiniteProcess
+from headwater.core.hypotheses import ValueClass
 from headwater.core.method import Agent
-from headwater.core.value_class import ValueClass
 from headwater.environments.tabular.decodable import (
     Windows,
     random_decodable,
@@ -23,7 +23,7 @@ from headwater.methods.tabular.online.m_golf import MGOLF
 from headwater.methods.tabular.online.q_learning import QLearning
 from headwater.methods.tabular.online.ucbvi import UCBVI
 from headwater.ops.tabular.planning import expected_return, uniform_policy
-from headwater.ops.tabular.value_class import value_class_of
+from headwater.parts.value_class import value_class_of
 
 _RATES = (0.05, 0.1, 0.3)
 _EXPLORATIONS = (0.05, 0.1, 0.2, 0.4)

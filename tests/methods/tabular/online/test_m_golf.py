@@ -7,11 +7,11 @@ import pytest
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.core.value_class import ValueClass
+from headwater.core.hypotheses import ValueClass
 from headwater.evaluation.instances import learn_instances
 from headwater.methods.tabular.online.m_golf import MGOLF
 from headwater.ops.tabular.planning import optimal_values
-from headwater.ops.tabular.value_class import value_class_of
+from headwater.parts.value_class import value_class_of
 
 from ..random_episodes import KEY, A, F, G, H, S, episodes_of, value_class
 

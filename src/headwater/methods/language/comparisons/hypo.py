@@ -12,8 +12,8 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import comparison_metrics, log_ratio, log_ratios
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.rollouts import leave_one_out
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class HyPO(

@@ -13,7 +13,7 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.reward_head import WithReward, with_reward
 from headwater.ops.language.comparing import Utility, utility
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class RewardModel(

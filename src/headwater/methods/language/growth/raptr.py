@@ -12,8 +12,8 @@ from headwater.core.fields import integer, non_negative, positive, real
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.tokens import averaged, of_tokens
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class RaPTr(

@@ -10,7 +10,6 @@ from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.rollouts import (
     Scale,
     clipped_loss,
@@ -28,6 +27,7 @@ from headwater.ops.language.tokens import (
     lengths,
     token_log_probabilities,
 )
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class GRPO(

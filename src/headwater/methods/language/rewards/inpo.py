@@ -13,7 +13,7 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import comparison_metrics, log_ratios
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class NashTuned(eqx.Module):

@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -11,16 +10,16 @@ from headwater.core.fields import choice, flag, integer, non_negative, positive,
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.networks.value_head import begin_with_value, first_policy, with_value
-from headwater.ops.language.fine_tuning import Tuned, schedule_of, tune
-from headwater.ops.language.proximal import (
-    clipped_value_loss,
-    generalised_advantage,
+from headwater.networks.value_head import with_value
+from headwater.ops.language.rollouts import rewards_of, whitened
+from headwater.ops.language.tokens import divergence_estimate
+from headwater.parts.clipped_policy import (
+    begin_with_value,
+    improve_clipped,
+    judge,
     last_tokens,
-    minibatch_epochs,
 )
-from headwater.ops.language.rollouts import clipped_loss, rewards_of, sampler_gap, whitened
-from headwater.ops.language.tokens import averaged, divergence_estimate, token_log_probabilities
+from headwater.parts.fine_tuning import Tuned, schedule_of
 
 
 class PPO(
@@ -89,48 +88,15 @@ class PPO(
 
     def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
         score, response = rewards_of(data, "PPO"), jnp.asarray(data.response)
-        before = with_value(state.network).judge(data, self.temperature)
-        old, value = before.log_probability, before.value
-        if data.log_probability is not None:
-            old = jnp.where(response, jnp.asarray(data.log_probability), 0.0)
-        reference = token_log_probabilities(first_policy(state), data, self.temperature)
-        divergence = divergence_estimate(old - reference, self.divergence_estimator)
+        before = judge(state, data, self.temperature)
+        divergence = divergence_estimate(
+            before.log_probability - before.reference, self.divergence_estimator
+        )
         reward = jnp.where(last_tokens(response), score[..., None], 0.0)
         reward = reward - self.divergence_weight * divergence
         if self.whiten_rewards:
             reward = whitened(reward, response, centred=False)
-        advantage = generalised_advantage(reward, value, response, self.discount, self.trace_decay)
-        target = advantage + value
-        advantage = whitened(advantage, response)
-
-        def step(state: Tuned, rows):
-            data, old, advantage, value, target = rows
-            response = data.response
-
-            def loss(network: AbstractTokenNetwork):
-                own, now = with_value(network).judge(data, self.temperature)
-                gains, bounded = clipped_loss(
-                    own - old, advantage, self.clip_range, self.clip_range
-                )
-                errors = clipped_value_loss(now, value, target, self.value_clip_range)
-                policy_loss = averaged(gains, response, "token")
-                value_loss = averaged(errors, response, "token")
-                return policy_loss + self.value_weight * value_loss, {
-                    "policy_loss": policy_loss,
-                    "value_loss": value_loss,
-                    "clipped": averaged(bounded.astype(jnp.float32), response, "token"),
-                    "sampler_gap": sampler_gap(own, old, response),
-                }
-
-            return tune(state, schedule_of(self), loss)
-
-        rows = jax.tree.map(
-            lambda x: x.reshape(-1, x.shape[-1]),
-            (Completions(jnp.asarray(data.tokens), response), old, advantage, value, target),
-        )
-        state, metrics = minibatch_epochs(
-            step, state, rows, epochs=self.epochs, minibatches=self.minibatches, key=key
-        )
+        state, metrics = improve_clipped(self, state, data, before, reward, response, key=key)
         total = jnp.mean(jnp.sum(jnp.where(response, divergence, 0.0), axis=-1))
         return state, {**metrics, "reward": jnp.mean(score), "divergence": total}
 

@@ -11,7 +11,6 @@ from headwater.core.fields import choice, flag, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.rollouts import (
     clipped_loss,
     epochs,
@@ -21,6 +20,7 @@ from headwater.ops.language.rollouts import (
     sampling_log_probabilities,
 )
 from headwater.ops.language.tokens import divergence_surrogate, token_log_probabilities
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class RLOO(

@@ -13,8 +13,8 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import log_ratio
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.tokens import lengths
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class RLHFSharpening(

@@ -10,8 +10,8 @@ from headwater.core.fields import non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 from headwater.ops.language.tokens import averaged, token_log_probabilities
+from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
 
 
 class SFT(

@@ -24,7 +24,7 @@ from headwater.ops.tabular.experience import (
     require_costs,
     resting_transition,
 )
-from headwater.ops.tabular.lagrangian import Constraint, Objective, price_costs
+from headwater.parts.priced_planning import Constraint, Objective, price_costs
 
 
 class ConRLState(eqx.Module):

@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.fields import integer, non_negative, probability
+from headwater.core.hypotheses import ValueClass
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
-from headwater.core.value_class import ValueClass
 from headwater.ops.tabular.counts import at_least_once
 from headwater.ops.tabular.planning import greedy_table
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.core.value_class import ValueClass
+from headwater.core.hypotheses import ValueClass
 from headwater.ops.tabular.planning import optimal_values
 
 

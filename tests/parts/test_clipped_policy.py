@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from headwater.core.errors import SpecificationError
-from headwater.ops.language.proximal import clipped_value_loss, minibatch_epochs
+from headwater.parts.clipped_policy import clipped_value_loss, minibatch_epochs
 
 
 def test_values_are_held_near_where_they_were():
