@@ -319,3 +319,60 @@ def test_help_does_not_load_jax():
 
 def test_the_probe_would_notice_jax():
     assert _loads_jax("import jax")
+
+
+_MAPS = {"vmap", "filter_vmap", "jit", "filter_jit", "map", "scan", "partial", "fori_loop"}
+"""What an update may be passed to instead of being called."""
+
+
+def _is_update(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "update"
+
+
+def own_loops(text: str) -> list[int]:
+    """Lines where `text` updates a method itself, but for a method that holds another one."""
+    tree = ast.parse(text)
+    inside = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any(_base_name(base) == "AbstractMethod" for base in node.bases)
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in inside or not isinstance(node, ast.Call):
+            continue
+        # Dictionaries, optimisers and hashes have an `update` too, but none with a key.
+        keyed = any(word.arg == "key" for word in node.keywords)
+        passed = _base_name(node.func) in _MAPS and any(map(_is_update, node.args))
+        if passed or (_is_update(node.func) and keyed and node.args):
+            found.append(node.lineno)
+    return sorted(found)
+
+
+def test_only_the_loop_updates_methods():
+    for path in FILES:
+        if _room(path) not in ("runs", "methods"):
+            lines = own_loops(path.read_text(encoding="utf-8"))
+            assert not lines, f"{path}, line {lines[0]}: call `learn` or `run` instead of `update`"
+
+
+def test_other_loops_would_be_noticed():
+    for text in (
+        "for key in keys:\n    state, _ = method.update(state, data, key=key)",
+        "jax.lax.scan(lambda s, k: agent.method.update(s, data, key=k), state, keys)",
+        "state = build_method('IQL').update(state, data, key=key)[0]",
+        "jax.vmap(learner.update)(states, data)",
+        "step = functools.partial(mine.update, key=key)",
+    ):
+        assert own_loops(text), text
+    for text in (
+        "known.update({1: 2})",
+        "sizes.update(horizon=3, key=key)",
+        "changes, state = optimiser.update(gradients, state, parameters)",
+        "class Greedy(AbstractMethod[P, D, S]):\n"
+        "    def update(self, state, data, *, key):\n"
+        "        return self.planner.update(state, data, key=key)",
+    ):
+        assert not own_loops(text), text

@@ -11,10 +11,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
-from headwater.core.method import AbstractMethod, Agent
+from headwater.core.method import AbstractMethod
 from headwater.evaluation.constrained_planning import ConstrainedPlan, constrained_policy
 from headwater.ops.tabular.approachability import vector_returns
 from headwater.ops.tabular.experience import require_costs
+from headwater.runs.learn import learn
 from headwater.sources.episodes import FreshEpisodes
 
 
@@ -112,31 +113,30 @@ def course_of(
 def _learn(method: Any, process, budgets, marks: int, every: int, explore: bool, keys):
     def one(given):
         process, key = given
-        source = FreshEpisodes(process)
         measured = measurement(process)
 
-        def step(state, key):
-            data_key, update_key = jax.random.split(key)
-            agent = Agent(method, state)
-            data = source.draw(source.init(key=data_key), agent, key=data_key)[1]
+        def measure(agent, data):
             costs = require_costs(data, budgets.shape[0], type(method).__name__)
             steps = jnp.concatenate([data.reward[..., None], costs], axis=-1)
-            seen = jnp.sum(steps.reshape(-1, steps.shape[-1]), axis=0)
-            played = data.reward.size // process.horizon
-            return method.update(state, data, key=update_key)[0], (seen, jnp.asarray(played))
+            played = jnp.asarray(data.reward.size // process.horizon)
+            return {"seen": jnp.sum(steps.reshape(-1, steps.shape[-1]), axis=0), "played": played}
 
-        def mark(state, key):
-            policy = Agent(method, state).policy(explore=explore)
-            policy = policy.reshape(-1, *process.reward.shape)[0]
-            state, (seen, played) = jax.lax.scan(step, state, jax.random.split(key, every))
-            if not explore:
-                policy = Agent(method, state).policy(explore=False)
-            exact = vector_returns(process, measured, policy)
-            return state, (exact, jnp.sum(seen, axis=0), jnp.sum(played))
+        def evaluate(agent):
+            policy = agent.policy(explore=explore).reshape(-1, *process.reward.shape)[0]
+            return vector_returns(process, measured, policy)
 
-        init_key, key = jax.random.split(key)
-        state = method.init(process.problem(budgets=budgets), key=init_key)
-        state, (exact, seen, played) = jax.lax.scan(mark, state, jax.random.split(key, marks))
-        return state, exact, seen, played
+        found = learn(
+            method,
+            process.problem(budgets=budgets),
+            FreshEpisodes(process),
+            marks * every,
+            measure=measure,
+            evaluate=evaluate,
+            every=every,
+            key=key,
+        )
+        # What collects data is measured as it begins to, what a method commits to afterwards.
+        exact = found.evaluations[:-1] if explore else found.evaluations[1:]
+        return found.state, exact, found.sums["seen"], found.sums["played"]
 
     return jax.lax.map(one, (process, keys))

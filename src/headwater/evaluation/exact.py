@@ -23,14 +23,14 @@ class Regret(eqx.Module):
 
     **Arguments:** `process`; with a leading task axis for several tasks; `best`: the highest
     expected return of each; `explore`: measure the policies that collect data, or the one that the
-    method would commit to.
+    method would commit to. The data of an update do not matter.
     """
 
     process: FiniteProcess
     best: Float[Array, "*task"]
     explore: bool = eqx.field(static=True, default=True)
 
-    def __call__(self, agent: Agent, data: Any) -> dict[str, Float[Array, ""]]:
+    def __call__(self, agent: Agent, data: Any = None) -> dict[str, Float[Array, ""]]:
         policies = agent.policy(explore=self.explore)
         worth = returns_of(self.process, policies)
         best = self.best.reshape(*self.best.shape, *(1,) * (worth.ndim - self.best.ndim))

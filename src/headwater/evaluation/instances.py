@@ -1,5 +1,6 @@
 """Learning many instances of equal sizes side by side, in one compiled program."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,26 +12,23 @@ from headwater.core.errors import SpecificationError
 from headwater.core.finite import AbstractFiniteSimulator, FiniteProcess
 from headwater.core.method import AbstractMethod, Agent
 from headwater.ops.tabular.planning import expected_return
-from headwater.runs.stage import Measure
-from headwater.sources.episodes import play_each
+from headwater.runs.learn import learn
+from headwater.sources.episodes import FreshEpisodes
 
 
 def learn_instances(
     method: AbstractMethod,
     simulators: AbstractFiniteSimulator,
     problems: Any,
-    measures: Measure,
+    evaluate: Callable[[Agent], dict[str, Any]],
     *,
     updates: int,
     key: Any,
 ) -> dict[str, np.ndarray]:
-    """What is measured before each of `updates` updates and after the last, for each instance.
-
-    A run has one problem for all of its seeds; here each seed has its own.
+    """What `evaluate` finds before each of `updates` updates and after the last, for each instance.
 
     **Arguments:** `method`: with a table policy; its numbers may have a leading instance axis;
-    `simulators`, `problems`, `measures`: the arrays in them have a leading instance axis;
-    after the last update there are no data, and `None` is measured.
+    `simulators`, `problems`, `evaluate`: the arrays in them have a leading instance axis.
 
     **Returns:** by name, `[instance, updates + 1]`. Raises `SpecificationError` if there is nothing
     to do.
@@ -44,29 +42,19 @@ def learn_instances(
     method = jax.tree.map(
         lambda x: jnp.full(count, x, jnp.float32) if isinstance(x, float) else x, method
     )
-    found = _learn(method, simulators, problems, measures, updates, keys)
+    found = _learn(method, simulators, problems, evaluate, updates, keys)
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
 @eqx.filter_jit
-def _learn(method, simulators, problems, measures, updates: int, keys):
+def _learn(method, simulators, problems, evaluate, updates: int, keys):
     def one(arrays, key):
-        method, simulator, problem, measure = eqx.combine(arrays, fixed)
-        first, key = jax.random.split(key)
+        method, simulator, problem, evaluate = eqx.combine(arrays, fixed)
+        source = FreshEpisodes(simulator)
+        found = learn(method, problem, source, updates, evaluate=evaluate, every=1, key=key)
+        return found.evaluations
 
-        def step(state, key):
-            play_key, update_key = jax.random.split(key)
-            agent = Agent(method, state)
-            data = play_each(simulator, agent.policy(explore=True), key=play_key)
-            seen = measure(agent, data)
-            return method.update(state, data, key=update_key)[0], seen
-
-        state = method.init(problem, key=first)
-        state, seen = jax.lax.scan(step, state, jax.random.split(key, updates))
-        last = measure(Agent(method, state), None)
-        return jax.tree.map(lambda x, y: jnp.append(x, y), seen, last)
-
-    arrays, fixed = eqx.partition((method, simulators, problems, measures), eqx.is_array)
+    arrays, fixed = eqx.partition((method, simulators, problems, evaluate), eqx.is_array)
     return jax.vmap(one)(arrays, keys)
 
 
@@ -78,5 +66,5 @@ class Worth(eqx.Module):
 
     process: FiniteProcess
 
-    def __call__(self, agent: Agent, data: Any) -> dict[str, jax.Array]:
+    def __call__(self, agent: Agent) -> dict[str, jax.Array]:
         return {"return": expected_return(self.process, agent.policy(explore=False))}

@@ -18,10 +18,10 @@ from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
 from headwater.evaluation.statistics import Interval
 from headwater.evidence.claim import ratio_of_means
-from headwater.methods.tabular.online.mvp import MVP
 from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
 from headwater.ops.tabular.planning import expected_return, optimal_values
-from headwater.sources.episodes import play
+from headwater.runs.learn import learn
+from headwater.sources.episodes import FreshEpisodes
 
 GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Multipliers of the bonus that methods are tuned over."""
@@ -32,7 +32,7 @@ _TUNING = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Learned:
+class Regrets:
     """What was measured in several runs.
 
     **Arguments:** `episodes`: where, `[row]`; `sums`: of every metric up to there, `[run, row]`;
@@ -44,7 +44,7 @@ class Learned:
     final: np.ndarray
 
 
-def learn(
+def learn_each(
     method: Any,
     processes: Sequence[FiniteProcess],
     *,
@@ -52,7 +52,7 @@ def learn(
     episodes: int,
     seed: int,
     rows: int = 20,
-) -> Learned:
+) -> Regrets:
     """One run in each process, all in one program; in exact regret, and how often it is optimistic.
 
     **Arguments:** `scales`: multipliers of the bonus, one for each process, if the method has one.
@@ -60,10 +60,10 @@ def learn(
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *processes)
     keys = jax.random.split(jax.random.key(seed), len(processes))
     each = None if scales is None else jnp.asarray(scales, jnp.float32)
-    sums, final = _learn(method, stacked, each, keys, rows, jnp.asarray(episodes // rows))
+    sums, final = _learn(method, stacked, each, keys, rows, episodes // rows)
     at = (1 + np.arange(rows)) * (episodes // rows)
     totals = {name: np.cumsum(np.asarray(x, np.float64), 1) for name, x in sums.items()}
-    return Learned(at, totals, np.asarray(final, np.float64))
+    return Regrets(at, totals, np.asarray(final, np.float64))
 
 
 @eqx.filter_jit
@@ -73,28 +73,25 @@ def _learn(method, stacked, scales, keys, rows, count):
         best = optimal_values(process)
         most = jnp.dot(process.initial, best.value[0])
 
-        def episode(i, carry):
-            state, sums, row_key = carry
-            play_key, update_key = jax.random.split(jax.random.fold_in(row_key, i))
-            policy = mine.policy(state, explore=True)
-            value = jnp.dot(process.initial, jnp.max(state.action_value[0], axis=-1))
-            data = play(process, policy, key=play_key)
-            state, metrics = mine.update(state, data, key=update_key)
-            metrics["regret"] = most - expected_return(process, policy)
-            metrics["optimistic"] = (value >= most - 1e-4).astype(jnp.float32)
-            return state, {name: sums[name] + metrics[name] for name in sums}, row_key
+        def measure(agent, data):
+            policy = agent.policy(explore=True)
+            value = jnp.dot(process.initial, jnp.max(agent.state.action_value[0], axis=-1))
+            return {
+                "regret": most - expected_return(process, policy),
+                "optimistic": (value >= most - 1e-4).astype(jnp.float32),
+            }
 
-        def row(state, row_key):
-            zeros = dict.fromkeys(names, jnp.zeros(()))
-            state, sums, _ = jax.lax.fori_loop(0, count, episode, (state, zeros, row_key))
-            return state, sums
-
-        init_key, key = jax.random.split(key)
-        state = mine.init(process.problem(), key=init_key)
-        names = ["regret", "optimistic", *(["replanned"] if isinstance(method, MVP) else [])]
-        state, sums = jax.lax.scan(row, state, jax.random.split(key, rows))
-        final = most - expected_return(process, mine.policy(state, explore=False))
-        return sums, final
+        found = learn(
+            mine,
+            process.problem(),
+            FreshEpisodes(process),
+            rows * count,
+            measure=measure,
+            every=count,
+            key=key,
+        )
+        final = most - expected_return(process, mine.policy(found.state, explore=False))
+        return found.sums, final
 
     axes = (0, None if scales is None else 0, 0)
     return jax.vmap(one, in_axes=axes)(stacked, scales, keys)
@@ -126,7 +123,7 @@ def compare(
     episodes: int,
     runs: int,
     grid: Sequence[float],
-) -> tuple[dict[str, Learned], dict[str, float]]:
+) -> tuple[dict[str, Regrets], dict[str, float]]:
     """What methods tuned alike learn in `runs` processes, the same for all, and the multipliers.
 
     They are tuned in `runs` other processes, an equal number of them for each multiplier.
@@ -138,27 +135,27 @@ def compare(
         # Bonuses are far too large in theory; a prior of 1 is not.
         values = [30.0 * x for x in grid] if isinstance(method, PosteriorSampling) else grid
         tried = np.repeat(values, len(practice))
-        costs = learn(
+        costs = learn_each(
             method, practice * len(grid), scales=tried, episodes=episodes, seed=seed + _TUNING
         ).sums["regret"][:, -1]
         chosen[name] = values[int(np.argmin(costs.reshape(len(grid), -1).mean(axis=1)))]
         scales = [chosen[name]] * runs
-        found[name] = learn(method, processes, scales=scales, episodes=episodes, seed=seed)
+        found[name] = learn_each(method, processes, scales=scales, episodes=episodes, seed=seed)
     return found, chosen
 
 
-def ratio(found: dict[str, Learned], name: str, other: str) -> Interval:
+def ratio(found: dict[str, Regrets], name: str, other: str) -> Interval:
     """Regret of one over regret of the other."""
     return ratio_of_means(found[name].sums["regret"][:, -1], found[other].sums["regret"][:, -1])
 
 
-def numbers(found: dict[str, Learned], chosen: dict[str, float]) -> dict[str, Any]:
+def numbers(found: dict[str, Regrets], chosen: dict[str, float]) -> dict[str, Any]:
     """What a finding keeps of a comparison."""
     regret = {name: float(x.sums["regret"][:, -1].mean()) for name, x in found.items()}
     return {"tuned": chosen, "regret": regret}
 
 
-def curves(found: dict[str, Learned]) -> dict[str, tuple[Any, Any]]:
+def curves(found: dict[str, Regrets]) -> dict[str, tuple[Any, Any]]:
     """Regret over episodes."""
     return {name: (x.episodes, x.sums["regret"]) for name, x in found.items()}
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from headwater.core.finite import FiniteProcess
-from headwater.core.method import AbstractMethod, Agent
+from headwater.core.method import AbstractMethod
 from headwater.environments.linear.low_rank import (
     LowRankTasks,
     block_processes,
@@ -19,6 +19,7 @@ from headwater.environments.linear.low_rank import (
 )
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.model_error import worst_model_error
+from headwater.runs.learn import learn
 from headwater.sources.episodes import FreshEpisodes
 
 
@@ -67,22 +68,13 @@ def _explore(
         problem, best = process.problem(known_reward=True), best_return(process)
         source = FreshEpisodes(process, problem.tasks)
 
-        def measured(state):
-            value = returns_of(process, method.policy(state, explore=False)) / best
-            error = worst_model_error(process, method.model(state).transition)
+        def evaluate(agent):
+            value = returns_of(process, agent.policy(explore=False)) / best
+            error = worst_model_error(process, method.model(agent.state).transition)
             return jnp.mean(value), jnp.mean(error)
 
-        def step(carry, key):
-            state, played = carry
-            draw_key, update_key = jax.random.split(key)
-            played, data = source.draw(played, Agent(method, state), key=draw_key)
-            found = measured(state)
-            return (method.update(state, data, key=update_key)[0], played), found
-
-        first = method.init(problem, key=key), source.init(key=key)
-        # Measured before each update: one more shows what the last one has learned.
-        (state, _), found = jax.lax.scan(step, first, jax.random.split(key, updates + 1))
-        return *found, method.features(state)
+        found = learn(method, problem, source, updates, evaluate=evaluate, every=1, key=key)
+        return *found.evaluations, method.features(found.state)
 
     return jax.lax.map(one, (processes, keys))
 

@@ -8,10 +8,10 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.decoding.emulated_fine_tuning import emulated
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
-from headwater.evidence.language_training import trained
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 
 _ASK, _ANSWER, _RAMBLES, _ANSWERS = 0, 1, 4, 20
@@ -56,11 +56,11 @@ def _instance(entities: int, widths: tuple[int, int], learning: int, tuning: int
         shape = Architecture(_FIRST_ENTITY + entities, 5, width=width, layers=1, heads=2)
         begun = Decoder(shape, key=keys[3 + i], deviation=width**-0.5)
         read = SFT(learning_rate=1e-2, decay_updates=float(learning))
-        base = trained(read, TokenProblem(begun), corpus, learning, key=keys[5]).network
+        base = learn(read, TokenProblem(begun), corpus, learning, key=keys[5]).state.network
         tune = SFT(learning_rate=3e-3)
-        tuned = trained(
+        tuned = learn(
             tune, TokenProblem(base), Stored(lesson, rows=None), tuning, key=keys[6]
-        ).network
+        ).state.network
         networks |= {size: base, f"tuned {size}": tuned}
     networks |= {
         "scaled up": emulated(networks["large"], networks["tuned small"], networks["small"]),

@@ -15,7 +15,8 @@ from headwater.evaluation.statistics import frequency
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.ops.tabular.planning import expected_return, occupancy, optimal_values
-from headwater.sources.episodes import log_episodes
+from headwater.runs.learn import learn
+from headwater.sources.episodes import WholeLog, log_episodes
 
 
 def narrow_logs(
@@ -117,13 +118,12 @@ def _read(given: LinearProcess, settings: PEVI, followed: float, episodes: int, 
         problem = dataclasses.replace(process.problem(), features=given.features)
         visited, best = occupancy(process, plan.policy), best_return(process)
 
-        def learn(method):
-            state = method.init(problem, key=key)
-            state = method.update(state, data, key=key)[0]
+        def read(method):
+            state = learn(method, problem, WholeLog(data), 1, key=key).state
             worth = expected_return(process, method.policy(state, explore=False))
             return best - worth, 2.0 * jnp.sum(visited * state.penalty)
 
-        return jax.lax.map(learn, settings)
+        return jax.lax.map(read, settings)
 
     return jax.vmap(one)(given, keys)
 

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from headwater.core.finite import FiniteProcess
-from headwater.core.method import Agent
 from headwater.evaluation.model_error import worst_model_error
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.evidence.low_rank import explore, make_tasks
 from headwater.methods.low_rank.raffle import RAFFLE
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
 from headwater.ops.tabular.counts import estimated_transition
+from headwater.runs.learn import learn
 from headwater.sources.episodes import FreshEpisodes
 
 
@@ -84,21 +84,19 @@ def _count(
 
     def one(given):
         process, key = given
-        source = FreshEpisodes(process)
 
-        def episode(carry, key):
-            state, played = carry
-            draw_key, update_key = jax.random.split(key)
-            played, data = source.draw(played, Agent(method, state), key=draw_key)
-            return (method.update(state, data, key=update_key)[0], played), None
+        def error(agent):
+            return worst_model_error(process, estimated_transition(agent.state.counts))
 
-        def step(carry, keys):
-            error = worst_model_error(process, estimated_transition(carry[0].counts))
-            return jax.lax.scan(episode, carry, keys)[0], error
-
-        first = method.init(process.problem(known_reward=True), key=key), source.init(key=key)
-        keys = jax.random.split(key, (updates + 1, per_update))
-        return jax.lax.scan(step, first, keys)[1]
+        return learn(
+            method,
+            process.problem(known_reward=True),
+            FreshEpisodes(process),
+            updates * per_update,
+            evaluate=error,
+            every=per_update,
+            key=key,
+        ).evaluations
 
     return jax.lax.map(one, (processes, keys))
 

@@ -20,7 +20,8 @@ from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.methods.low_rank.refuel import REFUEL
 from headwater.ops.linear.least_squares import one_hot_features
 from headwater.ops.tabular.planning import optimal_values
-from headwater.sources.episodes import log_episodes, play
+from headwater.runs.learn import learn
+from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes
 
 _FEATURES = ("learned", "true", "from scratch")
 
@@ -174,13 +175,20 @@ def _act(
             method = LSVIUCB(episodes=float(episodes), highest_return=1.0 / process.horizon)
             method = eqx.tree_at(lambda m: m.bonus_scale, method, scale)
 
-            def episode(state, key):
-                policy = method.policy(state, explore=True)
-                data = play(process, policy, key=key)
-                return method.update(state, data, key=key)[0], returns_of(process, policy) / best
+            def share(agent, data):
+                return {"share": returns_of(process, agent.policy(explore=True)) / best}
 
-            first = method.with_features(problem, feature)
-            return jax.lax.scan(episode, first, jax.random.split(key, episodes))[1]
+            found = learn(
+                method,
+                problem,
+                FreshEpisodes(process),
+                episodes,
+                measure=share,
+                every=1,
+                state=method.with_features(problem, feature),
+                key=key,
+            )
+            return found.sums["share"]
 
         return jax.vmap(with_scale)(scales)
 
@@ -218,7 +226,8 @@ def _read(
             method = PEVI(highest_return=1.0 / process.horizon)
             method = eqx.tree_at(lambda m: m.penalty_scale, method, scale)
             state = method.with_features(problem, feature)
-            state = method.update(state, log, key=jax.random.key(0))[0]
+            found = learn(method, problem, WholeLog(log), 1, state=state, key=jax.random.key(0))
+            state = found.state
             return returns_of(process, method.policy(state, explore=False)) / best
 
         return jax.vmap(with_scale)(scales)

@@ -21,7 +21,8 @@ from headwater.evidence.claim import (
 from headwater.methods.preference.enumerated_freehand import EnumeratedFREEHAND
 from headwater.methods.preference.freehand import FREEHAND
 from headwater.ops.tabular.planning import expected_return, optimal_values
-from headwater.sources.comparisons import BradleyTerryJudge, log_comparisons
+from headwater.runs.learn import learn
+from headwater.sources.comparisons import BradleyTerryJudge, LoggedComparisons, log_comparisons
 
 _NOISE = (0.1, 0.3, 0.9)
 """Shares of random actions. With the last, both episodes come from the same policy."""
@@ -52,8 +53,9 @@ def _gaps(key, noise, comparisons: int):
     def one(width, ridge):
         method = with_numbers(FREEHAND(iterations=50), width=width, ridge=ridge)
         state = method.init_with_model(task.problem(), task.process.transition)
-        state, metrics = method.update(state, data, key=key)
-        return best - expected_return(task.process, state.table), metrics["gap"]
+        source = LoggedComparisons(data)
+        found = learn(method, task.problem(), source, 1, state=state, key=key)
+        return best - expected_return(task.process, found.state.table), found.sums["gap"][0]
 
     widths, ridges = jnp.meshgrid(jnp.asarray(_WIDTHS), jnp.asarray(_RIDGES), indexing="ij")
     return jax.vmap(jax.vmap(one))(widths, ridges)
@@ -103,7 +105,7 @@ def _enumerated(seed: int, instances: int, comparisons: int, members: int) -> Fi
 
         def gap(failure):
             method = with_numbers(EnumeratedFREEHAND(iterations=300), failure_probability=failure)
-            state, _ = method.update(method.init(given, key=key), data, key=key)
+            state = learn(method, given, LoggedComparisons(data), 1, key=key).state
             return best - expected_return(process, state.table), state.rewards_possible[0]
 
         # With so much failure allowed, only the most likely reward is left.

@@ -20,7 +20,8 @@ from headwater.evidence.claim import (
 from headwater.methods.preference.pr_lsvi import PRLSVI
 from headwater.methods.preference.preference_thompson import PbTS
 from headwater.ops.tabular.planning import expected_return, optimal_values
-from headwater.sources.comparisons import BradleyTerryJudge, compare
+from headwater.runs.learn import learn
+from headwater.sources.comparisons import BradleyTerryJudge, FreshComparisons
 
 _THRESHOLDS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
@@ -31,17 +32,14 @@ def _learn(method: PbTS | PRLSVI, task: LinearRewardProcess, rounds: int, key):
     judge = BradleyTerryJudge(process.reward)
     best = jnp.dot(process.initial, optimal_values(process).value[0])
 
-    def one(state, key):
-        play_key, update_key = jax.random.split(key)
-        pair = method.policy(state, explore=True)
-        regret = 2.0 * best - jnp.sum(jax.vmap(lambda p: expected_return(process, p))(pair))
-        data = compare(process, judge, pair, key=play_key)
-        state, metrics = method.update(state, data, key=update_key)
-        return state, (regret, metrics["queries"])
+    def regret(agent, data):
+        pair = agent.policy(explore=True)
+        worth = jax.vmap(lambda policy: expected_return(process, policy))(pair)
+        return {"regret": 2.0 * best - jnp.sum(worth)}
 
-    first_key, key = jax.random.split(key)
-    state = method.init(task.problem(), key=first_key)
-    return jax.lax.scan(one, state, jax.random.split(key, rounds))[1]
+    source = FreshComparisons(process, judge)
+    found = learn(method, task.problem(), source, rounds, measure=regret, every=1, key=key)
+    return found.sums["regret"], found.sums["queries"]
 
 
 def _random_task(key) -> LinearRewardProcess:

@@ -18,7 +18,8 @@ from headwater.evidence.claim import (
 )
 from headwater.methods.preference.regime import REGIME
 from headwater.ops.tabular.planning import expected_return, optimal_values
-from headwater.sources.comparisons import BradleyTerryJudge, compare
+from headwater.runs.learn import learn
+from headwater.sources.comparisons import BradleyTerryJudge, LoggedComparisons, compare
 
 _RIDGES = (0.03, 0.3, 1.0)
 
@@ -37,8 +38,9 @@ def _gaps(comparisons: int, key):
 
     def gap(ridge, one):
         method = with_numbers(designed, ridge=ridge)
-        learned = method.update(state, one, key=keys[3])[0]
-        return best - expected_return(process, learned.table)
+        source = LoggedComparisons(one)
+        found = learn(method, task.problem(), source, 1, state=state, key=keys[3])
+        return best - expected_return(process, found.state.table)
 
     # One after the other, not side by side: a branch of the update that designs is not taken.
     each = jnp.asarray(_RIDGES)

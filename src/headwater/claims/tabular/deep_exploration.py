@@ -16,7 +16,7 @@ from headwater.core.records import Episodes
 from headwater.environments.tabular.finite import deep_sea
 from headwater.evaluation.statistics import frequency
 from headwater.evidence.claim import Claim, Criterion, Finding
-from headwater.evidence.finite_regret import GRID, compare, curves, learn, numbers
+from headwater.evidence.finite_regret import GRID, compare, curves, learn_each, numbers
 from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
 from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
 from headwater.methods.tabular.online.ucbvi import UCBVI
@@ -59,7 +59,7 @@ def _deep_sea(seed: int, *, size: int, episodes: int, runs: int, grid: Sequence[
     found, chosen = compare(optimistic, make, seed=seed, episodes=episodes, runs=runs, grid=grid)
     seas = [make(seed * runs + i) for i in range(runs)]
     for share in (0.1, 0.3, 1.0):
-        found[f"{share:g} random"] = learn(
+        found[f"{share:g} random"] = learn_each(
             eqx.tree_at(lambda m: m.random_share, EpsilonGreedy(), jnp.asarray(share)),
             seas,
             episodes=episodes,

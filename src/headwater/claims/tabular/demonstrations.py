@@ -16,7 +16,8 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_o
 from headwater.methods.tabular.offline.tabular_cloning import TabularCloning
 from headwater.methods.tabular.online.demonstration_regularised import DemonstrationRegularised
 from headwater.ops.tabular.planning import expected_return, occupancy, soft_values
-from headwater.sources.episodes import log_episodes, play
+from headwater.runs.learn import learn
+from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes
 
 
 def make_processes(
@@ -184,10 +185,10 @@ def _clone(process: FiniteProcess, key: Any, count: int, temperature: float):
     """The expert, and what its clone learns from `count` episodes; uniform from none."""
     expert = soft_values(process, temperature).policy
     method, problem = TabularCloning(), process.problem()
-    state = method.init(problem, key=key)
-    if count:
-        data = log_episodes(process, expert, episodes=count, key=key)
-        state = method.update(state, data, key=key)[0]
+    if not count:
+        return expert, method.policy(method.init(problem, key=key), explore=False)
+    data = log_episodes(process, expert, episodes=count, key=key)
+    state = learn(method, problem, WholeLog(data), 1, key=key).state
     return expert, method.policy(state, explore=False)
 
 
@@ -217,16 +218,21 @@ def _learn(
         anchor = _clone(process, clone_key, count, temperature)[1]
         best = best_return(process)
 
-        def episode(state, key):
-            play_key, update_key = jax.random.split(key)
-            data = play(process, method.policy(state, explore=True), key=play_key)
-            state = method.update(state, data, key=update_key)[0]
-            worth = expected_return(process, method.policy(state, explore=False))
-            return state, best - worth
+        def gap(agent):
+            return best - expected_return(process, agent.policy(explore=False))
 
-        state = method.around(process.problem(), anchor, key=begin_key)
-        gaps = jax.lax.scan(episode, state, jax.random.split(key, episodes))[1]
-        return best - expected_return(process, anchor), gaps
+        problem = process.problem()
+        found = learn(
+            method,
+            problem,
+            FreshEpisodes(process),
+            episodes,
+            evaluate=gap,
+            every=1,
+            state=method.around(problem, anchor, key=begin_key),
+            key=key,
+        )
+        return best - expected_return(process, anchor), found.evaluations[1:]
 
     return jax.vmap(one)(processes, keys)
 

@@ -36,7 +36,7 @@ class _Truth(eqx.Module):
     process: FiniteProcess
     index: Any
 
-    def __call__(self, agent: Agent, data: Any) -> dict[str, Any]:
+    def __call__(self, agent: Agent) -> dict[str, Any]:
         worth = expected_return(self.process, agent.policy(explore=False))
         return {"return": worth, "alive": agent.state.alive[self.index].astype(jnp.float32)}
 

@@ -9,7 +9,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.evidence.finite_regret import (
     compare,
     curves,
-    learn,
+    learn_each,
     numbers,
     ratio,
     sparse_process,
@@ -30,7 +30,7 @@ def _plans(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Fin
     most = int(np.prod(list(sizes.values()))) * (int(np.log2(episodes)) + 1)
     criteria, found = [], {}
     for scale in (1.0, _PRACTICAL):
-        learned = learn(method, processes, scales=[scale] * runs, episodes=episodes, seed=seed)
+        learned = learn_each(method, processes, scales=[scale] * runs, episodes=episodes, seed=seed)
         found[f"bonus scale {scale:g}"] = plans = learned.sums["replanned"]
         largest = exactly(plans[:, -1].max() / most)
         criteria.append(
@@ -47,7 +47,7 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
     method = MVP(episodes=float(episodes), value_cap="remaining")
     criteria = []
     for scale in (1.0, _PRACTICAL):
-        learned = learn(method, processes, scales=[scale] * runs, episodes=episodes, seed=seed)
+        learned = learn_each(method, processes, scales=[scale] * runs, episodes=episodes, seed=seed)
         shares = learned.sums["optimistic"][:, -1] / episodes
         criteria.append(
             Criterion(
@@ -60,7 +60,8 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
 def _flattening(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
     method = MVP(episodes=float(episodes), value_cap="remaining")
-    learned = learn(method, processes, scales=[_PRACTICAL] * runs, episodes=episodes, seed=seed)
+    scales = [_PRACTICAL] * runs
+    learned = learn_each(method, processes, scales=scales, episodes=episodes, seed=seed)
     regret = learned.sums["regret"]
     half = regret.shape[1] // 2 - 1
     criterion = Criterion(
@@ -80,7 +81,7 @@ def _samples(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> F
     }
     scales = [_PRACTICAL] * runs
     found = {
-        name: learn(method, processes, scales=scales, episodes=episodes, seed=seed)
+        name: learn_each(method, processes, scales=scales, episodes=episodes, seed=seed)
         for name, method in methods.items()
     }
     over = ratio(found, "all samples", "later half")
@@ -101,7 +102,7 @@ def _no_burn_in(seed: int, *, episodes: int, runs: int) -> Finding:
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
     budget = float(episodes)
     found = {
-        name: learn(method, processes, episodes=episodes, seed=seed, rows=16)
+        name: learn_each(method, processes, episodes=episodes, seed=seed, rows=16)
         for name, method in {
             "MVP": MVP(episodes=budget),
             "UCBVI": UCBVI(episodes=budget),

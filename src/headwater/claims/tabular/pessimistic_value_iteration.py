@@ -9,7 +9,8 @@ from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.evidence.finite_regret import sparse_process
 from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
 from headwater.ops.tabular.planning import expected_return, optimal_values
-from headwater.sources.episodes import log_episodes
+from headwater.runs.learn import learn
+from headwater.sources.episodes import WholeLog, log_episodes
 
 _TUNING = 1_000_000
 """Added to an experiment's seed for the process that methods are tuned on."""
@@ -32,8 +33,7 @@ def _narrow_logs(
             # What is logged does the best most of the time and anything now and then.
             behaviour = 0.9 * best.policy + 0.1 / actions
             data = log_episodes(process, behaviour, episodes=episodes, key=key)
-            problem = process.problem()
-            state = method.update(method.init(problem, key=key), data, key=key)[0]
+            state = learn(method, process.problem(), WholeLog(data), 1, key=key).state
             policy = method.policy(state, explore=False)
             return jnp.dot(process.initial, best.value[0]) - expected_return(process, policy)
 

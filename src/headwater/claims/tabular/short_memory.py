@@ -30,7 +30,7 @@ class _WindowReturn(eqx.Module):
 
     seen: Windows
 
-    def __call__(self, agent: Agent, data: Any) -> dict[str, Any]:
+    def __call__(self, agent: Agent) -> dict[str, Any]:
         return {"return": window_return(self.seen, agent.policy(explore=True))}
 
 

@@ -11,7 +11,7 @@ from headwater.evidence.finite_regret import (
     GRID,
     compare,
     curves,
-    learn,
+    learn_each,
     numbers,
     ratio,
     sparse_process,
@@ -25,7 +25,7 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
     criteria = []
     for bonus in ("hoeffding", "bernstein"):
-        learned = learn(
+        learned = learn_each(
             UCBVI(bonus, episodes=float(episodes)), processes, episodes=episodes, seed=seed
         )
         always = int(np.sum(learned.sums["optimistic"][:, -1] == episodes))

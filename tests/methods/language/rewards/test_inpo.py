@@ -15,9 +15,9 @@ from headwater.environments.language.token_process import (
 )
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evaluation.preferences import duality_gap
-from headwater.evidence.language_training import trained
 from headwater.methods.language.rewards.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
+from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import JudgedPairs
 from headwater.sources.completions import Written
 
@@ -62,7 +62,7 @@ def test_inpo_on_sampled_pairs_closes_the_gap(key):
     )
     written = Written(one_token.prompts, rows=128, samples=2, new_tokens=1)
     source = JudgedPairs(written, TablePreference(preference, 3))
-    state = jax.jit(lambda: trained(method, TokenProblem(network), source, 1000, key=key))()
+    state = jax.jit(lambda: learn(method, TokenProblem(network), source, 1000, key=key).state)()
     gaps = [
         float(duality_gap(log_policy(one, one_token), reference, preference, 0.1)[0])
         for one in (network, state.iterate)

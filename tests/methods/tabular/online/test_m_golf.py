@@ -107,7 +107,7 @@ def test_bad_input_is_refused_in_words():
 class _Kept:
     """Whether the first candidate is alive."""
 
-    def __call__(self, agent, data):
+    def __call__(self, agent):
         return {"kept": agent.state.alive[0].astype(jnp.float32)}
 
 

@@ -8,11 +8,11 @@ from headwater.analysis.displacement import ches, displacement
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
-from headwater.evidence.language_training import trained
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 
 _TOPICS, _REST = 24, 3
@@ -68,7 +68,7 @@ def _instance(width: int, learning: int, updates: int, key):
     network = Decoder(shape, key=network_key, deviation=0.1)
     texts = Stored(_sampled_texts(2048, data_key), rows=64)
     clone = SFT(learning_rate=3e-3, decay_updates=float(learning))
-    base = trained(clone, TokenProblem(network), texts, learning, key=key).network
+    base = learn(clone, TokenProblem(network), texts, learning, key=key).state.network
     alike, unlike = _pairs(pair_key)
     both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), alike, unlike)
     scores = ches(base, both, normalise_lengths=True)
@@ -81,15 +81,15 @@ def _instance(width: int, learning: int, updates: int, key):
     )
     method = DPO(learning_rate=3e-4)
 
-    def learn(data, cloning):
+    def refine(data, cloning):
         tuned = with_numbers(method, cloning_weight=cloning)
         task, source = TokenProblem(base), Stored(data, rows=None)
-        after = trained(tuned, task, source, updates, key=key).network
+        after = learn(tuned, task, source, updates, key=key).state.network
         return displacement(after, base, data)[0].mean(), _refusals(after)
 
     sets = jax.tree.map(lambda *x: jnp.stack(x), alike, unlike, alike, lowest, highest)
     moved, refusals = jax.lax.map(
-        lambda one: learn(*one), (sets, jnp.asarray([0.0, 0.0, 0.1, 0.0, 0.0]))
+        lambda one: refine(*one), (sets, jnp.asarray([0.0, 0.0, 0.1, 0.0, 0.0]))
     )
     return {
         "score": jnp.stack([scores[:_TOPICS].mean(), scores[_TOPICS:].mean()]),

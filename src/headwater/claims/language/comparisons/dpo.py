@@ -12,9 +12,9 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import every_response
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
-from headwater.evidence.language_training import trained_and_measured
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.networks.token_table import LogLinearResponses
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 
 _RESPONSES, _FEATURES, _COMPARED = 40, 12, 5
@@ -42,7 +42,7 @@ def _learn(updates: int, weights, offset, key):
     better, worse = pairs.reshape(-1, 2).T + jnp.asarray([[0], [_COMPARED]])
     rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (better, worse)]
 
-    def measure(agent: Agent):
+    def evaluate(agent: Agent):
         policy = log_policy(agent.network(), responses)[0]
         mass = jnp.exp(policy)
         chosen, rejected = mass[:_COMPARED].sum(), mass[_COMPARED : 2 * _COMPARED].sum()
@@ -55,9 +55,7 @@ def _learn(updates: int, weights, offset, key):
 
     source = Stored(CompletionComparisons(*rows), rows=None)
     task = TokenProblem(network)
-    begun = measure(Agent(method, method.init(task, key=key)))
-    _, seen = trained_and_measured(method, task, source, updates, measure, key=key)
-    return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), begun, seen)
+    return learn(method, task, source, updates, evaluate=evaluate, every=1, key=key).evaluations
 
 
 def _experiment(seed: int, instances: int, updates: int) -> Finding:

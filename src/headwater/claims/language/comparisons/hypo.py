@@ -17,10 +17,10 @@ from headwater.evidence.claim import (
     ratio_of_means,
     with_numbers,
 )
-from headwater.evidence.language_training import trained
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.hypo import HyPO
 from headwater.networks.token_table import LogLinearResponses
+from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import StoredBesideWritten
 from headwater.sources.completions import Stored, Written
 
@@ -53,7 +53,7 @@ def _learn(method, samples: int, updates: int, key):
     if isinstance(method, HyPO):
         written = Written(responses.prompts, rows=1, samples=samples, new_tokens=1)
         source = StoredBesideWritten(source, written)
-    state = trained(method, TokenProblem(network), source, updates, key=key)
+    state = learn(method, TokenProblem(network), source, updates, key=key).state
     policy = log_policy(Agent(method, state).network(), responses)
     reference = log_policy(network, responses)
     won = 0.5 * (1.0 + jnp.sign(gold[:, None] - gold[None]))

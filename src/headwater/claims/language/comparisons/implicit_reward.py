@@ -11,9 +11,9 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork, TokenProblem
 from headwater.evaluation.preferences import explicit_accuracy, implicit_accuracy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
-from headwater.evidence.language_training import trained
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.reward_model import RewardModel
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 
 _WORDS, _WIDTH, _PAIRS = 60, 16, 400
@@ -98,10 +98,10 @@ def _accuracies(noise: float, updates: int, key):
     ]
     source = Stored(train, rows=64)
     policy = DPO(learning_rate=0.01)
-    tuned = trained(policy, task, source, updates, key=keys[7])
+    tuned = learn(policy, task, source, updates, key=keys[7]).state
     implicit = [implicit_accuracy(tuned.network, task.network, test) for test in tests]
     scorer = RewardModel(learning_rate=0.01)
-    agent = Agent(scorer, trained(scorer, task, source, updates, key=keys[7]))
+    agent = Agent(scorer, learn(scorer, task, source, updates, key=keys[7]).state)
     explicit = [explicit_accuracy(agent, test) for test in tests]
     return jnp.stack([jnp.stack(implicit), jnp.stack(explicit)])
 

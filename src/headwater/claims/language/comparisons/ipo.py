@@ -9,10 +9,10 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import every_response
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, with_numbers
-from headwater.evidence.language_training import trained
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.ipo import IPO
 from headwater.networks.token_table import PrefixTable
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 
 _WEIGHTS = (0.1, 0.5, 2.0)
@@ -30,7 +30,7 @@ def _learn(method, weight, key, updates: int):
     rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (chosen, rejected)]
     method = with_numbers(method, divergence_weight=weight)
     source = Stored(CompletionComparisons(*rows), rows=None)
-    state = trained(method, task, source, updates, key=key)
+    state = learn(method, task, source, updates, key=key).state
     order = jnp.stack([best, middle, worst])
     return tuple(
         log_policy(network, responses)[0, order] for network in (task.network, state.network)

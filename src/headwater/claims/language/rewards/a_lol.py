@@ -12,11 +12,11 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
-from headwater.evidence.language_training import trained
 from headwater.methods.language.rewards.a_lol import ALoL
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.generation import generate
+from headwater.runs.learn import learn
 from headwater.sources.completions import Stored
 from headwater.texts.completion_advantages import advantages, prompt_values
 
@@ -39,7 +39,7 @@ def _learn(bad: float, rows: int, updates: int, key):
     data = Completions(tokens, mask, values[prompt, response])
 
     def train(method: AbstractMethod, task, source, key):
-        return trained(method, task, source, updates, key=key).network
+        return learn(method, task, source, updates, key=key).state.network
 
     problem = TokenProblem(PrefixTable(_RESPONSES, 2))
     imitated = train(SFT(learning_rate=_RATE), problem, Stored(data, _ROWS), keys[4])

@@ -19,10 +19,10 @@ from headwater.core.tokens import (
     position_mask,
 )
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
-from headwater.evidence.language_training import trained
 from headwater.methods.language.rewards.dr_po import DRPO
 from headwater.methods.language.rewards.ppo import PPO
 from headwater.ops.language.tokens import token_log_probabilities
+from headwater.runs.learn import learn
 from headwater.sources.completions import Written
 from headwater.sources.resets import Resets
 
@@ -103,7 +103,7 @@ def _opens(length: int, resets: bool, rate, updates: int, key):
         prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
         source = Written(prompts, reward, rows=_EPISODES, samples=1, new_tokens=length)
     method = with_numbers(method, learning_rate=rate)
-    state = trained(method, TokenProblem(network), source, updates, key=key)
+    state = learn(method, TokenProblem(network), source, updates, key=key).state
     learned = Agent(method, state).network()
     text = jnp.concatenate([jnp.zeros(1, secret.dtype), secret])
     whole = Completions(text, jnp.arange(length + 1) > 0)

@@ -11,9 +11,9 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
-from headwater.evidence.language_training import trained_and_measured
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.networks.token_table import PrefixTable
+from headwater.runs.learn import learn
 from headwater.sources.completions import Written
 
 _VOCABULARY, _LENGTH = 6, 4
@@ -42,11 +42,12 @@ def _learn(scale: _Scale, rate, updates: int, key):
     method = with_numbers(GRPO(scale_rewards=scale, largest_gradient=1e9), learning_rate=rate)
     source = Written(responses.prompts, reward, rows=16, samples=8, new_tokens=_LENGTH)
 
-    def measure(agent: Agent):
-        return {"success": jnp.exp(log_policy(agent.network(), responses)[0, answer])}
+    def success(agent: Agent):
+        return jnp.exp(log_policy(agent.network(), responses)[0, answer])
 
     task = TokenProblem(network)
-    return trained_and_measured(method, task, source, updates, measure, key=key)[1]["success"]
+    found = learn(method, task, source, updates, evaluate=success, every=1, key=key)
+    return found.evaluations[1:]
 
 
 def _experiment(

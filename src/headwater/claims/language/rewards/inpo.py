@@ -10,10 +10,10 @@ from headwater.environments.language.token_process import TablePreference, every
 from headwater.evaluation.exact_tokens import best_log_policy, divergence, log_policy
 from headwater.evaluation.preferences import duality_gap, mirror_step
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
-from headwater.evidence.language_training import trained_and_measured
 from headwater.methods.language.rewards.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses
 from headwater.ops.linear_algebra import solve
+from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import JudgedPairs
 from headwater.sources.completions import Written
 
@@ -64,12 +64,19 @@ def _learn(rounds: int, updates: int, pairs: int, key):
     written = Written(responses.prompts, rows=pairs, samples=2, new_tokens=1)
     source = JudgedPairs(written, TablePreference(preference, _RESPONSES))
 
-    def measure(agent: Agent):
+    def evaluate(agent: Agent):
         return {"gap": gap(log_policy(agent.network(explore=True), responses))}
 
-    _, sampled = trained_and_measured(
-        method, TokenProblem(network), source, rounds * updates, measure, key=keys[3]
+    found = learn(
+        method,
+        TokenProblem(network),
+        source,
+        rounds * updates,
+        evaluate=evaluate,
+        every=1,
+        key=keys[3],
     )
+    sampled = jax.tree.map(lambda x: x[1:], found.evaluations)
     fitted = best_log_policy(reference, _bradley_terry(preference, reference), _WEIGHT)
     begun = gap(reference)[None]
     return {

@@ -12,11 +12,11 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import every_response
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
-from headwater.evidence.language_training import trained
 from headwater.methods.language.rewards.sharpening import RLHFSharpening
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
 from headwater.ops.language.generation import generate
+from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import BestOfN
 from headwater.sources.completions import Written
 
@@ -70,7 +70,7 @@ def _masses(seed: int, sizes: tuple[int, ...], draws: int, updates: int) -> Find
     clone = SFT(learning_rate=0.1, decay_updates=float(updates))
     after = jax.jit(
         lambda: log_policy(
-            trained(clone, task, BestOfN(written), updates, key=keys[2]).network, responses
+            learn(clone, task, BestOfN(written), updates, key=keys[2]).state.network, responses
         )
     )()
     predicted = 1.0 - (1.0 - 2.0 / size) ** (size // 2)
@@ -80,7 +80,9 @@ def _masses(seed: int, sizes: tuple[int, ...], draws: int, updates: int) -> Find
         divergence_weight=1.0, learning_rate=0.05, decay_updates=float(updates)
     )
     after = jax.jit(
-        lambda: log_policy(trained(sharpen, task, written, updates, key=keys[3]).network, responses)
+        lambda: log_policy(
+            learn(sharpen, task, written, updates, key=keys[3]).state.network, responses
+        )
     )()
     best = jax.nn.log_softmax(2.0 * before, axis=-1)
     distance = 0.5 * float(jnp.sum(jnp.abs(jnp.exp(after) - jnp.exp(best))))
@@ -112,7 +114,7 @@ def _greedy(seed: int, instances: int) -> Finding:
 
         written = Written(responses.prompts, None, base, rows=64, samples=4, new_tokens=2)
         clone = SFT(learning_rate=0.1)
-        state = trained(clone, TokenProblem(base), BestOfN(written), 60, key=key)
+        state = learn(clone, TokenProblem(base), BestOfN(written), 60, key=key).state
         return succeeds(base), succeeds(state.network)
 
     each = jax.vmap(jax.vmap(one, (None, 0)), (0, None))

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.method import AbstractMethod, Agent
 from headwater.core.records import (
@@ -19,6 +19,7 @@ from headwater.core.records import (
     CompletionComparisons,
     Completions,
 )
+from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork, TokenProblem
 from headwater.environments.language.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
@@ -35,6 +36,7 @@ from headwater.methods.language.rewards.reinforce import Reinforce
 from headwater.methods.language.rewards.rloo import RLOO
 from headwater.methods.language.texts.sft import SFT
 from headwater.ops.language.generation import generate
+from headwater.runs.learn import learn
 
 _RESPONSES, _SAMPLES, _GROUPS = 100, 10, 10
 _THRESHOLD = 0.2
@@ -145,6 +147,33 @@ def _reference() -> np.ndarray:
     return np.log(np.diff(below))
 
 
+class _Groups(AbstractSource[tuple[()], Any]):
+    """Ten groups of responses: this round's, or ten of all that the reference wrote.
+
+    **Arguments:** `fresh`: written by the policy at the beginning of the round; `stored`: by the
+    reference; `on_policy`: which of them to use; `write`: what a network says, in how many groups;
+    `given`: what a method is given of them and of what the policy would say now.
+    """
+
+    fresh: Completions
+    stored: Completions
+    on_policy: Any
+    write: Callable[..., Completions]
+    given: Callable[[Completions, Completions], Any]
+
+    def init(self, *, key: PRNGKeyArray) -> tuple[()]:
+        return ()
+
+    def draw(self, state: tuple[()], agent: Agent, *, key: PRNGKeyArray):
+        index_key, own_key = jax.random.split(key)
+        groups = self.stored.tokens.shape[0]
+        index = jax.random.randint(index_key, (_GROUPS,), 0, groups)
+        data = jax.tree.map(
+            lambda a, b: jnp.where(self.on_policy, a, b[index]), self.fresh, self.stored
+        )
+        return state, self.given(data, self.write(agent.network(), _GROUPS, own_key))
+
+
 def _learn(row: str, peak, on_policy, rate, rounds: int, steps: int, key):
     """Mean reward of the policy after each round of ten groups and so many steps.
 
@@ -165,22 +194,17 @@ def _learn(row: str, peak, on_policy, rate, rounds: int, steps: int, key):
 
     stored = write(first, rounds * _GROUPS, stored_key)
 
-    def step(carry, key):
-        state, fresh = carry
-        index_key, own_key, key = jax.random.split(key, 3)
-        index = jax.random.randint(index_key, (_GROUPS,), 0, rounds * _GROUPS)
-        data = jax.tree.map(lambda a, b: jnp.where(on_policy, a, b[index]), fresh, stored)
-        own = write(Agent(method, state).network(), _GROUPS, own_key)
-        return (method.update(state, prepare(data, own), key=key)[0], fresh), None
+    task = TokenProblem(first)
 
     def one_round(state, key):
         write_key, key = jax.random.split(key)
         fresh = write(Agent(method, state).network(), _GROUPS, write_key)
-        (state, _), _ = jax.lax.scan(step, (state, fresh), jax.random.split(key, steps))
+        source = _Groups(fresh, stored, on_policy, write, prepare)
+        state = learn(method, task, source, steps, state=state, key=key).state
         learned = log_policy(Agent(method, state).network(), responses)
         return state, expected(learned, values)[0]
 
-    begun = method.init(TokenProblem(first), key=begin_key)
+    begun = method.init(task, key=begin_key)
     return jax.lax.scan(one_round, begun, jax.random.split(key, rounds))[1]
 
 

@@ -10,6 +10,8 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.methods.language.texts.mezo import MeZO
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.zeroth_order import descended, random_seed, slope
+from headwater.runs.learn import learn
+from headwater.sources.completions import Stored
 
 _PAPER = "malladi2023fine"
 
@@ -64,12 +66,8 @@ def _replay(seed: int, updates: int, runs: int) -> Finding:
         data = jax.tree.map(lambda x: x[0, rows], responses.data)
         method = MeZO(learning_rate=0.1, decay_updates=2.0 * updates, weight_decay=0.01)
 
-        def step(state, key):
-            return method.update(state, data, key=key)
-
-        keys = jax.random.split(key, updates)
-        state, metrics = jax.lax.scan(step, method.init(task, key=key), keys)
-        return task.network, state.network, metrics
+        found = learn(method, task, Stored(data, rows=None), updates, every=1, key=key)
+        return task.network, found.state.network, found.sums
 
     keys = jax.random.split(jax.random.key(seed), runs)
     first, last, metrics = jax.jit(lambda: jax.lax.map(run, keys))()
