@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from headwater.analysis.describe import QUANTILES, action_support, describe
+from headwater.analysis.describe import QUANTILES, action_support, describe, serious_notes
 from headwater.core.errors import DataError
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.transform import advantage_weights, return_weights
@@ -114,3 +114,20 @@ def test_notes_on_what_looks_odd():
     shifted = Dataset.from_arrays(np.arange(6.0), np.zeros(6, int), np.ones(6), none)
     assert any(note.startswith("1 last rows of truncated") for note in describe(shifted).notes)
     assert any("the same return" in note for note in describe(episodes([1, 1], [3, 2])).notes)
+
+
+def test_serious_notes_are_few_and_exact():
+    assert serious_notes(episodes([1.0, 2.0], [3, 2])) == []
+    none = np.zeros(6, bool)
+    cut = np.array([0, 0, 1, 0, 0, 1], bool)
+    rewards = np.array([0, 0, 1.5, 0, 0, -1.0])
+    data = Dataset.from_arrays(np.arange(6.0), np.array([0, 2, 2, 0, 2, 0]), rewards, none, cut)
+    assert serious_notes(data) == [
+        "2 last rows of truncated episodes had no known successor and were dropped; 2 of them had "
+        "rewards, together 0.5",
+        "no row is terminal: every episode ends by truncation",
+        "all episodes have the same return",
+        "all rewards are zero",
+        "of 3 actions 1 never occur in the data: 1",
+    ]
+    assert Dataset.concatenate([data, data]).metadata["dropped_reward_sum"] == 1.0

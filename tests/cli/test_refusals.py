@@ -70,7 +70,7 @@ FILES = {
     "noise.hdf5": "noise.hdf5: the content is not that of a .hdf5 file",
     "noise.arrow": "noise.arrow: this arrow file is truncated or corrupt",
     "a.pkl": "pickles are never loaded",
-    "ragged.csv": "ragged.csv: this csv file is truncated or corrupt",
+    "ragged.csv": "ragged.csv: it is no table with columns separated by commas",
     "empty": "this directory is neither a column directory (dataset.json) nor",
     "nan.npz": "nan.npz: observations holds nan at row 7, component 1",
     "inf.npz": "inf.npz: rewards holds inf at row 3",

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.datasets.columns import Options
+from headwater.datasets.columns import Options, finish, whole_episodes
+from headwater.datasets.dataset import summed_counts
 from headwater.datasets.ends import Said, Signal, combine
 from headwater.datasets.read import load, load_blocks
+from headwater.datasets.reading import reading_rows
+from headwater.datasets.write import convert, write
 
 LENGTHS, TERMINAL = (3, 1, 4, 2), (True, False, False, True)
 
@@ -325,3 +328,90 @@ def test_what_is_dropped_is_counted_with_its_reward(tmp_path):
 def test_what_names_look_like(tmp_path, name, looks):
     path = table(tmp_path / "log.parquet", **{**signals(), name: np.zeros(10)})
     assert load(path).metadata["reading"]["looks"].get(name) == looks
+
+
+def test_what_was_read_as_what_is_told_in_words(tmp_path):
+    every = signals()
+    path = table(
+        tmp_path / "log.parquet",
+        **NONE | {"terminals": every["terminals"], "eps_id": every["eps_id"], "t": np.arange(10)},
+        next_glucose=np.zeros(10),
+        charttime=np.zeros(10),
+    )
+    data = load(path)
+    assert reading_rows(data.metadata) == [
+        (
+            "columns used",
+            "observations: obs; actions: action; rewards: reward; terminals: terminals; "
+            "episodes: eps_id",
+        ),
+        ("not used", "charttime"),
+        ("not used", "t: it never restarts"),
+        (
+            "not used",
+            "next_glucose, which looks like what follows a row: if it is, say "
+            "columns={'next_observations': 'next_glucose'} (`--column "
+            "next_observations=next_glucose`)",
+        ),
+        (
+            "ends",
+            "2 ends of episodes show in a number, a start or a counter alone, and are taken as "
+            "truncated; if the process ended there, say episodes_end='terminal' (`--episodes-end "
+            "terminal`)",
+        ),
+        (
+            "dropped",
+            "2 last rows of truncated episodes had no known successor and were dropped; 2 of them "
+            "had rewards, together 2",
+        ),
+    ]
+    assert (
+        "ends",
+        "2 ends of episodes show in a number, a start or a counter alone, and are "
+        "terminal, as you say",
+    ) in reading_rows(load(path, episodes_end="terminal").metadata)
+    # What was read of one file is not said of another that is written from it.
+    again = load(write(data, tmp_path / "again.npz"))
+    assert again.metadata["reading"]["unused"] == []
+    assert again.metadata["dropped_rows"] == 2
+
+
+def test_converting_tells_the_same_whole_or_in_blocks(tmp_path):
+    path = table(tmp_path / "log.parquet", **NONE | {"eps_id": signals()["eps_id"]})
+    told = []
+    for target, rows in (("whole.npz", 100), ("columns", 2)):
+        options = {"never_terminal": True}
+        convert(path, tmp_path / target, options=options, rows=rows, tell=told.append)
+    assert reading_rows(told[0]) == reading_rows(told[1])
+    assert dict(reading_rows(told[0]))["dropped"].startswith("4 last rows of truncated episodes")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=8).filter(lambda n: max(n) > 1),
+    rows=st.integers(1, 6),
+    name=st.sampled_from(["eps_id", "is_first", "is_last"]),
+)
+def test_blocks_hold_what_the_whole_does_even_where_they_alone_would_hold_nothing(
+    lengths, rows, name
+):
+    values = signals(lengths, [False] * len(lengths))[name]
+    chunk = {
+        "observations": np.arange(values.size, dtype=np.float32)[:, None],
+        "actions": np.zeros(values.size, int),
+        "rewards": np.arange(values.size) + 1.0,
+        ROLE[name]: values,
+    }
+    options = Options(never_terminal=True)
+    whole = finish(chunk, options)
+    pieces = [
+        {role: column[i : i + 2] for role, column in chunk.items()}
+        for i in range(0, values.size, 2)
+    ]
+    blocks = [block for _, block in whole_episodes(iter(pieces), options, rows)]
+    for column in ("observations", "rewards", "truncations", "next_observations"):
+        together = np.concatenate([getattr(block, column) for block in blocks])
+        np.testing.assert_array_equal(together, getattr(whole, column))
+    counts = summed_counts([block.metadata for block in blocks])
+    assert counts == {name: whole.metadata[name] for name in counts}
+    assert counts["dropped_rows"] == len(lengths)

@@ -9,6 +9,7 @@ from headwater.analysis.coverage import duplicate_rows, saco, unique_pairs
 from headwater.core.errors import DataError
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.minari_format import discontinuities
+from headwater.datasets.reading import dropped_sentence, reading_rows
 from headwater.datasets.transform import (
     advantage_weights,
     effective_sample_size,
@@ -41,7 +42,8 @@ class Description:
     random policy (0) to the best one found online (1); `upside`: positive-sided variance of the
     returns scaled to [0, 1], `positive_sided_variance` the same unscaled;
     `effective_return_weights` and `effective_advantage_weights`: effective share of the rows under
-    RW and AW; `notes`: what looks odd; `suggestions`: what kind of method to expect to work.
+    RW and AW; `reading`: which columns were used for what, as names and values; `notes`: what looks
+    odd; `suggestions`: what kind of method to expect to work.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Description:
     effective_advantage_weights: float
     duplicate_rows: int
     fingerprint: str
+    reading: list[tuple[str, str]]
     notes: list[str]
     suggestions: list[str]
 
@@ -154,6 +157,7 @@ class Description:
             )
         )
         rows.append(("duplicate rows", f"{self.duplicate_rows:,}"))
+        rows.extend(row for row in self.reading if row[0] != "dropped")
         rows.extend(("note", note) for note in self.notes)
         rows.extend(("expect", suggestion) for suggestion in self.suggestions)
         return rows
@@ -233,7 +237,8 @@ def describe(
         effective_advantage_weights=shares[1],
         duplicate_rows=duplicate_rows(dataset),
         fingerprint=dataset.fingerprint(),
-        notes=_notes(dataset, returns, saturated),
+        notes=_notes(dataset, saturated),
+        reading=reading_rows(dataset.metadata),
         suggestions=_suggestions(
             quality, None if saturated else coverage, upside, dataset.episodes
         ),
@@ -288,13 +293,15 @@ def _quality(
     return float((returns.mean() - low) / (high - low)), basis
 
 
-def _notes(dataset: Dataset, returns: np.ndarray, saturated: bool) -> list[str]:
+def serious_notes(dataset: Dataset) -> list[str]:
+    """What makes it doubtful that anything can be learned, one sentence each; often there is none.
+
+    `describe` says so among its notes, and `train` before it begins.
+    """
     notes = []
-    if saturated:
-        notes.append(
-            "nearly every row is a state–action pair of its own, as is usual with many continuous "
-            "dimensions: SACo then tells the size of the data, not its coverage"
-        )
+    dropped = dropped_sentence(dataset.metadata)
+    if dropped is not None:
+        notes.append(dropped)
     broken = discontinuities(dataset)
     if broken.size:
         notes.append(
@@ -303,24 +310,37 @@ def _notes(dataset: Dataset, returns: np.ndarray, saturated: bool) -> list[str]:
         )
     if not dataset.terminals.any():
         notes.append("no row is terminal: every episode ends by truncation")
-    constant = np.flatnonzero(np.ptp(dataset.observations, axis=0) == 0)
-    if constant.size:
-        shown = ", ".join(str(component) for component in constant[:8])
-        more = f" and {constant.size - 8} more" if constant.size > 8 else ""
-        notes.append(f"observation components {shown}{more} never change")
-    if dataset.episodes > 1 and np.ptp(returns) == 0:
+    if dataset.episodes > 1 and np.ptp(dataset.episode_returns()) == 0:
         notes.append("all episodes have the same return")
     if not dataset.rewards.any():
         notes.append("all rewards are zero")
-    reading = dataset.metadata.get("reading")
-    if isinstance(reading, list):
-        notes.extend(str(sentence) for sentence in reading)
-    dropped = dataset.metadata.get("dropped_rows")
-    if isinstance(dropped, int) and dropped:
-        notes.append(
-            f"{dropped:,} last rows of truncated episodes had no known successor and were dropped"
-        )
+    if dataset.spaces.discrete:
+        counts = np.bincount(dataset.actions, minlength=dataset.spaces.action_size)
+        never = np.flatnonzero(counts == 0)
+        if never.size:
+            notes.append(
+                f"of {counts.size:,} actions {never.size:,} never occur in the data: "
+                f"{_first(never)}"
+            )
     return notes
+
+
+def _notes(dataset: Dataset, saturated: bool) -> list[str]:
+    notes = serious_notes(dataset)
+    if saturated:
+        notes.append(
+            "nearly every row is a state–action pair of its own, as is usual with many continuous "
+            "dimensions: SACo then tells the size of the data, not its coverage"
+        )
+    constant = np.flatnonzero(np.ptp(dataset.observations, axis=0) == 0)
+    if constant.size:
+        notes.append(f"observation components {_first(constant)} never change")
+    return notes
+
+
+def _first(numbers: np.ndarray) -> str:
+    shown = ", ".join(str(number) for number in numbers[:8])
+    return shown + (f" and {numbers.size - 8} more" if numbers.size > 8 else "")
 
 
 def _suggestions(

@@ -14,6 +14,7 @@ from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
 from headwater.datasets.dataset import COUNTS, Dataset, truncate_at
 from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine
+from headwater.datasets.reading import ROLE_OF_LOOKS
 
 Mapping = dict[str, str | list[str]]
 """From a role to the column that plays it, to a family (`obs_*`), or to a list of columns."""
@@ -339,7 +340,7 @@ def finish(
         _refuse_single(ends, rows, options)
     metadata = dict(options.metadata or {})
     remarks = metadata.pop("reading", None)
-    metadata["reading"] = _told(options.reading, ends.ignored, remarks)
+    metadata["reading"] = _told(options, ends.ignored, remarks)
     unmarked = int(np.count_nonzero(ends.unmarked))
     if unmarked:
         metadata["unmarked_ends"] = int(metadata.get("unmarked_ends", 0)) + unmarked
@@ -388,8 +389,8 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
     if reading is None or rows < 2 or options.horizon is not None or boundary[:-1].any():
         return
     for name, what in reading.looks.items():
-        role = _LOOKS_ROLES.get(what)
-        if role is not None:
+        role = ROLE_OF_LOOKS[what]
+        if role != "next_observations":
             raise DataError(
                 f"all {rows:,} rows would be one episode, but the column '{name}' looks like "
                 f"{what}: say columns={{'{role}': '{name}'}} (`--column {role}={name}`), or, if it "
@@ -397,19 +398,12 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
             )
 
 
-_LOOKS_ROLES = {
-    "the end of an episode": "dones",
-    "the start of an episode": "starts",
-    "the number of an episode": "episodes",
-}
-
-
-def _told(reading: Reading | None, ignored: dict[str, str], remarks: Any) -> dict[str, Any]:
+def _told(options: Options, ignored: dict[str, str], remarks: Any) -> dict[str, Any]:
     """What was read as what, and what was not used after all.
 
     **Arguments:** `remarks`: sentences in which a format says how it read the file, if any.
     """
-    found = reading or Reading({}, (), (), {})
+    found = options.reading or Reading({}, (), (), {})
     columns = {
         role: kept
         for role, names in found.columns.items()
@@ -421,6 +415,7 @@ def _told(reading: Reading | None, ignored: dict[str, str], remarks: Any) -> dic
         "unused": unused,
         "looks": found.looks,
         "ignored": ignored,
+        "episodes_end": options.episodes_end,
         "notes": [str(remark) for remark in remarks] if isinstance(remarks, list) else [],
     }
 
@@ -437,6 +432,8 @@ def whole_episodes(
     Memory use is that of a few chunks, or of the longest episode.
     """
     held: list[Chunk] = []
+    # A block waits for what follows: rows of which nothing is kept cannot stand alone.
+    waiting: tuple[int, Chunk, Ends] | None = None
     start = 0
     threshold = rows
     for chunk in chunks:
@@ -444,26 +441,56 @@ def whole_episodes(
         if sum(map(_count, held)) < threshold:
             continue
         together = _joined(held)
-        count = _count(together)
         with _counted_from(start):
-            ends = endings(together, count, options, complete=False)
-            end = _last_end(ends, options)
-            if end == 0:
-                # One episode longer than all of this: look again when there is twice as much.
-                held, threshold = [together], 2 * count
-                continue
-            block = {role: values[:end] for role, values in together.items()}
-            yield start, finish(block, options, ends=_until(ends, end), whole=False)
+            ends = endings(together, _count(together), options, complete=False)
+        end = _last_end(ends, options)
+        block = {role: values[:end] for role, values in together.items()}
+        if not _keeps_rows(block, _part(ends, 0, end)):
+            # One episode longer than all of this, or nothing that has a successor: look again when
+            # there is twice as much.
+            held, threshold = [together], 2 * _count(together)
+            continue
+        if waiting is not None:
+            yield _finished(*waiting, options)
+            options = _without_counts(options)
+        waiting = start, block, _part(ends, 0, end)
         held, threshold = [{role: values[end:] for role, values in together.items()}], rows
         start += end
-        if options.metadata:
-            # What was dropped before is told once, by the first block.
-            told = {k: v for k, v in options.metadata.items() if k not in COUNTS}
-            options = options._replace(metadata=told)
     rest = _joined(held) if held else {}
     if rest and _count(rest):
         with _counted_from(start):
-            yield start, finish(rest, options, whole=start == 0)
+            ends = endings(rest, _count(rest), options)
+        if waiting is not None and not _keeps_rows(rest, ends):
+            start, block, before = waiting
+            rest, ends, waiting = _joined([block, rest]), _followed_by(before, ends), None
+        if waiting is not None:
+            yield _finished(*waiting, options)
+            options = _without_counts(options)
+        waiting = start, rest, ends
+    if waiting is not None:
+        yield _finished(*waiting, options, whole=waiting[0] == 0)
+
+
+def _finished(
+    start: int, block: Chunk, ends: Ends, options: Options, whole: bool = False
+) -> tuple[int, Dataset]:
+    with _counted_from(start):
+        return start, finish(block, options, ends=ends, whole=whole)
+
+
+def _without_counts(options: Options) -> Options:
+    """What was dropped before is told once, by the first block."""
+    told = {k: v for k, v in (options.metadata or {}).items() if k not in COUNTS}
+    return options._replace(metadata=told or None)
+
+
+def _keeps_rows(block: Chunk, ends: Ends) -> bool:
+    """Whether anything is left if the last rows of truncated episodes go."""
+    if "next_observations" in block or ends.truncations is None:
+        return _count(block) > 0
+    final = not _count(block) or bool((ends.terminals | ends.truncations)[-1])
+    cut = ends.truncations & ~ends.terminals
+    return bool(np.count_nonzero(~cut) > (0 if final else 1))
 
 
 def join(chunks: Iterator[Chunk]) -> Chunk:
@@ -509,9 +536,27 @@ def _last_end(ends: Ends, options: Options) -> int:
     return int(last[-1]) + 1 if last.size else 0
 
 
-def _until(ends: Ends, end: int) -> Ends:
-    truncations = None if ends.truncations is None else ends.truncations[:end]
-    return Ends(ends.terminals[:end], truncations, ends.unmarked[:end], ends.ignored)
+def _part(ends: Ends, begin: int, end: int) -> Ends:
+    truncations = None if ends.truncations is None else ends.truncations[begin:end]
+    return Ends(ends.terminals[begin:end], truncations, ends.unmarked[begin:end], ends.ignored)
+
+
+def _followed_by(ends: Ends, more: Ends) -> Ends:
+    """The ends of two blocks that follow each other."""
+    truncations = None
+    if ends.truncations is not None or more.truncations is not None:
+        # What one of them leaves open, the other does not.
+        parts = [
+            np.zeros_like(e.terminals) if e.truncations is None else e.truncations
+            for e in (ends, more)
+        ]
+        truncations = np.concatenate(parts)
+    return Ends(
+        np.concatenate([ends.terminals, more.terminals]),
+        truncations,
+        np.concatenate([ends.unmarked, more.unmarked]),
+        ends.ignored,
+    )
 
 
 def _recognised(role: str, synonyms: Sequence[str], plain: dict[str, str]) -> list[str]:

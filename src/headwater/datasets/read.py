@@ -51,7 +51,8 @@ def load(
     said); `episode_per_row`: every row is an episode of its own, which ends with it.
 
     All columns that say where episodes end are combined. What was read as what, and what was not
-    read, stands in the dataset's `metadata["reading"]`; `reading_lines` puts it into words.
+    read, stands in the dataset's `metadata["reading"]`; `headwater data describe` puts it into
+    words.
 
     Raises `DataError`, naming the file, column, row and remedy, if it cannot be used.
     """

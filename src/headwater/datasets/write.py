@@ -4,13 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.datasets.columns import Options
-from headwater.datasets.dataset import COLUMNS, Dataset
+from headwater.datasets.dataset import COLUMNS, Dataset, summed_counts
 from headwater.datasets.format import AbstractFormat, all_formats, is_dataset_directory, variants
 from headwater.datasets.formats.directory_format import write_directory
 from headwater.datasets.read import load, load_blocks, locate
@@ -52,25 +52,41 @@ def convert(
     overwrite: bool = False,
     options: dict[str, Any] | None = None,
     rows: int = 65_536,
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Reads `source`, writes it to `target` and returns that path.
 
     To a column directory the data goes in blocks of whole episodes of about `rows` rows, so that
     it may be larger than memory.
 
-    **Arguments:** `format`, `overwrite`: see `write`; `options`: see `load`. Raises `DataError` if
-    the source cannot be used or the target cannot be written.
+    **Arguments:** `format`, `overwrite`: see `write`; `options`: see `load`; `tell`: is given the
+    metadata of what was read. Raises `DataError` if the source cannot be used or the target cannot
+    be written.
     """
     place = Path(target).expanduser()
     if place.exists() and place.resolve() == locate(source).resolve():
         raise DataError(f"{place} is both source and target: give another target")
     if _format(target, format)[0] != "columns":
         _refuse_taken(place, overwrite)
-        return write(load(source, **(options or {})), target, format, overwrite=overwrite)
+        data = load(source, **(options or {}))
+        if tell is not None:
+            tell(data.metadata)
+        return write(data, target, format, overwrite=overwrite)
+    seen: list[dict[str, Any]] = []
     with _atomic(place, overwrite) as temporary:
         temporary.mkdir()
-        write_directory(load_blocks(source, rows, Options(**(options or {}))), temporary)
+        blocks = _noted(load_blocks(source, rows, Options(**(options or {}))), seen)
+        write_directory(blocks, temporary)
+    if tell is not None:
+        tell({**seen[0], **summed_counts(seen)})
     return place
+
+
+def _noted(blocks: Iterator[Dataset], seen: list[dict[str, Any]]) -> Iterator[Dataset]:
+    """The same blocks, of which the metadata are noted on the way."""
+    for block in blocks:
+        seen.append(block.metadata)
+        yield block
 
 
 def _format(path: str | Path, format: str | None) -> tuple[str, AbstractFormat]:

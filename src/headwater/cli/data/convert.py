@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import read_settings
+from headwater.cli.frame import print_table, read_settings
 
 
 def command(
@@ -35,6 +35,10 @@ def command(
         Literal["terminal", "truncated"] | None, option("{terminal,truncated}")
     ] = None,
     never_terminal: Flag = False,
+    episodes_end: Annotated[
+        Literal["terminal", "truncated"] | None, option("{terminal,truncated}")
+    ] = None,
+    episode_per_row: Flag = False,
     overwrite: Flag = False,
 ) -> None:
     """Rewrite a dataset in another format.
@@ -48,15 +52,19 @@ def command(
         format: Of the target: parquet, arrow, npz, d4rl, columns, minari, minari-arrow or
             minari-parquet; by default by its suffix, a name without one being a column directory.
         column: Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The
-            roles: observations, actions, rewards, terminals, truncations, dones,
-            next_observations, episodes.
+            roles: observations, actions, rewards, next_observations, terminals, truncations,
+            dones, ends, starts, episodes, steps; and unused, to leave columns alone.
         action_low: Lower bounds of the actions: one number, or one for each component.
         action_high: Upper bounds of the actions, likewise.
         horizon: Time limit of an episode in steps.
         dones: What a column that only says "done" means.
         never_terminal: The process never ends by itself.
+        episodes_end: How episodes end where only their number, a start or a counter shows that they
+            do; by default truncated.
+        episode_per_row: Every row is an episode of its own.
         overwrite: Replace the target if it exists.
     """
+    from headwater.datasets.reading import reading_rows
     from headwater.datasets.write import convert
 
     options = {
@@ -66,6 +74,8 @@ def command(
         "horizon": horizon,
         "dones": dones,
         "never_terminal": never_terminal,
+        "episodes_end": episodes_end,
+        "episode_per_row": episode_per_row,
     }
     # Not by equality: a horizon of 0 is a mistake to be told.
     given = {
@@ -73,4 +83,15 @@ def command(
         for name, value in options.items()
         if value is not None and value is not False and value != [] and value != {}
     }
-    print(convert(source, target, format, overwrite=overwrite, options=given or None))
+    told: list[tuple[str, str]] = []
+    written = convert(
+        source,
+        target,
+        format,
+        overwrite=overwrite,
+        options=given or None,
+        tell=lambda metadata: told.extend(reading_rows(metadata)),
+    )
+    if told:
+        print_table("", ["", ""], told)
+    print(written)
