@@ -27,18 +27,18 @@ from .low_rank_twin import (
 @pytest.mark.parity
 def test_rep_ucb_is_optimistic_for_the_reward():
     for constants, state, metrics, data in both_constants(RepUCB, ()):
-        feature, model = model_of(state)
+        feature, model = model_of(state.explored)
         log = sum(log_classes(2)) + np.log(2.0 / DELTA)
         scale, regularisation = 1.0, 1.0
         if constants == "theorem":
             scale, regularisation = np.sqrt((ACTIONS + RANK**2) * log), RANK * log
         bonus = bonus_of(feature, targets(data, ..., back=1), scale, regularisation, 2.0)
         bonus[-1] = 0.0
-        reward = np.asarray(state.problem.reward, np.float64) + bonus
-        start = np.asarray(state.problem.initial)
+        reward = np.asarray(state.explored.problem.reward, np.float64) + bonus
+        start = np.asarray(state.explored.problem.initial)
         best = max(expected_of(model[0], start, reward, policy).sum() for policy in policies())
         np.testing.assert_allclose(metrics["optimistic_value"], best, rtol=1e-4)
-        found = expected_of(model[0], start, reward, np.asarray(state.explorer)).sum()
+        found = expected_of(model[0], start, reward, np.asarray(state.explored.explorer)).sum()
         np.testing.assert_allclose(found, best, rtol=1e-4)
 
 

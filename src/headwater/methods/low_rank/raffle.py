@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -13,34 +12,26 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
-    Factors,
     Oracle,
     count_targets,
     exploring_policies,
-    first_factors,
-    fit_steps,
-    require_rank,
     task_bonuses,
     transitions,
 )
-from headwater.ops.tabular.counts import Counts, mean_reward, no_counts
+from headwater.ops.tabular.counts import mean_reward
 from headwater.ops.tabular.planning import optimal_values
-
-
-class RAFFLEState(eqx.Module):
-    """Counts and factors, and where to explore next."""
-
-    counts: Counts
-    factors: Factors
-    explorer: Float[Array, "horizon state action"]
-    updates: Int[Array, ""]
-    problem: FiniteProblem
+from headwater.parts.low_rank_exploration import (
+    LowRankExploration,
+    begin_low_rank,
+    likeliest_factors,
+    log_class_sizes,
+)
 
 
 class RAFFLE(
-    AbstractMethod[FiniteProblem, Episodes, RAFFLEState],
-    AbstractTablePolicy[RAFFLEState],
-    AbstractFeatures[RAFFLEState],
+    AbstractMethod[FiniteProblem, Episodes, LowRankExploration],
+    AbstractTablePolicy[LowRankExploration],
+    AbstractFeatures[LowRankExploration],
 ):
     r"""Explores one process for a low-rank model that is accurate whatever the rewards are.
 
@@ -91,29 +82,14 @@ class RAFFLE(
     smoothing: float = non_negative(0.05)
     restarts: int = integer(10, low=0)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RAFFLEState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LowRankExploration:
         problem.require_one_task("RAFFLE")
-        problem.require_initial("RAFFLE")
-        require_rank(self.rank, problem, "RAFFLE")
-        return RAFFLEState(
-            no_counts(problem),
-            first_factors(self.rank, 1, problem, key=key),
-            jnp.full(problem.sizes, 1.0 / problem.actions, jnp.float32),
-            jnp.zeros((), jnp.int32),
-            problem,
-        )
+        return begin_low_rank(self, problem, "RAFFLE", key=key)
 
-    def update(self, state: RAFFLEState, data: Episodes, *, key: PRNGKeyArray):
+    def update(self, state: LowRankExploration, data: Episodes, *, key: PRNGKeyArray):
         problem, updates = state.problem, state.updates + 1
         counts = count_targets(state.counts, data)
-        factors = fit_steps(
-            counts.following[None],
-            state.factors,
-            oracle=self.oracle,
-            smoothing=self.smoothing,
-            restarts=self.restarts,
-            key=key,
-        )
+        factors = likeliest_factors(self, counts.following[None], state.factors, key=key)
         scale, regularisation, log = self._constants(problem, updates)
         bonus = task_bonuses(factors.feature, counts.visits[None], scale, regularisation)[0]
         explorer, value = truncated_plan(transitions(factors)[0], bonus)
@@ -123,17 +99,17 @@ class RAFFLE(
             "model_error_bound": 2.0 * largest + 2.0 * jnp.sqrt(problem.actions * log / updates),
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
         }
-        return RAFFLEState(counts, factors, explorer, updates, problem), metrics
+        return LowRankExploration(counts, factors, explorer, updates, problem), metrics
 
-    def policy(self, state: RAFFLEState, *, explore: bool):
+    def policy(self, state: LowRankExploration, *, explore: bool):
         if explore:
             return exploring_policies(state.explorer, episodes=self.batch)
         return optimal_values(self.model(state)).policy
 
-    def features(self, state: RAFFLEState) -> Array:
+    def features(self, state: LowRankExploration) -> Array:
         return state.factors.feature
 
-    def model(self, state: RAFFLEState) -> FiniteProcess:
+    def model(self, state: LowRankExploration) -> FiniteProcess:
         """The learned process, with the problem's rewards or the means of those seen."""
         problem = state.problem
         reward = mean_reward(state.counts) if problem.reward is None else problem.reward
@@ -142,9 +118,8 @@ class RAFFLE(
 
     def _constants(self, problem: FiniteProblem, updates: Int[Array, ""]):
         """α, λ and the logarithm $L_n$."""
-        horizon, states, actions = problem.sizes
-        features = states * actions * jnp.log(float(self.rank))
-        measures = self.rank * states * jnp.log1p(updates.astype(jnp.float32))
+        horizon, _, actions = problem.sizes
+        features, measures = log_class_sizes(self.rank, problem, updates)
         common = jnp.log(updates * horizon / self.failure_probability)
         log = jnp.log(2.0) + features + measures + common
         if self.constants == "practical":

@@ -2,10 +2,9 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, probability
@@ -13,35 +12,27 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
-    Factors,
     Oracle,
     count_targets,
     exploring_policies,
-    first_factors,
-    fit_steps,
     plan_jointly,
-    require_rank,
     task_bonuses,
     transitions,
 )
-from headwater.ops.tabular.counts import Counts, mean_reward, no_counts
+from headwater.ops.tabular.counts import mean_reward
 from headwater.ops.tabular.planning import optimal_values
-
-
-class REFUELState(eqx.Module):
-    """Counts and factors (`factors.feature` is the representation), and where to explore next."""
-
-    counts: Counts
-    factors: Factors
-    explorer: Float[Array, "task horizon state action"]
-    updates: Int[Array, ""]
-    problem: FiniteProblem
+from headwater.parts.low_rank_exploration import (
+    LowRankExploration,
+    begin_low_rank,
+    likeliest_factors,
+    log_class_sizes,
+)
 
 
 class REFUEL(
-    AbstractMethod[FiniteProblem, Episodes, REFUELState],
-    AbstractTablePolicy[REFUELState],
-    AbstractFeatures[REFUELState],
+    AbstractMethod[FiniteProblem, Episodes, LowRankExploration],
+    AbstractTablePolicy[LowRankExploration],
+    AbstractFeatures[LowRankExploration],
 ):
     r"""Explores several tasks at once for a model whose features they share, whatever the rewards.
 
@@ -100,30 +91,14 @@ class REFUEL(
     restarts: int = integer(10, low=0)
     rounds: int = integer(3)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> REFUELState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LowRankExploration:
         tasks = problem.require_tasks("REFUEL")
-        require_rank(self.rank, problem, "REFUEL")
-        problem.require_initial("REFUEL")
-        none = no_counts(problem)
-        return REFUELState(
-            jax.tree.map(lambda x: jnp.zeros((tasks, *x.shape), x.dtype), none),
-            first_factors(self.rank, tasks, problem, key=key),
-            jnp.full((tasks, *problem.sizes), 1.0 / problem.actions, jnp.float32),
-            jnp.zeros((), jnp.int32),
-            problem,
-        )
+        return begin_low_rank(self, problem, "REFUEL", tasks=tasks, key=key)
 
-    def update(self, state: REFUELState, data: Episodes, *, key: PRNGKeyArray):
+    def update(self, state: LowRankExploration, data: Episodes, *, key: PRNGKeyArray):
         problem, updates = state.problem, state.updates + 1
         counts = jax.vmap(count_targets)(state.counts, data)
-        factors = fit_steps(
-            counts.following,
-            state.factors,
-            oracle=self.oracle,
-            smoothing=self.smoothing,
-            restarts=self.restarts,
-            key=key,
-        )
+        factors = likeliest_factors(self, counts.following, state.factors, key=key)
         scale, regularisation, log = self._constants(problem, updates)
         bonus = task_bonuses(factors.feature, counts.visits, scale, regularisation)
         initial = problem.require_initial("REFUEL")
@@ -138,17 +113,17 @@ class REFUEL(
             "model_error_bound": 2.0 * value / tasks + 2.0 * doubt,
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
         }
-        return REFUELState(counts, factors, explorer, updates, problem), metrics
+        return LowRankExploration(counts, factors, explorer, updates, problem), metrics
 
-    def policy(self, state: REFUELState, *, explore: bool):
+    def policy(self, state: LowRankExploration, *, explore: bool):
         if explore:
             return jax.vmap(lambda p: exploring_policies(p, episodes=self.batch))(state.explorer)
         return jax.vmap(optimal_values)(self.model(state)).policy
 
-    def features(self, state: REFUELState) -> Array:
+    def features(self, state: LowRankExploration) -> Array:
         return state.factors.feature
 
-    def model(self, state: REFUELState) -> FiniteProcess:
+    def model(self, state: LowRankExploration) -> FiniteProcess:
         """The learned processes, stacked over tasks, with the problem's rewards or those seen."""
         reward = state.problem.reward
         if reward is None:
@@ -159,9 +134,8 @@ class REFUEL(
     def _constants(self, problem: FiniteProblem, updates: Int[Array, ""]):
         """α, λ and the logarithm $L_n$."""
         tasks = problem.require_tasks("REFUEL")
-        horizon, states, actions = problem.sizes
-        features = states * actions * jnp.log(float(self.rank))
-        measures = self.rank * states * jnp.log1p(updates.astype(jnp.float32))
+        horizon, _, actions = problem.sizes
+        features, measures = log_class_sizes(self.rank, problem, updates)
         common = jnp.log(updates * horizon / self.failure_probability)
         log = jnp.log(2.0) + features + tasks * measures + common
         if self.constants == "practical":

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, probability
@@ -12,29 +12,27 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractFeatures, AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.linear.low_rank import (
-    Factors,
     Oracle,
     count_targets,
     exploring_policies,
-    first_factors,
-    fit_steps,
-    require_rank,
     task_bonuses,
     transitions,
 )
 from headwater.ops.tabular.counts import Counts, no_counts
 from headwater.ops.tabular.planning import expected_return, optimal_values
+from headwater.parts.low_rank_exploration import (
+    LowRankExploration,
+    begin_low_rank,
+    likeliest_factors,
+    log_class_sizes,
+)
 
 
 class RepUCBState(eqx.Module):
-    """Counts of both kinds of step, factors, and the optimistic policy."""
+    """Counts of the steps that were rolled in; and of the uniform ones, factors and the policy."""
 
     rolled_in: Counts
-    uniform: Counts
-    factors: Factors
-    explorer: Float[Array, "horizon state action"]
-    updates: Int[Array, ""]
-    problem: FiniteProblem
+    explored: LowRankExploration
 
 
 class RepUCB(
@@ -92,30 +90,16 @@ class RepUCB(
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RepUCBState:
         problem.require_one_task("RepUCB")
-        problem.require_initial("RepUCB")
         problem.require_reward("RepUCB")
-        require_rank(self.rank, problem, "RepUCB")
-        return RepUCBState(
-            no_counts(problem),
-            no_counts(problem),
-            first_factors(self.rank, 1, problem, key=key),
-            jnp.full(problem.sizes, 1.0 / problem.actions, jnp.float32),
-            jnp.zeros((), jnp.int32),
-            problem,
-        )
+        return RepUCBState(no_counts(problem), begin_low_rank(self, problem, "RepUCB", key=key))
 
     def update(self, state: RepUCBState, data: Episodes, *, key: PRNGKeyArray):
-        problem, updates = state.problem, state.updates + 1
+        before = state.explored
+        problem, updates = before.problem, before.updates + 1
         rolled_in = count_targets(state.rolled_in, data, back=1)
-        uniform = count_targets(state.uniform, data)
-        factors = fit_steps(
-            (rolled_in.following + uniform.following)[None],
-            state.factors,
-            oracle=self.oracle,
-            smoothing=self.smoothing,
-            restarts=self.restarts,
-            key=key,
-        )
+        uniform = count_targets(before.counts, data)
+        following = (rolled_in.following + uniform.following)[None]
+        factors = likeliest_factors(self, following, before.factors, key=key)
         scale, regularisation, theorem = self._constants(problem, updates)
         bonus = task_bonuses(
             factors.feature, rolled_in.visits[None], scale, regularisation, highest=2.0
@@ -130,29 +114,28 @@ class RepUCB(
             "theorem_bonus_scale": theorem,
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
         }
-        return RepUCBState(rolled_in, uniform, factors, explorer, updates, problem), metrics
+        explored = LowRankExploration(uniform, factors, explorer, updates, problem)
+        return RepUCBState(rolled_in, explored), metrics
 
     def policy(self, state: RepUCBState, *, explore: bool):
         if explore:
-            return exploring_policies(state.explorer, episodes=self.batch)
+            return exploring_policies(state.explored.explorer, episodes=self.batch)
         return optimal_values(self.model(state)).policy
 
     def features(self, state: RepUCBState) -> Array:
-        return state.factors.feature
+        return state.explored.factors.feature
 
     def model(self, state: RepUCBState) -> FiniteProcess:
         """The learned process, with the problem's rewards."""
-        problem = state.problem
+        problem = state.explored.problem
         reward, initial = problem.require_reward("RepUCB"), problem.require_initial("RepUCB")
-        return FiniteProcess(transitions(state.factors)[0], reward, initial)
+        return FiniteProcess(transitions(state.explored.factors)[0], reward, initial)
 
     def _constants(self, problem: FiniteProblem, updates: Int[Array, ""]):
         """α, λ, and what the theorem wants α to be."""
-        _, states, actions = problem.sizes
-        features = states * actions * jnp.log(float(self.rank))
-        measures = self.rank * states * jnp.log1p(updates.astype(jnp.float32))
+        features, measures = log_class_sizes(self.rank, problem, updates)
         log = features + measures + jnp.log(updates / self.failure_probability)
-        theorem = jnp.sqrt((actions + self.rank**2) * log)
+        theorem = jnp.sqrt((problem.actions + self.rank**2) * log)
         if self.constants == "practical":
             return self.bonus_scale, self.regularisation, theorem
         return self.bonus_scale * theorem, self.regularisation * self.rank * log, theorem

@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -13,36 +12,21 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
 from headwater.ops.linear.elliptical import covariance, elliptical_norm
-from headwater.ops.linear.preference import (
-    Answers,
-    add_answers,
-    difference_of,
-    expected_disagreement,
-    most_likely,
-    no_answers,
-    one_block_each_step,
-    step_features,
-)
+from headwater.ops.linear.preference import most_likely, one_block_each_step, step_features
 from headwater.ops.linear_algebra import cholesky, cholesky_solve, triangular_solve
-from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.counts import Counts
 from headwater.ops.tabular.planning import greedy_table
-
-
-class PRLSVIState(eqx.Module):
-    """What was seen and answered, and the policies to compare: the newest and the one before."""
-
-    counts: Counts
-    answers: Answers
-    weights: Float[Array, " feature"]
-    precision: Float[Array, "feature feature"]
-    table: Float[Array, "horizon state action"]
-    pair: Float[Array, "2 horizon state action"]
-    problem: FiniteProblem
+from headwater.parts.preference_learning import (
+    PreferenceLearning,
+    ask,
+    begin_comparing,
+    next_pair,
+)
 
 
 class PRLSVI(
-    AbstractMethod[FiniteProblem, EpisodeComparisons, PRLSVIState],
-    AbstractTablePolicy[PRLSVIState],
+    AbstractMethod[FiniteProblem, EpisodeComparisons, PreferenceLearning],
+    AbstractTablePolicy[PreferenceLearning],
 ):
     r"""Least-squares value iteration with noise in place of optimism; asks when answers can matter.
 
@@ -102,26 +86,23 @@ class PRLSVI(
     query_budget: int = integer(1000, low=0)
     newton_steps: int = integer(5, low=0)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PRLSVIState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PreferenceLearning:
         problem.require_one_task("PRLSVI")
-        size = one_block_each_step(step_features(problem)).shape[-1]
-        counts, weights = no_counts(problem), jnp.zeros(size)
-        precision = self.ridge * jnp.eye(size)
-        first, second = (
-            self._randomised(problem, counts, weights, precision, each)
-            for each in jax.random.split(key)
+        return begin_comparing(
+            problem,
+            size=one_block_each_step(step_features(problem)).shape[-1],
+            query_budget=self.query_budget,
+            prior_precision=self.ridge,
+            draw=self._draw,
+            plan=self._plan,
+            key=key,
         )
-        table = self._plan(problem, counts, weights, None)
-        answers, pair = no_answers(self.query_budget, size), jnp.stack([first, second])
-        return PRLSVIState(counts, answers, weights, precision, table, pair, problem)
 
-    def update(self, state: PRLSVIState, data: EpisodeComparisons, *, key: PRNGKeyArray):
-        problem = state.problem
-        features = one_block_each_step(step_features(problem))
-        difference, preferred = difference_of(data, features)
-        disagreement = expected_disagreement(difference, state.precision, self.reward_noise)
-        answers = add_answers(state.answers, difference, preferred, disagreement > self.threshold)
-        counts = count(count(state.counts, data.first), data.second)
+    def update(self, state: PreferenceLearning, data: EpisodeComparisons, *, key: PRNGKeyArray):
+        features = one_block_each_step(step_features(state.problem))
+        counts, answers, metrics = ask(
+            state, data, features, noise=self.reward_noise, threshold=self.threshold
+        )
         weights = most_likely(
             answers.difference,
             answers.first_preferred,
@@ -132,26 +113,20 @@ class PRLSVI(
             steps=self.newton_steps,
         )
         precision = covariance(answers.difference, answers.asked, regularisation=self.ridge)
-        newest = self._randomised(problem, counts, weights, precision, key)
-        table = self._plan(problem, counts, weights, None)
-        metrics = {
-            "queries": answers.count.astype(jnp.float32),
-            "disagreement": jnp.mean(disagreement),
-        }
-        pair = jnp.stack([newest, state.pair[0]])
-        return PRLSVIState(counts, answers, weights, precision, table, pair, problem), metrics
+        known = counts, answers, weights, precision
+        return next_pair(state, *known, draw=self._draw, plan=self._plan, key=key), metrics
 
-    def policy(self, state: PRLSVIState, *, explore: bool):
+    def policy(self, state: PreferenceLearning, *, explore: bool):
         return state.pair if explore else state.table
 
-    def _randomised(self, problem, counts, weights, precision, key):
+    def _draw(self, problem, counts, weights, precision, key):
         reward_key, model_key = jax.random.split(key)
         noise = _away(precision, jax.random.normal(reward_key, weights.shape))
         shape = step_features(problem).shape
         dynamics = jax.random.normal(model_key, (shape[0], shape[-1]))
         return self._plan(problem, counts, weights + self.reward_noise * noise, dynamics)
 
-    def _plan(self, problem: FiniteProblem, counts: Counts, weights, dynamics):
+    def _plan(self, problem: FiniteProblem, counts: Counts, weights, dynamics=None):
         """Step 2, with standard normal numbers for ξ; without noise or truncation if `None`."""
         features = step_features(problem)
         size = features.shape[-1]

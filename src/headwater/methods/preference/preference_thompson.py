@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -12,36 +11,21 @@ from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
-from headwater.ops.linear.preference import (
-    Answers,
-    add_answers,
-    difference_of,
-    expected_disagreement,
-    feature_map,
-    information,
-    most_likely,
-    no_answers,
-)
+from headwater.ops.linear.preference import feature_map, information, most_likely
 from headwater.ops.linear_algebra import cholesky, triangular_solve
-from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.counts import Counts
 from headwater.ops.tabular.planning import optimal_values
-
-
-class PbTSState(eqx.Module):
-    """Both posteriors, and the policies to compare: the newest and the one before."""
-
-    counts: Counts
-    answers: Answers
-    weights: Float[Array, " feature"]
-    precision: Float[Array, "feature feature"]
-    table: Float[Array, "horizon state action"]
-    pair: Float[Array, "2 horizon state action"]
-    problem: FiniteProblem
+from headwater.parts.preference_learning import (
+    PreferenceLearning,
+    ask,
+    begin_comparing,
+    next_pair,
+)
 
 
 class PbTS(
-    AbstractMethod[FiniteProblem, EpisodeComparisons, PbTSState],
-    AbstractTablePolicy[PbTSState],
+    AbstractMethod[FiniteProblem, EpisodeComparisons, PreferenceLearning],
+    AbstractTablePolicy[PreferenceLearning],
 ):
     r"""Plans for a reward and a model drawn from posteriors; asks when the answer can matter.
 
@@ -86,26 +70,21 @@ class PbTS(
     query_budget: int = integer(1000, low=0)
     newton_steps: int = integer(5, low=0)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PbTSState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PreferenceLearning:
         problem.require_one_task("PbTS")
-        size = feature_map(problem).shape[-1]
-        counts, answers = no_counts(problem), no_answers(self.query_budget, size)
-        weights, precision = jnp.zeros(size), self.prior_precision * jnp.eye(size)
-        first, second = (
-            self._drawn_policy(problem, counts, weights, precision, each)
-            for each in jax.random.split(key)
+        return begin_comparing(
+            problem,
+            size=feature_map(problem).shape[-1],
+            query_budget=self.query_budget,
+            prior_precision=self.prior_precision,
+            draw=self._draw,
+            plan=self._plan,
+            key=key,
         )
-        table = self._policy_for(problem, self._mean_model(counts), weights)
-        pair = jnp.stack([first, second])
-        return PbTSState(counts, answers, weights, precision, table, pair, problem)
 
-    def update(self, state: PbTSState, data: EpisodeComparisons, *, key: PRNGKeyArray):
-        problem = state.problem
-        difference, preferred = difference_of(data, feature_map(problem))
-        disagreement = expected_disagreement(difference, state.precision, 1.0)
-        answers = add_answers(state.answers, difference, preferred, disagreement > self.threshold)
-        counts = count(count(state.counts, data.first), data.second)
-
+    def update(self, state: PreferenceLearning, data: EpisodeComparisons, *, key: PRNGKeyArray):
+        features = feature_map(state.problem)
+        counts, answers, metrics = ask(state, data, features, noise=1.0, threshold=self.threshold)
         weights = most_likely(
             answers.difference,
             answers.first_preferred,
@@ -116,23 +95,20 @@ class PbTS(
         )
         seen = information(weights, answers.difference, answers.asked)
         precision = seen + self.prior_precision * jnp.eye(weights.shape[0])
-        newest = self._drawn_policy(problem, counts, weights, precision, key)
-        table = self._policy_for(problem, self._mean_model(counts), weights)
-        metrics = {
-            "queries": answers.count.astype(jnp.float32),
-            "disagreement": jnp.mean(disagreement),
-        }
-        pair = jnp.stack([newest, state.pair[0]])
-        return PbTSState(counts, answers, weights, precision, table, pair, problem), metrics
+        known = counts, answers, weights, precision
+        return next_pair(state, *known, draw=self._draw, plan=self._plan, key=key), metrics
 
-    def policy(self, state: PbTSState, *, explore: bool):
+    def policy(self, state: PreferenceLearning, *, explore: bool):
         return state.pair if explore else state.table
 
     def _mean_model(self, counts: Counts) -> Float[Array, "horizon state action state"]:
         weight = counts.following + self.prior_count
         return weight / jnp.sum(weight, axis=-1, keepdims=True)
 
-    def _drawn_policy(self, problem, counts, weights, precision, key):
+    def _plan(self, problem: FiniteProblem, counts: Counts, weights):
+        return self._policy_for(problem, self._mean_model(counts), weights)
+
+    def _draw(self, problem, counts, weights, precision, key):
         """What is best for a reward and a model from the posteriors."""
         reward_key, model_key = jax.random.split(key)
         noise = jax.random.normal(reward_key, weights.shape)

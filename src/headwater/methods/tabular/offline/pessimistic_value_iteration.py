@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -28,20 +27,13 @@ from headwater.ops.tabular.counts import (
     no_counts,
 )
 from headwater.ops.tabular.planning import greedy_table
-
-
-class PessimisticValueIterationState(eqx.Module):
-    """Counts, and the pessimistic plan made from them."""
-
-    counts: Counts
-    action_value: Float[Array, "horizon state action"]
-    problem: FiniteProblem
+from headwater.parts.planned_values import PlannedValues, episode_metrics
 
 
 class PessimisticValueIteration(
-    AbstractMethod[FiniteProblem, Episodes, PessimisticValueIterationState],
-    AbstractTablePolicy[PessimisticValueIterationState],
-    AbstractCertificate[PessimisticValueIterationState],
+    AbstractMethod[FiniteProblem, Episodes, PlannedValues],
+    AbstractTablePolicy[PlannedValues],
+    AbstractCertificate[PlannedValues],
 ):
     r"""Plans in the empirical model with a penalty for what the log shows seldom (VI-LCB).
 
@@ -82,26 +74,23 @@ class PessimisticValueIteration(
     penalty_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PessimisticValueIterationState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PlannedValues:
         problem.require_one_task("PessimisticValueIteration")
         nothing = jnp.zeros(problem.sizes)
-        return PessimisticValueIterationState(no_counts(problem), nothing, problem)
+        return PlannedValues(no_counts(problem), nothing, problem)
 
-    def update(self, state: PessimisticValueIterationState, data: Episodes, *, key: PRNGKeyArray):
+    def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
         counts = count(state.counts, data)
         action_value = self._plan(counts, state.problem)
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "pessimistic_value": jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
-        }
-        return PessimisticValueIterationState(counts, action_value, state.problem), metrics
+        metrics = episode_metrics(data, action_value, "pessimistic_value")
+        return PlannedValues(counts, action_value, state.problem), metrics
 
-    def policy(self, state: PessimisticValueIterationState, *, explore: bool):
+    def policy(self, state: PlannedValues, *, explore: bool):
         value = state.action_value
         best = value == jnp.max(value, axis=-1, keepdims=True)
         return greedy_table(jnp.where(best, state.counts.visits, -1.0))[0]
 
-    def suboptimality_bound(self, state: PessimisticValueIterationState) -> Float[Array, ""]:
+    def suboptimality_bound(self, state: PlannedValues) -> Float[Array, ""]:
         policy = self.policy(state, explore=False)
         return certified_gap(state.counts, policy, state.problem, self.failure_probability)
 

@@ -21,13 +21,13 @@ from headwater.ops.tabular.bonus import ValueCap, highest_values, reward_width
 from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
-    certified_gap,
     count,
     estimated_reward,
     expected_next,
     no_counts,
 )
 from headwater.ops.tabular.planning import greedy_table
+from headwater.parts.planned_values import greedy_gap
 
 
 class EULERState(eqx.Module):
@@ -101,8 +101,7 @@ class EULER(
         return greedy_table(state.action_value)[0]
 
     def suboptimality_bound(self, state: EULERState) -> Float[Array, ""]:
-        policy = self.policy(state, explore=False)
-        return certified_gap(state.counts, policy, state.problem, self.failure_probability)
+        return greedy_gap(state.counts, state.action_value, state.problem, self.failure_probability)
 
     def _plan(self, counts: Counts, problem: FiniteProblem):
         horizon, states, actions = problem.sizes

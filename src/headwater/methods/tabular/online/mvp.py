@@ -21,7 +21,6 @@ from headwater.ops.tabular.bonus import ValueCap, highest_values
 from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
-    certified_gap,
     count,
     estimated_reward,
     expected_next,
@@ -29,6 +28,7 @@ from headwater.ops.tabular.counts import (
     reward_variance,
 )
 from headwater.ops.tabular.planning import greedy_table
+from headwater.parts.planned_values import episode_metrics, greedy_gap
 
 
 class MVPState(eqx.Module):
@@ -113,19 +113,15 @@ class MVP(
         action_value = jax.lax.cond(
             replanned, lambda: self._plan(model, state.problem), lambda: state.action_value
         )
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
-            "replanned": replanned.astype(jnp.float32),
-        }
+        metrics = episode_metrics(data, action_value, "optimistic_value")
+        metrics["replanned"] = replanned.astype(jnp.float32)
         return MVPState(counts, batch, model, action_value, state.problem), metrics
 
     def policy(self, state: MVPState, *, explore: bool):
         return greedy_table(state.action_value)[0]
 
     def suboptimality_bound(self, state: MVPState) -> Float[Array, ""]:
-        policy = self.policy(state, explore=False)
-        return certified_gap(state.counts, policy, state.problem, self.failure_probability)
+        return greedy_gap(state.counts, state.action_value, state.problem, self.failure_probability)
 
     def _plan(self, model: Counts, problem: FiniteProblem):
         horizon, states, actions = problem.sizes

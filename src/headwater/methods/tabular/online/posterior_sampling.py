@@ -2,10 +2,9 @@
 
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import non_negative
@@ -14,19 +13,12 @@ from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.tabular.counts import Counts, count, no_counts
 from headwater.ops.tabular.planning import greedy_table, optimal_values
-
-
-class PosteriorSamplingState(eqx.Module):
-    """Counts, and the values of the best policy in a process drawn from the posterior."""
-
-    counts: Counts
-    action_value: Float[Array, "horizon state action"]
-    problem: FiniteProblem
+from headwater.parts.planned_values import PlannedValues, episode_metrics
 
 
 class PosteriorSampling(
-    AbstractMethod[FiniteProblem, Episodes, PosteriorSamplingState],
-    AbstractTablePolicy[PosteriorSamplingState],
+    AbstractMethod[FiniteProblem, Episodes, PlannedValues],
+    AbstractTablePolicy[PlannedValues],
 ):
     r"""Acts for an episode as is best in one process drawn from the posterior.
 
@@ -56,21 +48,18 @@ class PosteriorSampling(
     concentration: float = non_negative(1.0)
     reward_concentration: float = non_negative(1.0)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PosteriorSamplingState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PlannedValues:
         problem.require_one_task("PosteriorSampling")
         counts = no_counts(problem)
-        return PosteriorSamplingState(counts, self._draw(counts, problem, key), problem)
+        return PlannedValues(counts, self._draw(counts, problem, key), problem)
 
-    def update(self, state: PosteriorSamplingState, data: Episodes, *, key: PRNGKeyArray):
+    def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
         counts = count(state.counts, data)
         action_value = self._draw(counts, state.problem, key)
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "sampled_value": jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
-        }
-        return PosteriorSamplingState(counts, action_value, state.problem), metrics
+        metrics = episode_metrics(data, action_value, "sampled_value")
+        return PlannedValues(counts, action_value, state.problem), metrics
 
-    def policy(self, state: PosteriorSamplingState, *, explore: bool):
+    def policy(self, state: PlannedValues, *, explore: bool):
         if explore:
             return greedy_table(state.action_value)[0]
         counts, problem = state.counts, state.problem

@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -21,27 +20,19 @@ from headwater.ops.tabular.bonus import ValueCap, highest_values, reward_width
 from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
-    certified_gap,
     count,
     estimated_reward,
     expected_next,
     no_counts,
 )
 from headwater.ops.tabular.planning import greedy_table
-
-
-class UCBVIState(eqx.Module):
-    """Counts, and the optimistic plan made from them."""
-
-    counts: Counts
-    action_value: Float[Array, "horizon state action"]
-    problem: FiniteProblem
+from headwater.parts.planned_values import PlannedValues, episode_metrics, greedy_gap
 
 
 class UCBVI(
-    AbstractMethod[FiniteProblem, Episodes, UCBVIState],
-    AbstractTablePolicy[UCBVIState],
-    AbstractCertificate[UCBVIState],
+    AbstractMethod[FiniteProblem, Episodes, PlannedValues],
+    AbstractTablePolicy[PlannedValues],
+    AbstractCertificate[PlannedValues],
 ):
     r"""Plans in the empirical model with a bonus for what was seen seldom; replans every episode.
 
@@ -80,26 +71,22 @@ class UCBVI(
     episodes: float = non_negative(10_000.0)
     value_cap: ValueCap = choice("horizon")
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> UCBVIState:
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PlannedValues:
         problem.require_one_task("UCBVI")
         highest = highest_values(problem, self.value_cap)
-        return UCBVIState(no_counts(problem), highest, problem)
+        return PlannedValues(no_counts(problem), highest, problem)
 
-    def update(self, state: UCBVIState, data: Episodes, *, key: PRNGKeyArray):
+    def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
         counts = count(state.counts, data)
         action_value = self._plan(counts, state.action_value, state.problem)
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
-        }
-        return UCBVIState(counts, action_value, state.problem), metrics
+        metrics = episode_metrics(data, action_value, "optimistic_value")
+        return PlannedValues(counts, action_value, state.problem), metrics
 
-    def policy(self, state: UCBVIState, *, explore: bool):
+    def policy(self, state: PlannedValues, *, explore: bool):
         return greedy_table(state.action_value)[0]
 
-    def suboptimality_bound(self, state: UCBVIState) -> Float[Array, ""]:
-        policy = self.policy(state, explore=False)
-        return certified_gap(state.counts, policy, state.problem, self.failure_probability)
+    def suboptimality_bound(self, state: PlannedValues) -> Float[Array, ""]:
+        return greedy_gap(state.counts, state.action_value, state.problem, self.failure_probability)
 
     def _plan(self, counts: Counts, old: Float[Array, "horizon state action"], problem):
         horizon, states, actions = problem.sizes
