@@ -1,5 +1,6 @@
 """Texts in TRL's columns: where prompts end, what pads them, and what is refused."""
 
+import gzip
 import json
 
 import numpy as np
@@ -189,7 +190,7 @@ GOOD = {"prompt": "a", "completion": "b"}
         ({"prompt": 3, "completion": "b"}, "row 2: 'prompt' must be a text or a list of messages"),
         (
             {"prompt": [{"content": "a"}], "completion": [assistant("b")]},
-            r"row 2: message 1 of 'prompt' has no 'role': say who speaks \(system, user",
+            r"row 2: message 1 of 'prompt' has no 'role': say who speaks \(system, developer",
         ),
         (
             {"prompt": [{"role": "usr", "content": "a"}], "completion": [assistant("b")]},
@@ -197,6 +198,10 @@ GOOD = {"prompt": "a", "completion": "b"}
         ),
         (
             {"prompt": [{"role": "user", "content": ["a"]}], "completion": [assistant("b")]},
+            "row 2: the 'content' of message 1 of 'prompt' has a part that is not a text",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": 3}], "completion": [assistant("b")]},
             "row 2: the 'content' of message 1 of 'prompt' must be a text",
         ),
         (
@@ -285,3 +290,74 @@ def test_only_what_a_template_marks_as_answers_is_response(tmp_path):
     )
     data = read_completions(path, tokenizer, 64, only_answers=True).data
     assert shown(data) == ("^u:Q|a:u:R|a:", "A;y>B;$")
+
+
+def test_dialects_of_rows_are_the_same_rows(tmp_path):
+    rows = [{"prompt": "ab", "completion": "c"}, {"prompt": "a", "completion": "de"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    texts = {
+        "a.jsonl": lines.encode(),
+        "b.jsonl": b"\xef\xbb\xbf" + lines.encode(),
+        "c.json": json.dumps(rows, indent=1).encode(),
+        "d.jsonl.gz": gzip.compress(lines.encode()),
+        "e.csv": b"prompt,completion\r\nab,c\r\na,de\r\n",
+        "f.tsv": b"prompt\tcompletion\nab\tc\na\tde\n",
+    }
+    for name, content in texts.items():
+        (tmp_path / name).write_bytes(content)
+        data = read_completions(tmp_path / name, BYTES, 64).data
+        assert [shown(data, i) for i in (0, 1)] == [("^ab", "c$"), ("^a", "de$")], name
+
+
+def test_dialects_of_conversations_are_the_same_conversations(tmp_path):
+    plain = [user("Hi"), assistant("Yo")]
+    parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
+    spoken = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
+    expected = read_completions(written(tmp_path, {"messages": plain}), BYTES, 64).data
+    for row in ({"messages": parts}, {"conversations": spoken}):
+        data = read_completions(written(tmp_path, row), BYTES, 64).data
+        np.testing.assert_array_equal(data.tokens, expected.tokens)
+        np.testing.assert_array_equal(data.response, expected.response)
+
+
+REFUSED = {
+    "tools": ({"messages": [user("a"), assistant("b")], "tools": [{"name": "w"}]}, "holds tools"),
+    "calls": (
+        {"messages": [user("a"), {**assistant(""), "tool_calls": [{"id": 1}]}]},
+        "message 2 of 'messages' calls tools, which is not learned from yet",
+    ),
+    "image": ({"messages": [user([{"type": "image"}]), assistant("b")]}, "a part that is not a"),
+    "reward": ({"prompt": "a", "completion": "b", "reward": 10**400}, "must be a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_honoured_is_refused(tmp_path, name):
+    row, reason = REFUSED[name]
+    with pytest.raises(DataError, match="row 1: .*" + reason):
+        read_completions(written(tmp_path, row), BYTES, 64)
+
+
+def test_pairs_that_say_nothing_are_refused(tmp_path):
+    same = {"prompt": "a", "chosen": "b", "rejected": "b"}
+    with pytest.raises(DataError, match="row 1: 'chosen' and 'rejected' are the same"):
+        read_comparisons(written(tmp_path, same), BYTES, 64)
+    margin = {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 2.0}
+    with pytest.raises(DataError, match="row 1: the column 'margin' holds margins of preferences"):
+        read_comparisons(written(tmp_path, margin), BYTES, 64)
+
+
+def test_damaged_rows_are_named(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "prompt": "b"}\n')
+    with pytest.raises(DataError, match=r"row 2: .*the key 'prompt' stands there twice"):
+        read_completions(path, BYTES, 64)
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 50)[:-12])
+    with pytest.raises(DataError, match="it is not whole"):
+        read_completions(tmp_path / "cut.jsonl.gz", BYTES, 64)
+    (tmp_path / "short.csv").write_text("prompt,completion\na\n")
+    with pytest.raises(DataError, match="row 1: it does not have 2 values"):
+        read_completions(tmp_path / "short.csv", BYTES, 64)
+    (tmp_path / "number.json").write_text("[1]")
+    with pytest.raises(DataError, match="row 1: a row must be a JSON object"):
+        read_completions(tmp_path / "number.json", BYTES, 64)

@@ -11,19 +11,28 @@ from typing import Any
 def parse(text: str | bytes) -> Any:
     """The value that `text` stands for: numbers, texts, lists and tables, never an object.
 
-    Raises `ValueError`, whatever is wrong with it: also where it is nested beyond any use, is not
-    UTF-8, or holds halves of characters, which no file can be written with.
+    Raises `ValueError`, whatever is wrong with it: also where a table has a key twice, it is nested
+    beyond any use, is not UTF-8, or holds halves of characters, which no file can be written with.
     """
     if isinstance(text, bytes):
         text = text.decode()
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_table)
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
         else:
             text.encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    return found
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice[:40]!r} stands there twice")
     return found
 
 

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core import json_text
 from headwater.core.errors import DataError, nearest
 from headwater.core.fields import check_choice
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts
-from headwater.datasets.formats.arrow_messages import bounded, refuse_large_parquet
+from headwater.texts.rows import stored_rows
 from headwater.texts.tokenizers import ROLES, AbstractTokenizer, begins_with_marks
 
 TooLong = Literal["refuse", "drop", "cut_prompt", "cut_response"]
@@ -27,6 +26,12 @@ of its prompt goes; the end of its response goes, and with it the token that end
 Columns = Mapping[str, str]
 """From `prompt`, `completion`, `chosen`, `rejected`, `text`, `messages` or `reward` to the name of
 the column that holds it, where that is another one."""
+
+_NOT_HONOURED = {"tools": "tools", "margin": "margins of preferences"}
+"""Columns that TRL reads and that are not read here, and what they hold."""
+
+_SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+"""ShareGPT's names of roles."""
 
 _COLUMNS = ("prompt", "completion", "chosen", "rejected", "text", "messages", "reward")
 
@@ -210,27 +215,51 @@ class _Row(NamedTuple):
         value = self.given(name) if value is None else value
         if not isinstance(value, list):
             raise self.error(f"'{name}' must be a list of messages, not {_kind_of(value)}")
-        for number, message in enumerate(value):
-            where = f"message {number + 1} of '{name}'"
-            if not isinstance(message, dict):
-                raise self.error(f"{where} must have a 'role' and a 'content'")
-            role = message.get("role")
-            if role is None:
-                raise self.error(f"{where} has no 'role': say who speaks ({', '.join(ROLES)})")
-            if role not in ROLES:
-                raise self.error(f"{where}: {nearest(str(role), ROLES, 'role')}")
-            if not isinstance(message.get("content"), str):
-                raise self.error(f"the 'content' of {where} must be a text")
         if not value:
             raise self.error(f"'{name}' holds no message")
-        return value
+        return [
+            self.message(message, f"message {number} of '{name}'")
+            for number, message in enumerate(value, 1)
+        ]
+
+    def message(self, message: Any, where: str) -> dict[str, str]:
+        if not isinstance(message, dict):
+            raise self.error(f"{where} must have a 'role' and a 'content'")
+        if "from" in message and "role" not in message:
+            # As in ShareGPT's conversations.
+            speaker = str(message["from"])
+            message = {"role": _SPEAKERS.get(speaker, speaker), "content": message.get("value")}
+        role = message.get("role")
+        if role is None:
+            raise self.error(f"{where} has no 'role': say who speaks ({', '.join(ROLES)})")
+        if role not in ROLES:
+            raise self.error(f"{where}: {nearest(str(role), ROLES, 'role')}")
+        if message.get("tool_calls"):
+            raise self.error(
+                f"{where} calls tools, which is not learned from yet: write the call into its "
+                "'content', or remove the row"
+            )
+        content = message.get("content")
+        if isinstance(content, list):
+            parts = [part.get("text") for part in content if isinstance(part, dict)]
+            texts = [part for part in parts if isinstance(part, str)]
+            if len(texts) < len(content):
+                raise self.error(f"the 'content' of {where} has a part that is not a text")
+            content = "".join(texts)
+        if not isinstance(content, str):
+            raise self.error(f"the 'content' of {where} must be a text")
+        return {**message, "content": content}
 
     def finite(self, name: str) -> float:
         value = self.fields.get(name)
-        given = isinstance(value, int | float) and not isinstance(value, bool)
-        number = float(value) if given and value is not None else math.nan
+        # Tables of text (CSV) hold numbers as texts.
+        given = isinstance(value, int | float | str) and not isinstance(value, bool)
+        try:
+            number = float(value) if given and value is not None else math.nan
+        except (OverflowError, ValueError):
+            number = math.nan
         if not math.isfinite(number):
-            raise self.error(f"'{name}' must be a finite number, not {value!r}")
+            raise self.error(f"'{name}' must be a finite number, not {str(value)[:40]}")
         return number
 
 
@@ -242,12 +271,11 @@ def _kind_of(value: Any) -> str:
 def _rows(path: Path, columns: Columns | None) -> Iterator[_Row]:
     """Every row, its columns named by their roles."""
     names = {column: role for role, column in (columns or {}).items()}
-    known = ("prompt", "completion", "chosen", "rejected", "text", "messages", "reward")
     for role in columns or {}:
-        if role not in known:
-            raise DataError(nearest(role, known, "column of texts"))
+        if role not in _COLUMNS:
+            raise DataError(nearest(role, _COLUMNS, "column of texts"))
     found = 0
-    for number, fields in _stored_rows(path):
+    for number, fields in stored_rows(path):
         found += 1
         for column in names:
             if column not in fields and found == 1:
@@ -255,63 +283,17 @@ def _rows(path: Path, columns: Columns | None) -> Iterator[_Row]:
         renamed = {names.get(key, key): value for key, value in fields.items()}
         if "reward" not in renamed and "score" in renamed:
             renamed["reward"] = renamed["score"]
+        if "messages" not in renamed and "conversations" in renamed:
+            renamed["messages"] = renamed["conversations"]
+        for name, what in _NOT_HONOURED.items():
+            if renamed.get(name):
+                raise DataError(
+                    f"{path}, row {number}: the column '{name}' holds {what}, which cannot be "
+                    "honoured yet: remove the column to learn without"
+                )
         yield _Row(path, number, renamed)
     if not found:
         raise DataError(f"{path}: there are no rows in it")
-
-
-def _stored_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file: check the path")
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head == b"PAR1":
-        yield from _parquet_rows(path)
-        return
-    if path.suffix == ".parquet":
-        raise DataError(f"{path}: this is no Parquet file: it is truncated or corrupt")
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    fields = json_text.parse(line)
-                except ValueError as error:
-                    raise DataError(
-                        f"{path}, row {number}: this line is no JSON object ({error}): JSON Lines "
-                        "has one on each line"
-                    ) from None
-                if not isinstance(fields, dict):
-                    raise DataError(
-                        f"{path}, row {number}: a row must be a JSON object with named columns"
-                    )
-                yield number, fields
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: it is not UTF-8 (byte {error.start}): JSON Lines, Parquet and "
-            ".txt can be read"
-        ) from None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    number = 0
-    try:
-        refuse_large_parquet(path.absolute())
-        batches = parquet.ParquetFile(path.absolute()).iter_batches()
-        for batch in bounded(batches, path.stat().st_size):
-            for fields in batch.to_pylist():
-                number += 1
-                yield number, fields
-    except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(
-            f"{path}: this Parquet file is truncated or corrupt ({reason}): copy or download it "
-            "again"
-        ) from None
 
 
 # Prompt and response ----------------------------------------------------------------------------
@@ -380,6 +362,8 @@ def _with_prompt(row: _Row) -> tuple[Any, Any, Any]:
     chosen, rejected = row.given("chosen"), row.given("rejected")
     if isinstance(chosen, list) != isinstance(rejected, list):
         raise row.error("'chosen' and 'rejected' must both be texts, or both lists of messages")
+    if chosen == rejected:
+        raise row.error("'chosen' and 'rejected' are the same, so nothing is preferred")
     prompt = row.fields.get("prompt")
     # A prompt in text beside whole conversations repeats what these begin with.
     if prompt is not None and (isinstance(prompt, list) or not isinstance(chosen, list)):
@@ -393,8 +377,6 @@ def _with_prompt(row: _Row) -> tuple[Any, Any, Any]:
         if first != second:
             break
         length += 1
-    if chosen == rejected:
-        raise row.error("'chosen' and 'rejected' are the same, so nothing is preferred")
     if isinstance(chosen, str) and length and chosen[length - 1] == " ":
         # Tokenizers join a space to the word after it.
         length -= 1

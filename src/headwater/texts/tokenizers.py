@@ -19,7 +19,7 @@ Message = Mapping[str, str]
 Tokens = Sequence[int] | np.ndarray | jax.Array
 """One row of tokens."""
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class AbstractTokenizer(abc.ABC):
