@@ -10,7 +10,7 @@ import time
 import pytest
 
 from headwater.core.errors import RunError
-from headwater.sweeps.ray import cores_each
+from headwater.sweeps.ray_cluster import cores_each
 from headwater.sweeps.workers import Ended, LocalWorkers, available_cores, core_shares
 
 STAND_IN = """

@@ -139,7 +139,7 @@ def sweep(
         if value is not None and value < least:
             raise SpecificationError(f"{name} = {value}: it must be at least {least}")
     if on == "ray":
-        from headwater.sweeps.ray import require_ray
+        from headwater.sweeps.ray_cluster import require_ray
 
         require_ray()
     bar = Progress(progress)
@@ -410,7 +410,7 @@ def _workers(
 ) -> AbstractWorkers:
     if on == "ray":
         from headwater.api import sweep_run
-        from headwater.sweeps.ray import RayWorkers
+        from headwater.sweeps.ray_cluster import RayWorkers
 
         path = str(kept.path.resolve())
         return RayWorkers(sweep_run.carry_out, sweep_run.lacks, path, kept.token, address, jobs)
