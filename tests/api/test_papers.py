@@ -17,6 +17,8 @@ def test_methods_claims_and_keys():
     assert hw.cite("ucbvi-is-optimistic") == paper("azar2017minimax").bibtex
     with pytest.raises(SpecificationError, match="unknown run, method, claim or paper 'IQLL'"):
         hw.cite("IQLL")
+    with pytest.raises(SpecificationError, match="'zzz' is no run, method, claim or paper"):
+        hw.cite("zzz")
 
 
 def test_an_adapted_run_cites_both_methods_and_the_recipe(tmp_path):

@@ -49,7 +49,10 @@ def papers_of(what: Run | AbstractMethod | type | str | Path) -> list[str]:
         return [method_class(name).info.paper]
     except SpecificationError:
         choices = [*method_modules(), *claims, *all_papers()]
-        raise SpecificationError(nearest(name, choices, "run, method, claim or paper")) from None
+        sentence = nearest(name, choices, "run, method, claim or paper")
+        if "did you mean" not in sentence:
+            sentence = f"'{name}' is no run, method, claim or paper: `headwater papers` lists them"
+        raise SpecificationError(sentence) from None
 
 
 def _of_run(run: Run) -> list[str]:

@@ -1,6 +1,7 @@
 """`headwater papers`."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -44,16 +45,20 @@ def command(
         return
     print_table(
         "",
-        ["paper", "methods", "claims"],
+        ["paper", "methods", "verdicts of claims"],
         [
             [
                 f"{entry.paper.short}\n{entry.paper.key}",
                 "\n".join(entry.methods),
-                "\n".join(f"{s.claim.name}: {s.verdict}" for s in entry.claims),
+                ", ".join(f"{n} {verdict}" for verdict, n in _verdicts(entry).items()),
             ]
             for entry in found
         ],
     )
-    print("headwater papers KEY prints the BibTeX of one")
+    print("headwater papers KEY prints the BibTeX of one; headwater claim list names the claims")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
+
+
+def _verdicts(entry) -> Counter[str]:
+    return Counter(summary.verdict for summary in entry.claims)
