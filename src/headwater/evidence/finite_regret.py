@@ -17,6 +17,7 @@ import numpy as np
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
 from headwater.evaluation.statistics import Interval
+from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import ratio_of_means
 from headwater.methods.tabular.online.posterior_sampling import PosteriorSampling
 from headwater.ops.tabular.planning import expected_return, optimal_values
@@ -25,10 +26,6 @@ from headwater.sources.episodes import FreshEpisodes
 
 GRID = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Multipliers of the bonus that methods are tuned over."""
-
-
-_TUNING = 1_000_000
-"""Added to an experiment's seed for the process that methods are tuned on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,17 +125,20 @@ def compare(
 
     They are tuned in `runs` other processes, an equal number of them for each multiplier.
     """
-    practice = [make(seed * runs + _TUNING + i) for i in range(runs // len(grid))]
     processes = [make(seed * runs + i) for i in range(runs)]
     found, chosen = {}, {}
     for name, method in methods.items():
         # Bonuses are far too large in theory; a prior of 1 is not.
         values = [30.0 * x for x in grid] if isinstance(method, PosteriorSampling) else grid
-        tried = np.repeat(values, len(practice))
-        costs = learn_each(
-            method, practice * len(grid), scales=tried, episodes=episodes, seed=seed + _TUNING
-        ).sums["regret"][:, -1]
-        chosen[name] = values[int(np.argmin(costs.reshape(len(grid), -1).mean(axis=1)))]
+
+        def regrets(values, seed, method=method):
+            practice = [make(seed * runs + i) for i in range(runs // len(grid))]
+            tried = np.repeat(values, len(practice))
+            each = practice * len(values)
+            found = learn_each(method, each, scales=tried, episodes=episodes, seed=seed)
+            return found.sums["regret"][:, -1].reshape(len(values), -1)
+
+        chosen[name] = tune(list(values), regrets, seed=seed).value
         scales = [chosen[name]] * runs
         found[name] = learn_each(method, processes, scales=scales, episodes=episodes, seed=seed)
     return found, chosen

@@ -1,5 +1,8 @@
 """Trajectory weighting (RW, AW): what rare good episodes in a log are worth."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from headwater.datasets.transform import (
 from headwater.environments.control.pendulum import Pendulum, swing_up_action
 from headwater.environments.interaction import random_action
 from headwater.evaluation.returns import evaluate_returns
+from headwater.evaluation.tuning import choose, held_out_seed
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.logs import normalised, record
 from headwater.runs.loop import run
@@ -84,9 +88,15 @@ def _settings(name: str, field: str, values: tuple[float, ...], width: int) -> l
     return [eqx.tree_at(lambda m: getattr(m, field), method, jnp.asarray(v)) for v in values]
 
 
-def _at_its_best(scores: np.ndarray) -> np.ndarray:
-    """Scores `[sampler, log]`, each sampler with the setting that is best for it on average."""
-    return np.stack([of_one[np.argmax(of_one.mean(1))] for of_one in scores])
+def _at_its_best(scores: np.ndarray, measure: Callable[[int], Any], seed: int) -> np.ndarray:
+    """Scores `[sampler, log]`, each sampler with the setting that is best for it on other logs.
+
+    **Arguments:** `measure`: scores of logs that are made from a seed, as of the judged ones.
+    """
+    if scores.shape[1] == 1:
+        return scores[:, 0]
+    tuned = measure(held_out_seed(seed))[0]
+    return np.stack([mine[choose(x, largest=True)] for mine, x in zip(scores, tuned)])
 
 
 def _mixed_logs(
@@ -104,10 +114,12 @@ def _mixed_logs(
 ) -> Finding:
     """Logs with a small `share` of expert episodes among random ones."""
     skills = (np.arange(episodes) < max(1, round(share * episodes))).astype(np.float64)
-    scores, upside, effective = _scores(
-        skills, samplers, seed, learner, logs, updates, batch, temperature
-    )
-    best = dict(zip(samplers, _at_its_best(scores)))
+
+    def measure(seed: int):
+        return _scores(skills, samplers, seed, learner, logs, updates, batch, temperature)
+
+    scores, upside, effective = measure(seed)
+    best = dict(zip(samplers, _at_its_best(scores, measure, seed)))
     return Finding(
         (
             Criterion("RW less uniform, points", mean_of(best["RW"] - best["uniform"]), gain),
@@ -141,10 +153,13 @@ def _even_logs(
 ) -> Finding:
     """Logs whose episodes are all of one policy: nothing to gain, but something to lose."""
     arms = ("uniform", "RW")
-    scores, upside, effective = _scores(
-        np.full(episodes, skill), arms, seed, learner, logs, updates, batch, temperature
-    )
-    best = dict(zip(arms, _at_its_best(scores)))
+
+    def measure(seed: int):
+        skills = np.full(episodes, skill)
+        return _scores(skills, arms, seed, learner, logs, updates, batch, temperature)
+
+    scores, upside, effective = measure(seed)
+    best = dict(zip(arms, _at_its_best(scores, measure, seed)))
     return Finding(
         (Criterion("RW less uniform, points", mean_of(best["RW"] - best["uniform"]), -loss),),
         {

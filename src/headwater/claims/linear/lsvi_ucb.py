@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +12,14 @@ import numpy as np
 from headwater.environments.linear.linear import LinearProcess, linear_lock, random_linear_process
 from headwater.evaluation.exact import regret_of
 from headwater.evaluation.instances import learn_instances
+from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means, with_numbers
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.tabular.online.ucbvi import UCBVI
 
 _BONUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
-"""Scales of the bonus of which every method takes the one with least regret, at each size."""
+"""Scales of the bonus of which every method takes the one with least regret in other processes, at
+each size."""
 
 
 def growth_of_regret(
@@ -37,24 +39,29 @@ def growth_of_regret(
         "horizon": horizon,
         "features": features,
     }
-    keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(instances)]
-    families = {
-        "locks": ([linear_lock(slip=0.1, **sizes, key=key) for key in keys], 1.0 / horizon),
-        "random": ([random_linear_process(noisy=True, **sizes, key=key) for key in keys], 1.0),
+    families: dict[str, tuple[Callable[[Any], LinearProcess], float]] = {
+        "locks": (lambda key: linear_lock(slip=0.1, **sizes, key=key), 1.0 / horizon),
+        "random": (lambda key: random_linear_process(noisy=True, **sizes, key=key), 1.0),
     }
     # The theorem's bound grows like the root of K times a logarithm of K.
     logs = [math.log(2 * features * horizon * k / 0.1) for k in (episodes / 4, episodes)]
     allowed = 2.0 * logs[1] / logs[0]
     criteria, numbers, curves = [], {"allowed ratio": allowed}, {}
-    for family, (given, highest) in families.items():
+    for family, (make, highest) in families.items():
         method = LSVIUCB(episodes=float(episodes), highest_return=highest)
-        found = _regrets(method, _stacked(given), (*_BONUSES, 0.0), episodes, seed)
-        regret = np.cumsum(found, axis=-1)
-        best = int(np.argmin(regret[: len(_BONUSES), :, -1].mean(1)))
-        for label, at in (("optimistic", best), ("greedy", len(_BONUSES))):
+
+        def regrets(scales, seed, make=make, method=method):
+            keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(instances)]
+            given = _stacked([make(key) for key in keys])
+            return _regrets(method, given, scales, episodes, seed)
+
+        chosen = tune(_BONUSES, lambda x, own, f=regrets: f(x, own).sum(-1), seed=seed).value
+        best = 0
+        regret = np.cumsum(regrets((chosen, 0.0), seed), axis=-1)
+        for label, at in (("optimistic", best), ("greedy", 1)):
             curves[f"{family}, {label}"] = (np.arange(1, episodes + 1), regret[at])
             numbers[f"{family}, {label}: regret"] = float(regret[at, :, -1].mean())
-        numbers[f"{family}: bonus_scale"] = _BONUSES[best]
+        numbers[f"{family}: bonus_scale"] = chosen
         quarter, whole = regret[best, :, episodes // 4 - 1], regret[best, :, -1]
         criteria.append(
             Criterion(
@@ -89,20 +96,13 @@ def number_of_states(
     lost: dict[str, list[np.ndarray]] = {"LSVI-UCB": [], "UCBVI": []}
     scales: dict[str, list[float]] = {"LSVI-UCB": [], "UCBVI": []}
     for size in states:
-        keys = [jax.random.fold_in(jax.random.key(seed), 1000 * size + i) for i in range(instances)]
-        given = _stacked(
-            [
-                linear_lock(
-                    states=size,
-                    actions=actions,
-                    horizon=horizon,
-                    features=features,
-                    slip=0.1,
-                    key=key,
-                )
-                for key in keys
-            ]
-        )
+
+        def locks(seed, size=size):
+            root = jax.random.key(seed)
+            keys = [jax.random.fold_in(root, 1000 * size + i) for i in range(instances)]
+            sizes = {"states": size, "actions": actions, "horizon": horizon, "features": features}
+            return _stacked([linear_lock(**sizes, slip=0.1, key=key) for key in keys])
+
         methods = {
             "LSVI-UCB": (
                 LSVIUCB(episodes=float(episodes), highest_return=1.0 / horizon),
@@ -115,10 +115,13 @@ def number_of_states(
             ),
         }
         for name, (method, tried) in methods.items():
-            regret = _regrets(method, given, tried, episodes, seed).sum(-1)
-            best = int(np.argmin(regret.mean(1)))
-            lost[name].append(regret[best])
-            scales[name].append(tried[best])
+
+            def regrets(scales, seed, method=method, locks=locks):
+                return _regrets(method, locks(seed), scales, episodes, seed).sum(-1)
+
+            chosen = tune(tried, regrets, seed=seed).value
+            lost[name].append(regrets((chosen,), seed)[0])
+            scales[name].append(chosen)
     many = int(np.argmax(states))
     few = int(np.argmin(states))
     linear, tabular = lost["LSVI-UCB"], lost["UCBVI"]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from headwater.core.finite import FiniteProcess
 from headwater.evaluation.model_error import worst_model_error
+from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.evidence.low_rank import explore, make_tasks
 from headwater.methods.low_rank.raffle import RAFFLE
@@ -32,34 +33,38 @@ def _against_counts(
 ) -> Finding:
     """Errors of RAFFLE's model and of the frequencies that RF-UCRL has counted.
 
-    After as many episodes, each with the best of as many scales of its bonus. RF-UCRL learns from
-    every step of an episode, RAFFLE from one.
+    After as many episodes, each with the best of as many scales of its bonus in other processes.
+    RF-UCRL learns from every step of an episode, RAFFLE from one.
     """
-    given = [make_tasks(tasks=1, seed=seed * 10_000 + at, **sizes) for at in range(instances)]
-    rank, per_update = given[0].feature.shape[-1], batch * sizes["horizon"]
-    processes = [each.task(0) for each in given]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *processes)
-    keys = jax.random.split(jax.random.key(seed), instances)
-    tried: dict[str, list[np.ndarray]] = {"RAFFLE": [], "RFUCRL": []}
-    for scale in bonuses:
-        method = _scaled(RAFFLE(rank=rank, batch=batch), scale)
-        tried["RAFFLE"].append(explore(method, processes, updates=updates, seed=seed).error)
-    for scale in tabular_bonuses:
-        tabular = _scaled(RFUCRL(), scale)
-        tried["RFUCRL"].append(np.asarray(_count(tabular, stacked, updates, per_update, keys)))
-    best = {
-        name: min(found, key=lambda error: float(error[:, -1].mean()))
-        for name, found in tried.items()
-    }
+    per_update = batch * sizes["horizon"]
+
+    def errors(name: str, scale: float, seed: int) -> np.ndarray:
+        given = [make_tasks(tasks=1, seed=seed * 10_000 + at, **sizes) for at in range(instances)]
+        processes = [each.task(0) for each in given]
+        if name == "RAFFLE":
+            method = _scaled(RAFFLE(rank=given[0].feature.shape[-1], batch=batch), scale)
+            return explore(method, processes, updates=updates, seed=seed).error
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *processes)
+        keys = jax.random.split(jax.random.key(seed), instances)
+        return np.asarray(_count(_scaled(RFUCRL(), scale), stacked, updates, per_update, keys))
+
+    def tuned(name: str, scales: Sequence[float]):
+        return tune(
+            scales, lambda tried, seed: [errors(name, x, seed)[:, -1] for x in tried], seed=seed
+        )
+
+    tried = {"RAFFLE": tuned("RAFFLE", bonuses), "RFUCRL": tuned("RFUCRL", tabular_bonuses)}
+    best = {name: errors(name, choice.value, seed) for name, choice in tried.items()}
     ratio = ratio_of_means(best["RAFFLE"][:, -1], best["RFUCRL"][:, -1])
     across = np.arange(updates + 1) * per_update
     return Finding(
         (Criterion("worst model error, RAFFLE / RFUCRL", ratio, at_most=0.8),),
         numbers={
-            "mean errors by scale": {
-                name: [float(error[:, -1].mean()) for error in found]
-                for name, found in tried.items()
-            }
+            "scale": {name: float(choice.value) for name, choice in tried.items()},
+            "mean errors by scale, where it is tuned": {
+                name: [float(each.mean()) for each in choice.scores if each.size]
+                for name, choice in tried.items()
+            },
         },
         curves={name: (across, error) for name, error in best.items()},
         across="episodes",

@@ -13,6 +13,7 @@ from headwater.core.finite import FiniteProcess
 from headwater.core.records import Episodes
 from headwater.environments.linear.low_rank import LowRankTasks
 from headwater.evaluation.exact import best_return, returns_of
+from headwater.evaluation.tuning import choose, held_out_seed
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
 from headwater.evidence.low_rank import explore, make_tasks
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
@@ -40,26 +41,33 @@ def _online(
 ) -> Finding:
     """LSVI-UCB in a new task, with learned features, true ones, and one for each state and action.
 
-    Each has the best of the same `bonuses`, factors of the elliptical norm itself.
+    Each has the best of the same `bonuses`, factors of the elliptical norm itself, in other tasks.
     """
-    given = [
-        make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
-    ]
-    features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
-    shares = {}
-    for kind in ("fresh", "mixture"):
-        new = [_new_task(each, kind, tasks=tasks, seed=seed + at) for at, each in enumerate(given)]
-        processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
-        for name, feature in features.items():
-            scales = _scales(bonuses, feature.shape[-1], sizes["horizon"], episodes)
-            keys = jax.random.split(jax.random.key(seed), instances)
-            shares[kind, name] = np.asarray(_act(scales, feature, processes, episodes, keys))
+
+    def measure(seed: int) -> dict[tuple[str, str], np.ndarray]:
+        given = [
+            make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
+        ]
+        features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
+        shares = {}
+        for kind in ("fresh", "mixture"):
+            new = [
+                _new_task(each, kind, tasks=tasks, seed=seed + at) for at, each in enumerate(given)
+            ]
+            processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
+            for name, feature in features.items():
+                scales = _scales(bonuses, feature.shape[-1], sizes["horizon"], episodes)
+                keys = jax.random.split(jax.random.key(seed), instances)
+                shares[kind, name] = np.asarray(_act(scales, feature, processes, episodes, keys))
+        return shares
+
+    shares, tuned = measure(seed), measure(held_out_seed(seed))
     criteria, curves, numbers = [], {}, {}
     for kind in ("fresh", "mixture"):
         end: dict[str, np.ndarray] = {}
         for name in _FEATURES:
             every = shares[kind, name]
-            chosen = int(np.argmax(every[:, :, -last:].mean((0, 2))))
+            chosen = choose(tuned[kind, name][:, :, -last:].mean(2).T, largest=True)
             curves[f"{name}, {kind} task"] = (np.arange(episodes), every[:, chosen])
             end[name] = every[:, chosen, -last:].mean(1)
             numbers[f"{name}, {kind} task"] = {
@@ -88,26 +96,31 @@ def _offline(
     **sizes: Any,
 ) -> Finding:
     """PEVI on logs of a new task, with learned features, true ones, and one for each state and
-    action; each with the best of the same `penalties`. Actions of the log are optimal with
-    probability `optimal`, else uniform."""
-    given = [
-        make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
-    ]
-    features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
-    new = [_new_task(each, "fresh", tasks=tasks, seed=seed) for each in given]
-    processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
-    keys = jax.random.split(jax.random.key(seed), instances)
-    log = _log(processes, optimal, max(logs), keys)
-    shares = {}
-    for name, feature in features.items():
-        for count in logs:
-            scales = _scales(penalties, feature.shape[-1], sizes["horizon"], count)
-            first = jax.tree.map(lambda x, n=count: x[:, :n], log)
-            shares[name, count] = np.asarray(_read(scales, feature, processes, first))
+    action; each with the best of the same `penalties` in other tasks. Actions of the log are
+    optimal with probability `optimal`, else uniform."""
+
+    def measure(seed: int) -> dict[tuple[str, int], np.ndarray]:
+        given = [
+            make_tasks(tasks=tasks + 1, seed=seed * 10_000 + at, **sizes) for at in range(instances)
+        ]
+        features = _all_features(given, tasks=tasks, updates=updates, batch=batch, seed=seed)
+        new = [_new_task(each, "fresh", tasks=tasks, seed=seed) for each in given]
+        processes = jax.tree.map(lambda *x: jnp.stack(x), *new)
+        keys = jax.random.split(jax.random.key(seed), instances)
+        log = _log(processes, optimal, max(logs), keys)
+        shares = {}
+        for name, feature in features.items():
+            for count in logs:
+                scales = _scales(penalties, feature.shape[-1], sizes["horizon"], count)
+                first = jax.tree.map(lambda x, n=count: x[:, :n], log)
+                shares[name, count] = np.asarray(_read(scales, feature, processes, first))
+        return shares
+
+    shares, tuned = measure(seed), measure(held_out_seed(seed))
     numbers: dict[str, Any] = {}
     end: dict[tuple[str, int], np.ndarray] = {}
     for (name, count), every in shares.items():
-        chosen = int(np.argmax(every.mean(0)))
+        chosen = choose(tuned[name, count].T, largest=True)
         end[name, count] = every[:, chosen]
         numbers[f"{name}, {count} episodes"] = {
             "penalty": float(penalties[chosen]),

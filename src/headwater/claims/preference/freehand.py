@@ -10,6 +10,7 @@ import numpy as np
 from headwater.core.hypotheses import FiniteHypotheses
 from headwater.environments.linear.linear_reward import random_linear_rewards
 from headwater.evaluation.statistics import frequency
+from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import (
     Claim,
     Criterion,
@@ -74,7 +75,7 @@ def _experiment(seed: int, instances: int, sizes: tuple[int, ...]) -> Finding:
         )
         for place, noise in enumerate(_NOISE):
             cell = gaps[:, place]
-            best = cell[tuning].mean(axis=0).argmin(axis=1)
+            best = [choose(cell[tuning, arm].T) for arm in (0, 1)]
             plain, method = (cell[testing, arm, best[arm]] for arm in (0, 1))
             numbers[f"{size} comparisons, {noise:g} random actions, by ridge 0.1, 1, 10"] = {
                 f"width {width:g}": cell[testing, arm].mean(axis=0).tolist()

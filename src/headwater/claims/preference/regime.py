@@ -8,6 +8,7 @@ import numpy as np
 
 from headwater.environments.linear.linear_reward import random_linear_rewards
 from headwater.evaluation.statistics import Interval
+from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import (
     Claim,
     Criterion,
@@ -55,7 +56,7 @@ def _experiment(seed: int, instances: int, sizes: tuple[int, ...]) -> Finding:
         each = partial(jax.lax.map, partial(_gaps, size))
         gaps = np.asarray(jax.jit(each)(keys), np.float64)
         # Each arm has the ridge that is best for it on other instances.
-        best = gaps[tuning].mean(axis=0).argmin(axis=0)
+        best = [choose(gaps[tuning, :, arm].T) for arm in (0, 1)]
         found[size] = np.stack([gaps[testing, best[arm], arm] for arm in (0, 1)])
     criteria = []
     for size in sizes[:2]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from headwater.core.finite import FiniteProcess
 from headwater.evaluation.exact import best_return
+from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
 from headwater.methods.tabular.offline.tabular_cloning import TabularCloning
 from headwater.methods.tabular.online.demonstration_regularised import DemonstrationRegularised
@@ -146,19 +147,27 @@ def better_than_the_clone(
     temperature: float,
     **sizes: int,
 ) -> Finding:
-    """The final shortfall near the clone, the clone's own, and the final one without any."""
-    processes = make_processes(seed=seed, instances=instances, **sizes)
-    keys = jax.random.split(jax.random.key(seed), instances)
+    """The final shortfall near the clone, the clone's own, and the final one without any.
+
+    Either has the bonus that is best for it in other processes.
+    """
+
+    def shortfalls(method: DemonstrationRegularised, count: int, seed: int):
+        processes = make_processes(seed=seed, instances=instances, **sizes)
+        keys = jax.random.split(jax.random.key(seed), instances)
+        found = _learn(method, processes, keys, count, episodes, temperature)
+        return [np.asarray(each, np.float64) for each in found]
+
     curves, last, clone, scales = {}, {}, np.zeros(instances), {}
     for label, count, near in (("near the clone", demonstrations, strength), ("alone", 0, 0.01)):
-        tried = {}
-        for scale in bonus_scales:
-            method = DemonstrationRegularised(near, scale)
-            own, gaps = _learn(method, processes, keys, count, episodes, temperature)
-            tried[scale] = np.asarray(gaps, np.float64)
-            clone = np.asarray(own, np.float64) if count else clone
-        scales[label] = min(tried, key=lambda s: tried[s][:, -1].mean())
-        gaps = tried[scales[label]]
+
+        def finals(tried, seed, count=count, near=near):
+            methods = [DemonstrationRegularised(near, scale) for scale in tried]
+            return [shortfalls(method, count, seed)[1][:, -1] for method in methods]
+
+        scales[label] = tune(bonus_scales, finals, seed=seed).value
+        own, gaps = shortfalls(DemonstrationRegularised(near, scales[label]), count, seed)
+        clone = own if count else clone
         last[label] = gaps[:, -1]
         curves[label] = (np.arange(1, episodes + 1), gaps)
     return Finding(

@@ -5,15 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.evaluation.tuning import choose, held_out_seed
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
 from headwater.evidence.finite_regret import sparse_process
 from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
 from headwater.ops.tabular.planning import expected_return, optimal_values
 from headwater.runs.learn import learn
 from headwater.sources.episodes import WholeLog, log_episodes
-
-_TUNING = 1_000_000
-"""Added to an experiment's seed for the process that methods are tuned on."""
 
 
 def _narrow_logs(
@@ -40,7 +38,7 @@ def _narrow_logs(
         return eqx.filter_vmap(one)(stacked, keys)
 
     found = {name: [] for name in methods}
-    for place in (seed + _TUNING, seed):
+    for place in (held_out_seed(seed), seed):
         each = [
             sparse_process(place * processes + i, states=states, actions=actions, horizon=horizon)
             for i in range(processes)
@@ -52,8 +50,8 @@ def _narrow_logs(
                 lambda m: m.penalty_scale, method, jnp.asarray(method.penalty_scale, jnp.float32)
             )
             found[name].append(np.asarray(gaps(method, stacked, keys), np.float64))
-    practice = {name: values[0].mean() for name, values in found.items() if name != "greedy"}
-    best = min(practice, key=lambda name: practice[name])
+    pessimistic = [name for name in methods if name != "greedy"]
+    best = pessimistic[choose(np.stack([found[name][0] for name in pessimistic]))]
     return Finding(
         (
             Criterion(

@@ -18,6 +18,7 @@ from headwater.core.tokens import (
     TokenProblem,
     position_mask,
 )
+from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.rewards.dr_po import DRPO
 from headwater.methods.language.rewards.ppo import PPO
@@ -126,8 +127,8 @@ def _experiment(
 
             each = jax.jit(opened)
             # Either has the rate that is best for it on other locks.
-            tuned = np.asarray(each(tuning, jnp.asarray(rates)), np.float64).mean(1)
-            best = int(tuned.argmax())
+            tuned = np.asarray(each(tuning, jnp.asarray(rates)), np.float64)
+            best = choose(tuned, largest=True)
             chance = np.asarray(each(testing, jnp.asarray(rates)), np.float64)[best]
             numbers[f"{length} tokens, {name}"] = {
                 "rate": rates[best],

@@ -10,6 +10,7 @@ from headwater.core.method import Agent
 from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import log_policy
+from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.networks.token_table import PrefixTable
@@ -71,7 +72,7 @@ def _experiment(
         run = jax.jit(each)
         curves = np.asarray(run(tuning, jnp.asarray(rates)), np.float64)
         # Either has the rate at which it succeeds most over the whole time, on other answers.
-        best = int(curves.mean(axis=(1, 2)).argmax())
+        best = choose(curves.mean(axis=2), largest=True)
         chosen[scale] = rates[best]
         found[scale] = np.asarray(run(testing, jnp.asarray(rates[best : best + 1])), np.float64)[0]
     shown = {

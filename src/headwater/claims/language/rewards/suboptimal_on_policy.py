@@ -23,6 +23,7 @@ from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork, TokenProblem
 from headwater.environments.language.token_process import TableReward, every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
+from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.hypo import HyPO
@@ -237,7 +238,7 @@ def _experiment(
         curves = np.asarray(curves, np.float64)
         for place, curve in zip(places, curves, strict=True):
             # Each has the rate that is best for it on other seeds.
-            best = int(curve[:, :tuning, -1].mean(1).argmax())
+            best = choose(curve[:, :tuning, -1], largest=True)
             found[row, *place] = curve[best, tuning:]
             chosen[row, *place] = rates[best]
 
