@@ -261,7 +261,7 @@ GOOD = {
         ({"action_low": -np.inf}, "action_low is [-inf]: bounds of actions must be finite"),
         ({"action_low": [-1, -1]}, "action_low has 2 components but actions have 1"),
         (
-            {"actions": np.array([0, 1, -1, 0])},
+            {"actions": np.array([0, 1, -1, 0]), "action_count": 2},
             "actions holds -1 at row 2, but discrete actions are numbered 0 to 1: renumber them",
         ),
         (

@@ -320,7 +320,7 @@ def serious_notes(dataset: Dataset) -> list[str]:
         if never.size:
             notes.append(
                 f"of {counts.size:,} actions {never.size:,} never occur in the data: "
-                f"{_first(never)}"
+                f"{_first(np.asarray(dataset.spaces.action.from_canonical(never)))}"
             )
     return notes
 

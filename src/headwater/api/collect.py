@@ -378,6 +378,8 @@ def _dataset(spaces: Spaces, **columns: np.ndarray) -> Dataset:
     if isinstance(space, Box):
         action = space.from_canonical(action.astype(np.float64))
         bounds = {"action_low": space.low, "action_high": space.high}
+    elif space.labels is not None:
+        action, bounds = space.from_canonical(action), {"action_labels": space.labels}
     return Dataset.from_arrays(
         columns["observation"],
         action,

@@ -134,8 +134,9 @@ class Policy:
         **Arguments:** `observation`: `[…, component]`; `explore`: sample as in training; `key`: of
         the sampling (default: a new one for each call).
 
-        **Returns:** `[…, component]` in the units of the action space, or integers `[…]`. Raises
-        `SpecificationError` if the observation is of another size or not finite.
+        **Returns:** `[…, component]` in the units of the action space, or the numbers by which the
+        data or the environment call actions, `[…]`. Raises `SpecificationError` if the observation
+        is of another size or not finite.
         """
         observation = self._checked(observation)
         if key is None:
@@ -143,15 +144,14 @@ class Policy:
             self._calls += 1
         batch = observation.reshape(-1, observation.shape[-1])
         action = np.asarray(_act(self.method, self.state, batch, key, explore))
-        if isinstance(self.spaces.action, Box):
-            action = self.spaces.action.from_canonical(action)
+        action = np.asarray(self.spaces.action.from_canonical(action))
         return action.reshape((*observation.shape[:-1], *action.shape[1:]))
 
     def value(self, observation, action) -> np.ndarray:
         """What the critic expects of an action: the discounted return, in units of the reward.
 
         **Arguments:** `observation`: `[…, component]`; `action`: in the units of the action space,
-        `[…, component]`, or integers `[…]`.
+        `[…, component]`, or numbers of actions `[…]`.
 
         **Returns:** `[…]`. Raises `SpecificationError` if the method predicts no values, or if the
         two do not fit each other.
@@ -167,8 +167,9 @@ class Policy:
                 f"observations of shape {observation.shape} go with actions of shape {wanted}, "
                 f"not {action.shape}"
             )
+        action = space.to_canonical(action)
         if isinstance(space, Box):
-            action = np.asarray(space.to_canonical(action), np.float32)
+            action = np.asarray(action, np.float32)
         rows = observation.reshape(-1, observation.shape[-1])
         actions = action.reshape(len(rows), *wanted[len(lead) :])
         return np.asarray(_values(self.method, self.state, rows, actions)).reshape(lead)

@@ -1,5 +1,6 @@
 """The problem a control method is initialised for: spaces and what is known of their scale."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -48,14 +49,64 @@ class Box(eqx.Module):
 
 
 class Discrete(eqx.Module):
-    """A finite set `0 … count-1`."""
+    """A finite set: `0 … count-1` inside Headwater, and whatever numbers the user gave outside.
+
+    **Arguments:** `count`: of elements; `labels`: the user's number of each, if they are others.
+    """
 
     count: int = eqx.field(static=True)
+    labels: tuple[int, ...] | None = eqx.field(static=True, default=None)
+
+    @classmethod
+    def of(cls, labels: Sequence[int]) -> "Discrete":
+        """These numbers, in this order. Raises `ValueError` unless they are different."""
+        labels = tuple(int(label) for label in labels)
+        if len(set(labels)) != len(labels) or not labels:
+            raise ValueError("the numbers of actions must be different ones")
+        return cls(len(labels), None if labels == tuple(range(len(labels))) else labels)
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return self.count
+
+    @property
+    def names(self) -> tuple[int, ...]:
+        """The user's number of each element."""
+        return tuple(range(self.count)) if self.labels is None else self.labels
+
+    def from_canonical(self, value):
+        """Maps `0 … count-1` onto the user's numbers (integer arrays of any shape)."""
+        if self.labels is None:
+            return value
+        first = self.labels[0]
+        if self.labels == tuple(range(first, first + self.count)):
+            return value + first
+        if isinstance(value, np.ndarray):
+            return np.asarray(self.labels, value.dtype)[value]
+        # A sum instead of an index, which every format of export can hold.
+        shape = (1,) * value.ndim + (self.count,)
+        each = jnp.broadcast_to(value[..., None], (*value.shape, self.count))
+        hit = each == jnp.broadcast_to(jnp.arange(self.count).reshape(shape), each.shape)
+        labels = jnp.broadcast_to(jnp.asarray(self.labels, value.dtype).reshape(shape), each.shape)
+        return jnp.sum(jnp.where(hit, labels, jnp.zeros_like(labels)), axis=-1)
+
+    def to_canonical(self, value):
+        """Maps the user's numbers onto `0 … count-1` (NumPy arrays of integers of any shape).
+
+        Raises `SpecificationError` for a number that no element has.
+        """
+        value = np.asarray(value)
+        names = np.asarray(self.names)
+        order = np.argsort(names)
+        place = order[np.minimum(np.searchsorted(names[order], value), self.count - 1)]
+        wrong = names[place] != value
+        if np.any(wrong):
+            raise SpecificationError(
+                f"there is no action {value[wrong].reshape(-1)[0]}: actions are numbered "
+                f"{_few(self.names)}"
+            )
+        return place.astype(np.int32)
 
 
 class Statistics(eqx.Module):
@@ -108,6 +159,8 @@ class Spaces(eqx.Module):
             if isinstance(self.action, Box)
             else {"count": self.action.count}
         )
+        if isinstance(self.action, Discrete) and self.action.labels is not None:
+            action["labels"] = list(self.action.labels)
         statistics = self.statistics
         return {
             "observation": {
@@ -129,6 +182,10 @@ class Spaces(eqx.Module):
         action = stored["action"]
         if "count" in action:
             space: Box | Discrete = Discrete(int(action["count"]))
+            if action.get("labels") is not None:
+                space = Discrete.of(action["labels"])
+                if space.count != action["count"]:
+                    raise ValueError("there are not as many numbers of actions as actions")
         else:
             space = Box(tuple(map(float, action["low"])), tuple(map(float, action["high"])))
         statistics = stored["statistics"]
@@ -171,6 +228,10 @@ class Spaces(eqx.Module):
             return f"actions are {kinds[self.discrete]} {own} and {kinds[other.discrete]} {its}"
         if self.action_size != other.action_size:
             return f"actions have size {self.action_size} {own} and {other.action_size} {its}"
+        if isinstance(self.action, Discrete) and isinstance(other.action, Discrete):
+            ours, theirs = self.action.names, other.action.names
+            if ours != theirs:
+                return f"actions are numbered {_few(ours)} {own} and {_few(theirs)} {its}"
         if isinstance(self.action, Box) and isinstance(other.action, Box):
             ours = np.asarray([self.action.low, self.action.high])
             theirs = np.asarray([other.action.low, other.action.high])
@@ -180,6 +241,12 @@ class Spaces(eqx.Module):
                     f"and {other.action.low} to {other.action.high} {its}"
                 )
         return None
+
+
+def _few(numbers: tuple[int, ...]) -> str:
+    if len(numbers) <= 8:
+        return ", ".join(map(str, numbers))
+    return f"{numbers[0]}, {numbers[1]}, … {numbers[-1]}"
 
 
 def _ends(values: tuple[float, ...]) -> list[float | None]:

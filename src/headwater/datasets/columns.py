@@ -189,6 +189,8 @@ class Options(NamedTuple):
     metadata: dict[str, Any] | None = None
     episodes_end: Literal["terminal", "truncated"] | None = None
     episode_per_row: bool = False
+    action_labels: list[int] | None = None
+    action_bounds: Literal["data"] | None = None
     reading: Reading | None = None
 
     @property
@@ -224,6 +226,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
 
+def _is_labels(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_count, value))
+
+
 def _is_bound(value: Any) -> bool:
     return _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
 
@@ -248,6 +254,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "metadata": ("a table", lambda value: isinstance(value, dict)),
     "episodes_end": ("'terminal' or 'truncated'", lambda value: value in ("terminal", "truncated")),
     "episode_per_row": ("true or false", lambda value: isinstance(value, bool)),
+    "action_labels": ("a list of whole numbers", _is_labels),
+    "action_bounds": ("'data'", lambda value: value == "data"),
     "reading": ("left to the reader of the format", lambda value: isinstance(value, Reading)),
 }
 """What may be stored under each option."""
@@ -265,6 +273,8 @@ def stored_options(dataset: Dataset) -> dict[str, str]:
     if isinstance(action, Box):
         options |= {"action_low": list(action.low), "action_high": list(action.high)}
         options["discrete"] = False
+    elif action.labels is not None:
+        options["action_labels"] = list(action.labels)
     else:
         options["action_count"] = action.count
     if dataset.spaces.horizon is not None:
@@ -355,6 +365,8 @@ def finish(
         action_high=options.action_high,
         discrete=options.discrete,
         action_count=options.action_count,
+        action_labels=options.action_labels,
+        action_bounds=options.action_bounds,
         horizon=options.horizon,
         metadata=metadata,
     )

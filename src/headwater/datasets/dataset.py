@@ -6,13 +6,13 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.references import References, published_references
@@ -20,6 +20,8 @@ from headwater.datasets.references import References, published_references
 COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
 """What metadata counts: where datasets are put together, the sum is meant."""
 _MOST_ACTIONS = 1_000_000
+_FEW_ACTIONS = 64
+"""Up to so many numbers, actions that never occur are taken to exist."""
 _PIECE = 512
 """Rows of an episode whose returns are summed one after the other."""
 _BLOCK = 4096
@@ -67,6 +69,8 @@ class Dataset:
         action_high=None,
         discrete: bool | None = None,
         action_count: int | None = None,
+        action_labels=None,
+        action_bounds: str | None = None,
         horizon: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> "Dataset":
@@ -86,8 +90,12 @@ class Dataset:
         `truncations`: `[row]`; `next_observations`: like `observations`; `action_low`,
         `action_high`: bounds of continuous actions, scalars or one per component (default: -1 and
         1); `discrete`: whether actions are a finite set (default: whether they are integers
-        without bounds); `action_count`: size of that set (default: one more than the largest
-        logged); `horizon`: time limit in steps; without `truncations`, an episode that reaches it
+        without bounds, or rows with a single 1 among zeros); `action_count`: size of that set
+        (default: one more than the largest logged); `action_labels`: the numbers of its elements,
+        where these are not 0, 1, 2 and so on (default: as many as there can be between the smallest
+        and the largest, if there are negative ones or they begin at 1; those that occur, if most do
+        not); `action_bounds`: `"data"` for the smallest and the largest value of each component;
+        `horizon`: time limit in steps; without `truncations`, an episode that reaches it
         unterminated is truncated there; `metadata`: plain values.
 
         Raises `DataError`, with column, row and remedy, for anything that cannot be learned from.
@@ -106,9 +114,11 @@ class Dataset:
             truncations = truncate_at(terminals, horizon)
         else:
             truncations = np.zeros(rows, bool)
-        actions, action_space = _actions(
-            actions, rows, action_low, action_high, discrete, action_count
+        details = dict(metadata or {})
+        said = _ActionOptions(
+            action_low, action_high, discrete, action_count, action_labels, action_bounds
         )
+        actions, action_space = _actions(actions, rows, said, details)
         if not terminals[-1] and not truncations[-1]:
             truncations = truncations.copy()
             truncations[-1] = True
@@ -139,7 +149,6 @@ class Dataset:
                 )
             observations, actions, rewards = observations[keep], actions[keep], rewards[keep]
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
-        details = dict(metadata or {})
         if dropped:
             _add_counts(details, {"dropped_rows": dropped})
         if lost.size:
@@ -193,11 +202,11 @@ class Dataset:
         )
 
     def raw_actions(self) -> np.ndarray:
-        """Actions in the user's units, float32 `[row, component]`, or integers `[row]`."""
+        """Actions in the user's units, float32 `[row, component]`, or their numbers `[row]`."""
         if isinstance(self.spaces.action, Box):
             raw = self.spaces.action.from_canonical(self.actions.astype(np.float64))
             return raw.astype(np.float32)
-        return self.actions
+        return np.asarray(self.spaces.action.from_canonical(self.actions))
 
     def transitions(self, discount: float = 0.99) -> Transitions:
         """All rows as one batch with NumPy leaves.
@@ -318,6 +327,8 @@ class Dataset:
             total.update(column.reshape(-1).view(np.uint8).data)
         action = self.spaces.action
         bounds = (action.low, action.high) if isinstance(action, Box) else action.count
+        if isinstance(action, Discrete) and action.labels is not None:
+            bounds = action.labels
         total.update(repr((bounds, self.spaces.horizon)).encode())
         return total.hexdigest()
 
@@ -586,18 +597,58 @@ def truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
     return (step % horizon == 0) & ~terminals
 
 
+class _ActionOptions(NamedTuple):
+    """What the user says of actions; see `Dataset.from_arrays`."""
+
+    low: Any
+    high: Any
+    discrete: bool | None
+    size: int | None
+    labels: Any
+    bounds: str | None
+
+
+def remark(metadata: dict[str, Any], sentence: str) -> None:
+    """Notes in `metadata` how something was read."""
+    reading = metadata.get("reading")
+    if not isinstance(reading, dict):
+        reading = {"columns": {}, "unused": [], "looks": {}, "ignored": {}, "notes": []}
+    metadata["reading"] = {**reading, "notes": [*reading["notes"], sentence]}
+
+
 def _actions(
-    values, rows: int, low, high, discrete: bool | None, count: int | None
+    values, rows: int, said: _ActionOptions, metadata: dict[str, Any]
 ) -> tuple[np.ndarray, Box | Discrete]:
     array = _numbers(values, "actions")
-    bounded = low is not None or high is not None
+    low, high, discrete, count = said.low, said.high, said.discrete, said.size
+    if said.bounds not in (None, "data"):
+        raise SpecificationError(f"action_bounds is '{said.bounds}': the only choice is 'data'")
+    bounded = low is not None or high is not None or said.bounds is not None
+    finite = count is not None or said.labels is not None
+    hot = None if discrete is False or (bounded and not finite) else _hot(array, discrete or finite)
+    if hot is not None:
+        _length(array, "actions", rows)
+        size = array.shape[1]
+        if count not in (None, size):
+            raise DataError(f"actions are one-hot rows of {size}, but action_count is {count}")
+        remark(
+            metadata,
+            f"each row of actions is a single 1 among zeros: read as one of {size} discrete "
+            "actions (discrete=False for a continuous vector)",
+        )
+        array, count, discrete = hot, size if said.labels is None else None, True
+        if said.labels is not None:
+            array = _labels(said.labels, size)[hot]
     if discrete is None:
         one_each = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-        discrete = count is not None or (array.dtype.kind in "biu" and one_each and not bounded)
+        discrete = finite or (array.dtype.kind in "biu" and one_each and not bounded)
     if discrete:
         if bounded:
             raise DataError("discrete actions have no bounds: leave out action_low and action_high")
-        return _discrete_actions(_one_per_row(array, "actions", rows), count)
+        one_each = _one_per_row(array, "actions", rows)
+        return _discrete_actions(one_each, count, said.labels, metadata)
+    if said.labels is not None:
+        raise DataError("action_labels is for discrete actions, but these are declared continuous")
     if count is not None:
         raise DataError("action_count is for discrete actions, but these are declared continuous")
     if array.ndim == 0:
@@ -607,6 +658,9 @@ def _actions(
     if array.shape[1] == 0:
         raise DataError("actions has rows without components: at least one number is needed")
     _finite(array, "actions")
+    if said.bounds is not None:
+        low, high = _data_bounds(array, low, high)
+        remark(metadata, "the bounds of the actions are the smallest and the largest in the data")
     space = Box(
         low=_bound(-1.0 if low is None else low, array.shape[1], "action_low"),
         high=_bound(1.0 if high is None else high, array.shape[1], "action_high"),
@@ -627,8 +681,9 @@ def _actions(
             "correct the bounds or clip these actions"
             if bounded
             else "if actions are in other units, declare their bounds with action_low and "
-            f"action_high (here they span {array.min():g} to {array.max():g}), in Python, in a "
-            "file NAME.columns.toml beside the data, or by `headwater data convert`"
+            f"action_high (here they span {array.min():g} to {array.max():g}), or take those of "
+            "the data with action_bounds='data', in Python, in a file NAME.columns.toml beside the "
+            "data, or by `headwater data convert`"
         )
         raise DataError(
             f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "
@@ -656,7 +711,42 @@ def _bound(value, size: int, name: str) -> tuple[float, ...]:
     return tuple(float(bound) for bound in np.broadcast_to(array, (size,)))
 
 
-def _discrete_actions(array: np.ndarray, count: int | None) -> tuple[np.ndarray, Discrete]:
+def _data_bounds(array: np.ndarray, low, high) -> tuple[Any, Any]:
+    """The smallest and the largest value of each component, where the user gave no bounds."""
+    lower, upper = array.min(0).astype(np.float64), array.max(0).astype(np.float64)
+    constant = np.flatnonzero(lower == upper)
+    if constant.size and (low is None or high is None):
+        raise DataError(
+            f"component {constant[0]} of the actions is always {lower[constant[0]]:g}, which "
+            "bounds nothing: leave it out, or declare action_low and action_high"
+        )
+    return (lower if low is None else low), (upper if high is None else high)
+
+
+def _hot(array: np.ndarray, asked: bool) -> np.ndarray | None:
+    """The place of the single 1 in each row, if every row is so."""
+    if array.ndim != 2 or array.shape[1] < 2 or not array.shape[0]:
+        return None
+    if not np.all((array == 0) | (array == 1)) or not np.all(array.sum(1) == 1):
+        return None
+    places = array.argmax(1)
+    # Rows that are all alike may be anything.
+    return places if asked or np.ptp(places) > 0 else None
+
+
+def _labels(given: Any, size: int | None = None) -> np.ndarray:
+    labels = _numbers(given, "action_labels").reshape(-1)
+    whole = labels.size and np.all(labels == np.floor(labels)) and np.all(np.abs(labels) < 2**31)
+    if not whole or np.unique(labels).size != labels.size:
+        raise DataError("action_labels must be different whole numbers, one for each action")
+    if size is not None and labels.size != size:
+        raise DataError(f"there are {labels.size} action_labels for {size} actions")
+    return labels.astype(np.int64)
+
+
+def _discrete_actions(
+    array: np.ndarray, count: int | None, given: Any, metadata: dict[str, Any]
+) -> tuple[np.ndarray, Discrete]:
     _finite(array, "actions")
     broken = np.flatnonzero(array != np.floor(array)) if array.dtype.kind == "f" else np.array([])
     if broken.size:
@@ -664,16 +754,59 @@ def _discrete_actions(array: np.ndarray, count: int | None) -> tuple[np.ndarray,
             f"actions holds {array[broken[0]]:g} at row {broken[0]}: discrete actions are whole "
             "numbers; for continuous actions say discrete=False"
         )
-    size = int(array.max()) + 1 if count is None else int(count)
-    if size > _MOST_ACTIONS:
-        raise DataError(
-            f"there would be {size:,} discrete actions, of which most never occur: renumber them "
-            "from 0, or say discrete=False"
+    if given is not None:
+        labels = _labels(given, count)
+        wrong = np.flatnonzero(~np.isin(array, labels))
+        if wrong.size:
+            raise DataError(
+                f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, which is none of the "
+                f"{labels.size} action_labels: correct them"
+            )
+    else:
+        labels = _inferred_labels(array, count, metadata)
+    if labels is None:
+        return array.astype(np.int32), Discrete(int(array.max()) + 1 if count is None else count)
+    order = np.argsort(labels)
+    places = order[np.searchsorted(labels[order], array)]
+    return places.astype(np.int32), Discrete.of(labels.tolist())
+
+
+def _inferred_labels(
+    array: np.ndarray, count: int | None, metadata: dict[str, Any]
+) -> np.ndarray | None:
+    """The numbers of actions where nobody gives them; `None` for 0, 1, 2 and so on."""
+    low, high = int(array.min()), int(array.max())
+    span = high - low + 1
+    if count is not None:
+        if low >= 0 and high < count:
+            return None
+        if span != count:
+            wrong = np.flatnonzero((array < 0) | (array >= count))
+            raise DataError(
+                f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, but discrete actions are "
+                f"numbered 0 to {count - 1}: renumber them, correct action_count, or give "
+                "action_labels"
+            )
+        remark(metadata, f"actions are numbered {low} to {high}")
+        return np.arange(low, high + 1)
+    found = np.unique(array).astype(np.int64)
+    if span > _FEW_ACTIONS and 2 * found.size < span:
+        if found.size > _MOST_ACTIONS:
+            raise DataError(
+                f"there would be {found.size:,} discrete actions: say discrete=False if they are "
+                "no set"
+            )
+        remark(
+            metadata,
+            f"the actions are the {found.size:,} numbers that occur between {low} and {high}; say "
+            "action_labels or action_count if there are others",
         )
-    wrong = np.flatnonzero((array < 0) | (array >= size))
-    if wrong.size:
-        raise DataError(
-            f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, but discrete actions are "
-            f"numbered 0 to {size - 1}: renumber them, or correct action_count"
+        return found
+    if low < 0 or (low == 1 and found.size == high > 1):
+        remark(
+            metadata,
+            f"actions are numbered {low} to {high}; say action_labels or action_count if there are "
+            "others",
         )
-    return array.astype(np.int32), Discrete(size)
+        return np.arange(low, high + 1)
+    return None

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Mapping, Options, finish, join, whole_episodes
+from headwater.datasets.columns import Chunk, Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat, all_formats, format_of
 from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
@@ -32,6 +34,8 @@ def load(
     metadata: dict[str, Any] | None = None,
     episodes_end: Literal["terminal", "truncated"] | None = None,
     episode_per_row: bool = False,
+    action_labels: list[int] | None = None,
+    action_bounds: Literal["data"] | None = None,
 ) -> Dataset:
     """The dataset in a file or directory, or the Minari dataset of that name on this machine.
 
@@ -44,7 +48,8 @@ def load(
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
     rewards, next_observations, what says where episodes end (terminals, truncations, dones, ends,
     starts, episodes, steps), and unused, for columns to be left alone; `action_low`,
-    `action_high`, `discrete`, `action_count`, `horizon`, `metadata`: see `Dataset.from_arrays`;
+    `action_high`, `discrete`, `action_count`, `action_labels`, `action_bounds`, `horizon`,
+    `metadata`: see `Dataset.from_arrays`;
     `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:
     the process never ends by itself, so that no column says so; `episodes_end`: how episodes end
     where an episode's number, a start or a counter alone shows that they do (truncated unless
@@ -68,6 +73,8 @@ def load(
         metadata,
         episodes_end,
         episode_per_row,
+        action_labels,
+        action_bounds,
     )
     place = locate(path)
     try:
@@ -97,6 +104,10 @@ def load_blocks(path: str | Path, rows: int, options: Options | None = None) -> 
         if isinstance(opened, Dataset):
             yield opened
             return
+        if options.action_bounds is not None:
+            # Bounds are of the whole, so that it is read twice.
+            options = _bounded(opened, options)
+            _, opened = _open(place, options, rows)
         for _, block in whole_episodes(opened, options, rows):
             block.metadata.setdefault("name", place.stem)
             block.metadata["source"] = place.name
@@ -202,6 +213,25 @@ def _sidecar(place: Path) -> dict[str, Any]:
             raise DataError(f"{file.name} next to it must be a table with a part [columns]")
         return found
     return {}
+
+
+def _bounded(chunks: Iterator[Chunk], options: Options) -> Options:
+    """The options with the bounds of the actions of all chunks."""
+    extremes: list[np.ndarray] = []
+    for chunk in chunks:
+        actions = np.asarray(chunk["actions"])
+        if actions.dtype.kind in "biuf" and actions.size:
+            flat = actions.reshape(actions.shape[0], -1)
+            extremes.append(np.stack([flat.min(0), flat.max(0)]))
+    if not extremes or len({part.shape for part in extremes}) > 1:
+        return options  # Whoever reads the actions says what is wrong with them.
+    low = np.min([part[0] for part in extremes], axis=0)
+    high = np.max([part[1] for part in extremes], axis=0)
+    return options._replace(
+        action_low=low.tolist() if options.action_low is None else options.action_low,
+        action_high=high.tolist() if options.action_high is None else options.action_high,
+        action_bounds=None,
+    )
 
 
 def _named(place: Path, error: HeadwaterError) -> DataError:

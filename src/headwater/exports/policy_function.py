@@ -23,7 +23,7 @@ def greedy(method: AbstractPolicy, state: Any, spaces: Spaces) -> Callable:
         chosen = method.act(state, observation, key=jax.random.key(0), explore=False)[0]
         if isinstance(action, Box):
             return action.from_canonical(chosen).astype(jnp.float32)
-        return chosen.astype(jnp.int32)
+        return action.from_canonical(chosen.astype(jnp.int32))
 
     return jax.vmap(one)
 
@@ -33,7 +33,7 @@ def interface(spaces: Spaces) -> dict[str, Any]:
     as_json = spaces.to_json()
     shape: list[str | int] = ["batch"]
     if spaces.discrete:
-        action = {"dtype": "int32", "shape": shape, "units": "index of the action"}
+        action = {"dtype": "int32", "shape": shape, "units": "number of the action"}
     else:
         shape = [*shape, spaces.action_size]
         action = {"dtype": "float32", "shape": shape, "units": "as the environment takes them"}

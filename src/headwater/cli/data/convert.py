@@ -30,6 +30,8 @@ def command(
     column: Settings = (),
     action_low: Annotated[tuple[float, ...], option("X…")] = (),
     action_high: Annotated[tuple[float, ...], option("X…")] = (),
+    action_bounds: Annotated[Literal["data"] | None, option("data")] = None,
+    action_labels: Annotated[tuple[int, ...], option("N…")] = (),
     horizon: Annotated[int | None, option("N")] = None,
     dones: Annotated[
         Literal["terminal", "truncated"] | None, option("{terminal,truncated}")
@@ -56,6 +58,8 @@ def command(
             dones, ends, starts, episodes, steps; and unused, to leave columns alone.
         action_low: Lower bounds of the actions: one number, or one for each component.
         action_high: Upper bounds of the actions, likewise.
+        action_bounds: Take the bounds of each component from the data.
+        action_labels: The numbers of discrete actions, in order, where these are not 0, 1, 2 ….
         horizon: Time limit of an episode in steps.
         dones: What a column that only says "done" means.
         never_terminal: The process never ends by itself.
@@ -71,6 +75,8 @@ def command(
         "columns": {k: v.split(",") if "," in v else v for k, v in read_settings(column).items()},
         "action_low": list(action_low),
         "action_high": list(action_high),
+        "action_bounds": action_bounds,
+        "action_labels": list(action_labels),
         "horizon": horizon,
         "dones": dones,
         "never_terminal": never_terminal,

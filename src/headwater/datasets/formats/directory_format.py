@@ -225,10 +225,18 @@ class _Moments:
 
 def _wider(spaces: Spaces, other: Spaces) -> Spaces:
     if isinstance(spaces.action, Discrete) and isinstance(other.action, Discrete):
-        count = max(spaces.action.count, other.action.count)
-        action: Box | Discrete = Discrete(count)
-        spaces = Spaces(spaces.observation, action, spaces.horizon)
-        other = Spaces(other.observation, action, other.horizon)
+        both = spaces.action.names, other.action.names
+        names = max(both, key=len)
+        # Where numbering begins decides what the rows hold that are written already.
+        if all(some == names[: len(some)] for some in both):
+            action: Box | Discrete = Discrete.of(names)
+            spaces = Spaces(spaces.observation, action, spaces.horizon)
+            other = Spaces(other.observation, action, other.horizon)
+        else:
+            raise DataError(
+                "different numbers of actions occur in different parts of the data: say which "
+                "there are with action_labels"
+            )
     reason = spaces.mismatch(other)
     if reason is not None:
         raise DataError(f"the data changes in the middle: {reason}")

@@ -91,7 +91,13 @@ def write_minari(
             np.asarray(action.low, np.float32), np.asarray(action.high, np.float32)
         )
     else:
-        action_space = gymnasium.spaces.Discrete(action.count)
+        first = action.names[0]
+        if action.names != tuple(range(first, first + action.count)):
+            raise DataError(
+                "the actions are not numbered one after the other, which Minari cannot hold: write "
+                "Parquet or .npz"
+            )
+        action_space = gymnasium.spaces.Discrete(action.count, start=first)
     raw = dataset.raw_actions()
     raw = raw if isinstance(action, Box) else raw.astype(np.int64)
 
@@ -223,7 +229,8 @@ def _stored(storage, metadata: dict[str, Any]) -> dict[str, Any]:
     stored["metadata"] = details
     action = storage.action_space
     if isinstance(action, gymnasium.spaces.Discrete):
-        stored["action_count"] = int(action.n)
+        first = int(action.start)
+        stored["action_labels"] = list(range(first, first + int(action.n)))
     elif isinstance(action, gymnasium.spaces.Box):
         stored["discrete"] = False
         if np.all(np.isfinite(action.low)) and np.all(np.isfinite(action.high)):
@@ -319,7 +326,7 @@ def _episode(storage, episode: dict[str, Any], number: int) -> Chunk:
     steps = len(rewards)
     actions = np.asarray(episode["actions"])
     if isinstance(storage.action_space, gymnasium.spaces.Discrete):
-        actions = actions.reshape(-1) - int(storage.action_space.start)
+        actions = actions.reshape(-1)
     for name, found, expected in (
         ("observations", len(observations), steps + 1),
         ("actions", len(actions), steps),

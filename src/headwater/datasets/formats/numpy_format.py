@@ -12,7 +12,15 @@ from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 
-_OPTIONS = ("action_low", "action_high", "action_count", "discrete", "horizon", "metadata")
+_OPTIONS = (
+    "action_low",
+    "action_high",
+    "action_count",
+    "action_labels",
+    "discrete",
+    "horizon",
+    "metadata",
+)
 
 
 def open_archive(path: Path, mapping: Mapping | None):

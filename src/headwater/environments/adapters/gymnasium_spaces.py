@@ -158,7 +158,7 @@ def _action_space(space: Any, where: str) -> Box | Discrete:
     import gymnasium
 
     if isinstance(space, gymnasium.spaces.Discrete):
-        return Discrete(int(space.n))
+        return Discrete.of(range(int(space.start), int(space.start) + int(space.n)))
     if not isinstance(space, gymnasium.spaces.Box):
         raise SpecificationError(
             f"{where}: actions of type {type(space).__name__} are not supported: wrap the "
