@@ -4,11 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from headwater.environments.tabular.finite import random_process
+from headwater.methods.tabular.online.ucbvi import UCBVI
 from headwater.runs import layout
 from headwater.runs.directory import RunDirectory
-from headwater.runs.layout import default_layout, spread_rows
+from headwater.runs.layout import Place, default_layout, spread_rows
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
+from headwater.sources.episodes import FreshEpisodes
 
 from .tiny import SPACES, Tiny, assert_same, evaluate, finish, source, stages
 
@@ -27,6 +30,17 @@ def test_the_layout_follows_the_devices():
     assert default_layout(2) == default_layout(6) == "devices"
     # Seven cannot be shared evenly by two.
     assert default_layout(7) == "map"
+
+
+def test_small_tables_lie_side_by_side():
+    def layout(states, seeds=2):
+        process = random_process(states=states, actions=2, horizon=4, key=jax.random.key(0))
+        stage = Stage("only", UCBVI(), FreshEpisodes(process), 1)
+        return Place(0, stage, process.problem(), range(seeds), 0, None).layout
+
+    assert layout(states=4) == "vmap"
+    assert layout(states=80) == "devices"
+    assert layout(states=4, seeds=1) == "map"
 
 
 def test_data_that_would_fill_the_memory_are_held_once(monkeypatch):

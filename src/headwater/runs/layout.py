@@ -1,6 +1,7 @@
 """How the seeds of a run lie on the hardware, and what each of them has of its own."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from headwater.core.errors import SpecificationError
-from headwater.core.method import Agent
+from headwater.core.method import AbstractTablePolicy, Agent
 from headwater.core.source import AbstractHostSource
 from headwater.runs.checkpoint import Position
 from headwater.runs.stage import Outcome, Outcomes, Stage
@@ -22,6 +23,9 @@ devices, or (`"batch"`) each update's batch spread over all devices, one seed af
 
 _MOST_COPIED = 2**31
 """Bytes of data that may be held once for each processor, so that seeds run side by side."""
+_SMALL_TABLES = 2**16
+"""Bytes of the tables of one seed up to which a processor takes all seeds side by side: what a step
+of so small a program costs is to be called at all, and that is then paid once for all seeds."""
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -125,8 +129,15 @@ def _difference(one: Any, other: Any) -> str:
 # Seeds over the hardware -------------------------------------------------------------------------
 
 
-def default_layout(seeds: int, source: Any = None) -> SeedLayout:
-    """How `seeds` seeds that learn from `source` lie on the hardware that there is."""
+def default_layout(seeds: int, source: Any = None, state: Any = None) -> SeedLayout:
+    """How `seeds` seeds that learn from `source` lie on the hardware that there is.
+
+    **Arguments:** `state`: shapes of the state of one seed of a table method, if it is one.
+    """
+    if state is not None and seeds > 1 and jax.default_backend() == "cpu":
+        held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+        if held <= _SMALL_TABLES:
+            return "vmap"
     devices = _devices(seeds).size
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(source, eqx.is_array)))
     # Every device holds the source's data: on processors, all of them in the same memory.
@@ -210,7 +221,9 @@ class Place:
         self.seeds = list(seeds)
         self.host = isinstance(stage.source, AbstractHostSource)
         self.problem, source, measure = check_each(stage, problems, len(seeds))
-        self.layout: SeedLayout = layout or default_layout(len(seeds), source.shared)
+        self.layout: SeedLayout = layout or default_layout(
+            len(seeds), source.shared, self._tables()
+        )
         if self.layout == "devices":
             # Once for all chunks: what all seeds look at is needed on every device.
             source = source._replace(shared=_on_every_device(source.shared, len(seeds)))
@@ -220,6 +233,13 @@ class Place:
             jax.random.key(seed), np.uint32(index), np.asarray(seeds, np.uint32)
         )
         self.init_keys, self.source_keys, self.prepare_keys, self.keys = keys
+
+    def _tables(self) -> Any:
+        """Shapes of the state of one seed, if the method has tables and begins with `init`."""
+        method, problem = self.stage.method, self.problem.first()
+        if not isinstance(method, AbstractTablePolicy) or self.stage.begin is not None:
+            return None
+        return eqx.filter_eval_shape(lambda key: method.init(problem, key=key), jax.random.key(0))
 
     def position(self, update: int) -> Position:
         """Where in the run an update of this stage is."""

@@ -68,7 +68,8 @@ def run(
     checkpoints; `evaluate`: called before the first and after the last update of a stage and
     `evaluations - 1` times between; `logs`: rows of metrics per stage; `progress`: show a bar;
     `layout`: how seeds lie on the hardware; by default one after the other on one CPU device, in
-    one batch on one accelerator, and spread over the devices where there are several; `earlier`:
+    one batch on one accelerator, and spread over the devices where there are several (small tables
+    of finite processes: in one batch everywhere); `earlier`:
     outcomes, with a leading seed axis, of stages of another run that these build on;
     `keep`: keep the method's state at every evaluation, under `snapshots/`, and in the last
     checkpoint the source's, with what it collected.
