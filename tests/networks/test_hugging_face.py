@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from headwater.core.errors import DataError, SpecificationError
 from headwater.networks.decoder import Architecture, Decoder, RotaryScaling, gpt2, with_precision
 from headwater.networks.hugging_face import (
+    ending_tokens,
     read_architecture,
     read_decoder,
     write_decoder,
@@ -83,6 +84,31 @@ def test_bfloat16_and_copied_tokenizers(key, tmp_path):
         "model.safetensors",
         "tokenizer.json",
     ]
+
+
+def test_what_a_model_ends_with_and_is_stored_in_survives_training(key, tmp_path):
+    network = Decoder(SHAPES["qwen2"], key=key)
+    write_decoder(network, tmp_path / "base")
+    for name, changes in (
+        ("config.json", {"eos_token_id": [2, 5], "bos_token_id": 1, "dtype": "bfloat16"}),
+        ("generation_config.json", {"eos_token_id": [2, 7], "temperature": 0.6, "top_k": 20}),
+    ):
+        path = tmp_path / "base" / name
+        fields = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**fields, **changes}))
+    assert ending_tokens(tmp_path / "base") == (2, 5, 7)
+    write_decoder(network, tmp_path / "trained", tokenizer=tmp_path / "base", end=2)
+    fields = json.loads((tmp_path / "trained" / "config.json").read_text())
+    assert (fields["eos_token_id"], fields["bos_token_id"]) == ([2, 5], 1)
+    assert fields["dtype"] == fields["torch_dtype"] == "bfloat16"
+    generation = json.loads((tmp_path / "trained" / "generation_config.json").read_text())
+    assert generation == {"eos_token_id": [2, 7], "temperature": 0.6, "top_k": 20}
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "trained" / "model.safetensors", "np") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert kinds == {"BF16"}
+    assert ending_tokens(tmp_path / "nowhere") == ()
 
 
 @EVERY

@@ -63,6 +63,11 @@ def test_where_the_end_is_found(tmp_path):
     assert FileTokenizer(tmp_path).end == -1
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [65, 66]}))
     assert FileTokenizer(tmp_path).end == 65
+    assert FileTokenizer(tmp_path).ends == (65, 66)
+    generation = tmp_path / "generation_config.json"
+    generation.write_text(json.dumps({"eos_token_id": [66, 67]}))
+    assert FileTokenizer(tmp_path).ends == (65, 66, 67)
+    generation.unlink()
     config.write_text(json.dumps({"eos_token": "</s>"}))
     with pytest.raises(DataError, match=r"its eos_token '</s>' is no token of tokenizer.json"):
         FileTokenizer(tmp_path)

@@ -50,7 +50,7 @@ def command(
             [
                 f"{entry.paper.short}\n{entry.paper.key}",
                 "\n".join(entry.methods),
-                ", ".join(f"{n} {verdict}" for verdict, n in _verdicts(entry).items()),
+                ", ".join(f"{verdict}: {n}" for verdict, n in _verdicts(entry).items()),
             ]
             for entry in found
         ],

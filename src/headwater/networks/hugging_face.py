@@ -21,6 +21,8 @@ from headwater.networks.decoder import Architecture, Decoder, Precision, RotaryS
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_GENERATION = "generation_config.json"
+_STORED_TYPES = ("float32", "bfloat16", "float16")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -520,8 +522,11 @@ def write_decoder(
 ) -> None:
     """Writes a directory that `transformers` loads.
 
-    **Arguments:** `tokenizer`: a directory whose tokenizer is copied; `end`: the token that ends a
-    response, if there is one; `overwrite`: whether a model that is there may be replaced.
+    **Arguments:** `tokenizer`: a directory whose tokenizer is copied, and where there is a model
+    beside it, the tokens that it begins, ends and pads with, its settings of generation and the
+    type that its weights are stored in; `end`: the token that ends a response, if there is one, for
+    a model that is not made from another; `overwrite`: whether a model that is there may be
+    replaced.
 
     Raises `SpecificationError` if no family has the architecture, `DataError` if there is a model
     already.
@@ -532,7 +537,9 @@ def write_decoder(
     if (directory / _CONFIG).exists() and not overwrite:
         raise DataError(f"{directory}: there is a model already: choose another directory")
     directory.mkdir(parents=True, exist_ok=True)
-    stored = decoder.embedding.dtype.name
+    origin = None if tokenizer is None else Path(tokenizer)
+    kept = _origin(origin)
+    stored = kept.pop("dtype", None) or decoder.embedding.dtype.name
     fields = {
         "architectures": [family.name],
         "model_type": kind,
@@ -541,23 +548,55 @@ def write_decoder(
         "torch_dtype": stored,
         "bos_token_id": None,
         "eos_token_id": end,
+        **kept,
     }
+    generation = _generation(origin) or ({} if end is None else {"eos_token_id": end})
     from safetensors.numpy import save_file
 
     # What an earlier model was in would be read with the new one.
-    for old in (directory / _INDEX, directory / "generation_config.json"):
+    for old in (directory / _INDEX, directory / _GENERATION):
         old.unlink(missing_ok=True)
-    _replace(
-        directory / _WEIGHTS,
-        lambda path: save_file(dict(_to_store(decoder, family)), path, metadata={"format": "pt"}),
-    )
+    arrays = dict(_to_store(decoder, family, stored))
+    save = lambda path: save_file(arrays, path, metadata={"format": "pt"})
+    _replace(directory / _WEIGHTS, save)
     _write_json(directory / _CONFIG, fields)
-    if end is not None:
-        _write_json(directory / "generation_config.json", {"eos_token_id": end})
-    if tokenizer is not None and Path(tokenizer).resolve() != directory.resolve():
+    if generation:
+        _write_json(directory / _GENERATION, generation)
+    if origin is not None and origin.resolve() != directory.resolve():
         for name in TOKENIZER_FILES:
-            if (Path(tokenizer) / name).is_file():
-                shutil.copyfile(Path(tokenizer) / name, directory / name)
+            if (origin / name).is_file():
+                shutil.copyfile(origin / name, directory / name)
+
+
+def ending_tokens(directory: str | Path) -> tuple[int, ...]:
+    """Every token that ends a response, as `config.json` and `generation_config.json` say.
+
+    Raises `DataError` for files that are damaged.
+    """
+    found: list[int] = []
+    for name in (_CONFIG, _GENERATION):
+        path = Path(directory) / name
+        given = _json(path).get("eos_token_id") if path.is_file() else None
+        for token in given if isinstance(given, list) else [given]:
+            if isinstance(token, int) and not isinstance(token, bool) and token not in found:
+                found.append(token)
+    return tuple(found)
+
+
+def _origin(directory: Path | None) -> dict[str, Any]:
+    """What stays of the description of the model that another one is made from."""
+    if directory is None or not (directory / _CONFIG).is_file():
+        return {}
+    fields = _json(directory / _CONFIG)
+    marks = ("bos_token_id", "eos_token_id", "pad_token_id")
+    kept = {name: fields[name] for name in marks if fields.get(name) is not None}
+    dtype = fields.get("dtype", fields.get("torch_dtype"))
+    return {**kept, "dtype": dtype} if dtype in _STORED_TYPES else kept
+
+
+def _generation(directory: Path | None) -> dict[str, Any]:
+    path = None if directory is None else directory / _GENERATION
+    return _json(path) if path is not None and path.is_file() else {}
 
 
 def _kind(a: Architecture) -> str:
@@ -577,11 +616,12 @@ def _kind(a: Architecture) -> str:
     )
 
 
-def _to_store(decoder: Decoder, family: _Family) -> Iterator[tuple[str, np.ndarray]]:
+def _to_store(decoder: Decoder, family: _Family, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
     for tensor in family.tensors:
         if not all(_has(decoder, place) for place in tensor.places):
             continue
-        parts = [np.asarray(attrgetter(place)(decoder)) for place in tensor.places]
+        arrays = [attrgetter(place)(decoder) for place in tensor.places]
+        parts = [np.asarray(jnp.asarray(array, jnp.dtype(dtype))) for array in arrays]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         for layer in range(decoder.architecture.layers) if "{layer}" in tensor.name else (None,):
             array = whole if layer is None else whole[layer]

@@ -11,6 +11,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
+from headwater.networks.hugging_face import ending_tokens
 from headwater.texts.chat_templates import Rendered, marks_answers, rendered
 
 Message = Mapping[str, str]
@@ -26,13 +27,19 @@ class AbstractTokenizer(abc.ABC):
     """Cuts text into tokens, which are numbers from zero.
 
     **Attributes:** `size`: one more than the largest token; `begin`: the tokens that every text
-    begins with; `end`: the one that ends a response, -1 if there is none; `padding`.
+    begins with; `end`: the one that is put behind a response, -1 if there is none; `ends`: all that
+    end one, which may be more; `padding`.
     """
 
     size: int
     begin: tuple[int, ...]
     end: int
     padding: int
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends a response."""
+        return () if self.end < 0 else (self.end,)
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -207,6 +214,7 @@ class FileTokenizer(AbstractTokenizer):
         known = self.inner.get_vocab(with_added_tokens=True)
         self.size = 1 + max(known.values(), default=-1)
         self.end = self._marked("eos_token", known, directory)
+        self.directory = directory
         pad = self._marked("pad_token", known, None)
         self.padding = pad if pad >= 0 else max(self.end, 0)
         around = self.inner.encode("", add_special_tokens=True).ids
@@ -226,6 +234,12 @@ class FileTokenizer(AbstractTokenizer):
             self.template = named.get("default")
         if self.template is not None and not isinstance(self.template, str):
             raise DataError(f"{directory}: the chat template must be a text")
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        first = () if self.end < 0 else (self.end,)
+        more = [token for token in ending_tokens(self.directory) if token != self.end]
+        return (*first, *more)
 
     def _marked(self, name: str, known: dict[str, int], directory: Path | None) -> int:
         text = self._text(name)

@@ -85,6 +85,21 @@ def test_responses_begin_after_their_own_prompt_and_stop_at_the_end_token(key):
     assert 0 < np.sum(tokens[1, :, 1] == 1) < 50
 
 
+def test_any_of_several_tokens_ends_a_response(key):
+    ended = generate(NETWORK, PROMPTS, 2, key=key, end=(0, 2), samples=50)
+    free = generate(NETWORK, PROMPTS, 2, key=key, samples=50)
+    lengths = set()
+    for row, start in ((0, 2), (1, 1)):
+        for sample in range(50):
+            text = np.asarray(free.tokens[row, sample, start : start + 2])
+            length = 1 if text[0] in (0, 2) else 2
+            mask = (np.arange(4) >= start) & (np.arange(4) < start + length)
+            np.testing.assert_array_equal(ended.response[row, sample], mask)
+            np.testing.assert_array_equal(ended.tokens[row, sample, mask], text[:length])
+            lengths.add((int(text[0]), length))
+    assert {(0, 1), (2, 1), (1, 2)} <= lengths
+
+
 def test_writing_stops_when_all_have_ended(key):
     """A table that ends at once writes one token, however many it may."""
     table = jnp.zeros_like(NETWORK.table).at[:, 1].set(50.0)

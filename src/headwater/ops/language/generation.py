@@ -23,7 +23,7 @@ def generate(
     new_tokens: int,
     *,
     key: PRNGKeyArray,
-    end: int = -1,
+    end: int | tuple[int, ...] = -1,
     samples: int | None = None,
     temperature: float | Float[Array, ""] = 1.0,
     top_k: int | None = None,
@@ -35,12 +35,13 @@ def generate(
     """Responses to prompts, with the log-probability of every token when it was drawn.
 
     **Arguments:** `prompts`: a batch `[row]`; a forced beginning of the response belongs to the
-    prompt; `new_tokens`: at most; `end`: the token that ends a response (-1: none); `samples`: how
-    many for each prompt (default: one, without an axis for it); `temperature`: what logits are
-    divided by; `top_k`, `top_p`: draw only from the likeliest so many tokens, from the likeliest
-    ones that hold this probability; `greedy`: take the likeliest token; `limit`: tokens in each
-    text at most, the prompt included, at least one more than it has; `width`: positions of what is
-    returned, at which texts end too (default: prompts and new tokens together).
+    prompt; `new_tokens`: at most; `end`: the token that ends a response, or all that do (-1: none
+    does); `samples`: how many for each prompt (default: one, without an axis for it);
+    `temperature`: what logits are divided by; `top_k`, `top_p`: draw only from the likeliest so
+    many tokens, from the likeliest ones that hold this probability; `greedy`: take the likeliest
+    token; `limit`: tokens in each text at most, the prompt included, at least one more than it has;
+    `width`: positions of what is returned, at which texts end too (default: prompts and new tokens
+    together).
 
     **Returns:** `[row, (sample,) position]`. The log-probabilities are the network's at this
     temperature: those that a trainer computes from the same weights. Where `top_k`, `top_p` or
@@ -92,6 +93,7 @@ def _generate(
     cache, logits = reader.read(jnp.asarray(prompts.tokens), length, width)
     last = length - 1
     row = jnp.arange(rows)
+    ends = jnp.asarray(end, jnp.int32).reshape(1, -1)
 
     def one(carry):
         step, cache, logits, tokens, chosen, stop, done = carry
@@ -108,7 +110,7 @@ def _generate(
         tokens = tokens.at[row, written].set(token, mode="drop")
         chosen = chosen.at[row, written].set(chances[row, token], mode="drop")
         stop = jnp.where(done, stop, place + 1)
-        done = done | (token == end) | (place + 1 >= limit)
+        done = done | jnp.any(token[:, None] == ends, axis=-1) | (place + 1 >= limit)
         cache, logits = reader.read_one(cache, token, jnp.minimum(place, width - 1))
         return step + 1, cache, logits, tokens, chosen, stop, done
 
