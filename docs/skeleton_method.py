@@ -73,6 +73,7 @@ class LinearCloning(
         "pomerleau1988alvinn",
         summary="linear regression of the logged actions",
         parents=("Behavioural cloning",),
+        rewards=False,
     )
 
     # Hyper-parameters, with the paper's defaults, each with what it may be. Numbers can be swept

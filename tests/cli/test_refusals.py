@@ -74,7 +74,6 @@ FILES = {
     "empty": "this directory is neither a column directory (dataset.json) nor",
     "nan.npz": "nan.npz: observations holds nan at row 7, component 1",
     "inf.npz": "inf.npz: rewards holds inf at row 3",
-    "unrewarded.npz": "no column is recognised as rewards",
     "endless.npz": "no column says where the process ended (terminals)",
     "uneven.npz": "rewards has 30 rows but observations has 40",
     "objects.npz": "array 'rewards' holds Python objects (a pickle)",
@@ -102,6 +101,11 @@ COLLECT = "data collect pendulum -o new "
     [
         ("train IQQL -d good.npz", "unknown method 'IQQL': did you mean IQL"),
         ("train IQL -o new", "IQL learns from logged experience: give it data"),
+        (
+            "train IQL -d unrewarded.npz --env none -o new",
+            "unrewarded.npz: IQL needs rewards, and no column is recognised as them: say which one",
+        ),
+        ("train BC -d unrewarded.npz --env none --top 0.5 -o new", "the data has no rewards"),
         ("train SAC -o new", "SAC learns online: give it an environment"),
         ("train SAC -d good.npz -o new", "SAC learns from what it does, not from a log"),
         ("train RLPD --env pendulum -o new", "RLPD learns online and from a log: give it data"),

@@ -353,6 +353,20 @@ def check_truncated_rows_bootstrap(case: Case) -> None:
     assert not same(edited, reference), "a truncated row is treated as terminal"
 
 
+def check_rewards_are_read_as_said(case: Case) -> None:
+    """`Info.rewards` says whether anything depends on the rewards of the data."""
+
+    def other(data: Transitions) -> Transitions:
+        def edited(x):
+            return None if x is None else 2.0 * x + jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape)
+
+        edits = {"reward": edited(data.reward), "return_to_go": edited(data.return_to_go)}
+        return dataclasses.replace(data, **edits)
+
+    unread = same(case.changed(other), case.changed(lambda data: data))
+    assert unread is not case.method.info.rewards, "Info.rewards says otherwise"
+
+
 def check_row_order_is_irrelevant(case: Case) -> None:
     """A batch is a set, unless each row has randomness of its own."""
     if not case.kind.flat:
@@ -491,6 +505,7 @@ TRANSITION_CHECKS = (
     check_terminal_rows_ignore_the_next_observation,
     check_truncated_rows_bootstrap,
     check_missing_columns_are_explained,
+    check_rewards_are_read_as_said,
 )
 """For methods that learn from single steps."""
 

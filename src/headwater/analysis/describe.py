@@ -7,7 +7,7 @@ import numpy as np
 
 from headwater.analysis.coverage import duplicate_rows, saco, unique_pairs
 from headwater.core.errors import DataError
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import Dataset, lacks_rewards
 from headwater.datasets.formats.minari_format import discontinuities
 from headwater.datasets.reading import dropped_sentence, reading_rows
 from headwater.datasets.transform import (
@@ -195,7 +195,9 @@ def describe(
     scores = None if references is None else references.normalise(returns)
     statistics = dataset.spaces.statistics
     assert statistics is not None
-    weights = return_weights(dataset), advantage_weights(dataset)
+    weights = [np.ones(dataset.size)] * 2
+    if not lacks_rewards(dataset.metadata):
+        weights = [return_weights(dataset), advantage_weights(dataset)]
     shares = [effective_sample_size(weight) / dataset.size for weight in weights]
     terminal = int(np.count_nonzero(dataset.terminals[last]))
     environment = dataset.metadata.get("environment")
@@ -310,9 +312,12 @@ def serious_notes(dataset: Dataset) -> list[str]:
         )
     if not dataset.terminals.any():
         notes.append("no row is terminal: every episode ends by truncation")
-    if dataset.episodes > 1 and np.ptp(dataset.episode_returns()) == 0:
+    rewarded = not lacks_rewards(dataset.metadata)
+    if rewarded and dataset.episodes > 1 and np.ptp(dataset.episode_returns()) == 0:
         notes.append("all episodes have the same return")
-    if not dataset.rewards.any():
+    if not rewarded:
+        notes.append("the data has no rewards: only imitation, such as BC, learns from it")
+    elif not dataset.rewards.any():
         notes.append("all rewards are zero")
     if dataset.spaces.discrete:
         counts = np.bincount(dataset.actions, minlength=dataset.spaces.action_size)

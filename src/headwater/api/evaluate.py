@@ -14,7 +14,7 @@ from headwater.api.train import as_task
 from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractLikelihood, AbstractPolicy
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
 from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
@@ -109,6 +109,7 @@ def evaluate(
     estimates = None
     if data is not None:
         data = data if isinstance(data, Dataset) else load(data)
+        require_rewards(data.metadata, "off-policy evaluation")
         reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headwater.api.data_notes import tell_of
 from headwater.api.run import UPSTREAM_DIRECTORY, Run, open_run, state_shapes
 from headwater.api.specification import (
     UPSTREAM,
@@ -66,6 +67,8 @@ def execute(
                 save_run(upstream, temporary / UPSTREAM_DIRECTORY)
 
         directory = RunDirectory.create(out, asked.to_json(), fill)
+    if asked.data is not None and progress is not False:
+        tell_of(data, asked.data.path)
     return _carry_out(asked, planned, directory, upstream, progress)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.api.data_notes import check_rewards
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, family, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
@@ -214,6 +215,7 @@ def plan(
         if reason is not None:
             raise SpecificationError(f"the data does not fit the environment {task.name}: {reason}")
     if logged is not None:
+        check_rewards(method, logged.data, logged.metadata)
         horizon = logged.spaces.horizon or (task.spaces.horizon if task is not None else None)
         problem = dataclasses.replace(logged.spaces, horizon=horizon)
     elif task is not None:

@@ -74,7 +74,8 @@ def train(
     - `precision`: of the large products in networks while it learns: `"bfloat16"` is faster on
       processors with matrix units (AMX; needs the extra `mkl`), and rounds to 8 bits.
     - `out`: directory of the run, which must not exist; `None` keeps the run in memory.
-    - `progress`: show a bar; by default on a terminal.
+    - `progress`: show a bar; by default on a terminal. `False` also silences what is said of how
+      the data was read, and of what makes it doubtful.
 
     Raises `SpecificationError` for what does not fit together, `DataError` for data that cannot be
     used, `RunError` if `out` exists or cannot be written, `Diverged` if training diverges.

@@ -27,12 +27,14 @@ class Info(NamedTuple):
     """Catalogue entry of a method: read by docs, tests and the command line, never by the maths.
 
     **Arguments:** `paper`: its key in `papers.bib`, or a citation in words for a method of your
-    own; `summary`: the method in one line; `parents`: names of the methods it grew from.
+    own; `summary`: the method in one line; `parents`: names of the methods it grew from; `rewards`:
+    whether it reads the rewards of its data, without which it otherwise does not begin.
     """
 
     paper: str
     summary: str
     parents: tuple[str, ...] = ()
+    rewards: bool = True
 
 
 class AbstractMethod(eqx.Module, Generic[Problem, Data, State]):

@@ -316,7 +316,11 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
         following = _successors(found["observations"], plain)
         if following:
             found["next_observations"] = following
-    for role in ("observations", "actions", "rewards"):
+    roles = ["observations", "actions"]
+    # Demonstrations may do without, but a name that only looks like a reward is asked for.
+    if any("reward" in name for name in plain.values()):
+        roles.append("rewards")
+    for role in roles:
         if role not in found:
             raise DataError(
                 f"no column is recognised as {role}; the columns are {_listed(names)}: say which "
@@ -331,7 +335,8 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
         for name in unused
         if name not in left_alone and (what := _looks_like(name)) is not None
     }
-    return Reading(found, declared, unused, looks)
+    columns = {role: found[role] for role in ROLES if role in found}
+    return Reading(columns, declared, unused, looks)
 
 
 def finish(
@@ -354,10 +359,14 @@ def finish(
     unmarked = int(np.count_nonzero(ends.unmarked))
     if unmarked:
         metadata["unmarked_ends"] = int(metadata.get("unmarked_ends", 0)) + unmarked
+    rewards = chunk.get("rewards")
+    if rewards is None:
+        metadata["missing"] = ["rewards"]
+        rewards = np.zeros(rows, np.float32)
     return Dataset.from_arrays(
         chunk["observations"],
         chunk["actions"],
-        chunk["rewards"],
+        rewards,
         ends.terminals,
         ends.truncations,
         chunk.get("next_observations"),

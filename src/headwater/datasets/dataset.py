@@ -42,7 +42,7 @@ class Dataset:
     episode and neither elsewhere; `episode_starts`: int64 `[episode + 1]`, first row of each
     episode and, last, the number of rows; `spaces`: with the user's action bounds and the
     statistics of this data; `metadata`: plain values that JSON can hold (`name`, `environment`,
-    `source`, `behaviour_score`, `reference_returns`, …).
+    `source`, `behaviour_score`, `reference_returns`, `missing` columns, …).
     """
 
     observations: np.ndarray
@@ -452,6 +452,23 @@ def _add_counts(metadata: dict[str, Any], more: dict[str, Any]) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def lacks_rewards(metadata: dict[str, Any]) -> bool:
+    """Whether the data that has this metadata came without rewards: its rewards are all zero."""
+    missing = metadata.get("missing")
+    return isinstance(missing, list) and "rewards" in missing
+
+
+def require_rewards(metadata: dict[str, Any], who: str) -> None:
+    """Raises `DataError` if the data has no rewards, which `who` learns from or is judged by."""
+    if lacks_rewards(metadata):
+        raise DataError(
+            f"{metadata.get('source') or metadata.get('name') or 'the data'}: {who} needs rewards, "
+            "and no column is recognised as them: say which one it is with columns={'rewards': "
+            "'NAME'}, or as a command with `headwater data convert --column rewards=NAME`; without "
+            "rewards only imitation learns, such as BC"
+        )
 
 
 def summed_counts(datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:

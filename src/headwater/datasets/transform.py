@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.datasets.dataset import Dataset, with_statistics
+from headwater.datasets.dataset import Dataset, lacks_rewards, with_statistics
 
 
 def return_weights(dataset: Dataset, temperature: float = 0.1) -> np.ndarray:
@@ -58,6 +58,7 @@ def top_episodes(dataset: Dataset, fraction: float, discount: float = 1.0) -> Da
 
     Raises `SpecificationError` unless the fraction is in (0, 1].
     """
+    _require_rewards(dataset)
     if not 0.0 < fraction <= 1.0:
         raise SpecificationError(
             f"fraction = {fraction} is not in (0, 1]: give 0.1 for the best tenth of the episodes"
@@ -158,11 +159,19 @@ def relabel(dataset: Dataset, reward: Callable[[Dataset], np.ndarray]) -> Datase
     bad = np.flatnonzero(~np.isfinite(rewards))
     if bad.size:
         raise DataError(f"the new reward is {rewards[bad[0]]} at row {bad[0]}: it must be finite")
-    metadata = {k: v for k, v in dataset.metadata.items() if k != "reference_returns"}
+    gone = ("reference_returns", "missing")
+    metadata = {k: v for k, v in dataset.metadata.items() if k not in gone}
     changed = dataclasses.replace(
         dataset, rewards=rewards.astype(np.float32), metadata={**metadata, "relabelled": True}
     )
     return with_statistics(changed)
+
+
+def _require_rewards(dataset: Dataset) -> None:
+    if lacks_rewards(dataset.metadata):
+        raise DataError(
+            "no episode is better than another: the data has no rewards; draw them all alike"
+        )
 
 
 def scaled_to_unit(values: np.ndarray) -> np.ndarray:
@@ -173,6 +182,7 @@ def scaled_to_unit(values: np.ndarray) -> np.ndarray:
 
 
 def _softmax_over_rows(dataset: Dataset, values: np.ndarray, temperature: float) -> np.ndarray:
+    _require_rewards(dataset)
     if not temperature > 0.0:
         raise SpecificationError(f"temperature = {temperature} must be positive")
     # Values at most 1: the largest exponent is 0, so that nothing overflows.

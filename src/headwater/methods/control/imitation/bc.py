@@ -75,6 +75,7 @@ class BC(
     info: ClassVar[Info] = Info(
         "pomerleau1988alvinn",
         summary="supervised learning of the logged actions",
+        rewards=False,
     )
 
     learning_rate: float = non_negative(3e-4)

@@ -1,0 +1,50 @@
+"""What is said of logged experience before a method learns from it, and when it does not begin."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from headwater.analysis.describe import serious_notes
+from headwater.core.errors import DataError
+from headwater.core.method import AbstractMethod
+from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.datasets.formats.directory_format import is_column_directory, open_columns
+from headwater.datasets.reading import dropped_sentence, reading_rows
+
+
+def check_rewards(method: AbstractMethod, data: Dataset | None, metadata: dict[str, Any]) -> None:
+    """Raises `DataError` if `method` learns from rewards and there is none left to learn from.
+
+    **Arguments:** `data`: `None` if it stays on disk; `metadata`: of the data.
+    """
+    if not method.info.rewards:
+        return
+    name = type(method).__name__
+    require_rewards(metadata, name)
+    if data is not None and not data.rewards.any() and metadata.get("dropped_reward_rows"):
+        raise DataError(
+            f"all rewards that are not zero were lost, so that {name} has nothing to learn from: "
+            f"{dropped_sentence(metadata)}; if the process ended there, say so with "
+            "episodes_end='terminal' (`headwater data convert --episodes-end terminal`, or the "
+            "same in a file NAME.columns.toml beside the data), else give next_observations"
+        )
+
+
+def tell_of(data: Dataset | None, path: str | None) -> None:
+    """Says on standard error how the data was read, and what makes it doubtful.
+
+    **Arguments:** `data`: `None` if it stays on disk; `path`: where it lies.
+    """
+    metadata: dict[str, Any] = {}
+    if data is not None:
+        metadata = data.metadata
+    elif path is not None and is_column_directory(Path(path)):
+        metadata = open_columns(path).metadata
+    rows = [(label, text) for label, text in reading_rows(metadata) if label != "dropped"]
+    if data is None:
+        dropped = dropped_sentence(metadata)
+        rows += [] if dropped is None else [("note", dropped)]
+    else:
+        rows += [("note", note) for note in serious_notes(data)]
+    for label, text in rows:
+        print(f"data, {label}: {text}", file=sys.stderr)
