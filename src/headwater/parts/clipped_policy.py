@@ -78,7 +78,7 @@ def first_policy(state: Tuned) -> AbstractTokenNetwork:
     return state.frozen
 
 
-def judge(state: Tuned, data: Completions, temperature: float) -> Judgement:
+def judge(state: Tuned, data: Completions, temperature: float | Float[Array, ""]) -> Judgement:
     """What holds before the update.
 
     The policy that wrote the texts is known by the log-probabilities that come with them; without
