@@ -350,14 +350,14 @@ def test_what_was_read_as_what_is_told_in_words(tmp_path):
         (
             "not used",
             "next_glucose, which looks like what follows a row: if it is, say "
-            "columns={'next_observations': 'next_glucose'} (`--column "
+            "columns={'next_observations': 'next_glucose'} (`headwater data convert --column "
             "next_observations=next_glucose`)",
         ),
         (
             "ends",
             "2 ends of episodes show in a number, a start or a counter alone, and are taken as "
-            "truncated; if the process ended there, say episodes_end='terminal' (`--episodes-end "
-            "terminal`)",
+            "truncated; if the process ended there, say episodes_end='terminal' (`headwater data "
+            "convert --episodes-end terminal`)",
         ),
         (
             "dropped",

@@ -61,8 +61,8 @@ class Discrete(eqx.Module):
     def of(cls, labels: Sequence[int]) -> "Discrete":
         """These numbers, in this order. Raises `ValueError` unless they are different."""
         labels = tuple(int(label) for label in labels)
-        if len(set(labels)) != len(labels) or not labels:
-            raise ValueError("the numbers of actions must be different ones")
+        if len(set(labels)) != len(labels) or not labels or max(map(abs, labels)) >= 2**31:
+            raise ValueError("the numbers of actions must be different ones of 32 bits")
         return cls(len(labels), None if labels == tuple(range(len(labels))) else labels)
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
-from headwater.datasets.dataset import COUNTS, Dataset, truncate_at
+from headwater.datasets.dataset import COUNTS, Dataset, add_counts, truncate_at
 from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
@@ -356,9 +356,7 @@ def finish(
     metadata = dict(options.metadata or {})
     remarks = metadata.pop("reading", None)
     metadata["reading"] = _told(options, ends.ignored, remarks)
-    unmarked = int(np.count_nonzero(ends.unmarked))
-    if unmarked:
-        metadata["unmarked_ends"] = int(metadata.get("unmarked_ends", 0)) + unmarked
+    add_counts(metadata, {"unmarked_ends": int(np.count_nonzero(ends.unmarked))})
     rewards = chunk.get("rewards")
     if rewards is None:
         metadata["missing"] = ["rewards"]

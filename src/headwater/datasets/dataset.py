@@ -150,10 +150,10 @@ class Dataset:
             observations, actions, rewards = observations[keep], actions[keep], rewards[keep]
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
         if dropped:
-            _add_counts(details, {"dropped_rows": dropped})
+            add_counts(details, {"dropped_rows": dropped})
         if lost.size:
             counts = {"dropped_reward_rows": lost.size, "dropped_reward_sum": float(lost.sum())}
-            _add_counts(details, counts)
+            add_counts(details, counts)
         infinite = (float("inf"),) * observations.shape[1]
         spaces = Spaces(
             observation=Box(low=tuple(-bound for bound in infinite), high=infinite),
@@ -441,7 +441,7 @@ def _single(value) -> jax.Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def _add_counts(metadata: dict[str, Any], more: dict[str, Any]) -> None:
+def add_counts(metadata: dict[str, Any], more: dict[str, Any]) -> None:
     """Adds to what `metadata` counts; whatever else a file may hold there is replaced."""
     for name in COUNTS:
         number = more.get(name, 0)
@@ -475,7 +475,7 @@ def summed_counts(datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the metadata of several datasets count, together."""
     total: dict[str, Any] = {}
     for metadata in datasets:
-        _add_counts(total, metadata)
+        add_counts(total, metadata)
     return total
 
 
@@ -628,7 +628,7 @@ class _ActionOptions(NamedTuple):
 def remark(metadata: dict[str, Any], sentence: str) -> None:
     """Notes in `metadata` how something was read."""
     reading = metadata.get("reading")
-    if not isinstance(reading, dict):
+    if not isinstance(reading, dict) or not isinstance(reading.get("notes"), list):
         reading = {"columns": {}, "unused": [], "looks": {}, "ignored": {}, "notes": []}
     metadata["reading"] = {**reading, "notes": [*reading["notes"], sentence]}
 

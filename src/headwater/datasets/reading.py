@@ -36,7 +36,7 @@ def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
                 (
                     "not used",
                     f"{name}, which looks like {what}: if it is, say columns={{'{role}': "
-                    f"'{name}'}} (`--column {role}={name}`)",
+                    f"'{name}'}} (`headwater data convert --column {role}={name}`)",
                 )
             )
         rows.extend(("read as", note) for note in reading["notes"])
@@ -52,7 +52,7 @@ def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
                     f"{said}, as you say"
                     if said
                     else "taken as truncated; if the process ended there, say "
-                    "episodes_end='terminal' (`--episodes-end terminal`)"
+                    "episodes_end='terminal' (`headwater data convert --episodes-end terminal`)"
                 ),
             )
         )
@@ -70,8 +70,10 @@ def dropped_sentence(metadata: dict[str, Any]) -> str | None:
     sentence = f"{rows:,} last rows of truncated episodes had no known successor and were dropped"
     rewarded = _count(metadata, "dropped_reward_rows")
     if rewarded:
-        total = metadata.get("dropped_reward_sum", 0)
-        sentence += f"; {rewarded:,} of them had rewards, together {total:.6g}"
+        total = metadata.get("dropped_reward_sum")
+        sentence += f"; {rewarded:,} of them had rewards"
+        if isinstance(total, int | float):
+            sentence += f", together {total:.6g}"
     return sentence
 
 

@@ -95,7 +95,7 @@ def open_columns(path: Path | str) -> Columns:
                 f"{path / name}.npy has shape {column.shape} but {expected} is needed: write the "
                 "directory again"
             )
-    return Columns(columns, starts, spaces, description["metadata"])
+    return Columns(columns, starts, spaces, lasting(description["metadata"]))
 
 
 def read_directory(path: Path) -> Dataset:
