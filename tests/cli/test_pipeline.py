@@ -180,6 +180,35 @@ def test_export(folder, tmp_path):
     assert answer.status == 1 and "iql has no seed 7: its seeds are 0, 1, 2" in answer.err
 
 
+def test_convert_says_how_it_read_beside_its_output(tmp_path):
+    path = tmp_path / "visits.npz"
+    np.savez(
+        path,
+        observations=np.arange(12.0),
+        actions=np.arange(12) % 2 + 1,
+        rewards=np.ones(12),
+        visit_no=np.repeat([5, 6, 7], 4),
+        room=np.zeros(12),
+    )
+    answer = ask("data", "convert", path, tmp_path / "cut.npz", "--never-terminal")
+    assert answer.status == 1 and "the column 'visit_no' looks like the number of" in answer.err
+    options = ("--column", "episodes=visit_no", "--episodes-end", "terminal")
+    answer = ask("data", "convert", path, tmp_path / "ended.npz", *options)
+    assert answer.status == 0 and answer.out.strip() == str(tmp_path / "ended.npz")
+    assert answer.err.splitlines() == [
+        "data, columns used: observations: observations; actions: actions; rewards: rewards; "
+        "episodes: visit_no",
+        "data, not used: room",
+        "data, read as: actions are numbered 1 to 2; say action_labels or action_count if there "
+        "are others",
+        "data, ends: 3 ends of episodes show in a number, a start or a counter alone, and are "
+        "terminal, as you say",
+    ]
+    assert ask("data", "convert", path, tmp_path / "rows", "--episode-per-row").status == 0
+    shown = ask("data", "describe", tmp_path / "rows", "--json")
+    assert json.loads(shown.out)["terminal_episodes"] == 12
+
+
 def test_methods():
     listed = json.loads(done("methods", "--json"))
     assert {"IQL", "BC", "SAC", "RLPD"} <= {method["name"] for method in listed}

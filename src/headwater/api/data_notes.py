@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.analysis.describe import serious_notes
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, printable
 from headwater.core.method import AbstractMethod
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -47,4 +47,4 @@ def tell_of(data: Dataset | None, path: str | None) -> None:
     else:
         rows += [("note", note) for note in serious_notes(data)]
     for label, text in rows:
-        print(f"data, {label}: {text}", file=sys.stderr)
+        print(f"data, {label}: {printable(text)}", file=sys.stderr)

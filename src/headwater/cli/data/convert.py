@@ -1,12 +1,14 @@
 """`headwater data convert`."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import print_table, read_settings
+from headwater.cli.frame import read_settings
+from headwater.core.errors import printable
 
 
 def command(
@@ -68,7 +70,6 @@ def command(
         episode_per_row: Every row is an episode of its own.
         overwrite: Replace the target if it exists.
     """
-    from headwater.datasets.reading import reading_rows
     from headwater.datasets.write import convert
 
     options = {
@@ -89,15 +90,15 @@ def command(
         for name, value in options.items()
         if value is not None and value is not False and value != [] and value != {}
     }
-    told: list[tuple[str, str]] = []
     written = convert(
-        source,
-        target,
-        format,
-        overwrite=overwrite,
-        options=given or None,
-        tell=lambda metadata: told.extend(reading_rows(metadata)),
+        source, target, format, overwrite=overwrite, options=given or None, tell=_tell
     )
-    if told:
-        print_table("", ["", ""], told)
     print(written)
+
+
+def _tell(metadata: dict[str, Any]) -> None:
+    """Says how the source was read, beside the output, which is the path alone."""
+    from headwater.datasets.reading import reading_rows
+
+    for label, text in reading_rows(metadata):
+        print(f"data, {label}: {printable(text)}", file=sys.stderr)
