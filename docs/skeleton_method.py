@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-# A method imports `core`, `ops` and `networks` only: no source, dataset, environment or other
-# method. So it can be fed by any source and run by the one loop.
+# A method imports `core`, `ops`, `networks` and `parts` only: no source, dataset, environment or
+# other method. So it can be fed by any source and run by the one loop.
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info

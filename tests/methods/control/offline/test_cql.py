@@ -31,6 +31,13 @@ def test_cql_that_leaves_small_gaps_alone():
     expect_parity(CQL(smallest_gap=3.2, **CONSERVATIVE_SETTINGS), smallest=3.2)
 
 
+@pytest.mark.parity
+def test_cql_with_a_bound_below_all_gaps():
+    # CORL's is far below zero: it must be taken, and changes nothing here.
+    settings = {**CONSERVATIVE_SETTINGS, "smallest_gap": -200.0}
+    expect_parity(CQL(**settings))
+
+
 @pytest.mark.equivalence("SAC")
 @pytest.mark.parametrize("target_actions", [1, 3])
 def test_cql_without_its_penalty_is_sac(target_actions):

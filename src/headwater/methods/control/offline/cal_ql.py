@@ -94,7 +94,7 @@ class CalQL(
     discount: float = share(0.99)
     conservative_weight: float = non_negative(5.0)
     target_gap: float | None = real(None)
-    smallest_gap: float | None = non_negative(None)
+    smallest_gap: float | None = real(None)
     initial_temperature: float = positive(1.0)
     target_entropy: float | None = real(None)
     backup_entropy: float = non_negative(0.0)
