@@ -69,9 +69,10 @@ def convert(
     if _format(target, format)[0] != "columns":
         _refuse_taken(place, overwrite)
         data = load(source, **(options or {}))
+        written = write(data, target, format, overwrite=overwrite)
         if tell is not None:
             tell(data.metadata)
-        return write(data, target, format, overwrite=overwrite)
+        return written
     seen: list[dict[str, Any]] = []
     with _atomic(place, overwrite) as temporary:
         temporary.mkdir()
