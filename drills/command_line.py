@@ -63,11 +63,11 @@ HOSTILE = [
     "=",
     "learning_rate=nan",
     "learning_rate=",
-    "widths=1e9",
-    "widths=",
+    "hidden_sizes=1e9",
+    "hidden_sizes=",
     "discount=x",
     "__class__=1",
-    "target_rate=-7",
+    "polyak_rate=-7",
 ]
 """What is given in place of a value that makes sense."""
 
@@ -83,7 +83,7 @@ def commands() -> dict[str, list[str]]:
         "data collect": ["pendulum"],
         "data convert": ["log.npz", "new.npz"],
         "methods": [],
-        "train": ["IQL", "--data", "log.npz", "--env", "pendulum", "--set", "widths=4"],
+        "train": ["IQL", "--data", "log.npz", "--env", "pendulum", "--set", "hidden_sizes=4"],
         "adapt": ["run", "--env", "pendulum"],
         "resume": ["run"],
         "evaluate": ["run", "--env", "pendulum"],
@@ -124,7 +124,18 @@ def prepare(folder: Path) -> None:
         'methods = ["BC"]\ndatasets = ["log.npz"]\nenvironment = "pendulum"\nupdates = 2\n'
         "seeds = 1\nbatch_size = 4\nevaluations = 1\nepisodes = 1\n[grid]\nwidths = [[4]]\n"
     )
-    train = ["train", "BC", "-d", "log.npz", "-e", "pendulum", "--set", "widths=4", "-o", "run"]
+    train = [
+        "train",
+        "BC",
+        "-d",
+        "log.npz",
+        "-e",
+        "pendulum",
+        "--set",
+        "hidden_sizes=4",
+        "-o",
+        "run",
+    ]
     assert ask([*train, *small("train")])[0] == 0
 
 

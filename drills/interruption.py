@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["--set", "widths=8", "--batch-size", "16"]
+TINY = ["--set", "hidden_sizes=8", "--batch-size", "16"]
 OUT = "place/out"
 """Where everything is written; `place` is where file systems are mounted."""
 WALKS = [f"walk-{i}" for i in range(4)]
@@ -154,7 +154,7 @@ batch_size = 16
 evaluations = 10
 episodes = 2
 [grid]
-widths = [[8]]
+hidden_sizes = [[8]]
 """
 _CLAIMS = '''
 """Claims that take a moment."""

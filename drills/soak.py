@@ -127,7 +127,7 @@ def short_runs(count: int, every: int = 10) -> dict:
             # Other hyper-parameters in every run, as a sweep has them.
             method = build_method(
                 "IQL" if number % 2 else "BC",
-                {"widths": [8], "learning_rate": 1e-3 * (1 + number / count)},
+                {"hidden_sizes": [8], "learning_rate": 1e-3 * (1 + number / count)},
             )
             train(method, data, seed=number, out=Path(folder) / str(number), **how)
             if number % 10 == 9:

@@ -35,7 +35,7 @@ def main(updates: int = 3_000, steps: int = 2_000, seeds: int = 3) -> None:
     """Trains offline, adapts online, and holds the result against learning from nothing."""
     log = record_log()
     print(log)
-    method = hw.IQL(learning_rate=1e-3, widths=(64, 64))
+    method = hw.IQL(learning_rate=1e-3, hidden_sizes=(64, 64))
     offline = hw.train(method, log, seeds=seeds, updates=updates, evaluations=2)
     print("offline:", offline.score())
     small = {"batch_size": 64, "steps": steps, "evaluations": 4, "episodes": 5, "block": 20}

@@ -52,7 +52,7 @@ def main(updates: int = 1_000) -> None:
         ("the best 2% of the episodes", {"top": 0.02}),
         ("by return (RW)", {"weights": "return"}),
     ):
-        method = hw.BC(widths=(32, 32), learning_rate=1e-3)
+        method = hw.BC(hidden_sizes=(32, 32), learning_rate=1e-3)
         run = hw.train(method, log, seeds=3, updates=updates, evaluations=1, **options)
         print(f"{title}: {run.score()}")
 

@@ -42,7 +42,7 @@ def main(directory: Path = Path("."), updates: int = 2_000) -> None:
     )
     print(log)
     run = hw.train(
-        hw.IQL(widths=(32, 32), learning_rate=1e-3, inverse_temperature=10.0),
+        hw.IQL(hidden_sizes=(32, 32), learning_rate=1e-3, beta=10.0),
         log,
         env="none",
         seeds=2,

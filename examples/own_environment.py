@@ -39,7 +39,7 @@ def main(steps: int = 4_000) -> None:
     """Learns online with SAC, two seeds side by side."""
     task = from_gymnasium(make, "thermostat")
     method = hw.SAC(
-        widths=(64, 64),
+        hidden_sizes=(64, 64),
         actor_learning_rate=1e-3,
         critic_learning_rate=1e-3,
         temperature_learning_rate=1e-3,

@@ -22,11 +22,11 @@ precision = options.library.partition("_")[2] or "default"
 dataset = load(options.data)
 source = Replay(jax.tree.map(jnp.asarray, dataset.transitions()), options.batch_size)
 method = {
-    "iql": IQL(widths=options.widths),
-    "td3_bc": TD3BC(widths=options.widths),
-    "sac_n": SACN(widths=options.widths, members=10),
-    "cql": CQL(widths=options.widths),
-    "sac": SAC(widths=options.widths),
+    "iql": IQL(hidden_sizes=options.widths),
+    "td3_bc": TD3BC(hidden_sizes=options.widths),
+    "sac_n": SACN(hidden_sizes=options.widths, num_critics=10),
+    "cql": CQL(hidden_sizes=options.widths),
+    "sac": SAC(hidden_sizes=options.widths),
 }[options.method]
 
 

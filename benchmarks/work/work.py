@@ -101,7 +101,7 @@ def _example(name: str, batch: int, widths: tuple[int, ...]):
         draw(batch, 17), jnp.tanh(draw(batch, 6)), draw(batch), draw(batch, 17), ends, ends,
         jnp.tanh(draw(batch, 6)), draw(batch),
     )  # fmt: skip
-    method = hw.build_method(name, {"widths": widths})
+    method = hw.build_method(name, {"hidden_sizes": widths})
     spaces = Spaces(Box((-np.inf,) * 17, (np.inf,) * 17), Box((-1.0,) * 6, (1.0,) * 6))
     state = method.init(spaces, key=jax.random.key(0))
     return method, state, data, jax.random.key(1)

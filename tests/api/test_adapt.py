@@ -23,7 +23,7 @@ from .problems import assert_same, cart_pole_log, differ, pendulum_log
 
 OFFLINE = {"updates": 20, "seeds": 2, "batch_size": 16, "episodes": 2, "evaluations": 1}
 ONLINE = {"steps": 40, "block": 8, "evaluations": 2, "progress": False}
-CLONE = BC(widths=(8, 8), likelihood=True)
+CLONE = BC(hidden_sizes=(8, 8), stochastic=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     assert again.metrics[-1]["update"] == 32
     assert again.metrics[-1]["environment_steps"] == 40
     assert again.specification.data is None and again.specification.seed == 1
-    assert isinstance(again.method, SAC) and again.method.widths == (8, 8)
+    assert isinstance(again.method, SAC) and again.method.hidden_sizes == (8, 8)
     # Before the first update it is the offline policy that was evaluated.
     np.testing.assert_array_equal(again.curve[0], [8, 24, 40])
     with pytest.raises(SpecificationError, match="online already learned online: adapt an offline"):
@@ -121,9 +121,9 @@ def test_continue_brings_the_log_along(tmp_path, offline, monkeypatch):
 
 
 def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):
-    run = adapt(offline, recipe="rlpd", set={"members": 2}, out=tmp_path / "rlpd", **ONLINE)
-    assert isinstance(run.method, RLPD) and run.method.members == 2
-    assert run.method.widths == (8, 8) and run.upstream is None
+    run = adapt(offline, recipe="rlpd", set={"num_critics": 2}, out=tmp_path / "rlpd", **ONLINE)
+    assert isinstance(run.method, RLPD) and run.method.num_critics == 2
+    assert run.method.hidden_sizes == (8, 8) and run.upstream is None
     budget = run.specification.budget
     assert (budget.random_steps, budget.warm_up_steps) == (4, 0)
     assert run.metrics[-1]["environment_steps"] == 4 + 36 // 8 * 8
@@ -174,7 +174,10 @@ def test_a_log_on_disk_is_read_when_its_run_goes_online(tmp_path):
         ({"env": "cart-pole"}, "the run does not fit the environment cart-pole: observations have"),
         ({"env": "pendullum"}, "unknown environment 'pendullum': did you mean pendulum"),
         ({"steps": 4, "warm_up_steps": 4}, "4 environment steps leave none to learn from after 4"),
-        ({"set": {"member": 3}}, "SAC: unknown hyper-parameter 'member': did you mean members"),
+        (
+            {"set": {"num_critic": 3}},
+            "SAC: unknown hyper-parameter 'num_critic': did you mean num_critics",
+        ),
         ({"data": "log.npz"}, "the recipe 'wsrl' uses no log: leave out data"),
         ({"recipe": "scratch", "data": "log.npz"}, "the recipe 'scratch' uses no log"),
     ],
@@ -187,7 +190,7 @@ def test_what_does_not_fit_is_said(tmp_path, offline, options, sentence):
 
 def test_what_cannot_go_online_is_said(tmp_path, offline):
     how = {**OFFLINE, "env": "none", "updates": 2, "progress": False}
-    plain = train(BC(widths=(8, 8)), pendulum_log(), **how)
+    plain = train(BC(hidden_sizes=(8, 8)), pendulum_log(), **how)
     with pytest.raises(SpecificationError, match="give an environment: the offline run was not"):
         adapt(plain, **ONLINE)
     with pytest.raises(SpecificationError, match="BC leaves no stochastic actor"):
@@ -195,7 +198,7 @@ def test_what_cannot_go_online_is_said(tmp_path, offline):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SpecificationError, match="the offline run's log was held in memory: pass"):
         adapt(plain, env="pendulum", recipe="continue", **ONLINE)
-    discrete = train(BC(widths=(8, 8)), cart_pole_log(), **how)
+    discrete = train(BC(hidden_sizes=(8, 8)), cart_pole_log(), **how)
     with pytest.raises(SpecificationError, match="the run does not fit the environment pendulum"):
         adapt(discrete, env="pendulum", **ONLINE)
     with pytest.raises(RunError, match="already exists and is not empty"):

@@ -15,10 +15,10 @@ from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
 
 SIZES = {"transitions": 400, "steps": 300, "batch_size": 8, "snapshots": 3, "progress": False}
-PENDULUM = {**SIZES, "behaviour": SAC(widths=(8, 8)), "format": "npz", "kinds": KINDS}
+PENDULUM = {**SIZES, "behaviour": SAC(hidden_sizes=(8, 8)), "format": "npz", "kinds": KINDS}
 CART_POLE = {
     **SIZES,
-    "behaviour": DQN(widths=(8, 8), learning_rate=1e-2, exploration_updates=50.0),
+    "behaviour": DQN(hidden_sizes=(8, 8), learning_rate=1e-2, exploration_decay_updates=50.0),
     "kinds": ("random", "medium", "medium-replay", "expert", "full-replay"),
 }
 
@@ -154,7 +154,7 @@ def test_asking_again_changes_nothing_and_rebuilds_what_is_gone(pendulum):
         ({"seed": 1}, "seed = 0, not 1"),
         ({"transitions": 200}, "transitions = 400, not 200"),
         ({"medium": 0.5}, "medium = 0.33"),
-        ({"behaviour": SAC(widths=(8, 4))}, r"widths = \[8, 8\], not \[8, 4\]"),
+        ({"behaviour": SAC(hidden_sizes=(8, 4))}, r"hidden_sizes = \[8, 8\], not \[8, 4\]"),
         ({"task": Pendulum(gravity=9.0)}, r"gravity = 10\.0, not 9\.0"),
     ],
 )
@@ -174,7 +174,7 @@ def test_another_collection_in_the_same_place_is_refused(pendulum, options, name
         ({"snapshots": 1}, "snapshots = 1: it must be at least 2"),
         ({"transitions": 0}, "transitions = 0: it must be at least 1"),
         ({"steps": 0}, "steps = 0: it must be at least 1"),
-        ({"behaviour": IQL(widths=(8, 8))}, "IQL learns from logged experience"),
+        ({"behaviour": IQL(hidden_sizes=(8, 8))}, "IQL learns from logged experience"),
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path, options, sentence):

@@ -25,7 +25,7 @@ def made(curves: dict[int, list[float]], *, task="pendulum", first: int = 50, **
     The first evaluation is made after `first` steps of warm-up. Both episodes return the same.
     """
     online = "budget" in asked
-    method = SAC(widths=(8, 8)) if online else BC(widths=(8, 8))
+    method = SAC(hidden_sizes=(8, 8)) if online else BC(hidden_sizes=(8, 8))
     choice = None if task is None else TaskChoice(task, {})
     specification = Specification(
         "train", MethodChoice.of(method), list(range(SEEDS)), 0, 2, 2, 16, task=choice, **asked

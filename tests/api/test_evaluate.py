@@ -24,7 +24,7 @@ from .problems import pendulum_log
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     return train(
-        BC(widths=(8, 8), likelihood=True),
+        BC(hidden_sizes=(8, 8), stochastic=True),
         pendulum_log(),
         updates=10,
         seeds=3,

@@ -34,7 +34,7 @@ from .problems import assert_same, pendulum_log
 from .victim import HOW
 
 OFFLINE = {"seeds": 2, "batch_size": 16, "episodes": 2, "progress": False}
-CLONE = BC(widths=(8, 8), likelihood=True)
+CLONE = BC(hidden_sizes=(8, 8), stochastic=True)
 
 
 class Interrupted(Exception):
@@ -123,7 +123,7 @@ def test_a_run_without_any_checkpoint_begins_anew(tmp_path, interrupt):
 
 def test_online_learning_goes_on_to_the_bit(tmp_path, interrupt):
     how = {**OFFLINE, "steps": 48, "random_steps": 8, "block": 4, "evaluations": 4}
-    method, env, path = SAC(widths=(8, 8)), Pendulum(gravity=9.0), tmp_path / "run"
+    method, env, path = SAC(hidden_sizes=(8, 8)), Pendulum(gravity=9.0), tmp_path / "run"
     whole = train(method, env=env, **how)
     interrupt(3, lambda: train(method, env=env, out=path, **how))
     again = resume(path, progress=False)
@@ -214,7 +214,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
     }
     data = pendulum_log()
     upstream = train(
-        BC(widths=(8, 8), likelihood=True),
+        BC(hidden_sizes=(8, 8), stochastic=True),
         data,
         env="Pendulum-v1",
         updates=20,

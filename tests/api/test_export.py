@@ -48,7 +48,7 @@ def logged(discrete: bool) -> Dataset:
 
 
 def trained(method: str, discrete: bool, **fields) -> Run:
-    chosen = build_method(method, {"widths": (8, 8), **fields})
+    chosen = build_method(method, {"hidden_sizes": (8, 8), **fields})
     return headwater.train(
         chosen, logged(discrete), env="none", updates=5, seeds=2, batch_size=16, progress=False
     )
@@ -116,7 +116,7 @@ def check_equal(run: Run, path, format: str, seed: int) -> None:
 
 TRAINED = {
     "BC": ("BC", False, {}),
-    "BC, likelihood": ("BC", False, {"likelihood": True}),
+    "BC, likelihood": ("BC", False, {"stochastic": True}),
     "BC, discrete": ("BC", True, {}),
     "TD3BC": ("TD3BC", False, {}),
     "DiscreteCQL": ("DiscreteCQL", True, {}),
@@ -156,7 +156,7 @@ ACTING = [name for name, cls in all_methods().items() if issubclass(cls, Abstrac
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ACTING)
 def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
-    method = build_method(name, {"widths": (8, 8)})
+    method = build_method(name, {"hidden_sizes": (8, 8)})
     try:
         run = untrained(method, discrete)
     except SpecificationError as error:
@@ -169,7 +169,7 @@ def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
 
 def test_a_policy_learned_online_acts_alike(tmp_path):
     run = headwater.train(
-        build_method("SAC", {"widths": (8, 8)}),
+        build_method("SAC", {"hidden_sizes": (8, 8)}),
         env="pendulum",
         steps=20,
         random_steps=10,
@@ -248,7 +248,7 @@ def test_an_operation_that_is_not_translated_is_named():
 
 def test_onnx_holds_one_plain_graph(tmp_path):
     onnx = pytest.importorskip("onnx")
-    run = untrained(build_method("DQN", {"widths": (8,)}), True)
+    run = untrained(build_method("DQN", {"hidden_sizes": (8,)}), True)
     model = onnx.load(headwater.export(run, tmp_path))
     kinds = [node.op_type for node in model.graph.node]
     # The random numbers that exploring would need are gone.
@@ -259,7 +259,7 @@ def test_onnx_holds_one_plain_graph(tmp_path):
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     told = {entry.key: entry.value for entry in model.metadata_props}
     assert told["method"] == "DQN" and told["seed"] == "0"
-    assert json.loads(told["settings"])["widths"] == [8]
+    assert json.loads(told["settings"])["hidden_sizes"] == [8]
     assert json.loads(told["spaces"])["action"] == {"count": ACTIONS}
 
 
@@ -318,7 +318,7 @@ def test_arrays_give_the_policy_by_hand(iql, tmp_path):
 
 @pytest.mark.parametrize(("name", "discrete"), [("SAC", False), ("SAC", True), ("DQN", True)])
 def test_arrays_are_all_that_acting_needs(name, discrete, tmp_path):
-    run = untrained(build_method(name, {"widths": (8,)}), discrete)
+    run = untrained(build_method(name, {"hidden_sizes": (8,)}), discrete)
     arrays, told = read_arrays(headwater.export(run, tmp_path, format="safetensors", seed=1))
     method = build_method(told["method"], json.loads(told["settings"]))
     problem = Spaces.from_json(json.loads(told["spaces"]))
@@ -358,7 +358,7 @@ def test_the_description_is_not_replaced_either(iql, tmp_path):
 
 def test_a_run_on_disk_is_exported_beside_it(tmp_path):
     run = headwater.train(
-        build_method("BC", {"widths": (8,)}),
+        build_method("BC", {"hidden_sizes": (8,)}),
         logged(False),
         env="none",
         updates=2,

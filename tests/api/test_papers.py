@@ -22,12 +22,12 @@ def test_methods_claims_and_keys():
 
 
 def test_an_adapted_run_cites_both_methods_and_the_recipe(tmp_path):
-    offline = hw.train(hw.IQL(widths=(8,)), pendulum_log(), env=None, updates=2, seeds=1)
+    offline = hw.train(hw.IQL(hidden_sizes=(8,)), pendulum_log(), env=None, updates=2, seeds=1)
     adapted = hw.adapt(
         offline,
         env="pendulum",
         steps=200,
-        set={"widths": (8,)},
+        set={"hidden_sizes": (8,)},
         evaluations=1,
         episodes=1,
         out=tmp_path / "adapted",

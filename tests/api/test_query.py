@@ -21,9 +21,9 @@ def folder(tmp_path_factory):
     """Three runs of two methods, one of which was not evaluated."""
     folder = tmp_path_factory.mktemp("runs")
     log = pendulum_log(name="mine")
-    hw.train(hw.TD3BC(widths=(8,), alpha=1.0), log, out=folder / "a", progress=False, **SMALL)
-    hw.train(hw.TD3BC(widths=(8,)), log, out=folder / "below" / "b", progress=False, **SMALL)
-    hw.train(hw.BC(widths=(8,)), log, env="none", out=folder / "c", progress=False, **SMALL)
+    hw.train(hw.TD3BC(hidden_sizes=(8,), alpha=1.0), log, out=folder / "a", progress=False, **SMALL)
+    hw.train(hw.TD3BC(hidden_sizes=(8,)), log, out=folder / "below" / "b", progress=False, **SMALL)
+    hw.train(hw.BC(hidden_sizes=(8,)), log, env="none", out=folder / "c", progress=False, **SMALL)
     return folder
 
 
@@ -46,7 +46,7 @@ def test_runs_are_listed_with_their_scores(folder):
     }
     assert (found[0]["score"], found[0]["low"]) == (score.point, None)
     assert found[2]["score"] is None and found[2]["task"] is None
-    assert found[0]["settings"]["alpha"] == 1.0 and found[0]["settings"]["widths"] == [8]
+    assert found[0]["settings"]["alpha"] == 1.0 and found[0]["settings"]["hidden_sizes"] == [8]
     assert found[1]["settings"]["alpha"] == 2.5 and found[2]["settings"]["alpha"] is None
 
 

@@ -25,7 +25,7 @@ HOW = {"env": "none", "updates": 4, "seeds": 2, "batch_size": 16, "progress": Fa
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "kept"
-    return train(BC(widths=(8, 8), likelihood=True), pendulum_log(), out=out, **HOW)
+    return train(BC(hidden_sizes=(8, 8), stochastic=True), pendulum_log(), out=out, **HOW)
 
 
 def test_an_opened_run_is_the_run_that_was_made(kept):
@@ -64,7 +64,7 @@ def test_policies_act_in_the_units_of_the_user(kept):
 
 
 def test_policies_value_actions_in_the_units_of_the_user():
-    run = train(IQL(widths=(8, 8)), pendulum_log(), **{**HOW, "seeds": 1})
+    run = train(IQL(hidden_sizes=(8, 8)), pendulum_log(), **{**HOW, "seeds": 1})
     state = jax.tree.map(lambda leaf: leaf[0], run.state)
     # The bounds are -2 and 2.
     actions = np.linspace(-2.0, 2.0, 6)[:, None]
@@ -90,7 +90,7 @@ def test_policies_without_values_say_so(kept):
 
 
 def test_policies_of_finite_actions_give_integers():
-    run = train(BC(widths=(8, 8)), cart_pole_log(), **HOW)
+    run = train(BC(hidden_sizes=(8, 8)), cart_pole_log(), **HOW)
     assert isinstance(run.spaces.action, Discrete)
     chosen = run.policy(np.zeros((5, 4)))
     assert chosen.shape == (5,) and np.issubdtype(chosen.dtype, np.integer)
@@ -117,7 +117,7 @@ def test_policies_say_what_is_wrong_with_an_observation(kept, observation, sente
 
 def evaluated(seeds: list[int], rows: list[tuple[int, int, int, list[float]]], **asked) -> Run:
     """A run of which only the evaluations are known: `(update, steps, seed, returns)`."""
-    method = BC(widths=(8, 8))
+    method = BC(hidden_sizes=(8, 8))
     specification = Specification(
         "train", MethodChoice.of(method), seeds, 0, 2, 2, 16, updates=10, **asked
     )

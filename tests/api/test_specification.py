@@ -30,7 +30,7 @@ from .problems import pendulum_log
 
 OFFLINE = Specification(
     "train",
-    MethodChoice.of(IQL(widths=(8, 4), discount=0.9, actor_decay_updates=float("inf"))),
+    MethodChoice.of(IQL(hidden_sizes=(8, 4), discount=0.9, actor_decay_updates=float("inf"))),
     [0, 3],
     7,
     2,
@@ -57,7 +57,7 @@ def test_everything_survives_json():
     assert through_json(whole) == whole
     assert through_json(OFFLINE) == OFFLINE
     assert through_json(OFFLINE).method.build() == IQL(
-        widths=(8, 4), discount=0.9, actor_decay_updates=float("inf")
+        hidden_sizes=(8, 4), discount=0.9, actor_decay_updates=float("inf")
     )
     # What a later version adds is ignored; what is missing is said.
     stored = {**OFFLINE.to_json(), "novelty": 1}
@@ -120,7 +120,7 @@ def test_plans_of_offline_learning():
 def test_references_are_the_data_s_else_the_task_s():
     maze = PointMaze()
     asked = dataclasses.replace(
-        OFFLINE, method=MethodChoice.of(SAC(widths=(8, 8))), data=None, updates=None,
+        OFFLINE, method=MethodChoice.of(SAC(hidden_sizes=(8, 8))), data=None, updates=None,
         budget=Budget(20), task=TaskChoice.of(maze),
     )  # fmt: skip
     found = plan(asked, None, None, None)

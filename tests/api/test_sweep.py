@@ -29,7 +29,7 @@ SMALL = {"updates": 6, "batch_size": 8, "evaluations": 1, "episodes": 2, "seeds"
 TABLE = {
     "methods": ["TD3BC"],
     "datasets": ["log.parquet"],
-    "grid": {"widths": [8], "alpha": [1.0, 2.0]},
+    "grid": {"hidden_sizes": [8], "alpha": [1.0, 2.0]},
     **SMALL,
 }
 
@@ -111,12 +111,15 @@ def final(path):
 
 def test_names_tell_the_runs_apart(folder):
     assert names(TABLE) == [
-        "TD3BC-log-alpha=1.0-widths=8",
-        "TD3BC-log-alpha=2.0-widths=8",
+        "TD3BC-log-alpha=1.0-hidden_sizes=8",
+        "TD3BC-log-alpha=2.0-hidden_sizes=8",
     ]
-    split = {**TABLE, "seeds": 3, "seeds_per_run": 2, "grid": {"widths": [8]}}
-    assert names(split) == ["TD3BC-log-widths=8-seeds=0-1", "TD3BC-log-widths=8-seeds=2"]
-    assert names({**split, "seeds": [7, 3]}) == ["TD3BC-log-widths=8-seeds=7+3"]
+    split = {**TABLE, "seeds": 3, "seeds_per_run": 2, "grid": {"hidden_sizes": [8]}}
+    assert names(split) == [
+        "TD3BC-log-hidden_sizes=8-seeds=0-1",
+        "TD3BC-log-hidden_sizes=8-seeds=2",
+    ]
+    assert names({**split, "seeds": [7, 3]}) == ["TD3BC-log-hidden_sizes=8-seeds=7+3"]
 
 
 def test_a_method_that_only_acts_is_beside_the_datasets(folder):
@@ -127,20 +130,20 @@ def test_a_method_that_only_acts_is_beside_the_datasets(folder):
         "updates": 5,
         "steps": 40,
         "block": 10,
-        "grid": {"widths": [8]},
+        "grid": {"hidden_sizes": [8]},
     }
     assert names(table) == [
-        "RLPD-a-widths=8",
-        "BC-a-widths=8",
-        "RLPD-b-widths=8",
-        "BC-b-widths=8",
-        "SAC-widths=8",
+        "RLPD-a-hidden_sizes=8",
+        "BC-a-hidden_sizes=8",
+        "RLPD-b-hidden_sizes=8",
+        "BC-b-hidden_sizes=8",
+        "SAC-hidden_sizes=8",
     ]
 
 
 def test_a_run_is_asked_for_what_training_alone_would_be(folder):
     member = verb.members_of(read_table(TABLE))[1]
-    method = hw.build_method("TD3BC", {"widths": [8], "alpha": 2.0})
+    method = hw.build_method("TD3BC", {"hidden_sizes": [8], "alpha": 2.0})
     alone = hw.train(method, "log.parquet", **SMALL, out=folder / "alone", progress=False)
     stored = json.loads((folder / "alone" / "run.json").read_text())
     assert alone.specification.seeds == [0, 1, 2]
@@ -293,7 +296,7 @@ def test_a_failure_stops_no_other_and_the_rest_is_not_repeated(folder, tmp_path,
 
 
 def test_a_run_whose_newest_checkpoint_is_damaged_is_not_done(folder, tmp_path, workers):
-    table = {**TABLE, "grid": {"widths": [8]}, "seeds": 1}
+    table = {**TABLE, "grid": {"hidden_sizes": [8]}, "seeds": 1}
     hw.sweep(table, out=tmp_path / "sweep", progress=False)
     (name,) = workers.started
     (run,) = (tmp_path / "sweep" / "runs").iterdir()
@@ -315,7 +318,7 @@ def test_a_run_is_given_up_after_so_many_retries(folder, tmp_path, workers):
 
 
 def test_a_run_that_diverges_fails_alone_and_is_not_tried_again(folder, tmp_path, workers):
-    grid = {"widths": [8], "learning_rate": [3e-4, 1e30]}
+    grid = {"hidden_sizes": [8], "learning_rate": [3e-4, 1e30]}
     found = hw.sweep({**TABLE, "grid": grid}, out=tmp_path / "sweep", progress=False)
     assert [row.state for row in found.rows] == ["done", "failed"]
     assert len(workers.started) == 2
@@ -328,18 +331,18 @@ def test_whatever_goes_wrong_in_a_run_is_kept(folder, tmp_path, workers, monkeyp
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(sweep_run, "_begin_or_resume", wrong)
-    table = {**TABLE, "grid": {"widths": [8]}}
+    table = {**TABLE, "grid": {"hidden_sizes": [8]}}
     found = hw.sweep(table, out=tmp_path / "sweep", retries=0, progress=False)
-    assert found.failures == {"TD3BC-log-widths=8": "ZeroDivisionError: of all things"}
-    log = (tmp_path / "sweep" / "logs" / "TD3BC-log-widths=8.log").read_text()
+    assert found.failures == {"TD3BC-log-hidden_sizes=8": "ZeroDivisionError: of all things"}
+    log = (tmp_path / "sweep" / "logs" / "TD3BC-log-hidden_sizes=8.log").read_text()
     assert "Traceback" in log and "of all things" in log
 
 
 def test_rows_hold_the_returns_of_all_their_seeds(folder, tmp_path, workers):
-    table = {**TABLE, "grid": {"widths": [8]}, "seeds": 4, "seeds_per_run": 3}
+    table = {**TABLE, "grid": {"hidden_sizes": [8]}, "seeds": 4, "seeds_per_run": 3}
     found = hw.sweep(table, out=tmp_path / "sweep", progress=False)
     (row,) = found.rows
-    assert (row.name, row.seeds, row.asked) == ("TD3BC-log-widths=8", 4, 4)
+    assert (row.name, row.seeds, row.asked) == ("TD3BC-log-hidden_sizes=8", 4, 4)
     returns = []
     for name in workers.started:
         text = (tmp_path / "sweep" / "runs" / name / "evaluations.jsonl").read_text()
@@ -352,13 +355,13 @@ def test_rows_hold_the_returns_of_all_their_seeds(folder, tmp_path, workers):
 
 def test_more_rows_may_be_added_and_old_ones_left_out(folder, tmp_path, workers, capsys):
     out = tmp_path / "sweep"
-    first = {**TABLE, "grid": {"widths": [8], "alpha": [1.0]}}
+    first = {**TABLE, "grid": {"hidden_sizes": [8], "alpha": [1.0]}}
     hw.sweep(first, out=out, progress=False)
     workers.started.clear()
     capsys.readouterr()
     found = hw.sweep(TABLE, out=out, progress=True)
     assert f"1 run added to the sweep in {out}\n" in capsys.readouterr().err
-    assert workers.started == ["TD3BC-log-alpha=2.0-widths=8"]
+    assert workers.started == ["TD3BC-log-alpha=2.0-hidden_sizes=8"]
     assert len(found.rows) == 2
     found = hw.sweep(first, out=out, progress=True)
     assert "1 run no longer in the table: what there is of them stays" in capsys.readouterr().err
@@ -369,7 +372,7 @@ def test_what_was_begun_keeps_its_meaning(folder, tmp_path, workers):
     out = tmp_path / "sweep"
     hw.sweep(TABLE, out=out, progress=False)
     kept = (out / "sweep.json").read_bytes()
-    begun = out / "runs" / "TD3BC-log-alpha=1.0-widths=8"
+    begun = out / "runs" / "TD3BC-log-alpha=1.0-hidden_sizes=8"
     for changed, sentence in (
         ({"updates": 7}, "updates = 6, and the table now says 7"),
         ({"seeds": 4}, "seeds = [0, 1, 2], and the table now says [0, 1, 2, 3]"),
@@ -389,8 +392,8 @@ def test_what_was_begun_keeps_its_meaning(folder, tmp_path, workers):
 
 
 def test_options_that_are_left_out_are_others(folder, tmp_path, workers):
-    out, name = tmp_path / "sweep", "TD3BC-log-widths=8"
-    plain = {**TABLE, "grid": {"widths": [8]}, "environment": "Pendulum-v1", "episodes": 1}
+    out, name = tmp_path / "sweep", "TD3BC-log-hidden_sizes=8"
+    plain = {**TABLE, "grid": {"hidden_sizes": [8]}, "environment": "Pendulum-v1", "episodes": 1}
     heavy = {**plain, "environment_options": {"g": 5}}
     hw.sweep(heavy, out=out, progress=False)
     with pytest.raises(RunError) as refusal:
@@ -404,15 +407,15 @@ def test_options_that_are_left_out_are_others(folder, tmp_path, workers):
 def test_data_that_changed_are_other_data(folder, tmp_path, workers):
     log, out = tmp_path / "log.parquet", tmp_path / "sweep"
     write(pendulum_log(), log, "parquet")
-    table = {**TABLE, "grid": {"widths": [8]}, "datasets": [str(log)]}
+    table = {**TABLE, "grid": {"hidden_sizes": [8]}, "datasets": [str(log)]}
     hw.sweep(table, out=out, progress=False)
     log.unlink()
     write(pendulum_log(marked=True), log, "parquet")
     with pytest.raises(RunError) as refusal:
         hw.sweep(table, out=out, progress=False)
     assert str(refusal.value) == (
-        f"{out / 'runs' / 'TD3BC-log-widths=8'} was begun with other data than {log} holds now: "
-        "restore it, or give another directory"
+        f"{out / 'runs' / 'TD3BC-log-hidden_sizes=8'} was begun with other data than {log} "
+        "holds now: restore it, or give another directory"
     )
 
 
@@ -473,7 +476,7 @@ def test_a_damaged_table_is_refused(content, tmp_path):
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", "a/b", ""])
 def test_names_of_runs_do_not_lead_elsewhere(name, folder, tmp_path, workers):
-    hw.sweep({**TABLE, "grid": {"widths": [8]}}, out=tmp_path / "sweep", progress=False)
+    hw.sweep({**TABLE, "grid": {"hidden_sizes": [8]}}, out=tmp_path / "sweep", progress=False)
     file = tmp_path / "sweep" / "sweep.json"
     stored = json.loads(file.read_text())
     stored["runs"][0]["name"] = name
@@ -490,7 +493,13 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(folder, tmp_path, monke
     # Workers keep compiled programs where this process does, and not in the user's cache.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    table = {**TABLE, "grid": {"widths": [8]}, "updates": 2_000, "evaluations": 20, "seeds": 2}
+    table = {
+        **TABLE,
+        "grid": {"hidden_sizes": [8]},
+        "updates": 2_000,
+        "evaluations": 20,
+        "seeds": 2,
+    }
     (name,) = names(table)
     whole = hw.sweep(table, out=tmp_path / "whole", progress=False)
     cut = tmp_path / "cut"

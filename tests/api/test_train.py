@@ -19,7 +19,7 @@ from headwater.methods.control.online.sac import SAC
 from .problems import EPISODES, LENGTH, assert_same, cart_pole_log, differ, pendulum_log
 
 SMALL = {"seeds": 2, "batch_size": 16, "evaluations": 2, "episodes": 2, "progress": False}
-CLONE = BC(widths=(8, 8), learning_rate=1e-2)
+CLONE = BC(hidden_sizes=(8, 8), learning_rate=1e-2)
 
 
 def clone(data, **options) -> Run:
@@ -70,7 +70,7 @@ def test_data_that_stays_on_disk_gives_the_same_policy(tmp_path):
 def test_memory_directory_and_file_give_the_same_bits(tmp_path):
     data = pendulum_log()
     write(data, tmp_path / "log.parquet")
-    method = IQL(widths=(8, 8))
+    method = IQL(hidden_sizes=(8, 8))
     how = {**SMALL, "updates": 30}
     in_memory = train(method, data, **how)
     kept = train(method, data, out=tmp_path / "kept", **how)
@@ -92,7 +92,7 @@ def test_memory_directory_and_file_give_the_same_bits(tmp_path):
 
 def test_online_methods_act():
     run = train(
-        SAC(widths=(8, 8)),
+        SAC(hidden_sizes=(8, 8)),
         env="pendulum",
         steps=100,
         random_steps=20,
@@ -106,14 +106,14 @@ def test_online_methods_act():
     assert returns.shape == (2, 2) and (returns < 0).all()
     # By default a tenth of the steps is random, a compiled task is learned from at every step, and
     # each step of the critics has rows of its own.
-    twice = SAC(widths=(8, 8), critic_updates=2)
+    twice = SAC(hidden_sizes=(8, 8), num_critic_updates=2)
     asked = train(twice, env=Pendulum(), steps=20, **{**SMALL, "seeds": 1, "evaluations": 1})
     budget = asked.specification.budget
     assert (budget.random_steps, budget.block, budget.rows) == (2, 1, 32)
 
 
 def test_rlpd_takes_the_task_that_its_data_names():
-    method = RLPD(widths=(8, 8), members=2)
+    method = RLPD(hidden_sizes=(8, 8), num_critics=2)
     run = train(method, pendulum_log(), steps=12, **{**SMALL, "evaluations": 1})
     assert run.specification.task.name == "pendulum"
     assert run.metrics[-1]["environment_steps"] == 12

@@ -22,7 +22,7 @@ def test_runs_are_listed(folder):
     assert lines[0] == ["run", "method", "dataset", "seeds", "updates", "finished"]
     assert lines[2:] == [["bc", "BC", "log", "1", "2", "True"]]
     (row,) = json.loads(done("query", folder / "runs" / "bc", "--json"))
-    assert row["settings"]["widths"] == [8] and row["score"] is None
+    assert row["settings"]["hidden_sizes"] == [8] and row["score"] is None
 
 
 def test_a_question(folder):

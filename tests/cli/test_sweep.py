@@ -25,13 +25,13 @@ episodes = 2
 seeds = 3
 
 [grid]
-widths = [8, 8]
+hidden_sizes = [8, 8]
 
 [grid.IQL]
 expectile = [0.7, 0.9]
 """
-RUNS = ["IQL-log-expectile=0.7-widths=8x8", "IQL-log-expectile=0.9-widths=8x8"]
-RUNS += ["TD3BC-log-widths=8x8"]
+RUNS = ["IQL-log-expectile=0.7-hidden_sizes=8x8", "IQL-log-expectile=0.9-hidden_sizes=8x8"]
+RUNS += ["TD3BC-log-hidden_sizes=8x8"]
 
 
 class Faked(AbstractWorkers):

@@ -7,13 +7,13 @@ from headwater.core.catalogue import method_class
 from headwater.core.method import AbstractMethod
 
 SMALL = {
-    "widths": (8, 8),
+    "hidden_sizes": (8, 8),
     "actor_widths": (8, 8),
     "critic_widths": (8, 8),
-    "members": 3,
-    "critic_updates": 2,
-    "proposals": 3,
-    "target_period": 2,
+    "num_critics": 3,
+    "num_critic_updates": 2,
+    "num_action_samples": 3,
+    "target_update_interval": 2,
     "policy_period": 2,
     "actor_period": 2,
     "updates_per_round": 2,

@@ -140,11 +140,11 @@ def test_annotations_may_be_text():
 
 
 def test_a_share_is_no_more_than_one():
-    with pytest.raises(SpecificationError, match=r"IQL.target_rate = 1.5: it must lie between 0"):
-        METHODS["IQL"](target_rate=1.5)
+    with pytest.raises(SpecificationError, match=r"IQL.polyak_rate = 1.5: it must lie between 0"):
+        METHODS["IQL"](polyak_rate=1.5)
     with pytest.raises(SpecificationError, match=r"expectile = 1.0: it must lie strictly"):
         METHODS["IQL"](expectile=1.0)
-    METHODS["IQL"](target_rate=1.0)
+    METHODS["IQL"](polyak_rate=1.0)
 
 
 def test_methods_of_others_are_held_to_what_they_declare():
@@ -175,19 +175,19 @@ def test_a_count_is_whole():
 
 
 def test_layers_are_neither_empty_nor_endless(types_unchecked):
-    for widths, sentence in (
-        ((8, 0), r"IQL.widths = \[8, 0\]: every layer needs at least one unit"),
+    for hidden_sizes, sentence in (
+        ((8, 0), r"IQL.hidden_sizes = \[8, 0\]: every layer needs at least one unit"),
         ((8, 10**9), "a layer has at most 100,000 units"),
         ((1,) * 65, "at most 64 layers"),
-        (256, "IQL.widths = 256: it must be a tuple of whole numbers"),
+        (256, "IQL.hidden_sizes = 256: it must be a tuple of whole numbers"),
     ):
         with pytest.raises(SpecificationError, match=sentence):
-            METHODS["IQL"](widths=widths)
+            METHODS["IQL"](hidden_sizes=hidden_sizes)
 
 
 def test_what_is_swept_is_left_alone():
     rates = jnp.asarray([0.1, 2.0])
-    swept = eqx.tree_at(lambda method: method.target_rate, METHODS["IQL"](), rates)
+    swept = eqx.tree_at(lambda method: method.polyak_rate, METHODS["IQL"](), rates)
     check_fields(swept)
 
 
@@ -203,7 +203,7 @@ def test_tables_show_what_a_field_may_hold():
         discount: float = share(0.9)
         slope: float = real(0.0)
         rows: int = integer(1)
-        widths: tuple[int, ...] = sizes((8,))
+        hidden_sizes: tuple[int, ...] = sizes((8,))
         fast: bool = False
         bonus: Literal["one", "two"] = "one"
         table: dict | None = None
@@ -214,7 +214,7 @@ def test_tables_show_what_a_field_may_hold():
         "discount": "[0, 1]",
         "slope": "(-∞, ∞)",
         "rows": "1, 2, …",
-        "widths": "1, 2, … for each layer",
+        "hidden_sizes": "1, 2, … for each layer",
         "fast": "True, False",
         "bonus": "one, two",
         "table": "",

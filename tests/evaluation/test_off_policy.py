@@ -79,7 +79,7 @@ def logged(episodes, *, seed=0, limit=10_000):
     return data, np.log(BEHAVIOUR[s, a])
 
 
-FIT = {"updates": 1500, "widths": (16,), "batch": 128}
+FIT = {"updates": 1500, "hidden_sizes": (16,), "batch": 128}
 SAMPLED = ("is", "wis", "pdis", "wpdis", "dr", "wdr")
 
 
@@ -205,13 +205,13 @@ def test_a_constant_reward_is_valued_from_the_first_update(key):
         np.zeros((rows, STATES)),
         action_count=ACTIONS,
     )
-    [fit], _ = fit_value(data, POLICY, STATE, discount=0.95, updates=1, widths=(8,), key=key)
+    [fit], _ = fit_value(data, POLICY, STATE, discount=0.95, updates=1, hidden_sizes=(8,), key=key)
     assert float(fit.offset) == pytest.approx(20.0)
 
 
 def test_cloned_behaviour_is_the_behaviour(key):
     data, behaviour = logged(1500)
-    found = behaviour_log_probabilities(data, widths=(16,), updates=1500, key=key)
+    found = behaviour_log_probabilities(data, hidden_sizes=(16,), updates=1500, key=key)
     np.testing.assert_allclose(np.exp(found), np.exp(behaviour), atol=0.06)
 
 
@@ -220,7 +220,7 @@ def test_cloned_behaviour_of_continuous_actions(key):
     observations = rng.normal(size=(2000, 1))
     raw = 0.5 * observations + 0.3 * rng.normal(size=(2000, 1))
     data = Dataset.from_arrays(observations, np.tanh(raw), np.zeros(2000), np.ones(2000, bool))
-    found = behaviour_log_probabilities(data, widths=(32,), updates=1500, key=key)
+    found = behaviour_log_probabilities(data, hidden_sizes=(32,), updates=1500, key=key)
     noise = (raw - 0.5 * observations)[:, 0] / 0.3
     density = (
         -0.5 * noise**2 - np.log(0.3 * np.sqrt(2 * np.pi)) - np.log1p(-(np.tanh(raw[:, 0]) ** 2))
@@ -262,7 +262,14 @@ def test_next_actions_are_those_of_the_next_observation(explore, key):
     assert choices.actions.shape == (1500, 4 if explore else 1, 1)
     np.testing.assert_allclose(choices.actions.mean(1), -0.5 * s, atol=0.25 * explore + 1e-6)
     [fit], _ = fit_value(
-        data, Gaussian(), STATE, discount=0.8, explore=explore, updates=1500, widths=(32,), key=key
+        data,
+        Gaussian(),
+        STATE,
+        discount=0.8,
+        explore=explore,
+        updates=1500,
+        hidden_sizes=(32,),
+        key=key,
     )
     asked, doing = here[:200, 0].astype(np.float32), actions[:400:2].astype(np.float32)
     exact = doing[:, 0] - 0.4 * asked[:, 0]

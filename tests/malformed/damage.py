@@ -804,7 +804,9 @@ def run_planted(path: Path, draw: Draw) -> None:
     elif kind == 6:
         told["seeds"] = _pick([[], list(range(10**5)), [0, 0], [2**70], [-1]], draw)
     elif kind == 7:
-        told["method"]["settings"]["widths"] = _pick([[10**9], [10**6] * 3, [-1], [1] * 500], draw)
+        told["method"]["settings"]["hidden_sizes"] = _pick(
+            [[10**9], [10**6] * 3, [-1], [1] * 500], draw
+        )
     else:
         told["task"]["options"] = _pick(
             [{"mass": "x"}, {"entry_point": "canary_module:main"}, [], {"mass": float("nan")}], draw

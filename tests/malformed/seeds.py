@@ -188,7 +188,7 @@ def run(folder: Path) -> Path:
             given["observations"], given["actions"][:, :1], given["rewards"], given["terminals"],
             given["truncations"], action_low=-2, action_high=2,
         )  # fmt: skip
-        method = IQL(widths=(4,))
+        method = IQL(hidden_sizes=(4,))
         return Path(
             train(method, data, env="pendulum", **how, out=place / "run", progress=False).path
         )

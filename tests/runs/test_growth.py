@@ -115,7 +115,7 @@ def test_a_grown_run_is_one_schedule_and_costs_what_it_says():
 
 def test_sub_networks_use_the_layers_of_their_path():
     problem = TokenProblem(decoder(5), TASK.end)
-    method = RaPTr(depth=3, learning_rate=1e-2)
+    method = RaPTr(path_length=3, learning_rate=1e-2)
     state = method.init(problem, key=jax.random.key(0))
     data = SOURCE.task.texts(4, key=jax.random.key(0))
     seen = set()
@@ -142,7 +142,7 @@ def test_with_all_layers_it_is_fine_tuning():
     problem, data = TokenProblem(decoder(3)), TASK.texts(4, key=jax.random.key(0))
     states = [
         method.update(method.init(problem, key=jax.random.key(0)), data, key=jax.random.key(1))[0]
-        for method in (RaPTr(depth=3, learning_rate=1e-3), SFT(learning_rate=1e-3))
+        for method in (RaPTr(path_length=3, learning_rate=1e-3), SFT(learning_rate=1e-3))
     ]
     same = jax.tree.map(np.array_equal, states[0].network, states[1].network)
     assert all(jax.tree.leaves(same))

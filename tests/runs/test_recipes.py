@@ -45,7 +45,7 @@ ACTIONS = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (20, 2)), jnp.floa
 
 def learned(name: str, spaces: Spaces = CONTINUOUS, **fields) -> Outcome:
     """A method whose every array has moved by an amount of its own, as if it had learned."""
-    method = build_method(name, {"widths": (8, 8), **fields})
+    method = build_method(name, {"hidden_sizes": (8, 8), **fields})
     state = method.init(spaces, key=jax.random.key(3))
     leaves, structure = jax.tree.flatten(state)
     draw = np.random.default_rng(2)
@@ -75,7 +75,7 @@ def assert_equal(one, other) -> None:
 
 @pytest.mark.parametrize("name", ["CQL", "CalQL", "SACN", "EDAC"])
 def test_soft_methods_hand_over_every_part_as_it_is(name):
-    members = {"members": 3} if name in ("SACN", "EDAC") else {}
+    members = {"num_critics": 3} if name in ("SACN", "EDAC") else {}
     outcome = learned(name, **members)
     online, state = started(outcome)
     held = outcome.state.soft if name in ("CQL", "CalQL") else outcome.state
@@ -83,9 +83,9 @@ def test_soft_methods_hand_over_every_part_as_it_is(name):
     for part in dataclasses.fields(state):
         assert_equal(getattr(state, part.name), getattr(held, part.name))
     assert type(state).__name__ == "SoftActorCritic"
-    assert online.members == members.get("members", 2) and online.target_members == 2
-    assert online.critic_updates == 4 and online.backup_entropy == 0.0
-    assert online.widths == (8, 8)
+    assert online.num_critics == members.get("num_critics", 2) and online.num_target_critics == 2
+    assert online.num_critic_updates == 4 and online.backup_entropy == 0.0
+    assert online.hidden_sizes == (8, 8)
     if name == "CalQL":
         # It can go on: the shapes of networks and moments are those that SAC expects.
         moved, metrics = jax.jit(online.update)(state, rows(4 * 8), key=jax.random.key(0))
@@ -155,7 +155,7 @@ def test_awac_hands_over_actor_critics_and_targets():
 
 
 def test_a_cloned_actor_gets_fresh_critics():
-    outcome = learned("BC", likelihood=True)
+    outcome = learned("BC", stochastic=True)
     online, state = started(outcome)
     fresh = online.init(CONTINUOUS, key=jax.random.key(9))
     assert_equal(state.actor, outcome.state.actor)
@@ -206,11 +206,11 @@ def test_discrete_cql_starts_dqn_that_acts_greedily():
 
 def test_online_method_keeps_the_shapes_and_the_discount():
     offline = build_method(
-        "CalQL", {"widths": (16, 4), "discount": 0.9, "members": 5, "layer_norm": "both"}
+        "CalQL", {"hidden_sizes": (16, 4), "discount": 0.9, "num_critics": 5, "layer_norm": "both"}
     )
     online = online_method(offline, False)
     assert isinstance(online, SAC)
-    assert (online.widths, online.discount, online.members) == ((16, 4), 0.9, 5)
+    assert (online.hidden_sizes, online.discount, online.num_critics) == ((16, 4), 0.9, 5)
     assert online.layer_norm == "both" and online.normalise_observations
     assert rows_per_update(online, 32) == 128
     assert rows_per_update(offline, 32) == 32

@@ -24,7 +24,7 @@ from headwater.sources.replay import Replay
 
 from .numbered_log import numbered_dataset, numbered_directory
 
-METHOD = BC(widths=(8,))
+METHOD = BC(hidden_sizes=(8,))
 AGENT = Agent(METHOD, None)
 KEYS = jax.random.split(jax.random.key(3), 3)
 

@@ -39,7 +39,7 @@ def test_every_combination_is_made(folder):
         updates = 3
         [grid]
         discount = [0.9, 0.99]
-        widths = [8, 8]
+        hidden_sizes = [8, 8]
         [grid.IQL]
         expectile = [0.7, 0.9]
         discount = 1
@@ -50,25 +50,25 @@ def test_every_combination_is_made(folder):
     assert table.rest == {"updates": 3}
     # A method's own part goes before the common one; a list that is one value is one alternative.
     assert chosen(table, "IQL") == [
-        {"discount": 1.0, "expectile": 0.7, "widths": [8, 8]},
-        {"discount": 1.0, "expectile": 0.9, "widths": [8, 8]},
+        {"discount": 1.0, "expectile": 0.7, "hidden_sizes": [8, 8]},
+        {"discount": 1.0, "expectile": 0.9, "hidden_sizes": [8, 8]},
     ]
     assert chosen(table, "TD3BC") == [
-        {"discount": 0.9, "widths": [8, 8]},
-        {"discount": 0.99, "widths": [8, 8]},
+        {"discount": 0.9, "hidden_sizes": [8, 8]},
+        {"discount": 0.99, "hidden_sizes": [8, 8]},
     ]
     first = settings_of(table, "IQL")[0]
-    assert (first.method.discount, first.method.expectile, first.method.widths) == (
+    assert (first.method.discount, first.method.expectile, first.method.hidden_sizes) == (
         1.0,
         0.7,
         (8, 8),
     )
-    assert first.labels == ["discount=1.0", "expectile=0.7", "widths=8x8"]
+    assert first.labels == ["discount=1.0", "expectile=0.7", "hidden_sizes=8x8"]
 
 
 def test_a_list_of_lists_is_a_list_of_alternatives(folder):
-    table = table_of(folder, 'methods = ["IQL"]\ngrid.widths = [[8], [16, 16]]')
-    assert chosen(table, "IQL") == [{"widths": [8]}, {"widths": [16, 16]}]
+    table = table_of(folder, 'methods = ["IQL"]\ngrid.hidden_sizes = [[8], [16, 16]]')
+    assert chosen(table, "IQL") == [{"hidden_sizes": [8]}, {"hidden_sizes": [16, 16]}]
 
 
 def test_a_table_without_a_grid_has_one_setting(folder):
@@ -128,8 +128,8 @@ REFUSED = {
     "methods = ['IQL']\ngrid.IQL.discount = 0.9\ngrid.iql.expectile = 0.9": (
         "[grid.IQL] and [grid.iql] are about the same method: leave one"
     ),
-    "methods = ['IQL']\ngrid.target-rate = 0.1\ngrid.target_rate = 0.2": (
-        "[grid] target-rate is there twice: leave one"
+    "methods = ['IQL']\ngrid.polyak-rate = 0.1\ngrid.polyak_rate = 0.2": (
+        "[grid] polyak-rate is there twice: leave one"
     ),
     "methods = ['IQL']\ndatasets = {'ü' = 'log.npz'}": (
         "datasets: no directory can be named after 'ü'"
@@ -137,7 +137,7 @@ REFUSED = {
     "methods = ['IQL']\ngrid.expectile = []": "[grid] expectile lists no value",
     "methods = ['IQL']\ngrid.expectile = [0.7, 0.70]": "[grid] expectile lists 0.7 twice",
     "methods = ['IQL']\ngrid.IQL.expectile = {a = 1}": "IQL.expectile = {'a': 1} is not a plain",
-    "methods = ['IQL']\ngrid.widths = [8.5]": "[grid] IQL.widths = 8.5 is not of type tuple",
+    "methods = ['IQL']\ngrid.hidden_sizes = [8.5]": "[grid] IQL.hidden_sizes = 8.5 is not of type",
     "methods = ['IQL": "this is not TOML (",
 }
 

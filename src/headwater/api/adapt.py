@@ -133,7 +133,7 @@ def _method(
         method = continuing(offline)
     elif recipe == "rlpd":
         known = settings(offline)
-        shared = {name: known[name] for name in ("discount", "widths") if name in known}
+        shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         method = build_method("RLPD", shared)
     else:
         method = online_method(offline, discrete)

@@ -181,9 +181,9 @@ def collect(
 def default_behaviour(spaces: Spaces) -> AbstractMethod:
     """The small online method that trains a behaviour policy unless another is given."""
     if spaces.discrete:
-        return DQN(learning_rate=1e-3, widths=(64, 64), exploration_updates=20_000.0)
+        return DQN(learning_rate=1e-3, hidden_sizes=(64, 64), exploration_decay_updates=20_000.0)
     return SAC(
-        widths=(64, 64),
+        hidden_sizes=(64, 64),
         actor_learning_rate=1e-3,
         critic_learning_rate=1e-3,
         temperature_learning_rate=1e-3,

@@ -201,7 +201,7 @@ def demo(
         lambda path: train(
             build_method(
                 "IQL",
-                {"widths": (scale.width, scale.width), "learning_rate": scale.learning_rate},
+                {"hidden_sizes": (scale.width, scale.width), "learning_rate": scale.learning_rate},
             ),
             out / "log.parquet",
             env=machine,
@@ -502,7 +502,7 @@ def commands(out: Path, scale: Scale) -> list[str]:
         f"headwater data describe {out}/log.parquet",
         f"headwater train IQL --data {out}/log.parquet --seeds {scale.seeds} "
         f"--updates {scale.updates} --batch-size {scale.batch_size} --evaluations 4 "
-        f"--episodes {scale.episodes} --set widths={scale.width},{scale.width} "
+        f"--episodes {scale.episodes} --set hidden_sizes={scale.width},{scale.width} "
         f"--set learning_rate={scale.learning_rate:g} --out offline",
         f"headwater evaluate offline --env pendulum --env-option mass={MASS:g}",
         f"headwater adapt offline {online} --warm-up-steps {scale.wait} --out adapted",

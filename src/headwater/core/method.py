@@ -193,7 +193,7 @@ class AbstractLinear(eqx.Module, Generic[Problem, State]):
 class AbstractSeveralBatches(eqx.Module):
     """Capability: shares out the rows of one update among several gradient steps of its critics."""
 
-    critic_updates: eqx.AbstractVar[int]
+    num_critic_updates: eqx.AbstractVar[int]
     """How many, each with a batch of its own."""
 
 

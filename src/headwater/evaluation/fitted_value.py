@@ -128,8 +128,8 @@ def fit_value(
     updates: int = 10_000,
     batch: int = 256,
     learning_rate: float = 1e-3,
-    target_rate: float = 0.05,
-    widths: tuple[int, ...] = (256, 256),
+    polyak_rate: float = 0.05,
+    hidden_sizes: tuple[int, ...] = (256, 256),
     samples: int = 4,
     resampled: int = 0,
     key: PRNGKeyArray,
@@ -141,9 +141,9 @@ def fit_value(
 
     **Arguments:** `data`; `method`, `state`: the policy, without a seed axis; `discount`;
     `explore`: evaluate the exploring policy instead of the greedy one; `updates`, `batch`,
-    `learning_rate` (falls to 0 along a cosine), `target_rate`, `widths`: of the fit; `samples`:
-    actions drawn for each next observation where they cannot be summed over; `resampled`: how many
-    further fits to make, each on episodes drawn with replacement; `key`.
+    `learning_rate` (falls to 0 along a cosine), `polyak_rate`, `hidden_sizes`: of the fit;
+    `samples`: actions drawn for each next observation where they cannot be summed over;
+    `resampled`: how many further fits to make, each on episodes drawn with replacement; `key`.
 
     **Returns:** the fits, first that on the data as they are; and how often each episode is in the
     data of each fit, `[fit, episode]`.
@@ -182,8 +182,8 @@ def fit_value(
     offset = jnp.asarray(_constant_value(data, discount), jnp.float32)
     scale = jnp.asarray(max(float(to_go.std()), 1e-6), jnp.float32)
     keys = jax.random.split(fit_key, resampled + 1)
-    settings = (data.spaces, updates, batch, widths)
-    rates = tuple(jnp.asarray(x, jnp.float32) for x in (discount, learning_rate, target_rate))
+    settings = (data.spaces, updates, batch, hidden_sizes)
+    rates = tuple(jnp.asarray(x, jnp.float32) for x in (discount, learning_rate, polyak_rate))
     fitted = _fit(settings, columns, offset, scale, rates, (padded, sizes), keys)
     critics = [jax.tree.map(lambda leaf, i=i: leaf[i], fitted) for i in range(resampled + 1)]
     return [FittedValue(critic, normaliser, offset, scale) for critic in critics], counts
@@ -203,14 +203,14 @@ def _constant_value(data: Dataset, discount: float) -> float:
 
 @eqx.filter_jit
 def _fit(settings, columns, offset, scale, rates, drawn, keys):
-    spaces, updates, batch, widths = settings
-    discount, learning_rate, target_rate = rates
+    spaces, updates, batch, hidden_sizes = settings
+    discount, learning_rate, polyak_rate = rates
     pace = lambda step: learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * step / updates))
     optimiser = optax.adam(pace)
 
     def one_fit(key, own_rows, size):
         start_key, row_key = jax.random.split(key)
-        critic = Critic(spaces, widths, key=start_key, layer_norm="before")
+        critic = Critic(spaces, hidden_sizes, key=start_key, layer_norm="before")
 
         def update(i, carry):
             critic, target, moments = carry
@@ -228,7 +228,7 @@ def _fit(settings, columns, offset, scale, rates, drawn, keys):
             aim = (backup(reward, discount, terminal, next_value) - offset) / scale
             loss = lambda critic: jnp.mean((critic(observation, action) - aim) ** 2)
             critic, moments = descend(optimiser, jax.grad(loss)(critic), moments, critic)
-            return critic, polyak(target, critic, target_rate), moments
+            return critic, polyak(target, critic, polyak_rate), moments
 
         first = (critic, critic, begin(optimiser, critic))
         return jax.lax.fori_loop(0, updates, update, first)[1]

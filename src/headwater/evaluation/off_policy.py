@@ -171,7 +171,7 @@ def evaluate_off_policy(
 def behaviour_log_probabilities(
     data: Dataset,
     *,
-    widths: tuple[int, ...] = (256, 256),
+    hidden_sizes: tuple[int, ...] = (256, 256),
     updates: int = 5000,
     batch: int = 256,
     learning_rate: float = 1e-3,
@@ -181,7 +181,7 @@ def behaviour_log_probabilities(
 
     The clone is a softmax over discrete actions, or a squashed normal.
     """
-    actor = stochastic_actor(data.spaces, widths, key=key, log_std_range=(-5.0, 2.0))
+    actor = stochastic_actor(data.spaces, hidden_sizes, key=key, log_std_range=(-5.0, 2.0))
     observations = Normaliser(data.spaces, True)(jnp.asarray(data.observations))
     rate = jnp.asarray(learning_rate, jnp.float32)
     actions = jnp.asarray(data.actions)

@@ -49,38 +49,38 @@ def best_response_value(
     policy: Table,
     reference: Table,
     preference: PreferenceTable,
-    divergence_weight: float | Float[Array, ""],
+    kl_weight: float | Float[Array, ""],
 ) -> Float[Array, " prompt"]:
     """What the best other policy gets: how often it is preferred, less its weighted divergence."""
-    worth = preferred_to(policy, preference) / divergence_weight
-    return divergence_weight * jax.nn.logsumexp(reference + worth, axis=-1)
+    worth = preferred_to(policy, preference) / kl_weight
+    return kl_weight * jax.nn.logsumexp(reference + worth, axis=-1)
 
 
 def duality_gap(
     policy: Table,
     reference: Table,
     preference: PreferenceTable,
-    divergence_weight: float | Float[Array, ""],
+    kl_weight: float | Float[Array, ""],
 ) -> Float[Array, " prompt"]:
     """What both players together could gain by leaving this policy; zero at the equilibrium.
 
-    Of the game in which each player is paid how often it is preferred, less `divergence_weight`
+    Of the game in which each player is paid how often it is preferred, less `kl_weight`
     times its divergence from the reference. `preference` has to be one: P(y, y') + P(y', y) = 1.
     """
     own = expected(policy, preferred_to(policy, preference))
-    own = own - divergence_weight * divergence(policy, reference)
-    return 2.0 * (best_response_value(policy, reference, preference, divergence_weight) - own)
+    own = own - kl_weight * divergence(policy, reference)
+    return 2.0 * (best_response_value(policy, reference, preference, kl_weight) - own)
 
 
 def mirror_step(
     policy: Table,
     reference: Table,
     preference: PreferenceTable,
-    divergence_weight: float | Float[Array, ""],
+    kl_weight: float | Float[Array, ""],
     iterate_weight: float | Float[Array, ""],
 ) -> Table:
     """The policy that one exact round of INPO makes of this one."""
-    share = divergence_weight / iterate_weight
+    share = kl_weight / iterate_weight
     logits = share * reference + (1.0 - share) * policy
     logits = logits + preferred_to(policy, preference) / iterate_weight
     return jax.nn.log_softmax(logits, axis=-1)

@@ -18,8 +18,12 @@ class CategoricalActor(eqx.Module):
 
     network: MLP
 
-    def __init__(self, spaces: Spaces, widths: tuple[int, ...], *, key: PRNGKeyArray, **options):
-        self.network = MLP(spaces.observation_size, spaces.action_size, widths, key=key, **options)
+    def __init__(
+        self, spaces: Spaces, hidden_sizes: tuple[int, ...], *, key: PRNGKeyArray, **options
+    ):
+        self.network = MLP(
+            spaces.observation_size, spaces.action_size, hidden_sizes, key=key, **options
+        )
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Categorical:
         return Categorical(self.network(observation))
@@ -39,7 +43,7 @@ class TanhGaussianActor(eqx.Module):
     def __init__(
         self,
         spaces: Spaces,
-        widths: tuple[int, ...],
+        hidden_sizes: tuple[int, ...],
         *,
         key: PRNGKeyArray,
         log_std_range: tuple[float, float] = (-20.0, 2.0),
@@ -48,7 +52,7 @@ class TanhGaussianActor(eqx.Module):
     ):
         spaces.require_continuous("a Gaussian policy")
         outputs = 2 * spaces.action_size
-        self.network = MLP(spaces.observation_size, outputs, widths, key=key, **options)
+        self.network = MLP(spaces.observation_size, outputs, hidden_sizes, key=key, **options)
         self.log_std_range, self.log_std_offset = log_std_range, log_std_offset
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> TanhNormal:
@@ -67,7 +71,7 @@ class GaussianActor(eqx.Module):
     def __init__(
         self,
         spaces: Spaces,
-        widths: tuple[int, ...],
+        hidden_sizes: tuple[int, ...],
         *,
         key: PRNGKeyArray,
         log_std_range: tuple[float, float] = (-20.0, 2.0),
@@ -76,7 +80,7 @@ class GaussianActor(eqx.Module):
     ):
         spaces.require_continuous("a Gaussian policy")
         size = spaces.action_size
-        self.network = MLP(spaces.observation_size, size, widths, key=key, **options)
+        self.network = MLP(spaces.observation_size, size, hidden_sizes, key=key, **options)
         self.log_std = jnp.zeros(size)
         self.log_std_range, self.squash_mean = log_std_range, squash_mean
 
@@ -92,9 +96,13 @@ class DeterministicActor(eqx.Module):
 
     network: MLP
 
-    def __init__(self, spaces: Spaces, widths: tuple[int, ...], *, key: PRNGKeyArray, **options):
+    def __init__(
+        self, spaces: Spaces, hidden_sizes: tuple[int, ...], *, key: PRNGKeyArray, **options
+    ):
         spaces.require_continuous("a deterministic policy")
-        self.network = MLP(spaces.observation_size, spaces.action_size, widths, key=key, **options)
+        self.network = MLP(
+            spaces.observation_size, spaces.action_size, hidden_sizes, key=key, **options
+        )
 
     def __call__(
         self, observation: Float[Array, "*batch observation"]
@@ -104,7 +112,7 @@ class DeterministicActor(eqx.Module):
 
 def stochastic_actor(
     spaces: Spaces,
-    widths: tuple[int, ...],
+    hidden_sizes: tuple[int, ...],
     *,
     key: PRNGKeyArray,
     spread: Literal["state", "shared"] = "state",
@@ -119,11 +127,18 @@ def stochastic_actor(
     """
     check_choice(spread, ("state", "shared"), "spread")
     if spaces.discrete:
-        return CategoricalActor(spaces, widths, key=key, **options)
+        return CategoricalActor(spaces, hidden_sizes, key=key, **options)
     if spread == "state":
-        return TanhGaussianActor(spaces, widths, key=key, log_std_range=log_std_range, **options)
+        return TanhGaussianActor(
+            spaces, hidden_sizes, key=key, log_std_range=log_std_range, **options
+        )
     return GaussianActor(
-        spaces, widths, key=key, log_std_range=log_std_range, squash_mean=squash_mean, **options
+        spaces,
+        hidden_sizes,
+        key=key,
+        log_std_range=log_std_range,
+        squash_mean=squash_mean,
+        **options,
     )
 
 

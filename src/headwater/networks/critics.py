@@ -16,11 +16,13 @@ class Critic(eqx.Module):
     network: MLP
     discrete: bool = eqx.field(static=True)
 
-    def __init__(self, spaces: Spaces, widths: tuple[int, ...], *, key: PRNGKeyArray, **options):
+    def __init__(
+        self, spaces: Spaces, hidden_sizes: tuple[int, ...], *, key: PRNGKeyArray, **options
+    ):
         self.discrete = spaces.discrete
         inputs = spaces.observation_size + (0 if self.discrete else spaces.action_size)
         outputs = spaces.action_size if self.discrete else 1
-        self.network = MLP(inputs, outputs, widths, key=key, **options)
+        self.network = MLP(inputs, outputs, hidden_sizes, key=key, **options)
 
     def __call__(
         self,
@@ -43,18 +45,20 @@ class StateValue(eqx.Module):
 
     network: MLP
 
-    def __init__(self, spaces: Spaces, widths: tuple[int, ...], *, key: PRNGKeyArray, **options):
-        self.network = MLP(spaces.observation_size, 1, widths, key=key, **options)
+    def __init__(
+        self, spaces: Spaces, hidden_sizes: tuple[int, ...], *, key: PRNGKeyArray, **options
+    ):
+        self.network = MLP(spaces.observation_size, 1, hidden_sizes, key=key, **options)
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch"]:
         return self.network(observation)[..., 0]
 
 
 def critics(
-    spaces: Spaces, widths: tuple[int, ...], members: int, *, key: PRNGKeyArray, **options
+    spaces: Spaces, hidden_sizes: tuple[int, ...], members: int, *, key: PRNGKeyArray, **options
 ) -> Ensemble:
     """An ensemble of `Critic`s; calling it gives `[member, *batch]`."""
-    return Ensemble(lambda k: Critic(spaces, widths, key=k, **options), members, key=key)
+    return Ensemble(lambda k: Critic(spaces, hidden_sizes, key=k, **options), members, key=key)
 
 
 def candidate_values(

@@ -30,7 +30,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class MLP(eqx.Module):
     """Fully connected layers with an activation (and a layer norm, if asked for) between them.
 
-    **Arguments:** `input_size`, `output_size`, `widths`: sizes; `activation`; `layer_norm`:
+    **Arguments:** `input_size`, `output_size`, `hidden_sizes`: sizes; `activation`; `layer_norm`:
     normalise each hidden layer, `"before"` or `"after"` its activation; `initialiser`;
     `last_scale`: if given, last weights and biases start uniform in ±`last_scale`; `bias`: if
     given, hidden biases start at this value.
@@ -47,7 +47,7 @@ class MLP(eqx.Module):
         self,
         input_size: int,
         output_size: int,
-        widths: tuple[int, ...],
+        hidden_sizes: tuple[int, ...],
         *,
         key: PRNGKeyArray,
         activation: Activation = "relu",
@@ -60,7 +60,7 @@ class MLP(eqx.Module):
         check_choice(initialiser, Initialiser, "initialiser")
         if layer_norm is not None:
             check_choice(layer_norm, ("before", "after"), "layer_norm")
-        sizes = (input_size, *widths, output_size)
+        sizes = (input_size, *hidden_sizes, output_size)
         keys = jax.random.split(key, len(sizes) - 1)
         weights, biases = [], []
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
@@ -78,7 +78,7 @@ class MLP(eqx.Module):
                 )
             weights.append(weight)
             biases.append(offset)
-        normalised = widths if layer_norm else ()
+        normalised = hidden_sizes if layer_norm else ()
         self.weights, self.biases = tuple(weights), tuple(biases)
         self.scales = tuple(jnp.ones(width) for width in normalised)
         self.offsets = tuple(jnp.zeros(width) for width in normalised)

@@ -31,7 +31,7 @@ class ClippedSettings(Scheduled, Protocol):
     @property
     def discount(self) -> float: ...
     @property
-    def trace_decay(self) -> float: ...
+    def gae_lambda(self) -> float: ...
     @property
     def clip_range(self) -> float: ...
     @property
@@ -41,9 +41,9 @@ class ClippedSettings(Scheduled, Protocol):
     @property
     def temperature(self) -> float: ...
     @property
-    def epochs(self) -> int: ...
+    def num_epochs(self) -> int: ...
     @property
-    def minibatches(self) -> int: ...
+    def num_minibatches(self) -> int: ...
 
 
 class Judgement(NamedTuple):
@@ -108,9 +108,7 @@ def improve_clipped(
     estimated and the value is learned; the policy is on those of responses.
     """
     response, value = jnp.asarray(data.response), before.value
-    advantage = generalised_advantage(
-        reward, value, valued, settings.discount, settings.trace_decay
-    )
+    advantage = generalised_advantage(reward, value, valued, settings.discount, settings.gae_lambda)
     target = advantage + value
     advantage = whitened(advantage, response)
 
@@ -141,7 +139,12 @@ def improve_clipped(
         (texts, valued, before.log_probability, advantage, value, target),
     )
     return minibatch_epochs(
-        step, state, rows, epochs=settings.epochs, minibatches=settings.minibatches, key=key
+        step,
+        state,
+        rows,
+        num_epochs=settings.num_epochs,
+        num_minibatches=settings.num_minibatches,
+        key=key,
     )
 
 
@@ -167,11 +170,11 @@ def generalised_advantage(
     value: Float[Array, "*batch position"],
     mask: Bool[Array, "*batch position"],
     discount: float | Float[Array, ""],
-    trace_decay: float | Float[Array, ""],
+    gae_lambda: float | Float[Array, ""],
 ) -> Float[Array, "*batch position"]:
     """Generalised advantage estimates of the tokens where `mask`, unbroken in each row, is true.
 
-    **Arguments:** `reward`: on choosing each token; `value`: before choosing it; `trace_decay`: λ.
+    **Arguments:** `reward`: on choosing each token; `value`: before choosing it; `gae_lambda`: λ.
     """
     value = jnp.where(mask, value, 0.0)
     after = jnp.concatenate([value[..., 1:], jnp.zeros_like(value[..., :1])], axis=-1)
@@ -179,7 +182,7 @@ def generalised_advantage(
 
     def backwards(following, now):
         surprise, inside = now
-        total = jnp.where(inside, surprise + discount * trace_decay * following, 0.0)
+        total = jnp.where(inside, surprise + discount * gae_lambda * following, 0.0)
         return total, total
 
     moved = jnp.moveaxis(surprise, -1, 0), jnp.moveaxis(mask, -1, 0)
@@ -203,28 +206,30 @@ def minibatch_epochs(
     state: State,
     rows: Any,
     *,
-    epochs: int,
-    minibatches: int,
+    num_epochs: int,
+    num_minibatches: int,
     key: PRNGKeyArray,
 ) -> tuple[State, Metrics]:
-    """Goes `epochs` times through `rows`, in `minibatches` parts drawn anew each time.
+    """Goes `num_epochs` times through `rows`, in `num_minibatches` parts drawn anew each time.
 
     **Returns:** the last state and the mean metrics, but the first `sampler_gap`. Raises
     `SpecificationError` if the rows cannot be divided.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
-    if count % minibatches:
-        raise SpecificationError(f"{count} texts cannot be divided into {minibatches} minibatches")
+    if count % num_minibatches:
+        raise SpecificationError(
+            f"{count} texts cannot be divided into {num_minibatches} minibatches"
+        )
 
     def parts(key):
-        if minibatches == 1:
+        if num_minibatches == 1:
             return jax.tree.map(lambda x: x[None], rows)
-        order = jax.random.permutation(key, count).reshape(minibatches, -1)
+        order = jax.random.permutation(key, count).reshape(num_minibatches, -1)
         return jax.tree.map(lambda x: x[order], rows)
 
     def epoch(state, key):
         return jax.lax.scan(step, state, parts(key))
 
-    state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, epochs))
+    state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, num_epochs))
     first = {"sampler_gap": metrics["sampler_gap"][0, 0]} if "sampler_gap" in metrics else {}
     return state, {**jax.tree.map(jnp.mean, metrics), **first}

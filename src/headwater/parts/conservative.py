@@ -48,11 +48,11 @@ class ConservativeSettings(SoftSettings, Protocol):
     @property
     def conservative_weight(self) -> Number: ...
     @property
-    def target_gap(self) -> Number | None: ...
+    def target_action_gap(self) -> Number | None: ...
     @property
-    def smallest_gap(self) -> Number | None: ...
+    def min_action_gap(self) -> Number | None: ...
     @property
-    def proposals(self) -> int: ...
+    def num_action_samples(self) -> int: ...
 
 
 def begin_conservative(
@@ -105,12 +105,12 @@ def improve_conservatively(
     """One step of the critics towards `target` and down the conservative gap.
 
     **Arguments:** `settings`: `conservative_weight` of the gap; `proposals`: actions of each
-    origin; `target_gap`: if given, the weight is multiplied by a factor that is learned so that the
-    gap becomes this large; `smallest_gap`: if given, smaller ones are not pushed down further;
-    `return_to_go`: if given, a bound below which the policy's actions are not pushed.
+    origin; `target_action_gap`: if given, the weight is multiplied by a factor that is learned so
+    that the gap becomes this large; `min_action_gap`: if given, smaller ones are not pushed down
+    further; `return_to_go`: if given, a bound below which the policy's actions are not pushed.
     """
-    soft, weight, proposals = state.soft, settings.conservative_weight, settings.proposals
-    target_gap, smallest_gap = settings.target_gap, settings.smallest_gap
+    soft, weight, proposals = state.soft, settings.conservative_weight, settings.num_action_samples
+    target_action_gap, min_action_gap = settings.target_action_gap, settings.min_action_gap
     # Nothing follows a terminal row, so its second set of proposals comes from where it started.
     ended = jnp.broadcast_to(data.terminal[:, None], data.observation.shape)
     following = jnp.where(ended, data.observation, data.next_observation)
@@ -119,7 +119,7 @@ def improve_conservatively(
     )
     # Logged actions ride along, so that the critics make one product for all of them.
     candidates = jnp.concatenate([actions, data.action[None]])
-    if target_gap is not None:
+    if target_action_gap is not None:
         weight = weight * jnp.exp(jnp.minimum(state.log_multiplier, _LARGEST_LOG_MULTIPLIER))
 
     def loss(ensemble: Ensemble, rows):
@@ -131,8 +131,8 @@ def improve_conservatively(
         if return_to_go is not None:
             proposed, metrics["raised"] = raise_to_return(proposed, return_to_go, proposals)
         gap = conservative_gap(proposed, log_density.T, logged)
-        if smallest_gap is not None:
-            gap = jnp.maximum(gap, smallest_gap)
+        if min_action_gap is not None:
+            gap = jnp.maximum(gap, min_action_gap)
         metrics["gap"] = jnp.mean(gap)
         return error + weight * metrics["gap"] * q.shape[0], metrics
 
@@ -149,10 +149,10 @@ def improve_conservatively(
     metrics = {name: jnp.mean(value) for name, value in each.items()}
     metrics["critic_loss"] = jnp.sum(each["critic_loss"])
     state = dataclasses.replace(state, soft=move_critics(settings, soft, gradients))
-    if target_gap is None:
+    if target_action_gap is None:
         return state, metrics
-    # Descends -(weight · multiplier)·(gap - target_gap) in the logarithm of the multiplier.
-    gradient = -weight * (metrics["gap"] - target_gap)
+    # Descends -(weight · multiplier)·(gap - target_action_gap) in the logarithm of the multiplier.
+    gradient = -weight * (metrics["gap"] - target_action_gap)
     log_multiplier, multiplier_optimiser = descend(
         optax.adam(settings.critic_learning_rate),
         gradient,

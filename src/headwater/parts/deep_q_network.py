@@ -44,20 +44,20 @@ class DeepQSettings(Protocol):
     @property
     def learning_rate(self) -> Number: ...
     @property
-    def target_rate(self) -> Number: ...
+    def polyak_rate(self) -> Number: ...
     @property
-    def target_period(self) -> int | Int[Array, ""]: ...
+    def target_update_interval(self) -> int | Int[Array, ""]: ...
     @property
-    def double(self) -> bool: ...
+    def double_q(self) -> bool: ...
     @property
     def normalise_observations(self) -> bool: ...
     @property
-    def widths(self) -> tuple[int, ...]: ...
+    def hidden_sizes(self) -> tuple[int, ...]: ...
 
 
 def begin_deep_q(settings: DeepQSettings, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
     """The state before any data: the target is equal to the critic."""
-    critic = Critic(problem, settings.widths, key=key)
+    critic = Critic(problem, settings.hidden_sizes, key=key)
     return DeepQNetwork(
         critic=critic,
         target=critic,
@@ -72,7 +72,7 @@ def deep_q_target(
 ) -> Float[Array, " batch"]:
     """`r + γ(1-d)·Q̄(s', a')` with the action that the critic, or the target, likes best."""
     judging = state.target.values(data.next_observation)
-    choosing = state.critic.values(data.next_observation) if settings.double else judging
+    choosing = state.critic.values(data.next_observation) if settings.double_q else judging
     next_value = double_value(choosing, judging)
     return backup(data.reward, settings.discount, data.terminal, next_value)
 
@@ -82,15 +82,15 @@ def improve_deep_q(
     state: DeepQNetwork,
     loss: Callable[[Critic], tuple[Float[Array, ""], Metrics]],
 ) -> tuple[DeepQNetwork, Metrics]:
-    """One step of the critic down `loss`, and every `target_period` steps one of the target."""
+    """One step of the critic down `loss`, and at times one of the target."""
     gradients, metrics = jax.grad(loss, has_aux=True)(state.critic)
     critic, optimiser = descend(
         optax.adam(settings.learning_rate), gradients, state.optimiser, state.critic
     )
     step = state.step + 1
     target = jax.lax.cond(
-        step % settings.target_period == 0,
-        lambda: polyak(state.target, critic, settings.target_rate),
+        step % settings.target_update_interval == 0,
+        lambda: polyak(state.target, critic, settings.polyak_rate),
         lambda: state.target,
     )
     return DeepQNetwork(critic, target, optimiser, state.normaliser, step), metrics

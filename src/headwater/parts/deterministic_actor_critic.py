@@ -49,13 +49,13 @@ class DeterministicSettings(Protocol):
     """The hyper-parameters that the steps below read from a method."""
 
     @property
-    def target_noise(self) -> Number: ...
+    def target_policy_noise(self) -> Number: ...
     @property
-    def target_noise_bound(self) -> Number: ...
+    def target_noise_clip(self) -> Number: ...
     @property
     def learning_rate(self) -> Number: ...
     @property
-    def target_rate(self) -> Number: ...
+    def polyak_rate(self) -> Number: ...
 
 
 def begin_deterministic(
@@ -87,8 +87,8 @@ def smoothed_next_action(
     action = smoothed_action(
         state.target_actor(data.next_observation),
         key=key,
-        noise=settings.target_noise,
-        largest=settings.target_noise_bound,
+        noise=settings.target_policy_noise,
+        largest=settings.target_noise_clip,
     )
     return action, jnp.min(state.target_critics(data.next_observation, action), axis=0)
 
@@ -133,8 +133,8 @@ def improve_actor_when_due(
             optax.adam(settings.learning_rate), gradients, state.actor_optimiser, state.actor
         )
         followed = actor if target_follows == "new" else state.actor
-        target_actor = polyak(state.target_actor, followed, settings.target_rate)
-        target_critics = polyak(state.target_critics, state.critics, settings.target_rate)
+        target_actor = polyak(state.target_actor, followed, settings.polyak_rate)
+        target_critics = polyak(state.target_critics, state.critics, settings.polyak_rate)
         return actor, target_actor, target_critics, moments, value
 
     def wait():

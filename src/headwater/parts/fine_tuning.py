@@ -37,23 +37,23 @@ class Tuned(eqx.Module):
 class Schedule(eqx.Module):
     """How steps are made of gradients: AdamW behind a bound on the norm of all gradients.
 
-    **Arguments:** `learning_rate`: after warming up; `warm_up_updates`: it rises linearly so long;
+    **Arguments:** `learning_rate`: after warming up; `warmup_updates`: it rises linearly so long;
     `decay_updates`: it falls linearly to zero until then; `weight_decay`: share of every trained
-    number that is taken off at each step, times the rate; `largest_gradient`: bound on the norm.
+    number that is taken off at each step, times the rate; `max_gradient_norm`: bound on the norm.
     """
 
     learning_rate: float | Float[Array, ""]
-    warm_up_updates: float | Float[Array, ""]
+    warmup_updates: float | Float[Array, ""]
     decay_updates: float | Float[Array, ""]
     weight_decay: float | Float[Array, ""]
-    largest_gradient: float | Float[Array, ""]
+    max_gradient_norm: float | Float[Array, ""]
 
     def optimiser(self, step: Int[Array, ""]) -> optax.GradientTransformation:
         """The optimiser of one step."""
-        rise = jnp.minimum((step + 1) / jnp.maximum(self.warm_up_updates, 1.0), 1.0)
+        rise = jnp.minimum((step + 1) / jnp.maximum(self.warmup_updates, 1.0), 1.0)
         fall = jnp.maximum(1.0 - step / self.decay_updates, 0.0)
         return optax.chain(
-            optax.clip_by_global_norm(self.largest_gradient),  # pyright: ignore[reportArgumentType]
+            optax.clip_by_global_norm(self.max_gradient_norm),  # pyright: ignore[reportArgumentType]
             optax.adamw(self.learning_rate * rise * fall, weight_decay=self.weight_decay),
         )
 
@@ -65,23 +65,23 @@ class Scheduled(Protocol):
     @property
     def learning_rate(self) -> float: ...
     @property
-    def warm_up_updates(self) -> float: ...
+    def warmup_updates(self) -> float: ...
     @property
     def decay_updates(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
     @property
-    def largest_gradient(self) -> float: ...
+    def max_gradient_norm(self) -> float: ...
 
 
 def schedule_of(method: Scheduled) -> Schedule:
     """The schedule that a method's settings describe."""
     return Schedule(
         method.learning_rate,
-        method.warm_up_updates,
+        method.warmup_updates,
         method.decay_updates,
         method.weight_decay,
-        method.largest_gradient,
+        method.max_gradient_norm,
     )
 
 

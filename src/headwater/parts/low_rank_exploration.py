@@ -37,7 +37,7 @@ class LowRankSettings(Protocol):
     @property
     def smoothing(self) -> float: ...
     @property
-    def restarts(self) -> int: ...
+    def num_restarts(self) -> int: ...
 
 
 def begin_low_rank(
@@ -81,7 +81,7 @@ def likeliest_factors(
         previous,
         oracle=settings.oracle,
         smoothing=settings.smoothing,
-        restarts=settings.restarts,
+        restarts=settings.num_restarts,
         key=key,
     )
 

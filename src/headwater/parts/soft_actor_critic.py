@@ -73,15 +73,15 @@ class SoftSettings(Protocol):
     @property
     def temperature_learning_rate(self) -> Number: ...
     @property
-    def target_rate(self) -> Number: ...
+    def polyak_rate(self) -> Number: ...
     @property
-    def members(self) -> int: ...
+    def num_critics(self) -> int: ...
     @property
     def layer_norm(self) -> LayerNorm: ...
     @property
     def normalise_observations(self) -> bool: ...
     @property
-    def widths(self) -> tuple[int, ...]: ...
+    def hidden_sizes(self) -> tuple[int, ...]: ...
 
 
 def begin_soft(
@@ -101,15 +101,15 @@ def begin_soft(
     both, only_critics = settings.layer_norm == "both", settings.layer_norm != "none"
     actor = stochastic_actor(
         problem,
-        settings.widths,
+        settings.hidden_sizes,
         key=actor_key,
         layer_norm="before" if both else None,
         **(actor_start or {}),
     )
     ensemble = critics(
         problem,
-        settings.widths,
-        settings.members,
+        settings.hidden_sizes,
+        settings.num_critics,
         key=critic_key,
         layer_norm="before" if only_critics else None,
         **(critic_start or {}),
@@ -156,11 +156,12 @@ def begin_from(
     return dataclasses.replace(begun, **given)
 
 
-def check_target_members(method: str, members: int, target_members: int) -> None:
+def check_target_members(method: str, members: int, num_target_critics: int) -> None:
     """Raises `SpecificationError` if a target cannot use so many of the critics."""
-    if not 1 <= target_members <= members:
+    if not 1 <= num_target_critics <= members:
         raise SpecificationError(
-            f"{method}: target_members={target_members} must be between 1 and members={members}"
+            f"{method}: num_target_critics={num_target_critics} must be between 1 and "
+            f"num_critics={members}"
         )
 
 
@@ -247,7 +248,7 @@ def move_critics(
     return dataclasses.replace(
         state,
         critics=ensemble,
-        target_critics=polyak(state.target_critics, ensemble, settings.target_rate),
+        target_critics=polyak(state.target_critics, ensemble, settings.polyak_rate),
         critic_optimiser=critic_optimiser,
     )
 

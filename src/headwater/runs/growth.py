@@ -247,7 +247,7 @@ def progressive_stages(
     lengths = proportional_updates(updates, len(depths), 0.0)
     for i, length in enumerate(lengths):
         name = f"{i + 1}: depth {depths[i]}"
-        each = dataclasses.replace(method, depth=depths[i])
+        each = dataclasses.replace(method, path_length=depths[i])
         begin = None if i == 0 else carry_on(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))
     return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))

@@ -108,18 +108,18 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
     """
     given = settings(offline)
     shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
-    shared["widths"] = tuple(given["widths"])
+    shared["hidden_sizes"] = tuple(given["hidden_sizes"])
     if discrete and not isinstance(offline, AbstractActorCritic):
         return DQN(**shared)
-    members, layer_norm = given.get("members", 2), given.get("layer_norm", "none")
+    members, layer_norm = given.get("num_critics", 2), given.get("layer_norm", "none")
     if isinstance(layer_norm, bool):  # ReBRAC's are its critics' alone.
         layer_norm = "critics" if layer_norm else "none"
     return SAC(
         **shared,
-        members=members,
-        target_members=min(2, members),
+        num_critics=members,
+        num_target_critics=min(2, members),
         layer_norm=layer_norm,
-        critic_updates=4,
+        num_critic_updates=4,
         backup_entropy=0.0,
         actor_learning_rate=1e-4,
         temperature_learning_rate=1e-4,
@@ -128,7 +128,7 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
 
 def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
     """Rows that one update of `method` eats if each of its gradient steps sees `batch_size`."""
-    pieces = method.critic_updates if isinstance(method, AbstractSeveralBatches) else 1
+    pieces = method.num_critic_updates if isinstance(method, AbstractSeveralBatches) else 1
     return batch_size * pieces
 
 

@@ -227,7 +227,7 @@ def _alternatives(where: str, grid: dict[str, Any], method: str) -> dict[str, li
 def _values(method: str, key: str, given: Any) -> list[Any]:
     """The alternatives of one hyper-parameter, as values that JSON can hold.
 
-    A list that is a value as a whole (widths) is one alternative.
+    A list that is a value as a whole (hidden_sizes) is one alternative.
     """
 
     def read(value: Any) -> Any:

@@ -27,8 +27,8 @@ FLAT = -ACTION * np.log(2.0)
 
 
 CONSERVATIVE_SETTINGS = {
-    "widths": (8, 8),
-    "proposals": PROPOSALS,
+    "hidden_sizes": (8, 8),
+    "num_action_samples": PROPOSALS,
     "conservative_weight": WEIGHT,
     **RATES,
 }
@@ -99,7 +99,7 @@ def expect_parity(method, **options):
         noise = twin.noise(jax.random.split(critic_key)[0], ROWS)
         y = twin.target(r, terminal, following, noise, share=method.backup_entropy)
         actions, densities = _proposals(twin, s, following, terminal, proposal_key)
-        learned = 1.0 if method.target_gap is None else np.exp(multiplier[0])
+        learned = 1.0 if method.target_action_gap is None else np.exp(multiplier[0])
         weight = WEIGHT * learned
         error, gap, raised = _conservative_step(
             twin,
@@ -116,8 +116,8 @@ def expect_parity(method, **options):
         np.testing.assert_allclose(metrics["gap"], gap, rtol=1e-4)
         if calibrated:
             np.testing.assert_allclose(metrics["raised"], raised, rtol=1e-5)
-        if method.target_gap is not None:
-            multiplier_adam.step([-weight * (gap - method.target_gap)])
+        if method.target_action_gap is not None:
+            multiplier_adam.step([-weight * (gap - method.target_action_gap)])
         _, entropy = twin.actor_step(s, twin.noise(actor_key, ROWS))
         twin.temperature_step(entropy, -ACTION)
     twin.expect(state.soft, tolerance=5e-5)

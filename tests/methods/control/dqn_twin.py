@@ -21,16 +21,16 @@ from .numpy_twin import (
 
 FIELDS = {
     "learning_rate": 1e-2,
-    "target_rate": 0.5,
-    "target_period": 2,
+    "polyak_rate": 0.5,
+    "target_update_interval": 2,
     "normalise_observations": True,
-    "widths": (8, 8),
+    "hidden_sizes": (8, 8),
 }
 
 
 def expect_three_updates(method, weight=None):
     """Fails unless `method` takes the steps of its twin; `weight`: of the conservative penalty."""
-    double = method.double
+    double = method.double_q
     state = begin(method, True)
     critic, target = (Perceptron(leaves(state.critic)) for _ in range(2))
     adam = Adam(critic.parameters, 1e-2)

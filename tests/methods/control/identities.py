@@ -22,7 +22,7 @@ RATES = {
 }
 
 
-SETTINGS = {"widths": (8, 8), "members": 3, **RATES}
+SETTINGS = {"hidden_sizes": (8, 8), "num_critics": 3, **RATES}
 
 
 def problem(discrete: bool = False) -> Spaces:

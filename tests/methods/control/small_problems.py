@@ -10,9 +10,9 @@ from headwater.core.spaces import Box, Discrete, Spaces
 
 DISCOUNT = 0.8
 
-BANDIT_SETTINGS = {"learning_rate": 3e-3, "widths": (32, 32)}
+BANDIT_SETTINGS = {"learning_rate": 3e-3, "hidden_sizes": (32, 32)}
 """Settings that suit the one-step problem of `bandit`."""
-CHAIN_SETTINGS = {"discount": DISCOUNT, "learning_rate": 3e-3, "widths": (32,)}
+CHAIN_SETTINGS = {"discount": DISCOUNT, "learning_rate": 3e-3, "hidden_sizes": (32,)}
 """Settings that suit `chain`."""
 PROBE = jnp.linspace(-0.9, 0.9, 13)[:, None]
 """Observations at which policies of the one-step problem are looked at."""

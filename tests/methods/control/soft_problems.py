@@ -31,7 +31,7 @@ LEARNING_RATES = {
 }
 
 
-SMALL = {"widths": (32, 32), "target_entropy": -2.0, **LEARNING_RATES}
+SMALL = {"hidden_sizes": (32, 32), "target_entropy": -2.0, **LEARNING_RATES}
 
 
 def soft_optimum() -> np.ndarray:
@@ -65,8 +65,8 @@ def expect_soft_optimum(method, **options):
         "temperature_learning_rate": 0.0,
         "initial_temperature": ALPHA,
         "discount": DISCOUNT,
-        "target_rate": 0.05,
-        "widths": (32,),
+        "polyak_rate": 0.05,
+        "hidden_sizes": (32,),
     }
     learner = method(**fields, **options)
     problem, data = chain()

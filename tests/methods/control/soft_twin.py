@@ -20,7 +20,7 @@ RATES = {
     "actor_learning_rate": 2e-2,
     "critic_learning_rate": 1e-2,
     "temperature_learning_rate": 3e-2,
-    "target_rate": 0.1,
+    "polyak_rate": 0.1,
 }
 """Settings under which three updates change everything visibly."""
 
@@ -101,7 +101,7 @@ class SoftTwin:
 
     def move(self):
         for target, critic in zip(self.targets, self.critics):
-            move(target, critic.parameters, RATES["target_rate"])
+            move(target, critic.parameters, RATES["polyak_rate"])
 
     def actor_step(self, s, noise, reduction="min"):
         """Returns the loss and the entropy before the step."""

@@ -33,13 +33,13 @@ def expect_proximal_losses(method, key):
     old = (own + 0.1 * np.asarray(data.log_probability)) * mask
     data = Completions(data.tokens, jnp.asarray(mask), data.reward, jnp.asarray(old, jnp.float32))
     settings = method(
-        divergence_weight=0.3,
+        kl_weight=0.3,
         discount=0.9,
-        trace_decay=0.7,
+        gae_lambda=0.7,
         clip_range=0.1,
         value_clip_range=0.05,
         whiten_rewards=True,
-        epochs=1,
+        num_epochs=1,
     )
     state = settings.init(task, key=key)
     assert isinstance(state.network, WithValue)

@@ -45,10 +45,10 @@ def test_lsvi_ucb(given, known):
     )
     method = LSVIUCB(
         bonus_scale=0.02,
-        regularisation=0.7,
+        ridge=0.7,
         failure_probability=0.2,
-        episodes=50.0,
-        highest_return=0.9,
+        num_episodes=50.0,
+        max_return=0.9,
     )
     state = method.with_features(problem, jax.numpy.asarray(features))
     update = jax.jit(lambda s, d: method.update(s, d, key=jax.random.key(0))[0])
@@ -75,7 +75,7 @@ def _logged():
 @pytest.mark.equivalence
 def test_lsvi_without_bonus_is_value_iteration_in_the_shrunk_empirical_model(logged):
     process, data = logged
-    method = LSVIUCB(bonus_scale=0.0, regularisation=0.5)
+    method = LSVIUCB(bonus_scale=0.0, ridge=0.5)
     state = learned(method, process.problem(), data)
     plan = optimal_values(shrunk(process, data, 0.5))
     np.testing.assert_allclose(state.action_value, plan.action_value, rtol=1e-5, atol=1e-5)
@@ -116,7 +116,7 @@ def test_two_names_of_one_state_share_what_they_teach(logged):
 
 @pytest.mark.oracle
 def test_lsvi_ucb_is_optimistic_with_the_constants_of_the_theorem():
-    process, method = LINEAR.process, LSVIUCB(episodes=10_000.0)
+    process, method = LINEAR.process, LSVIUCB(num_episodes=10_000.0)
 
     @jax.jit
     def one(key):
@@ -137,7 +137,7 @@ def test_lsvi_ucb_opens_a_lock_that_value_iteration_without_a_bonus_never_opens(
     lock = linear_lock(states=12, actions=3, horizon=3, features=3, key=jax.random.key(0))
     regrets = []
     for scale in (0.03, 0.0):
-        method = LSVIUCB(bonus_scale=scale, episodes=300.0, highest_return=1.0 / 3.0)
+        method = LSVIUCB(bonus_scale=scale, num_episodes=300.0, max_return=1.0 / 3.0)
         stage = Stage(
             "learn", method, FreshEpisodes(lock.process), 300, measure=regret_of(lock.process)
         )

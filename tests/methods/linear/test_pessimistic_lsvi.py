@@ -44,9 +44,7 @@ def test_pevi(given, known):
     problem = FiniteProblem(
         STATES, ACTIONS, HORIZON, reward=jax.numpy.asarray(reward) if known else None
     )
-    method = PEVI(
-        penalty_scale=0.02, regularisation=0.7, failure_probability=0.2, highest_return=0.5
-    )
+    method = PEVI(penalty_scale=0.02, ridge=0.7, failure_probability=0.2, max_return=0.5)
     data = Episodes(*columns)
     state = method.with_features(problem, jax.numpy.asarray(features))
     update = jax.jit(lambda s, d: method.update(s, d, key=jax.random.key(0))[0])

@@ -24,7 +24,7 @@ def expect_locks_opened(cls):
     """Fails unless a method of one task opens each of two locks and knows their dynamics."""
     given = locks(2)
     each = [given.task(0), given.task(1)]
-    curves = explore(cls(rank=RANK, batch=4, restarts=4), each, updates=40, seed=0)
+    curves = explore(cls(rank=RANK, episodes_per_step=4, num_restarts=4), each, updates=40, seed=0)
     assert np.all(curves.value[:, -1] > 0.95), curves.value[:, -1]
     assert np.all(curves.error[:, -1] < 0.25) and np.all(curves.error[:, 0] > 0.4)
 

@@ -49,7 +49,7 @@ def learn(method, lead, data):
 def both_constants(cls, lead):
     data = tuple(data_of(seed, lead) for seed in range(2))
     for constants in ("practical", "theorem"):
-        method = cls(rank=RANK, batch=BATCH, constants=constants, restarts=2)
+        method = cls(rank=RANK, episodes_per_step=BATCH, constants=constants, num_restarts=2)
         yield constants, *learn(method, lead, data), data
 
 
@@ -58,11 +58,11 @@ def log_classes(updates: int) -> tuple[float, float]:
     return features, RANK * STATES * np.log(1.0 + updates)
 
 
-def bonus_of(feature, pairs, scale, regularisation, highest):
+def bonus_of(feature, pairs, scale, ridge, highest):
     """`pairs[step]`: the pairs of state and action that were seen."""
     bonus = np.zeros((HORIZON, STATES, ACTIONS))
     for step in range(HORIZON):
-        matrix = regularisation * np.eye(RANK)
+        matrix = ridge * np.eye(RANK)
         for state, action in pairs[step]:
             matrix += np.outer(feature[step, state, action], feature[step, state, action])
         inverse = np.linalg.inv(matrix)
@@ -110,5 +110,5 @@ def expected_of(model, initial, reward, policy):
 def expect_practical_constants(cls):
     """Fails unless the constants that work in practice are the default."""
     fields = {field.name: field.default for field in dataclasses.fields(cls)}
-    chosen = fields["constants"], fields["bonus_scale"], fields["regularisation"]
+    chosen = fields["constants"], fields["bonus_scale"], fields["ridge"]
     assert chosen == ("practical", 1.0, 1.0)

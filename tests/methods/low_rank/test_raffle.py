@@ -28,11 +28,11 @@ def test_raffle_plans_for_the_truncated_value():
         feature, model = model_of(state)
         common = np.log(2 * HORIZON / DELTA)
         log = np.log(2.0) + features + measures + common
-        scale, regularisation = 1.0, 1.0
+        scale, ridge = 1.0, 1.0
         if constants == "theorem":
-            regularisation = RANK * (features + common)
-            scale = 5.0 * np.sqrt(ACTIONS * log + regularisation * RANK)
-        bonus = bonus_of(feature, targets(data, ...), scale, regularisation, 1.0)
+            ridge = RANK * (features + common)
+            scale = 5.0 * np.sqrt(ACTIONS * log + ridge * RANK)
+        bonus = bonus_of(feature, targets(data, ...), scale, ridge, 1.0)
         bonus[-1] = 0.0
         value, policy = np.zeros(STATES), np.asarray(state.explorer)
         for step in reversed(range(HORIZON)):

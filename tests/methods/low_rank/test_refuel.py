@@ -36,15 +36,15 @@ def test_refuel_plans_for_the_bonuses_of_the_paper():
         feature, model = model_of(state)
         common = np.log(2 * HORIZON / DELTA)
         log = np.log(2.0) + features + TASKS * measures + common
-        scale, regularisation = 1.0, 1.0
+        scale, ridge = 1.0, 1.0
         if constants == "theorem":
-            regularisation = RANK * (features + np.log(TASKS) + common)
-            scale = 5.0 * np.sqrt(2.0 * ACTIONS * log + regularisation * TASKS * RANK)
+            ridge = RANK * (features + np.log(TASKS) + common)
+            scale = 5.0 * np.sqrt(2.0 * ACTIONS * log + ridge * TASKS * RANK)
         initial = np.asarray(state.problem.initial)
         expected = []
         for task in range(TASKS):
             pairs = targets(data, task)
-            bonus = bonus_of(feature, pairs, scale, regularisation, 1.0)
+            bonus = bonus_of(feature, pairs, scale, ridge, 1.0)
             policy = np.asarray(state.explorer)[task]
             expected.append(expected_of(model[task], initial[task], bonus, policy)[:-1])
         value = np.sum(np.sqrt(np.sum(np.square(expected), axis=0)))
@@ -62,8 +62,8 @@ def test_refuel_opens_all_locks_and_its_features_open_a_new_one():
     given = locks(4)
     known, new = given.subset([0, 1, 2]), given.task(3)
     problem = new.problem(known_reward=True)
-    upstream = REFUEL(rank=RANK, batch=4, restarts=4)
-    downstream = LSVIUCB(bonus_scale=0.01, highest_return=1.0 / 3.0)
+    upstream = REFUEL(rank=RANK, episodes_per_step=4, num_restarts=4)
+    downstream = LSVIUCB(bonus_scale=0.01, max_return=1.0 / 3.0)
     stages = [
         upstream_stage(upstream, known.process, updates=20, tasks=3),
         downstream_stage(downstream, new, problem, updates=40),

@@ -29,10 +29,10 @@ def test_rep_ucb_is_optimistic_for_the_reward():
     for constants, state, metrics, data in both_constants(RepUCB, ()):
         feature, model = model_of(state.explored)
         log = sum(log_classes(2)) + np.log(2.0 / DELTA)
-        scale, regularisation = 1.0, 1.0
+        scale, ridge = 1.0, 1.0
         if constants == "theorem":
-            scale, regularisation = np.sqrt((ACTIONS + RANK**2) * log), RANK * log
-        bonus = bonus_of(feature, targets(data, ..., back=1), scale, regularisation, 2.0)
+            scale, ridge = np.sqrt((ACTIONS + RANK**2) * log), RANK * log
+        bonus = bonus_of(feature, targets(data, ..., back=1), scale, ridge, 2.0)
         bonus[-1] = 0.0
         reward = np.asarray(state.explored.problem.reward, np.float64) + bonus
         start = np.asarray(state.explored.problem.initial)

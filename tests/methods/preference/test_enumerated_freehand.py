@@ -24,7 +24,7 @@ def test_likelihood_sets_and_their_coverage():
         jnp.concatenate([PROCESS.reward[None], rivals]),
         jnp.stack([PROCESS.transition, jnp.full((3, 3, 2, 3), 1 / 3)]),
     )
-    method = EnumeratedFREEHAND(iterations=10)
+    method = EnumeratedFREEHAND(num_iterations=10)
 
     @jax.jit
     @jax.vmap

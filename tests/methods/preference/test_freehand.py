@@ -20,7 +20,7 @@ from .logged_preferences import (
 
 @pytest.mark.parity
 def test_freehand_estimates_and_compares_with_what_was_logged():
-    method = FREEHAND(width=0.5, ridge=0.3, iterations=40)
+    method = FREEHAND(confidence_radius=0.5, ridge=0.3, num_iterations=40)
     state = method.init_with_model(TASK.problem(), PROCESS.transition)
     state, metrics = jax.jit(method.update)(state, LOG, key=KEY)
     rows, weights = differences(LOG), np.asarray(state.weights, np.float64)

@@ -18,7 +18,7 @@ from .logged_preferences import (
 
 @pytest.mark.parity
 def test_pr_lsvi_plans_by_its_equations():
-    method = PRLSVI(lower=0.2, upper=0.4, dynamics_noise=0.4, ridge=1.0)
+    method = PRLSVI(lower_cutoff=0.2, upper_cutoff=0.4, dynamics_noise=0.4, ridge=1.0)
     counts = count(count(no_counts(TASK.problem()), LOG.first), LOG.second)
     random = np.random.default_rng(2)
     weights, noise = random.normal(size=6), random.normal(size=(3, 2))
@@ -48,7 +48,7 @@ def test_pr_lsvi_plans_by_its_equations():
 
 @pytest.mark.parity
 def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
-    method = PRLSVI(threshold=1.2, reward_noise=0.8, query_budget=20)
+    method = PRLSVI(query_threshold=1.2, reward_noise=0.8, query_budget=20)
     state = method.init(TASK.problem(), key=KEY)
     update = jax.jit(method.update)
     new, metrics = update(state, LOG, key=KEY)

@@ -19,7 +19,7 @@ from .logged_preferences import (
 
 @pytest.mark.parity
 def test_pbts_asks_only_where_rewards_disagree():
-    method = PbTS(threshold=1.8, query_budget=20)
+    method = PbTS(query_threshold=1.8, query_budget=20)
     state = method.init(TASK.problem(), key=KEY)
     rows = differences(LOG)
     asked = 2 / np.sqrt(np.pi) * np.linalg.norm(rows, axis=1) > 1.8

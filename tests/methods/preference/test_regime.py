@@ -18,7 +18,7 @@ from .logged_preferences import (
 
 @pytest.mark.parity
 def test_regime_asks_once_after_exploring():
-    method = REGIME(comparisons=12, explorations=1, restarts=2)
+    method = REGIME(num_comparisons=12, num_exploration_updates=1, num_restarts=2)
     state = method.init(TASK.problem(), key=KEY)
     update = jax.jit(method.update)
     for expected, changes in ((0.0, False), (12.0, True), (12.0, False)):

@@ -25,7 +25,7 @@ def _by_hand(times=None):
 def test_the_covariance_is_the_sum_of_outer_products():
     for times in (None, _TIMES):
         given = None if times is None else jnp.asarray(times)
-        found = covariance(jnp.asarray(_FEATURES), given, regularisation=0.5)
+        found = covariance(jnp.asarray(_FEATURES), given, ridge=0.5)
         np.testing.assert_allclose(found, _by_hand(times), rtol=1e-5)
 
 
@@ -41,7 +41,7 @@ def test_norms_and_bonuses_are_those_of_the_inverse():
 def test_with_one_hot_features_the_norm_counts():
     features = jax.nn.one_hot(jnp.arange(4), 4)
     times = jnp.asarray([0.0, 1.0, 3.0, 99.0])
-    norm = elliptical_norm(features, covariance(features, times, regularisation=1.0))
+    norm = elliptical_norm(features, covariance(features, times, ridge=1.0))
     np.testing.assert_allclose(norm, 1.0 / np.sqrt([1.0, 2.0, 4.0, 100.0]), rtol=1e-6)
 
 

@@ -109,7 +109,7 @@ def _plan(asked: GrowthSettings, source: Stored) -> Plan:
         raise SpecificationError("layers, stages, updates and rows must be at least 1")
     rates: dict[str, Any] = {
         "learning_rate": asked.learning_rate,
-        "warm_up_updates": asked.updates / 50,
+        "warmup_updates": asked.updates / 50,
         "decay_updates": float(asked.updates),
     }
     if asked.operator == "raptr":

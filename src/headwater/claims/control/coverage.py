@@ -65,7 +65,7 @@ def _behaved(method, states, copies, steps, key):
 
 def _logs(seed: int, size: int, online_steps: int, width: int) -> tuple[dict[str, Dataset], float]:
     """The five logs of `size` transitions from one online run, and its best return."""
-    behaviour = build_method("DQN", {"widths": (width, width), "learning_rate": 1e-3})
+    behaviour = build_method("DQN", {"hidden_sizes": (width, width), "learning_rate": 1e-3})
     stages: list[AbstractMethod] = []
     returns: list[float] = []
 
@@ -112,7 +112,7 @@ def _table(
             found["SACo"][i, j] = saco(log, logs["replay"])
             source = Replay(jax.tree.map(jnp.asarray, log.transitions()), 128)
             for learner, fields in _LEARNERS.items():
-                given = {"widths": (width, width), "learning_rate": 1e-3, **fields}
+                given = {"hidden_sizes": (width, width), "learning_rate": 1e-3, **fields}
                 stage = Stage("offline", build_method(learner, given), source, updates)
                 # Of the task, not of the log: the statistics differ, and so would the program.
                 result = run([stage], log.spaces, seeds=[number], seed=number)

@@ -83,7 +83,7 @@ def _scores(skills, samplers, seed, learner, logs, updates, batch, temperature):
 
 
 def _settings(name: str, field: str, values: tuple[float, ...], width: int) -> list[AbstractMethod]:
-    method = build_method(name, {"widths": (width, width), "learning_rate": 1e-3})
+    method = build_method(name, {"hidden_sizes": (width, width), "learning_rate": 1e-3})
     # As arrays, so that one program serves every setting.
     return [eqx.tree_at(lambda m: getattr(m, field), method, jnp.asarray(v)) for v in values]
 
@@ -176,7 +176,7 @@ def _even_logs(
 
 _PAPER = "hong2023harnessing"
 _TD3BC = ("TD3BC", "alpha", (2.5, 10.0, 40.0), 32)
-_IQL = ("IQL", "inverse_temperature", (1.0, 3.0, 10.0), 32)
+_IQL = ("IQL", "beta", (1.0, 3.0, 10.0), 32)
 _SMOKE = {"logs": 3, "episodes": 40, "updates": 100, "batch": 32}
 _SMOKE_ARMS = {"samplers": ("uniform", "RW", "AW"), **_SMOKE}
 
@@ -212,7 +212,7 @@ CLAIMS = (
         "the mean gain of AW for IQL over 73 datasets in the authors' table: 58.0 to 65.9",
         {
             "smoke": {
-                "learner": ("IQL", "inverse_temperature", (3.0,), 8),
+                "learner": ("IQL", "beta", (3.0,), 8),
                 "gain": 7.9,
                 **_SMOKE_ARMS,
             },

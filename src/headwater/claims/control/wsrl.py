@@ -59,11 +59,11 @@ def _curves(
     offline = build_method(
         "CalQL",
         {
-            "widths": (width, width),
+            "hidden_sizes": (width, width),
             "actor_learning_rate": 1e-3,
             "critic_learning_rate": 1e-3,
             "layer_norm": "both",
-            "proposals": proposals,
+            "num_action_samples": proposals,
         },
     )
     online = dataclasses.replace(

@@ -48,7 +48,7 @@ def growth_of_regret(
     allowed = 2.0 * logs[1] / logs[0]
     criteria, numbers, curves = [], {"allowed ratio": allowed}, {}
     for family, (make, highest) in families.items():
-        method = LSVIUCB(episodes=float(episodes), highest_return=highest)
+        method = LSVIUCB(num_episodes=float(episodes), max_return=highest)
 
         def regrets(scales, seed, make=make, method=method):
             keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(instances)]
@@ -105,12 +105,12 @@ def number_of_states(
 
         methods = {
             "LSVI-UCB": (
-                LSVIUCB(episodes=float(episodes), highest_return=1.0 / horizon),
+                LSVIUCB(num_episodes=float(episodes), max_return=1.0 / horizon),
                 _BONUSES,
             ),
             # Its logarithm and its horizon make the same bonus many times as large.
             "UCBVI": (
-                UCBVI(bonus="hoeffding", episodes=float(episodes)),
+                UCBVI(bonus="hoeffding", num_episodes=float(episodes)),
                 tuple(scale / 100.0 for scale in _BONUSES),
             ),
         }

@@ -39,7 +39,7 @@ def narrow_logs(
     is best in other processes.
     """
     pessimistic = [PEVI(penalty_scale=scale) for scale in (*penalties, 1.0)]
-    greedy = [PEVI(penalty_scale=0.0, regularisation=ridge) for ridge in ridges]
+    greedy = [PEVI(penalty_scale=0.0, ridge=ridge) for ridge in ridges]
     settings = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), *pessimistic, *greedy)
 
     def measure(seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -94,7 +94,7 @@ def narrow_logs(
         tuple(criteria),
         {
             "penalty_scale": [penalties[i] for i in best],
-            "greedy's regularisation": [ridges[i - len(pessimistic)] for i in plain],
+            "greedy's ridge": [ridges[i - len(pessimistic)] for i in plain],
             "shortfall of PEVI": [float(x) for x in curves["PEVI"].mean(0)],
             "shortfall of greedy": [float(x) for x in curves["greedy"].mean(0)],
             "bound": [float(x) for x in curves["the bound, 2 E*[Γ]"].mean(0)],

@@ -42,7 +42,9 @@ def _against_counts(
         given = [make_tasks(tasks=1, seed=seed * 10_000 + at, **sizes) for at in range(instances)]
         processes = [each.task(0) for each in given]
         if name == "RAFFLE":
-            method = _scaled(RAFFLE(rank=given[0].feature.shape[-1], batch=batch), scale)
+            method = _scaled(
+                RAFFLE(rank=given[0].feature.shape[-1], episodes_per_step=batch), scale
+            )
             return explore(method, processes, updates=updates, seed=seed).error
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *processes)
         keys = jax.random.split(jax.random.key(seed), instances)

@@ -56,12 +56,16 @@ def _fewer_episodes(
     for count in counts:
         runs = max(1, compared // count)
         groups = [group for tasks in given for group in grouped(tasks, count, runs)]
-        found = explore(REFUEL(rank=rank, batch=batch), groups, updates=updates, seed=seed)
+        found = explore(
+            REFUEL(rank=rank, episodes_per_step=batch), groups, updates=updates, seed=seed
+        )
         curves[f"T = {count}"] = _named(found, instances)
     singles = [f"T = {counts[0]}"]
     if baseline:
         groups = [tasks.task(at) for tasks in given for at in range(compared)]
-        found = explore(RAFFLE(rank=rank, batch=batch), groups, updates=updates, seed=seed)
+        found = explore(
+            RAFFLE(rank=rank, episodes_per_step=batch), groups, updates=updates, seed=seed
+        )
         curves["RAFFLE"] = _named(found, instances)
         singles.append("RAFFLE")
     reached = {
@@ -117,7 +121,7 @@ def _planned_exploration(
     groups, rank = [each.process for each in given], given[0].feature.shape[-1]
     curves = {}
     for how in ("planned", "uniform"):
-        method = REFUEL(rank=rank, batch=batch, explore=how)
+        method = REFUEL(rank=rank, episodes_per_step=batch, exploration=how)
         curves[how] = explore(method, groups, updates=updates, seed=seed).value
     last = {how: found[:, -1] for how, found in curves.items()}
     across = np.arange(updates + 1) * batch * sizes["horizon"]
@@ -148,7 +152,7 @@ def _nothing_in_common(
         make_tasks(family="unshared", tasks=tasks, seed=seed * 10_000 + at, **sizes)
         for at in range(instances)
     ]
-    method = REFUEL(rank=given[0].feature.shape[-1], batch=batch)
+    method = REFUEL(rank=given[0].feature.shape[-1], episodes_per_step=batch)
     curves = {}
     for name, size, runs in (("together", tasks, 1), ("alone", 1, compared)):
         groups = [group for each in given for group in grouped(each, size, runs)]

@@ -146,7 +146,7 @@ def _all_features(
     given: Sequence[LowRankTasks], *, tasks: int, updates: int, batch: int, seed: int
 ) -> dict[str, Float[Array, "instance horizon state action feature"]]:
     """Features by name; the learned ones are REFUEL's after exploring the first `tasks` tasks."""
-    method = REFUEL(rank=given[0].feature.shape[-1], batch=batch)
+    method = REFUEL(rank=given[0].feature.shape[-1], episodes_per_step=batch)
     groups = [each.subset(range(tasks)).process for each in given]
     learned = explore(method, groups, updates=updates, seed=seed).feature
     true = jnp.stack([each.feature for each in given])
@@ -185,7 +185,7 @@ def _act(
         problem, best = process.problem(known_reward=True), best_return(process)
 
         def with_scale(scale):
-            method = LSVIUCB(episodes=float(episodes), highest_return=1.0 / process.horizon)
+            method = LSVIUCB(num_episodes=float(episodes), max_return=1.0 / process.horizon)
             method = eqx.tree_at(lambda m: m.bonus_scale, method, scale)
 
             def share(agent, data):
@@ -236,7 +236,7 @@ def _read(
         problem, best = process.problem(known_reward=True), best_return(process)
 
         def with_scale(scale):
-            method = PEVI(highest_return=1.0 / process.horizon)
+            method = PEVI(max_return=1.0 / process.horizon)
             method = eqx.tree_at(lambda m: m.penalty_scale, method, scale)
             state = method.with_features(problem, feature)
             found = learn(method, problem, WholeLog(log), 1, state=state, key=jax.random.key(0))

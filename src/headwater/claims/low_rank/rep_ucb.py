@@ -18,7 +18,10 @@ def _with_the_reward(
     rank, per_update = given[0].feature.shape[-1], batch * sizes["horizon"]
     processes = [each.task(0) for each in given]
     curves, reached = {}, {}
-    for method in (RepUCB(rank=rank, batch=batch), RAFFLE(rank=rank, batch=batch)):
+    for method in (
+        RepUCB(rank=rank, episodes_per_step=batch),
+        RAFFLE(rank=rank, episodes_per_step=batch),
+    ):
         name = type(method).__name__
         curves[name] = explore(method, processes, updates=updates, seed=seed).value
         reached[name] = [

@@ -52,7 +52,7 @@ def _gaps(key, noise, comparisons: int):
     task, best, data = _task(key, noise, comparisons)
 
     def one(width, ridge):
-        method = with_numbers(FREEHAND(iterations=50), width=width, ridge=ridge)
+        method = with_numbers(FREEHAND(num_iterations=50), confidence_radius=width, ridge=ridge)
         state = method.init_with_model(task.problem(), task.process.transition)
         source = LoggedComparisons(data)
         found = learn(method, task.problem(), source, 1, state=state, key=key)
@@ -105,7 +105,9 @@ def _enumerated(seed: int, instances: int, comparisons: int, members: int) -> Fi
         )
 
         def gap(failure):
-            method = with_numbers(EnumeratedFREEHAND(iterations=300), failure_probability=failure)
+            method = with_numbers(
+                EnumeratedFREEHAND(num_iterations=300), failure_probability=failure
+            )
             state = learn(method, given, LoggedComparisons(data), 1, key=key).state
             return best - expected_return(process, state.table), state.rewards_possible[0]
 

@@ -51,7 +51,7 @@ def _trade_off(seed: int, instances: int, rounds: int, method: str) -> Finding:
 
     def one(key, threshold):
         task_key, key = jax.random.split(key)
-        learner = with_numbers(kinds[method](query_budget=rounds), threshold=threshold)
+        learner = with_numbers(kinds[method](query_budget=rounds), query_threshold=threshold)
         return _learn(learner, _random_task(task_key), rounds, key)
 
     keys = jax.random.split(jax.random.key(seed), instances)
@@ -110,8 +110,8 @@ def _sampling(seed: int, runs: int, rounds: int, states: int) -> Finding:
             states=states, actions=2, horizon=2 * states, features=3, key=key
         )
         task = jax.tree.map(lambda a, b: jnp.where(deceptive, a, b), chain, easy)
-        method = PbTS(threshold=0.25, query_budget=rounds)
-        method = with_numbers(method, sampling=sampling)
+        method = PbTS(query_threshold=0.25, query_budget=rounds)
+        method = with_numbers(method, sampling_scale=sampling)
         return jnp.sum(_learn(method, task, rounds, jax.random.fold_in(key, 1))[0])
 
     keys = jax.random.split(jax.random.key(seed), runs)

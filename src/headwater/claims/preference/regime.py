@@ -30,7 +30,7 @@ def _gaps(comparisons: int, key):
     keys = jax.random.split(key, 4)
     task = random_linear_rewards(states=6, actions=3, horizon=5, features=8, key=keys[0])
     process = task.process
-    designed = REGIME(comparisons=comparisons)
+    designed = REGIME(num_comparisons=comparisons)
     state = designed.init_with_model(task.problem(), process.transition, key=keys[1])
     uniform = jnp.full_like(state.pairs, 1.0 / process.actions)
     arms = jnp.stack([state.pairs, uniform])

@@ -129,12 +129,14 @@ def _against(
     """
     settings: dict[str, ApproPO | RCPO] = {}
     for rate in learning_rates:
-        for price_rate in price_rates:
-            name = f"learning rate {rate:g}, price rate {price_rate:g}"
-            settings[name] = RCPO(learning_rate=rate, price_rate=price_rate)
+        for multiplier_learning_rate in price_rates:
+            name = f"learning rate {rate:g}, price rate {multiplier_learning_rate:g}"
+            settings[name] = RCPO(
+                learning_rate=rate, multiplier_learning_rate=multiplier_learning_rate
+            )
     for each, cache in responses:
         name = f"{each} episodes each, cache {cache}"
-        settings[name] = ApproPO(episodes_per_response=each, cache=cache)
+        settings[name] = ApproPO(episodes_per_response=each, cache_size=cache)
 
     def needed(method: ApproPO | RCPO, seed: int) -> np.ndarray:
         processes = rovers(seed, lowest=budget, highest=budget, **grids)
@@ -199,8 +201,8 @@ def _knapsack(
     method = ConRL(
         bonus_scale=bonus_scale,
         tightening=tightening,
-        hard=True,
-        episodes=float(episodes),
+        hard_budget=True,
+        num_episodes=float(episodes),
     )
     course = course_of(
         method, stacked(processes), [budget], draws=episodes, every=1, explore=True, key=_keys(seed)

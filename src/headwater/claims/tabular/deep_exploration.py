@@ -52,7 +52,7 @@ class EpsilonGreedy(
 def _deep_sea(seed: int, *, size: int, episodes: int, runs: int, grid: Sequence[float]) -> Finding:
     budget = float(episodes)
     optimistic = {
-        "UCBVI": UCBVI(episodes=budget, value_cap="remaining"),
+        "UCBVI": UCBVI(num_episodes=budget, value_cap="remaining"),
         "posterior sampling": PosteriorSampling(),
     }
     make = lambda i: deep_sea(size=size, key=jax.random.key(i))

@@ -47,7 +47,7 @@ def locks(*, seed: int, horizons: tuple[int, ...], runs: int, learned: int) -> F
     samples = math.ceil(3.0 ** (found - 1.0))
     stacked = _stack([process] * learned)
     returns = learn_instances(
-        GORP(depth=1, samples=samples),
+        GORP(lookahead=1, episodes_per_sequence=samples),
         stacked,
         _stack([process.problem()] * learned),
         Worth(stacked),
@@ -113,7 +113,7 @@ def random_processes(
     for depth in range(1, depths + 1):
         for count in samples:
             returns = learn_instances(
-                SQIRL(depth=depth, samples=count),
+                SQIRL(lookahead=depth, episodes_per_iteration=count),
                 repeated,
                 problems,
                 Worth(repeated),
@@ -217,7 +217,7 @@ def _q_learning_cost(process, problems, best, instances: int, episodes: int, see
     for rate in _RATES:
         for exploration in _EXPLORATIONS:
             returns = learn_instances(
-                QLearning(learning_rate=rate, exploration=exploration),
+                QLearning(learning_rate=rate, exploration_rate=exploration),
                 process,
                 problems,
                 Worth(process),

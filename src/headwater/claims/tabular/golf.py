@@ -79,11 +79,11 @@ def lock_of_many_codes(
     one = value_class_of(_stack(locks), locks[0].problem())
     classes = _stack([one] * instances)
     best = np.asarray(jax.vmap(best_return)(process), np.float64)
-    theory = MGOLF(memory=0, episodes=float(episodes))
+    theory = MGOLF(memory_length=0, num_episodes=float(episodes))
     small = 3.0 / float(theory.radius(one))
     found = {}
     for name, scale in (("3", small), ("theory", 1.0)):
-        method = MGOLF(memory=0, episodes=float(episodes), radius_scale=scale)
+        method = MGOLF(memory_length=0, num_episodes=float(episodes), radius_scale=scale)
         measure = _Truth(process, jnp.asarray(truth, jnp.int32))
         found[name] = learn_instances(
             method, process, classes, measure, updates=episodes, key=jax.random.key(seed)
@@ -131,7 +131,7 @@ def _tuned_q_learning(process: FiniteProcess, problems: FiniteProblem, long: int
     best = np.zeros((1, 1))
     for rate in _RATES:
         for exploration in _EXPLORATIONS:
-            method = QLearning(learning_rate=rate, exploration=exploration)
+            method = QLearning(learning_rate=rate, exploration_rate=exploration)
             key = jax.random.key(seed + 1)
             found = learn_instances(
                 method, process, problems, Worth(process), updates=long, key=key
@@ -167,11 +167,11 @@ def more_observations(
         # Each instance starts where its own process does.
         classes = _stack([ValueClass(c.problem(), one.candidates, one.helpers) for c in chosen])
         rounds = episodes // horizon
-        golf = MGOLF(memory=2, episodes=float(rounds))
+        golf = MGOLF(memory_length=2, num_episodes=float(rounds))
         # Returns vary by about 0.1 here: 2σ² log(H |G| / δ) is 0.3.
         scale = 0.3 / float(golf.radius(one))
         found = learn_instances(
-            MGOLF(memory=2, episodes=float(rounds), radius_scale=scale),
+            MGOLF(memory_length=2, num_episodes=float(rounds), radius_scale=scale),
             simulators,
             classes,
             Worth(process),
@@ -241,7 +241,7 @@ def _tuned_ucbvi(simulators, process, problems, target, episodes: int, seed: int
     best = np.full(len(target), np.inf)
     for scale in _BONUSES:
         found = learn_instances(
-            UCBVI(bonus_scale=scale, episodes=float(episodes)),
+            UCBVI(bonus_scale=scale, num_episodes=float(episodes)),
             simulators,
             _stack(problems),
             Worth(process),

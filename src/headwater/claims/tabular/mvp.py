@@ -26,7 +26,7 @@ _PAPER = "zhang2023settling"
 
 def _plans(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
-    method = MVP(episodes=float(episodes), value_cap="remaining")
+    method = MVP(num_episodes=float(episodes), value_cap="remaining")
     most = int(np.prod(list(sizes.values()))) * (int(np.log2(episodes)) + 1)
     criteria, found = [], {}
     for scale in (1.0, _PRACTICAL):
@@ -44,7 +44,7 @@ def _plans(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Fin
 
 def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
-    method = MVP(episodes=float(episodes), value_cap="remaining")
+    method = MVP(num_episodes=float(episodes), value_cap="remaining")
     criteria = []
     for scale in (1.0, _PRACTICAL):
         learned = learn_each(method, processes, scales=[scale] * runs, episodes=episodes, seed=seed)
@@ -59,7 +59,7 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
 
 def _flattening(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> Finding:
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
-    method = MVP(episodes=float(episodes), value_cap="remaining")
+    method = MVP(num_episodes=float(episodes), value_cap="remaining")
     scales = [_PRACTICAL] * runs
     learned = learn_each(method, processes, scales=scales, episodes=episodes, seed=seed)
     regret = learned.sums["regret"]
@@ -76,8 +76,8 @@ def _samples(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> F
     processes = [sparse_process(seed * runs + i, **sizes) for i in range(runs)]
     budget = float(episodes)
     methods = {
-        "later half": MVP(episodes=budget, samples="later_half", value_cap="remaining"),
-        "all samples": MVP(episodes=budget, samples="all", value_cap="remaining"),
+        "later half": MVP(num_episodes=budget, samples_used="later_half", value_cap="remaining"),
+        "all samples": MVP(num_episodes=budget, samples_used="all", value_cap="remaining"),
     }
     scales = [_PRACTICAL] * runs
     found = {
@@ -104,9 +104,9 @@ def _no_burn_in(seed: int, *, episodes: int, runs: int) -> Finding:
     found = {
         name: learn_each(method, processes, episodes=episodes, seed=seed, rows=16)
         for name, method in {
-            "MVP": MVP(episodes=budget),
-            "UCBVI": UCBVI(episodes=budget),
-            "EULER": EULER(episodes=budget),
+            "MVP": MVP(num_episodes=budget),
+            "UCBVI": UCBVI(num_episodes=budget),
+            "EULER": EULER(num_episodes=budget),
         }.items()
     }
     regret = found["MVP"].sums["regret"]
@@ -121,8 +121,8 @@ def _no_burn_in(seed: int, *, episodes: int, runs: int) -> Finding:
 def _practice(seed: int, *, sizes: Any, episodes: int, runs: int, grid: Sequence[float]) -> Finding:
     budget = float(episodes)
     methods = {
-        "MVP": MVP(episodes=budget, value_cap="remaining"),
-        "UCBVI": UCBVI(episodes=budget, value_cap="remaining"),
+        "MVP": MVP(num_episodes=budget, value_cap="remaining"),
+        "UCBVI": UCBVI(num_episodes=budget, value_cap="remaining"),
     }
     found, chosen = compare(
         methods,

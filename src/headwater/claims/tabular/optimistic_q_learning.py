@@ -19,9 +19,9 @@ from headwater.methods.tabular.online.ucbvi import UCBVI
 def _planning_beats_q_learning(seed: int, *, sizes: Any, episodes: int, **scale: Any) -> Finding:
     budget = float(episodes)
     methods = {
-        "UCBVI": UCBVI(episodes=budget, value_cap="remaining"),
-        "UCB-H": OptimisticQLearning(episodes=budget, value_cap="remaining"),
-        "UCB-B": OptimisticQLearning("bernstein", episodes=budget, value_cap="remaining"),
+        "UCBVI": UCBVI(num_episodes=budget, value_cap="remaining"),
+        "UCB-H": OptimisticQLearning(num_episodes=budget, value_cap="remaining"),
+        "UCB-B": OptimisticQLearning("bernstein", num_episodes=budget, value_cap="remaining"),
     }
     found, chosen = compare(
         methods, lambda i: sparse_process(i, **sizes), seed=seed, episodes=episodes, **scale

@@ -20,8 +20,8 @@ from headwater.methods.tabular.online.ucbvi import UCBVI
 def _sampling_beats_optimism(seed: int, *, sizes: Any, episodes: int, **scale: Any) -> Finding:
     budget = float(episodes)
     methods = {
-        "UCBVI": UCBVI(episodes=budget, value_cap="remaining"),
-        "EULER": EULER(episodes=budget),
+        "UCBVI": UCBVI(num_episodes=budget, value_cap="remaining"),
+        "EULER": EULER(num_episodes=budget),
         "posterior sampling": PosteriorSampling(),
     }
     found, chosen = compare(

@@ -100,7 +100,7 @@ def _tuned(each: list[Windows], episodes: int, seed: int) -> np.ndarray:
     best = np.zeros((1, 1))
     for scale in _BONUSES:
         found = learn_instances(
-            UCBVI(bonus="hoeffding", bonus_scale=scale, episodes=float(episodes)),
+            UCBVI(bonus="hoeffding", bonus_scale=scale, num_episodes=float(episodes)),
             simulators,
             problem,
             _WindowReturn(simulators),

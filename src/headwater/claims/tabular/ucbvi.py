@@ -26,7 +26,7 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
     criteria = []
     for bonus in ("hoeffding", "bernstein"):
         learned = learn_each(
-            UCBVI(bonus, episodes=float(episodes)), processes, episodes=episodes, seed=seed
+            UCBVI(bonus, num_episodes=float(episodes)), processes, episodes=episodes, seed=seed
         )
         always = int(np.sum(learned.sums["optimistic"][:, -1] == episodes))
         share = frequency(always, runs)
@@ -38,7 +38,7 @@ def _optimism(seed: int, *, sizes: dict[str, int], episodes: int, runs: int) -> 
 
 def _square_root(seed: int, *, sizes: Any, episodes: int, **scale: Any) -> Finding:
     methods = {
-        bonus: UCBVI(bonus, episodes=float(episodes), value_cap="remaining")
+        bonus: UCBVI(bonus, num_episodes=float(episodes), value_cap="remaining")
         for bonus in ("hoeffding", "bernstein")
     }
     found, chosen = compare(
@@ -61,7 +61,7 @@ def _variance_helps(seed: int, *, episodes: int, **scale: Any) -> Finding:
         return river_swim(states=6, horizon=20, small_reward=float(random.uniform(0.0, 0.01)))
 
     methods = {
-        bonus: UCBVI(bonus, episodes=float(episodes), value_cap="remaining")
+        bonus: UCBVI(bonus, num_episodes=float(episodes), value_cap="remaining")
         for bonus in ("hoeffding", "bernstein")
     }
     found, chosen = compare(methods, make, seed=seed, episodes=episodes, **scale)

@@ -50,11 +50,11 @@ class LSVIUCB(
     **Arguments:**
 
     - `bonus_scale`: c, which the paper leaves open. At 1 regret stays linear for very long; between
-      0.003 and 0.03 is practical, 0 is greedy, and below 0 is pessimistic.
-    - `regularisation`: λ.
+      0.003 and 0.03 is practical, and 0 is greedy.
+    - `ridge`: λ.
     - `failure_probability`: p.
-    - `episodes`: K, over which the guarantee holds.
-    - `highest_return`: what no episode can earn more than, as a share of the horizon; it stands
+    - `num_episodes`: K, over which the guarantee holds.
+    - `max_return`: what no episode can earn more than, as a share of the horizon; it stands
       for H, in the bonus and where values are clipped.
 
     **Reference:** Jin, Yang, Wang, Jordan (2019), arXiv:1907.05388.
@@ -71,10 +71,10 @@ class LSVIUCB(
     )
 
     bonus_scale: float = non_negative(1.0)
-    regularisation: float = non_negative(1.0)
+    ridge: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
-    highest_return: float = non_negative(1.0)
+    num_episodes: float = non_negative(10_000.0)
+    max_return: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LSVIUCBState:
         problem.require_one_task("LSVIUCB")
@@ -84,7 +84,7 @@ class LSVIUCB(
         features = check_features(features, problem, "LSVIUCB")
         highest, radius = self._bounds(problem, features)
         # Where nothing was seen, all weights are zero.
-        norm = jnp.linalg.norm(features, axis=-1) / jnp.sqrt(self.regularisation)
+        norm = jnp.linalg.norm(features, axis=-1) / jnp.sqrt(self.ridge)
         reward = jnp.zeros_like(norm) if problem.reward is None else problem.reward
         action_value = jnp.minimum(reward + radius * norm, highest)
         return LSVIUCBState(features, no_sums(features), action_value, problem)
@@ -96,7 +96,7 @@ class LSVIUCB(
             sums,
             state.features,
             state.problem.reward,
-            regularisation=self.regularisation,
+            ridge=self.ridge,
             radius=radius,
             low=-jnp.inf,
             high=highest,
@@ -115,6 +115,6 @@ class LSVIUCB(
     def _bounds(self, problem: FiniteProblem, features: Array) -> tuple[Array, Array]:
         """What no episode earns more than, and β."""
         horizon, size = problem.horizon, features.shape[-1]
-        highest = jnp.asarray(self.highest_return * horizon, jnp.float32)
-        log = jnp.log(2.0 * size * self.episodes * horizon / self.failure_probability)
+        highest = jnp.asarray(self.max_return * horizon, jnp.float32)
+        log = jnp.log(2.0 * size * self.num_episodes * horizon / self.failure_probability)
         return highest, self.bonus_scale * size * highest * jnp.sqrt(log)

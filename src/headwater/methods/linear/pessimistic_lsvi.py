@@ -51,9 +51,9 @@ class PEVI(
 
     - `penalty_scale`: c, which the paper leaves open. At 1 nothing is worth doing for very long;
       between 0.003 and 0.03 is practical, and 0 is greedy.
-    - `regularisation`: λ.
+    - `ridge`: λ.
     - `failure_probability`: ξ.
-    - `highest_return`: what no episode can earn more than, as a share of the horizon; it stands
+    - `max_return`: what no episode can earn more than, as a share of the horizon; it stands
       for H in the penalty and limits values besides the steps left.
 
     **Reference:** Jin, Yang, Wang (2020), arXiv:2012.15085.
@@ -70,9 +70,9 @@ class PEVI(
     )
 
     penalty_scale: float = non_negative(1.0)
-    regularisation: float = non_negative(1.0)
+    ridge: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    highest_return: float = non_negative(1.0)
+    max_return: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PEVIState:
         problem.require_one_task("PEVI")
@@ -86,14 +86,14 @@ class PEVI(
     def update(self, state: PEVIState, data: Episodes, *, key: PRNGKeyArray):
         problem, size = state.problem, state.features.shape[-1]
         horizon, episodes = problem.horizon, data.reward.size // problem.horizon
-        highest = self.highest_return * horizon
+        highest = self.max_return * horizon
         log = jnp.log(2.0 * size * horizon * episodes / self.failure_probability)
         radius = self.penalty_scale * size * highest * jnp.sqrt(log)
         fitted = fitted_values(
             add_episodes(no_sums(state.features), state.features, data),
             state.features,
             problem.reward,
-            regularisation=self.regularisation,
+            ridge=self.ridge,
             radius=-radius,
             low=0.0,
             high=jnp.minimum(jnp.arange(horizon, 0.0, -1.0), highest),

@@ -49,21 +49,21 @@ class RAFFLE(
     **Arguments:**
 
     - `rank`: d, the number of features.
-    - `batch`: episodes per step in an iteration.
+    - `episodes_per_step`: episodes per step in an iteration.
     - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
-    - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's.
-    - `bonus_scale`, `regularisation`: α and λ, as `constants` reads them.
+    - `constants`: `bonus_scale` and `ridge` are α and λ, or multiply the theorem's.
+    - `bonus_scale`, `ridge`: α and λ, as `constants` reads them.
     - `failure_probability`: δ.
     - `smoothing`: added to all counts of next states where measures are estimated.
-    - `restarts`: of the search for the factors, beside the one from the last factors.
+    - `num_restarts`: of the search for the factors, beside the one from the last factors.
 
     **Reference:** Cheng, Huang, Yang, Liang (2023), arXiv:2303.10859.
 
     **Differences from the paper:** expectation maximisation with restarts instead of an oracle for
-    the likelihood; `batch` episodes where the paper has one. Where truncation makes actions equal,
-    the one with the larger value before truncation is taken. The last step has no bonus, since
-    nothing follows it. $\ln|\Phi| = SA \ln d$ is exact for kinds, $\ln|\Psi| = dS \ln(1 + n)$ that
-    of a net.
+    the likelihood; `episodes_per_step` episodes where the paper has one. Where truncation makes
+    actions equal, the one with the larger value before truncation is taken. The last step has no
+    bonus, since nothing follows it. $\ln|\Phi| = SA \ln d$ is exact for kinds, $\ln|\Psi| = dS
+    \ln(1 + n)$ that of a net.
     """
 
     feed: ClassVar[Feed] = Feed.ACTING
@@ -73,14 +73,14 @@ class RAFFLE(
     )
 
     rank: int = integer(4)
-    batch: int = integer(8)
+    episodes_per_step: int = integer(8)
     oracle: Oracle = choice("mixture")
     constants: Literal["practical", "theorem"] = choice("practical")
     bonus_scale: float = non_negative(1.0)
-    regularisation: float = non_negative(1.0)
+    ridge: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
     smoothing: float = non_negative(0.05)
-    restarts: int = integer(10, low=0)
+    num_restarts: int = integer(10, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LowRankExploration:
         problem.require_one_task("RAFFLE")
@@ -90,8 +90,8 @@ class RAFFLE(
         problem, updates = state.problem, state.updates + 1
         counts = count_targets(state.counts, data)
         factors = likeliest_factors(self, counts.following[None], state.factors, key=key)
-        scale, regularisation, log = self._constants(problem, updates)
-        bonus = task_bonuses(factors.feature, counts.visits[None], scale, regularisation)[0]
+        scale, ridge, log = self._constants(problem, updates)
+        bonus = task_bonuses(factors.feature, counts.visits[None], scale, ridge)[0]
         explorer, value = truncated_plan(transitions(factors)[0], bonus)
         largest = jnp.dot(problem.require_initial("RAFFLE"), value)
         metrics = {
@@ -103,7 +103,7 @@ class RAFFLE(
 
     def policy(self, state: LowRankExploration, *, explore: bool):
         if explore:
-            return exploring_policies(state.explorer, episodes=self.batch)
+            return exploring_policies(state.explorer, episodes=self.episodes_per_step)
         return optimal_values(self.model(state)).policy
 
     def features(self, state: LowRankExploration) -> Array:
@@ -123,10 +123,10 @@ class RAFFLE(
         common = jnp.log(updates * horizon / self.failure_probability)
         log = jnp.log(2.0) + features + measures + common
         if self.constants == "practical":
-            return self.bonus_scale, self.regularisation, log
-        regularisation = self.regularisation * self.rank * (features + common)
-        scale = 5.0 * jnp.sqrt(actions * log + regularisation * self.rank)
-        return self.bonus_scale * scale, regularisation, log
+            return self.bonus_scale, self.ridge, log
+        ridge = self.ridge * self.rank * (features + common)
+        scale = 5.0 * jnp.sqrt(actions * log + ridge * self.rank)
+        return self.bonus_scale * scale, ridge, log
 
 
 def truncated_plan(

@@ -54,22 +54,23 @@ class REFUEL(
     **Arguments:**
 
     - `rank`: d, the number of features.
-    - `batch`: episodes per task and step in an iteration.
+    - `episodes_per_step`: episodes per task and step in an iteration.
     - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
-    - `explore`: `uniform` never plans (a control).
-    - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's.
-    - `bonus_scale`, `regularisation`: α and λ, as `constants` reads them.
+    - `exploration`: `uniform` never plans (a control).
+    - `constants`: `bonus_scale` and `ridge` are α and λ, or multiply the theorem's.
+    - `bonus_scale`, `ridge`: α and λ, as `constants` reads them.
     - `failure_probability`: δ.
     - `smoothing`: added to all counts of next states where measures are estimated.
-    - `restarts`: of the search for the factors, beside the one from the last factors.
-    - `rounds`: of planning; one plans every task for itself.
+    - `num_restarts`: of the search for the factors, beside the one from the last factors.
+    - `num_planning_rounds`: of planning; one plans every task for itself.
 
     **Reference:** Cheng, Feng, Yang, Zhang, Liang (2022), arXiv:2206.05900.
 
     **Differences from the paper:** oracles become searches: expectation maximisation with restarts
     for the likelihood, and for the value linearisation, which never decreases it; there are
-    `batch` episodes where the paper has one. $\ln|\Phi| = SA \ln d$ is exact for kinds, $\ln|\Psi|
-    = dS \ln(1 + n)$ that of a net. Episodes that were not played for a step (logs) count in full.
+    `episodes_per_step` episodes where the paper has one. $\ln|\Phi| = SA \ln d$ is exact for kinds,
+    $\ln|\Psi| = dS \ln(1 + n)$ that of a net. Episodes that were not played for a step (logs) count
+    in full.
     """
 
     feed: ClassVar[Feed] = Feed.ACTING
@@ -80,16 +81,16 @@ class REFUEL(
     )
 
     rank: int = integer(4)
-    batch: int = integer(8)
+    episodes_per_step: int = integer(8)
     oracle: Oracle = choice("mixture")
-    explore: Literal["planned", "uniform"] = choice("planned")
+    exploration: Literal["planned", "uniform"] = choice("planned")
     constants: Literal["practical", "theorem"] = choice("practical")
     bonus_scale: float = non_negative(1.0)
-    regularisation: float = non_negative(1.0)
+    ridge: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
     smoothing: float = non_negative(0.05)
-    restarts: int = integer(10, low=0)
-    rounds: int = integer(3)
+    num_restarts: int = integer(10, low=0)
+    num_planning_rounds: int = integer(3)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LowRankExploration:
         tasks = problem.require_tasks("REFUEL")
@@ -99,12 +100,14 @@ class REFUEL(
         problem, updates = state.problem, state.updates + 1
         counts = jax.vmap(count_targets)(state.counts, data)
         factors = likeliest_factors(self, counts.following, state.factors, key=key)
-        scale, regularisation, log = self._constants(problem, updates)
-        bonus = task_bonuses(factors.feature, counts.visits, scale, regularisation)
+        scale, ridge, log = self._constants(problem, updates)
+        bonus = task_bonuses(factors.feature, counts.visits, scale, ridge)
         initial = problem.require_initial("REFUEL")
-        explorer, values = plan_jointly(transitions(factors), bonus, initial, rounds=self.rounds)
+        explorer, values = plan_jointly(
+            transitions(factors), bonus, initial, rounds=self.num_planning_rounds
+        )
         value = jnp.max(values)
-        if self.explore == "uniform":
+        if self.exploration == "uniform":
             explorer = state.explorer
         tasks = problem.require_tasks("REFUEL")
         doubt = jnp.sqrt(problem.actions * log / updates / tasks)
@@ -117,7 +120,9 @@ class REFUEL(
 
     def policy(self, state: LowRankExploration, *, explore: bool):
         if explore:
-            return jax.vmap(lambda p: exploring_policies(p, episodes=self.batch))(state.explorer)
+            return jax.vmap(lambda p: exploring_policies(p, episodes=self.episodes_per_step))(
+                state.explorer
+            )
         return jax.vmap(optimal_values)(self.model(state)).policy
 
     def features(self, state: LowRankExploration) -> Array:
@@ -139,8 +144,8 @@ class REFUEL(
         common = jnp.log(updates * horizon / self.failure_probability)
         log = jnp.log(2.0) + features + tasks * measures + common
         if self.constants == "practical":
-            return self.bonus_scale, self.regularisation, log
-        regularisation = self.rank * (features + jnp.log(float(tasks)) + common)
-        regularisation *= self.regularisation
-        scale = 5.0 * jnp.sqrt(2.0 * actions * log + regularisation * tasks * self.rank)
-        return self.bonus_scale * scale, regularisation, log
+            return self.bonus_scale, self.ridge, log
+        ridge = self.rank * (features + jnp.log(float(tasks)) + common)
+        ridge *= self.ridge
+        scale = 5.0 * jnp.sqrt(2.0 * actions * log + ridge * tasks * self.rank)
+        return self.bonus_scale * scale, ridge, log

@@ -54,14 +54,14 @@ class RepUCB(
     **Arguments:**
 
     - `rank`: d, the number of features.
-    - `batch`: episodes per step in an iteration.
+    - `episodes_per_step`: episodes per step in an iteration.
     - `oracle`: features are one of `rank` kinds, or mixtures of kinds.
-    - `constants`: `bonus_scale` and `regularisation` are α and λ, or multiply the theorem's. α is
+    - `constants`: `bonus_scale` and `ridge` are α and λ, or multiply the theorem's. α is
       in units of the reward: 1 explores well where an episode earns at most one.
-    - `bonus_scale`, `regularisation`: α and λ, as `constants` reads them.
+    - `bonus_scale`, `ridge`: α and λ, as `constants` reads them.
     - `failure_probability`: δ.
     - `smoothing`: added to all counts of next states where measures are estimated.
-    - `restarts`: of the search for the factors, beside the one from the last factors.
+    - `num_restarts`: of the search for the factors, beside the one from the last factors.
 
     **Reference:** Uehara, Zhang, Sun (2022), arXiv:2110.04652.
 
@@ -79,14 +79,14 @@ class RepUCB(
     )
 
     rank: int = integer(4)
-    batch: int = integer(8)
+    episodes_per_step: int = integer(8)
     oracle: Oracle = choice("mixture")
     constants: Literal["practical", "theorem"] = choice("practical")
     bonus_scale: float = non_negative(1.0)
-    regularisation: float = non_negative(1.0)
+    ridge: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
     smoothing: float = non_negative(0.05)
-    restarts: int = integer(10, low=0)
+    num_restarts: int = integer(10, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RepUCBState:
         problem.require_one_task("RepUCB")
@@ -100,10 +100,8 @@ class RepUCB(
         uniform = count_targets(before.counts, data)
         following = (rolled_in.following + uniform.following)[None]
         factors = likeliest_factors(self, following, before.factors, key=key)
-        scale, regularisation, theorem = self._constants(problem, updates)
-        bonus = task_bonuses(
-            factors.feature, rolled_in.visits[None], scale, regularisation, highest=2.0
-        )[0]
+        scale, ridge, theorem = self._constants(problem, updates)
+        bonus = task_bonuses(factors.feature, rolled_in.visits[None], scale, ridge, highest=2.0)[0]
         reward = problem.require_reward("RepUCB") + bonus.at[-1].set(0.0)
         optimistic = FiniteProcess(
             transitions(factors)[0], reward, problem.require_initial("RepUCB")
@@ -119,7 +117,7 @@ class RepUCB(
 
     def policy(self, state: RepUCBState, *, explore: bool):
         if explore:
-            return exploring_policies(state.explored.explorer, episodes=self.batch)
+            return exploring_policies(state.explored.explorer, episodes=self.episodes_per_step)
         return optimal_values(self.model(state)).policy
 
     def features(self, state: RepUCBState) -> Array:
@@ -137,5 +135,5 @@ class RepUCB(
         log = features + measures + jnp.log(updates / self.failure_probability)
         theorem = jnp.sqrt((problem.actions + self.rank**2) * log)
         if self.constants == "practical":
-            return self.bonus_scale, self.regularisation, theorem
-        return self.bonus_scale * theorem, self.regularisation * self.rank * log, theorem
+            return self.bonus_scale, self.ridge, theorem
+        return self.bonus_scale * theorem, self.ridge * self.rank * log, theorem

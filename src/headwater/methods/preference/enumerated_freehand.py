@@ -55,9 +55,10 @@ class EnumeratedFREEHAND(
     **Arguments:**
 
     - `failure_probability`: δ.
-    - `reference`: whose mean reward is compared with: the first episodes of the pairs, the second,
-      or both. Comparisons cannot show a reward's shift, so that something has to take it out.
-    - `iterations`: plans to make for each model.
+    - `reference_episodes`: whose mean reward is compared with: the first episodes of the pairs, the
+      second, or both. Comparisons cannot show a reward's shift, so that something has to take it
+      out.
+    - `num_iterations`: plans to make for each model.
 
     **Reference:** Zhan, Uehara, Kallus, Lee, Sun (2023), arXiv:2305.14816.
 
@@ -72,8 +73,8 @@ class EnumeratedFREEHAND(
     )
 
     failure_probability: float = probability(0.1)
-    reference: Literal["first", "second", "both"] = choice("first")
-    iterations: int = integer(500)
+    reference_episodes: Literal["first", "second", "both"] = choice("first")
+    num_iterations: int = integer(500)
 
     def init(self, problem: FiniteHypotheses, *, key: PRNGKeyArray) -> EnumeratedFREEHANDState:
         problem.problem.require_one_task("EnumeratedFREEHAND")
@@ -103,7 +104,7 @@ class EnumeratedFREEHAND(
             "first": (data.first,),
             "second": (data.second,),
             "both": (data.first, data.second),
-        }[self.reference]
+        }[self.reference_episodes]
         seen = jnp.stack([trajectory_features(episodes, worth) for episodes in compared_with])
         reference = jnp.mean(seen.reshape(-1, members.shape[0]), axis=0)
         table, worst, gap = self._plan(given, rewards_possible, models_possible, reference)
@@ -135,7 +136,7 @@ class EnumeratedFREEHAND(
                 given.rewards,
                 reference=reference,
                 possible=rewards_possible,
-                iterations=self.iterations,
+                iterations=self.num_iterations,
             )
 
         def guaranteed(policy):

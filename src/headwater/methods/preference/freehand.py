@@ -55,13 +55,13 @@ class FREEHAND(
 
     **Arguments:**
 
-    - `width`: β. Zero plans for the estimate; about $\sqrt{d}$ covers the truth.
+    - `confidence_radius`: β. Zero plans for the estimate; about $\sqrt{d}$ covers the truth.
     - `ridge`: λ, also of the estimate.
     - `transition_penalty`: c in $c/\sqrt{\max(N_h(s,a), 1)}$, taken off the reward of every step
       where the model is estimated from the log; nothing where it is known (`init_with_model`).
-    - `reference`: whose mean features are compared with: the first episodes of the pairs, the
-      second, or both. Take the better ones; what lies far from them is doubted.
-    - `iterations`: plans to make at most, and policies that the answer can mix.
+    - `reference_episodes`: whose mean features are compared with: the first episodes of the pairs,
+      the second, or both. Take the better ones; what lies far from them is doubted.
+    - `num_iterations`: plans to make at most, and policies that the answer can mix.
 
     **Reference:** Zhan, Uehara, Kallus, Lee, Sun (2023), arXiv:2305.14816.
 
@@ -75,11 +75,11 @@ class FREEHAND(
         summary="plans for the worst linear reward that logged comparisons leave possible",
     )
 
-    width: float = non_negative(2.0)
+    confidence_radius: float = non_negative(2.0)
     ridge: float = positive(1.0)
     transition_penalty: float = non_negative(1.0)
-    reference: Literal["first", "second", "both"] = choice("first")
-    iterations: int = integer(100)
+    reference_episodes: Literal["first", "second", "both"] = choice("first")
+    num_iterations: int = integer(100)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> FREEHANDState:
         return self._begin(problem, estimated_transition(no_counts(problem)), False)
@@ -107,16 +107,16 @@ class FREEHAND(
             "first": (data.first,),
             "second": (data.second,),
             "both": (data.first, data.second),
-        }[self.reference]
+        }[self.reference_episodes]
         seen = [trajectory_features(episodes, features) for episodes in compared_with]
         plan = plan_against_ellipsoid(
             model,
             features,
             weights=weights,
             precision=precision,
-            width=self.width,
+            width=self.confidence_radius,
             reference=jnp.mean(jnp.stack(seen).reshape(-1, weights.shape[0]), axis=0),
-            iterations=self.iterations,
+            iterations=self.num_iterations,
         )
         metrics = {"worst_case": plan.value, "gap": plan.gap}
         return FREEHANDState(weights, plan.policy, transition, known, problem), metrics

@@ -53,14 +53,14 @@ class PRLSVI(
     - `reward_noise`, `dynamics_noise`: $\sigma_r$, $\sigma_P$. In theory of the order of
       $\kappa\sqrt{Hd}$ and $H^{3/2} d$ with logarithms, with which regret stays linear for very
       long; the defaults are practical.
-    - `lower`, `upper`: $\alpha_L < \alpha_U$; in theory $1/(\sigma_P \sqrt{Hd})$ and twice that,
-      again up to logarithms.
-    - `highest_reward`: $r_{\max}$, the most that a step is worth.
-    - `threshold`: ε, in units of the reward. Zero asks whenever the two episodes differ.
+    - `lower_cutoff`, `upper_cutoff`: $\alpha_L < \alpha_U$; in theory $1/(\sigma_P \sqrt{Hd})$ and
+      twice that, again up to logarithms.
+    - `max_reward`: $r_{\max}$, the most that a step is worth.
+    - `query_threshold`: ε, in units of the reward. Zero asks whenever the two episodes differ.
     - `ridge`: λ.
     - `norm_bound`: B.
     - `query_budget`: most answers that are ever asked for; it sets the memory.
-    - `newton_steps`: of the estimate in every update, from the last one on.
+    - `num_newton_steps`: of the estimate in every update, from the last one on.
 
     **Reference:** Wu, Sun (2023), arXiv:2310.14554.
 
@@ -77,14 +77,14 @@ class PRLSVI(
 
     reward_noise: float = non_negative(1.0)
     dynamics_noise: float = non_negative(0.3)
-    lower: float = non_negative(0.5)
-    upper: float = non_negative(0.9)
-    highest_reward: float = non_negative(1.0)
-    threshold: float = non_negative(0.25)
+    lower_cutoff: float = non_negative(0.5)
+    upper_cutoff: float = non_negative(0.9)
+    max_reward: float = non_negative(1.0)
+    query_threshold: float = non_negative(0.25)
     ridge: float = positive(1.0)
     norm_bound: float = non_negative(10.0)
     query_budget: int = integer(1000, low=0)
-    newton_steps: int = integer(5, low=0)
+    num_newton_steps: int = integer(5, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PreferenceLearning:
         problem.require_one_task("PRLSVI")
@@ -101,7 +101,7 @@ class PRLSVI(
     def update(self, state: PreferenceLearning, data: EpisodeComparisons, *, key: PRNGKeyArray):
         features = one_block_each_step(step_features(state.problem))
         counts, answers, metrics = ask(
-            state, data, features, noise=self.reward_noise, threshold=self.threshold
+            state, data, features, noise=self.reward_noise, threshold=self.query_threshold
         )
         weights = most_likely(
             answers.difference,
@@ -110,9 +110,9 @@ class PRLSVI(
             ridge=1e-3,
             norm_bound=self.norm_bound,
             start=state.weights,
-            steps=self.newton_steps,
+            steps=self.num_newton_steps,
         )
-        precision = covariance(answers.difference, answers.asked, regularisation=self.ridge)
+        precision = covariance(answers.difference, answers.asked, ridge=self.ridge)
         known = counts, answers, weights, precision
         return next_pair(state, *known, draw=self._draw, plan=self._plan, key=key), metrics
 
@@ -135,15 +135,15 @@ class PRLSVI(
 
         def one(following, step):
             features, visits, led, reward, noise, left = step
-            seen = covariance(features, visits, regularisation=self.ridge)
+            seen = covariance(features, visits, ridge=self.ridge)
             targets = jnp.einsum("saf,sat,t->f", features, led, following)
             learned = cholesky_solve(cholesky(seen), targets)
             learned += self.dynamics_noise * _away(seen, noise)
             action_value = features @ (reward + learned)
             if dynamics is not None:
-                unknown = elliptical_norm(features, seen) - self.lower
-                share = jnp.clip(unknown / (self.upper - self.lower), 0.0, 1.0)
-                highest = left * self.highest_reward
+                unknown = elliptical_norm(features, seen) - self.lower_cutoff
+                share = jnp.clip(unknown / (self.upper_cutoff - self.lower_cutoff), 0.0, 1.0)
+                highest = left * self.max_reward
                 action_value = (1.0 - share) * action_value + share * highest
             policy, _, value = greedy_table(action_value)
             return value, policy

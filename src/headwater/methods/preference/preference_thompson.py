@@ -43,13 +43,13 @@ class PbTS(
 
     **Arguments:**
 
-    - `threshold`: ε, in units of the reward. Zero asks whenever the two episodes differ.
+    - `query_threshold`: ε, in units of the reward. Zero asks whenever the two episodes differ.
     - `prior_precision`: of the weights, whose prior is $N(0, I / \text{precision})$.
     - `prior_count`: α, of every next state.
-    - `sampling`: how far the draws are from the posteriors' means, as a share: one is the method,
-      zero plans for the means (greedy).
+    - `sampling_scale`: how far the draws are from the posteriors' means, as a share: one is the
+      method, zero plans for the means (greedy).
     - `query_budget`: most answers that are ever asked for; it sets the memory.
-    - `newton_steps`: of the estimate in every update, from the last one on.
+    - `num_newton_steps`: of the estimate in every update, from the last one on.
 
     **Reference:** Wu, Sun (2023), arXiv:2310.14554.
 
@@ -63,12 +63,12 @@ class PbTS(
         summary="Thompson sampling from preferences that asks only where answers matter",
     )
 
-    threshold: float = non_negative(0.25)
+    query_threshold: float = non_negative(0.25)
     prior_precision: float = positive(1.0)
     prior_count: float = positive(1.0)
-    sampling: float = non_negative(1.0)
+    sampling_scale: float = non_negative(1.0)
     query_budget: int = integer(1000, low=0)
-    newton_steps: int = integer(5, low=0)
+    num_newton_steps: int = integer(5, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PreferenceLearning:
         problem.require_one_task("PbTS")
@@ -84,14 +84,16 @@ class PbTS(
 
     def update(self, state: PreferenceLearning, data: EpisodeComparisons, *, key: PRNGKeyArray):
         features = feature_map(state.problem)
-        counts, answers, metrics = ask(state, data, features, noise=1.0, threshold=self.threshold)
+        counts, answers, metrics = ask(
+            state, data, features, noise=1.0, threshold=self.query_threshold
+        )
         weights = most_likely(
             answers.difference,
             answers.first_preferred,
             answers.asked,
             ridge=self.prior_precision,
             start=state.weights,
-            steps=self.newton_steps,
+            steps=self.num_newton_steps,
         )
         seen = information(weights, answers.difference, answers.asked)
         precision = seen + self.prior_precision * jnp.eye(weights.shape[0])
@@ -116,8 +118,8 @@ class PbTS(
         away = triangular_solve(root, noise, transposed=True)
         model = jax.random.dirichlet(model_key, counts.following + self.prior_count)
         mean = self._mean_model(counts)
-        drawn = mean + self.sampling * (model - mean)
-        return self._policy_for(problem, drawn, weights + self.sampling * away)
+        drawn = mean + self.sampling_scale * (model - mean)
+        return self._policy_for(problem, drawn, weights + self.sampling_scale * away)
 
     def _policy_for(self, problem: FiniteProblem, transition, weights):
         # Where episodes start does not change what is best in a state.

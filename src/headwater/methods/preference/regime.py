@@ -49,7 +49,8 @@ class REGIME(
 ):
     r"""Learns the model without asking, designs all comparisons, asks once, and plans.
 
-    1. For `explorations` updates no answer is looked at: episodes go where little is known, which
+    1. For `num_exploration_updates` updates no answer is looked at: episodes go where little is
+    known, which
        gives $\hat P$.
     2. $\Sigma_1 = \lambda I$; for every comparison $(\pi^0_n, \pi^1_n) = \arg\max
        \|\hat\phi(\pi^0) - \hat\phi(\pi^1)\|_{\Sigma_n^{-1}}$, and $\Sigma_{n+1} = \Sigma_n +
@@ -64,12 +65,13 @@ class REGIME(
 
     **Arguments:**
 
-    - `comparisons`: N, pairs in every update, and answers asked for.
-    - `explorations`: updates before the design. Use `init_with_model` where the model is known.
+    - `num_comparisons`: N, pairs in every update, and answers asked for.
+    - `num_exploration_updates`: updates before the design. Use `init_with_model` where the model is
+      known.
     - `design_ridge`: λ.
     - `norm_bound`: B, at least the norm of the true weights; much more makes the estimate poor.
     - `ridge`: of the estimate, for directions that no comparison shows.
-    - `restarts`: directions from which a pair is sought.
+    - `num_restarts`: directions from which a pair is sought.
 
     **Reference:** Zhan, Uehara, Sun, Lee (2023), arXiv:2305.18505.
 
@@ -84,12 +86,12 @@ class REGIME(
         summary="explores without asking, then compares policies by experimental design",
     )
 
-    comparisons: int = integer(100)
-    explorations: int = integer(3, low=0, static=False)
+    num_comparisons: int = integer(100)
+    num_exploration_updates: int = integer(3, low=0, static=False)
     design_ridge: float = non_negative(1.0)
     norm_bound: float = non_negative(10.0)
     ridge: float = positive(0.1)
-    restarts: int = integer(4, low=0)
+    num_restarts: int = integer(4, low=0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> REGIMEState:
         problem.require_one_task("REGIME")
@@ -105,16 +107,21 @@ class REGIME(
     ) -> REGIMEState:
         """The state where the model is known: the first update asks. For `Stage.begin`."""
         problem.require_one_task("REGIME")
-        return self._begin(problem, no_counts(problem), transition, self.explorations, key)
+        return self._begin(
+            problem, no_counts(problem), transition, self.num_exploration_updates, key
+        )
 
     def update(self, state: REGIMEState, data: EpisodeComparisons, *, key: PRNGKeyArray):
         features = feature_map(state.problem)
         difference, preferred = difference_of(data, features)
-        exploring, asking = state.rounds < self.explorations, state.rounds == self.explorations
+        exploring, asking = (
+            state.rounds < self.num_exploration_updates,
+            state.rounds == self.num_exploration_updates,
+        )
         seen = count(count(state.counts, data.first), data.second)
         counts = jax.tree.map(lambda new, old: jnp.where(exploring, new, old), seen, state.counts)
         transition = jnp.where(exploring, estimated_transition(counts), state.transition)
-        rounds = jnp.minimum(state.rounds + 1, self.explorations + 1).astype(jnp.int32)
+        rounds = jnp.minimum(state.rounds + 1, self.num_exploration_updates + 1).astype(jnp.int32)
 
         def look_at_answers():
             weights = most_likely(
@@ -165,14 +172,14 @@ class REGIME(
         """The pairs to play next, and the norm of the last: zero unless they are for asking."""
         model = FiniteProcess(transition, counts.reward, problem.require_initial("REGIME"))
         return jax.lax.cond(
-            rounds < self.explorations,
+            rounds < self.num_exploration_updates,
             lambda: (self._explore(model, counts.visits), jnp.zeros(())),
             lambda: informative_pairs(
                 model,
                 feature_map(problem),
-                self.comparisons,
+                self.num_comparisons,
                 ridge=self.design_ridge,
-                restarts=self.restarts,
+                restarts=self.num_restarts,
                 key=key,
             ),
         )
@@ -183,4 +190,4 @@ class REGIME(
             policy = optimal_values(FiniteProcess(model.transition, bonus, model.initial)).policy
             return visits + 2.0 * occupancy(model, policy), jnp.stack([policy, policy])
 
-        return jax.lax.scan(one, visits, length=self.comparisons)[1]
+        return jax.lax.scan(one, visits, length=self.num_comparisons)[1]

@@ -14,11 +14,11 @@ def expectile_error(
 
 def exponential_weight(
     advantage: Float[Array, "*batch"],
-    inverse_temperature: float | Float[Array, ""],
+    beta: float | Float[Array, ""],
     largest: float | Float[Array, ""],
 ) -> Float[Array, "*batch"]:
     """`min(exp(β·A), largest)`, without overflow."""
-    return jnp.exp(jnp.minimum(inverse_temperature * advantage, jnp.log(largest)))
+    return jnp.exp(jnp.minimum(beta * advantage, jnp.log(largest)))
 
 
 def huber(difference: Float[Array, "*batch"], bound: float = 1.0) -> Float[Array, "*batch"]:

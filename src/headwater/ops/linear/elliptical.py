@@ -14,16 +14,16 @@ def covariance(
     features: Float[Array, "*shape feature"],
     weight: Float[Array, "*shape"] | None = None,
     *,
-    regularisation: float | Float[Array, ""],
+    ridge: float | Float[Array, ""],
 ) -> Float[Array, "feature feature"]:
     r"""$\lambda I + \sum_i w_i \phi_i \phi_i^\top$.
 
     **Arguments:** `features`: any leading axes, summed over; `weight`: of each, such as how often
-    it was seen; one if left out; `regularisation`: λ, above zero.
+    it was seen; one if left out; `ridge`: λ, above zero.
     """
     rows = features.reshape(-1, features.shape[-1])
     weighted = rows if weight is None else rows * weight.reshape(-1, 1)
-    return weighted.T @ rows + regularisation * jnp.eye(rows.shape[-1], dtype=rows.dtype)
+    return weighted.T @ rows + ridge * jnp.eye(rows.shape[-1], dtype=rows.dtype)
 
 
 def elliptical_norm(

@@ -20,7 +20,7 @@ from headwater.ops.linear_algebra import cholesky, cholesky_solve
 class FeatureSums(eqx.Module):
     r"""Sums over all steps seen, of each step of the horizon.
 
-    **Arguments:** `covariance`: $\sum \phi \phi^\top$, without regularisation; `following`: φ by
+    **Arguments:** `covariance`: $\sum \phi \phi^\top$, without ridge; `following`: φ by
     next state; `reward`: $\sum \phi r$.
     """
 
@@ -111,7 +111,7 @@ def fitted_values(
     features: Float[Array, "horizon state action feature"],
     reward: Float[Array, "horizon state action"] | None,
     *,
-    regularisation: float | Float[Array, ""],
+    ridge: float | Float[Array, ""],
     radius: float | Float[Array, ""],
     low: float | Float[Array, ""],
     high: float | Float[Array, ""] | Float[Array, " horizon"],
@@ -123,12 +123,12 @@ def fitted_values(
     \phi^\top$.
 
     **Arguments:** `reward`: expected rewards where they are known, then added to $Q$ and left out
-    of the regression; `regularisation`: λ; `radius`: β: above zero for optimism, below for
+    of the regression; `ridge`: λ; `radius`: β: above zero for optimism, below for
     pessimism, zero for neither; `low`, `high`: what values are clipped to, `high` for all steps or
     one for each.
     """
     identity = jnp.eye(features.shape[-1], dtype=features.dtype)
-    covariance = sums.covariance + (regularisation * identity)[None]
+    covariance = sums.covariance + (ridge * identity)[None]
     norm = jax.vmap(elliptical_norm)(features, covariance)
     root = jax.vmap(cholesky)(covariance)
     earned = radius * norm

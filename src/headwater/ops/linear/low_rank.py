@@ -312,18 +312,18 @@ def task_bonuses(
     feature: Float[Array, "horizon state action rank"],
     visits: Float[Array, "task horizon state action"],
     scale: float | Float[Array, ""],
-    regularisation: float | Float[Array, ""],
+    ridge: float | Float[Array, ""],
     *,
     highest: float = 1.0,
 ) -> Float[Array, "task horizon state action"]:
     """Elliptical bonuses of each task and step.
 
     **Arguments:** `feature`; `visits`: how often each pair of state and action was seen; `scale`,
-    `regularisation`: of the bonus and of the covariance; `highest`: what no bonus exceeds.
+    `ridge`: of the bonus and of the covariance; `highest`: what no bonus exceeds.
     """
 
     def one(feature, visits):
-        matrix = covariance(feature, visits, regularisation=regularisation)
+        matrix = covariance(feature, visits, ridge=ridge)
         return elliptical_bonus(feature, matrix, scale=scale, highest=highest)
 
     return jax.vmap(jax.vmap(one), in_axes=(None, 0))(feature, visits)

@@ -71,7 +71,7 @@ def _squashed_normal(output, action):
     ],
 )
 def test_three_updates(discrete, likelihood, loss):
-    method = BC(learning_rate=1e-2, likelihood=likelihood, widths=(8, 8))
+    method = BC(learning_rate=1e-2, stochastic=likelihood, hidden_sizes=(8, 8))
     state = begin(method, discrete)
     network = Perceptron(leaves(state.actor))
     adam = Adam(network.parameters, 1e-2)
@@ -88,7 +88,7 @@ def test_three_updates(discrete, likelihood, loss):
 
 @pytest.mark.parity
 def test_log_probability_of_a_deterministic_policy_is_that_of_its_noise():
-    method = BC(exploration_noise=0.3, widths=(8,))
+    method = BC(exploration_noise=0.3, hidden_sizes=(8,))
     state = begin(method, False)
     data = batch(0, False)
     observation, action = data.observation[0], data.action[0]
@@ -122,7 +122,7 @@ def test_cloning_recovers_a_density(key):
     noise = jax.random.normal(key, data.action.shape)
     noisy = jnp.tanh(data.observation + (0.3 + 0.2 * data.observation) * noise)
     data = eqx.tree_at(lambda d: d.action, data, noisy)
-    method = BC(likelihood=True, **BANDIT_SETTINGS)
+    method = BC(stochastic=True, **BANDIT_SETTINGS)
     state = trained(method, problem, data, 800)
     policy = state.actor(PROBE)
     np.testing.assert_allclose(policy.mean, PROBE, atol=0.1)
@@ -132,7 +132,7 @@ def test_cloning_recovers_a_density(key):
 @pytest.mark.oracle
 def test_cloning_recovers_frequencies():
     problem, data = arms(COUNTS, REWARDS)
-    method = BC(learning_rate=3e-3, widths=(32,))
+    method = BC(learning_rate=3e-3, hidden_sizes=(32,))
     state = trained(method, problem, data, 1500)
     probability = jax.nn.softmax(state.actor(jnp.ones(1)).logits)
     np.testing.assert_allclose(probability, COUNTS / COUNTS.sum(), atol=5e-3)

@@ -65,11 +65,11 @@ def _normal(key, log_std):
 @pytest.mark.parametrize("discrete", [True, False])
 def test_three_updates(discrete):
     method = AWAC(
-        temperature=LAMBDA,
-        largest_weight=LARGEST,
+        advantage_temperature=LAMBDA,
+        max_weight=LARGEST,
         learning_rate=1e-2,
-        target_rate=0.1,
-        widths=(8, 8),
+        polyak_rate=0.1,
+        hidden_sizes=(8, 8),
     )
     state = begin(method, discrete)
     parameters = leaves(state.actor)
@@ -141,9 +141,9 @@ def test_three_updates(discrete):
 
 @pytest.mark.equivalence("BC")
 def test_an_infinite_temperature_is_cloning():
-    fields = {"learning_rate": 1e-2, "widths": identities.WIDTHS}
+    fields = {"learning_rate": 1e-2, "hidden_sizes": identities.WIDTHS}
     spaces = identities.problem(True)
-    awac, bc = AWAC(temperature=float("inf"), **fields), BC(**fields)
+    awac, bc = AWAC(advantage_temperature=float("inf"), **fields), BC(**fields)
     begun = identities.begin(awac, spaces)
     clone = eqx.tree_at(lambda s: s.actor, identities.begin(bc, spaces), begun.actor)
     batches = identities.several(True)
@@ -157,7 +157,7 @@ def test_awac_fits_the_weighted_actions(key):
     # Uniform actions weighted by exp(-4 (a - a*)² / λ) are normal with variance λ / 8. The bound on
     # the weights, which the noise in a sampled V reaches, makes it somewhat wider.
     problem, data = bandit(key)
-    method = AWAC(temperature=0.2, **BANDIT_SETTINGS)
+    method = AWAC(advantage_temperature=0.2, **BANDIT_SETTINGS)
     state = trained(method, problem, data, 1500)
     np.testing.assert_allclose(greedy(method, state, PROBE), best_action(PROBE), atol=0.1)
     spread = np.exp(state.actor.log_std[0]) / np.sqrt(0.2 / 8)
@@ -166,14 +166,14 @@ def test_awac_fits_the_weighted_actions(key):
 
 @pytest.mark.oracle
 def test_truncated_rows_bootstrap_and_terminal_rows_do_not(key):
-    fields = {**BANDIT_SETTINGS, "discount": 0.8, "target_rate": 0.05}
+    fields = {**BANDIT_SETTINGS, "discount": 0.8, "polyak_rate": 0.05}
     expect_bootstrapping(AWAC(**fields), key)
 
 
 @pytest.mark.oracle
 def test_awac_weighs_the_behaviour_by_the_exponential_of_the_value():
     problem, data = arms(COUNTS, REWARDS)
-    method = AWAC(temperature=0.5, learning_rate=3e-3, widths=(32,))
+    method = AWAC(advantage_temperature=0.5, learning_rate=3e-3, hidden_sizes=(32,))
     state = trained(method, problem, data, 2000)
     weight = COUNTS * np.exp(REWARDS / 0.5)
     probability = jax.nn.softmax(state.actor(jnp.ones(1)).logits)
@@ -185,7 +185,7 @@ def test_awac_weighs_the_behaviour_by_the_exponential_of_the_value():
 @pytest.mark.oracle
 def test_awac_evaluates_and_weighs_its_own_policy_on_a_chain():
     problem, data = chain()
-    method = AWAC(temperature=0.5, target_rate=0.05, **CHAIN_SETTINGS)
+    method = AWAC(advantage_temperature=0.5, polyak_rate=0.05, **CHAIN_SETTINGS)
     state = trained(method, problem, data, 3000)
     policy = jax.nn.softmax(state.actor(jnp.eye(CHAIN_STATES)).logits)
     exact = chain_values(np.asarray(policy, np.float64))

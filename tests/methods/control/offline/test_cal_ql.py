@@ -25,23 +25,28 @@ from ..soft_problems import (
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("target_gap", [None, 0.8])
-def test_cal_ql(target_gap):
-    expect_parity(CalQL(target_gap=target_gap, **CONSERVATIVE_SETTINGS))
+@pytest.mark.parametrize("target_action_gap", [None, 0.8])
+def test_cal_ql(target_action_gap):
+    expect_parity(CalQL(target_action_gap=target_action_gap, **CONSERVATIVE_SETTINGS))
 
 
 @pytest.mark.parity("CQL")
 @pytest.mark.parametrize("together", [None, ROWS, ROWS // 4])
 def test_rows_looked_at_together_change_nothing(monkeypatch, together):
     monkeypatch.setattr(conservative, "_rows_together", lambda rows, candidates: together)
-    expect_parity(CalQL(target_gap=0.3, **CONSERVATIVE_SETTINGS))
-    expect_parity(CQL(smallest_gap=3.2, **CONSERVATIVE_SETTINGS), smallest=3.2)
+    expect_parity(CalQL(target_action_gap=0.3, **CONSERVATIVE_SETTINGS))
+    expect_parity(CQL(min_action_gap=3.2, **CONSERVATIVE_SETTINGS), smallest=3.2)
 
 
 @pytest.mark.equivalence("CQL")
 @pytest.mark.parametrize("missing", ["minus infinity", "none"])
 def test_cal_ql_without_returns_is_cql(missing):
-    fields = {**identities.SETTINGS, "proposals": 3, "conservative_weight": 2.0, "target_gap": 0.5}
+    fields = {
+        **identities.SETTINGS,
+        "num_action_samples": 3,
+        "conservative_weight": 2.0,
+        "target_action_gap": 0.5,
+    }
     cql, cal = CQL(**fields), CalQL(**fields)
     state = cql.init(identities.problem(), key=jax.random.key(3))
     identities.expect_same(state, cal.init(identities.problem(), key=jax.random.key(3)))
@@ -60,8 +65,8 @@ def test_calibration_keeps_values_above_the_logged_returns(key):
     problem, data = narrow(key)
     believed = {}
     for name, method in (
-        ("CQL", CQL(conservative_weight=5.0, proposals=4, **SMALL)),
-        ("Cal-QL", CalQL(conservative_weight=5.0, proposals=4, **SMALL)),
+        ("CQL", CQL(conservative_weight=5.0, num_action_samples=4, **SMALL)),
+        ("Cal-QL", CalQL(conservative_weight=5.0, num_action_samples=4, **SMALL)),
     ):
         state = trained(method, problem, data, 600)
         chosen = greedy(method, state, data.observation)

@@ -52,7 +52,7 @@ def _similarity(networks, s, a):
 
 @pytest.mark.parity
 def test_two_updates_of_edac():
-    method = EDAC(widths=(6, 6), members=MEMBERS, diversity=ETA, **RATES)
+    method = EDAC(hidden_sizes=(6, 6), num_critics=MEMBERS, diversity_weight=ETA, **RATES)
     state = method.init(problem(False), key=jax.random.key(1))
     twin = SoftTwin(state, log_std_range=(-5.0, 2.0))
     for i in range(2):
@@ -93,7 +93,7 @@ def _differences(networks, j, s, a, step=1e-6):
 
 @pytest.mark.equivalence("SACN")
 def test_edac_without_diversity_is_sac_n():
-    edac, sac_n = EDAC(diversity=0.0, **identities.SETTINGS), SACN(**identities.SETTINGS)
+    edac, sac_n = EDAC(diversity_weight=0.0, **identities.SETTINGS), SACN(**identities.SETTINGS)
     state = edac.init(identities.problem(), key=jax.random.key(3))
     identities.expect_same(state, sac_n.init(identities.problem(), key=jax.random.key(3)))
     plain = identities.learn(sac_n, state, identities.batch(0), identities.batch(1))
@@ -101,14 +101,17 @@ def test_edac_without_diversity_is_sac_n():
         identities.learn(edac, state, identities.batch(0), identities.batch(1)), plain
     )
     diverse = identities.learn(
-        EDAC(diversity=5.0, **identities.SETTINGS), state, identities.batch(0), identities.batch(1)
+        EDAC(diversity_weight=5.0, **identities.SETTINGS),
+        state,
+        identities.batch(0),
+        identities.batch(1),
     )
     identities.expect_different(diverse.critics, plain.critics)
 
 
 @pytest.mark.oracle
 def test_the_best_action_of_a_one_step_problem_is_found(key):
-    expect_best_action(EDAC(members=3, diversity=0.1, **SMALL), key)
+    expect_best_action(EDAC(num_critics=3, diversity_weight=0.1, **SMALL), key)
 
 
 @pytest.mark.oracle
@@ -121,7 +124,7 @@ def test_diversity_turns_the_critics_slopes_apart(key):
     data = dataclasses.replace(data, action=action, reward=reward, next_action=None)
     similar = {}
     for diversity in (0.0, 1.0):
-        method = EDAC(members=3, diversity=diversity, **SMALL)
+        method = EDAC(num_critics=3, diversity_weight=diversity, **SMALL)
         state = trained(method, problem, data, 400)
 
         def slopes(critic):

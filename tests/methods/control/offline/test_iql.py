@@ -121,12 +121,12 @@ class _Twin:
 def test_three_updates(discrete):
     method = IQL(
         expectile=EXPECTILE,
-        inverse_temperature=BETA,
-        largest_weight=LARGEST,
+        beta=BETA,
+        max_weight=LARGEST,
         learning_rate=RATE,
-        target_rate=TARGET_RATE,
+        polyak_rate=TARGET_RATE,
         actor_decay_updates=float(DECAY),
-        widths=(8, 8),
+        hidden_sizes=(8, 8),
     )
     state = begin(method, discrete)
     twin = _Twin(state, discrete)
@@ -158,7 +158,7 @@ def test_three_updates(discrete):
 
 @pytest.mark.parity
 def test_the_actor_stops_where_its_cosine_ends():
-    method = IQL(actor_decay_updates=2.0, learning_rate=RATE, widths=(8,))
+    method = IQL(actor_decay_updates=2.0, learning_rate=RATE, hidden_sizes=(8,))
     state = begin(method, False)
     for i in range(3):
         before = state
@@ -169,9 +169,9 @@ def test_the_actor_stops_where_its_cosine_ends():
 
 @pytest.mark.equivalence("BC")
 def test_without_an_inverse_temperature_it_is_cloning():
-    fields = {"learning_rate": 1e-2, "widths": identities.WIDTHS}
+    fields = {"learning_rate": 1e-2, "hidden_sizes": identities.WIDTHS}
     spaces = identities.problem(True)
-    iql = IQL(inverse_temperature=0.0, actor_decay_updates=float("inf"), **fields)
+    iql = IQL(beta=0.0, actor_decay_updates=float("inf"), **fields)
     bc = BC(**fields)
     begun = identities.begin(iql, spaces)
     clone = eqx.tree_at(lambda s: s.actor, identities.begin(bc, spaces), begun.networks.actor)
@@ -194,7 +194,7 @@ def exact_expectile(expectile: float) -> float:
     return low
 
 
-SETTINGS = {"learning_rate": 3e-3, "target_rate": 0.05, "widths": (32,)}
+SETTINGS = {"learning_rate": 3e-3, "polyak_rate": 0.05, "hidden_sizes": (32,)}
 ONE = jnp.ones(1)
 
 
@@ -217,7 +217,7 @@ def test_values_go_from_the_mean_of_logged_actions_to_their_maximum(expectile):
 @pytest.mark.parametrize("largest", [100.0, 1.2])
 def test_the_policy_weighs_logged_actions_by_their_advantages(largest):
     problem, data = arms(COUNTS, REWARDS)
-    method = IQL(expectile=0.7, inverse_temperature=2.0, largest_weight=largest, **SETTINGS)
+    method = IQL(expectile=0.7, beta=2.0, max_weight=largest, **SETTINGS)
     state = trained(method, problem, data, 2000)
     weight = COUNTS * np.minimum(np.exp(2.0 * (REWARDS - exact_expectile(0.7))), largest)
     probability = jax.nn.softmax(state.networks.actor(ONE).logits)
@@ -227,7 +227,7 @@ def test_the_policy_weighs_logged_actions_by_their_advantages(largest):
 @pytest.mark.oracle
 def test_an_expectile_of_one_half_evaluates_the_behaviour():
     problem, data = chain()
-    method = IQL(expectile=0.5, target_rate=0.05, **CHAIN_SETTINGS)
+    method = IQL(expectile=0.5, polyak_rate=0.05, **CHAIN_SETTINGS)
     state = trained(method, problem, data, 3000)
     learned = np.asarray(values(method, state, data)).reshape(CHAIN_STATES, 2)
     # Every action was logged once: the behaviour is uniform.

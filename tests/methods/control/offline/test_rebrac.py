@@ -37,12 +37,12 @@ from ..small_problems import (
 @pytest.mark.parity
 def test_three_updates():
     method = ReBRAC(
-        actor_penalty=0.3,
-        critic_penalty=0.7,
-        target_noise=0.0,
+        actor_cloning_weight=0.3,
+        critic_cloning_weight=0.7,
+        target_policy_noise=0.0,
         learning_rate=1e-2,
-        target_rate=0.1,
-        widths=(8, 8),
+        polyak_rate=0.1,
+        hidden_sizes=(8, 8),
     )
     state = begin(method, False)
     assert all(np.all(b == np.float32(0.1)) for b in state.actor.network.biases[:-1])
@@ -108,7 +108,7 @@ def test_three_updates():
 
 
 def test_says_what_is_missing_without_the_next_action():
-    method = ReBRAC(widths=(8,))
+    method = ReBRAC(hidden_sizes=(8,))
     state = begin(method, False)
     data = batch(0, False)
     data = eqx.tree_at(lambda d: d.next_action, data, None)
@@ -119,16 +119,16 @@ def test_says_what_is_missing_without_the_next_action():
 @pytest.mark.equivalence("TD3BC")
 def test_without_penalties_it_has_the_critics_of_td3():
     # The targets share the smoothing noise, so it must be drawn alike too.
-    fields = {"learning_rate": 1e-3, "widths": identities.WIDTHS}
+    fields = {"learning_rate": 1e-3, "hidden_sizes": identities.WIDTHS}
     spaces = identities.problem(False)
     td3 = TD3BC(alpha=0.0, **fields)
-    rebrac = ReBRAC(actor_penalty=0.0, critic_penalty=0.0, layer_norm=False, **fields)
+    rebrac = ReBRAC(actor_cloning_weight=0.0, critic_cloning_weight=0.0, layer_norm=False, **fields)
     begun = identities.begin(td3, spaces)
     planted = _plant(identities.begin(rebrac, spaces), begun)
     rows = identities.batch(0)
     one, other = identities.learn(td3, begun, rows), identities.learn(rebrac, planted, rows)
     identities.expect_same(one.critics, other.critics, 1e-6)
-    penalised = eqx.tree_at(lambda m: m.critic_penalty, rebrac, 0.5)
+    penalised = eqx.tree_at(lambda m: m.critic_cloning_weight, rebrac, 0.5)
     other = identities.learn(penalised, planted, rows)
     identities.expect_different(one.critics, other.critics)
 
@@ -136,11 +136,13 @@ def test_without_penalties_it_has_the_critics_of_td3():
 @pytest.mark.equivalence("TD3BC")
 def test_with_one_critic_twice_it_is_td3_bc():
     # Then Q_1 is the smaller one, and α weighs Q where β weighs the distance: β = 1 / (α · size).
-    fields = {"learning_rate": 1e-2, "policy_delay": 1, "widths": identities.WIDTHS}
+    fields = {"learning_rate": 1e-2, "policy_delay": 1, "hidden_sizes": identities.WIDTHS}
     spaces = identities.problem(False)
     td3 = TD3BC(alpha=2.5, **fields)
     weight = 1 / (2.5 * identities.SIZE)
-    rebrac = ReBRAC(actor_penalty=weight, critic_penalty=0.0, layer_norm=False, **fields)
+    rebrac = ReBRAC(
+        actor_cloning_weight=weight, critic_cloning_weight=0.0, layer_norm=False, **fields
+    )
     begun = identities.begin(td3, spaces)
     same = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), begun.critics)
     begun = eqx.tree_at(lambda s: (s.critics, s.target_critics), begun, (same, same))
@@ -160,15 +162,15 @@ def _plant(state, source):
 
 @pytest.mark.oracle
 def test_the_best_action_of_a_one_step_problem_is_found(key):
-    expect_best_action(ReBRAC(actor_penalty=0.01, **BANDIT_SETTINGS), key)
+    expect_best_action(ReBRAC(actor_cloning_weight=0.01, **BANDIT_SETTINGS), key)
 
 
 @pytest.mark.oracle
 def test_it_falls_back_on_the_mean_logged_action(key):
-    expect_mean_logged_action(ReBRAC(actor_penalty=1e4, **BANDIT_SETTINGS), key)
+    expect_mean_logged_action(ReBRAC(actor_cloning_weight=1e4, **BANDIT_SETTINGS), key)
 
 
 @pytest.mark.oracle
 def test_truncated_rows_bootstrap_and_terminal_rows_do_not(key):
-    fields = {**BANDIT_SETTINGS, "discount": 0.8, "target_rate": 0.05}
-    expect_bootstrapping(ReBRAC(critic_penalty=0.5, **fields), key)
+    fields = {**BANDIT_SETTINGS, "discount": 0.8, "polyak_rate": 0.05}
+    expect_bootstrapping(ReBRAC(critic_cloning_weight=0.5, **fields), key)

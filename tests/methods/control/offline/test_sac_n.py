@@ -27,7 +27,7 @@ MEMBERS, ETA = 3, 0.7
 @pytest.mark.parity
 @pytest.mark.parametrize("discrete", [False, True])
 def test_three_updates_of_sac_n(discrete):
-    method = SACN(widths=(8, 8), members=MEMBERS, normalise_observations=True, **RATES)
+    method = SACN(hidden_sizes=(8, 8), num_critics=MEMBERS, normalise_observations=True, **RATES)
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete, log_std_range=(-5.0, 2.0))
     wished = 0.5 * np.log(CHOICES) if discrete else -ACTION
@@ -44,9 +44,9 @@ def test_three_updates_of_sac_n(discrete):
 
 @pytest.mark.oracle
 def test_soft_optimal_values_and_policy_of_a_chain():
-    expect_soft_optimum(SACN, members=3)
+    expect_soft_optimum(SACN, num_critics=3)
 
 
 @pytest.mark.oracle
 def test_the_best_action_of_a_one_step_problem_is_found(key):
-    expect_best_action(SACN(members=3, **SMALL), key)
+    expect_best_action(SACN(num_critics=3, **SMALL), key)

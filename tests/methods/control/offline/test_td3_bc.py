@@ -35,7 +35,9 @@ from ..small_problems import (
 
 @pytest.mark.parity
 def test_four_updates():
-    method = TD3BC(target_noise=0.0, learning_rate=1e-2, target_rate=0.1, widths=(8, 8))
+    method = TD3BC(
+        target_policy_noise=0.0, learning_rate=1e-2, polyak_rate=0.1, hidden_sizes=(8, 8)
+    )
     state = begin(method, False)
     actor, target_actor = (Perceptron(leaves(state.actor)) for _ in range(2))
     twins, target_twins = ([Perceptron(member(state.critics, i)) for i in (0, 1)] for _ in "ab")
@@ -81,7 +83,7 @@ def test_four_updates():
 
 
 def test_values_of_zero_do_not_divide_by_zero():
-    method = TD3BC(policy_delay=1, widths=(8,))
+    method = TD3BC(policy_delay=1, hidden_sizes=(8,))
     state = begin(method, False)
     nothing = jax.tree.map(lambda leaf: 0.0 * leaf, state.critics)
     state = eqx.tree_at(lambda s: (s.critics, s.target_critics), state, (nothing, nothing))
@@ -94,7 +96,7 @@ def test_values_of_zero_do_not_divide_by_zero():
 
 @pytest.mark.equivalence("BC")
 def test_without_its_critic_it_is_cloning():
-    fields = {"learning_rate": 1e-2, "widths": identities.WIDTHS}
+    fields = {"learning_rate": 1e-2, "hidden_sizes": identities.WIDTHS}
     spaces = identities.problem(False)
     td3, bc = TD3BC(alpha=0.0, policy_delay=1, **fields), BC(**fields)
     begun = identities.begin(td3, spaces)
@@ -117,5 +119,5 @@ def test_it_falls_back_on_the_mean_logged_action(key):
 
 @pytest.mark.oracle
 def test_truncated_rows_bootstrap_and_terminal_rows_do_not(key):
-    fields = {**BANDIT_SETTINGS, "discount": 0.8, "target_rate": 0.05}
+    fields = {**BANDIT_SETTINGS, "discount": 0.8, "polyak_rate": 0.05}
     expect_bootstrapping(TD3BC(**fields), key)

@@ -19,15 +19,15 @@ from ..small_problems import (
 @pytest.mark.parity
 @pytest.mark.parametrize("double", [True, False])
 def test_three_updates(double):
-    expect_three_updates(DQN(double=double, **FIELDS))
+    expect_three_updates(DQN(double_q=double, **FIELDS))
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     "method",
     [
-        DQN(target_period=25, **CHAIN_SETTINGS),
-        DQN(target_rate=0.05, target_period=1, double=False, **CHAIN_SETTINGS),
+        DQN(target_update_interval=25, **CHAIN_SETTINGS),
+        DQN(polyak_rate=0.05, target_update_interval=1, double_q=False, **CHAIN_SETTINGS),
     ],
     ids=["double, copied target", "plain, averaged target"],
 )
@@ -38,7 +38,7 @@ def test_it_learns_the_optimal_values_of_a_chain(method):
 @pytest.mark.oracle
 @pytest.mark.parametrize(("updates", "epsilon"), [(0, 1.0), (100, 0.55), (400, 0.1)])
 def test_dqn_explores_less_with_every_update(updates, epsilon):
-    method = DQN(exploration_updates=200.0, final_exploration=0.1, widths=(32,))
+    method = DQN(exploration_decay_updates=200.0, final_exploration_rate=0.1, hidden_sizes=(32,))
     problem, data = chain()
     state = trained(method, problem, data, updates)
     observation = data.observation[0]

@@ -29,7 +29,12 @@ from ..soft_twin import RATES, SoftTwin, columns
 @pytest.mark.parametrize("discrete", [False, True])
 def test_two_updates_of_two_critic_steps(discrete):
     method = RLPD(
-        widths=(8, 8), members=3, target_members=2, critic_updates=2, layer_norm="none", **RATES
+        hidden_sizes=(8, 8),
+        num_critics=3,
+        num_target_critics=2,
+        num_critic_updates=2,
+        layer_norm="none",
+        **RATES,
     )
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete)
@@ -53,7 +58,7 @@ def test_two_updates_of_two_critic_steps(discrete):
 
 
 def test_rows_that_cannot_be_shared_out():
-    method = RLPD(widths=(8,), members=2, critic_updates=5)
+    method = RLPD(hidden_sizes=(8,), num_critics=2, num_critic_updates=5)
     state = method.init(problem(False), key=jax.random.key(1))
     with pytest.raises(SpecificationError, match="12 rows cannot be cut into 5 equal pieces"):
         method.update(state, batch(0, False), key=jax.random.key(0))
@@ -61,19 +66,19 @@ def test_rows_that_cannot_be_shared_out():
 
 def test_more_critics_in_the_target_than_there_are():
     with pytest.raises(
-        SpecificationError, match="target_members=3 must be between 1 and members=2"
+        SpecificationError, match="num_target_critics=3 must be between 1 and num_critics=2"
     ):
-        RLPD(members=2, target_members=3)
+        RLPD(num_critics=2, num_target_critics=3)
 
 
 @pytest.mark.equivalence("SAC")
 @pytest.mark.parametrize("discrete", [False, True])
-@pytest.mark.parametrize(("critic_updates", "target_members"), [(1, 3), (2, 2)])
-def test_rlpd_is_sac_with_its_settings(discrete, critic_updates, target_members):
+@pytest.mark.parametrize(("num_critic_updates", "num_target_critics"), [(1, 3), (2, 2)])
+def test_rlpd_is_sac_with_its_settings(discrete, num_critic_updates, num_target_critics):
     fields = {
         **identities.SETTINGS,
-        "critic_updates": critic_updates,
-        "target_members": target_members,
+        "num_critic_updates": num_critic_updates,
+        "num_target_critics": num_target_critics,
         "target_entropy": -0.5,
     }
     rlpd = RLPD(**fields)
@@ -88,9 +93,9 @@ def test_rlpd_is_sac_with_its_settings(discrete, critic_updates, target_members)
 
 @pytest.mark.oracle
 def test_soft_optimal_values_and_policy_of_a_chain():
-    expect_soft_optimum(RLPD, members=3, critic_updates=2, layer_norm="none")
+    expect_soft_optimum(RLPD, num_critics=3, num_critic_updates=2, layer_norm="none")
 
 
 @pytest.mark.oracle
 def test_the_best_action_of_a_one_step_problem_is_found(key):
-    expect_best_action(RLPD(members=3, critic_updates=1, **SMALL), key)
+    expect_best_action(RLPD(num_critics=3, num_critic_updates=1, **SMALL), key)

@@ -35,7 +35,7 @@ from ..soft_twin import RATES, SoftTwin, columns
 @pytest.mark.parity
 @pytest.mark.parametrize("discrete", [False, True])
 def test_three_updates(discrete):
-    method = SAC(widths=(8, 8), initial_temperature=0.3, normalise_observations=True, **RATES)
+    method = SAC(hidden_sizes=(8, 8), initial_temperature=0.3, normalise_observations=True, **RATES)
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete)
     wished = 0.5 * np.log(CHOICES) if discrete else -ACTION
@@ -58,10 +58,10 @@ def test_three_updates(discrete):
 def test_the_online_stage_of_wsrl():
     # Four critics, two of them in the target, three critic steps, the actor on all rows.
     method = SAC(
-        widths=(8, 8),
-        members=4,
-        target_members=2,
-        critic_updates=3,
+        hidden_sizes=(8, 8),
+        num_critics=4,
+        num_target_critics=2,
+        num_critic_updates=3,
         backup_entropy=0.0,
         target_entropy=-1.0,
         **RATES,
@@ -91,7 +91,7 @@ def test_the_online_stage_of_wsrl():
 
 @pytest.mark.parity
 def test_the_best_of_several_next_actions():
-    method = SAC(widths=(8, 8), target_actions=3, initial_temperature=0.5, **RATES)
+    method = SAC(hidden_sizes=(8, 8), num_target_actions=3, initial_temperature=0.5, **RATES)
     state = method.init(problem(False), key=jax.random.key(1))
     twin = SoftTwin(state)
     data, key = batch(0, False), jax.random.key(5)
@@ -110,7 +110,7 @@ def test_the_best_of_several_next_actions():
 
 @pytest.mark.equivalence
 def test_the_two_extremes_of_the_actors_rows_differ():
-    fields = {**identities.SETTINGS, "critic_updates": 2}
+    fields = {**identities.SETTINGS, "num_critic_updates": 2}
     state = SAC(**fields).init(identities.problem(), key=jax.random.key(3))
     both = [
         identities.learn(SAC(actor_rows=rows, **fields), state, identities.batch(0))
@@ -141,7 +141,7 @@ def test_soft_optimal_values_and_policy_of_a_chain():
 @pytest.mark.oracle
 def test_the_temperature_finds_the_wished_entropy():
     problem, data = chain()
-    method = SAC(discount=DISCOUNT, target_rate=0.05, widths=(32,), **LEARNING_RATES)
+    method = SAC(discount=DISCOUNT, polyak_rate=0.05, hidden_sizes=(32,), **LEARNING_RATES)
     state = trained(method, problem, data, 2500)
     p = np.exp(log_probabilities(method, state, data))
     # Every action of every state is one row, so the sum over rows is over both.

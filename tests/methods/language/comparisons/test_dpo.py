@@ -17,7 +17,7 @@ from ..trl_losses import expect_loss_of_dpo_trainer
 
 @pytest.mark.parity
 def test_dpo_with_all_its_terms(key):
-    method = DPO(divergence_weight=0.3, rejected_weight=0.4, cloning_weight=0.7, label_noise=0.2)
+    method = DPO(beta=0.3, rejected_weight=0.4, cloning_weight=0.7, label_smoothing=0.2)
     task, network, state = moved(method)
     _, metrics = method.update(state, DATA, key=key)
     margin = 0.3 * ratios(network, task.network, DATA.chosen)
@@ -32,7 +32,7 @@ def test_dpo_with_all_its_terms(key):
 
 @pytest.mark.parity
 def test_it_has_the_loss_of_trl(key):
-    expect_loss_of_dpo_trainer(DPO(divergence_weight=0.3), "sigmoid", key)
+    expect_loss_of_dpo_trainer(DPO(beta=0.3), "sigmoid", key)
 
 
 @pytest.mark.oracle
@@ -40,7 +40,7 @@ def test_dpo_reaches_the_tilted_reference(key):
     worth = np.asarray([0, 1, 2, 2, 1, 0, 0, 1, 2])
     data = bradley_terry_comparisons(worth)
     task = TokenProblem(PrefixTable(3, 3, key=key))
-    method = DPO(divergence_weight=0.5, learning_rate=0.03, decay_updates=600.0)
+    method = DPO(beta=0.5, learning_rate=0.03, decay_updates=600.0)
     state, _ = learn(method, task, data, key=key, updates=600)
     reference = log_policy(task.network, RESPONSES)
     best = best_log_policy(reference, jnp.asarray(worth * np.log(2.0))[None], 0.5)
@@ -53,7 +53,7 @@ def test_dpo_begins_with_half_the_gradient_of_the_margin(key):
     """At the reference all weights are σ(0): the gradient is -β/2 that of the margin's mean."""
     task = TokenProblem(PrefixTable(3, 3, key=key))
     data = compared([(0, 4), (8, 1), (2, 0)])
-    method = DPO(divergence_weight=0.3, learning_rate=1.0)
+    method = DPO(beta=0.3, learning_rate=1.0)
 
     def margin(network):
         chances = log_policy(network, RESPONSES)[0]

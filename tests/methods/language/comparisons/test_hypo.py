@@ -31,7 +31,7 @@ from ..text_twin import (
 @pytest.mark.parity
 def test_hypo_adds_the_divergence_on_its_own_texts(key):
     """The whole gradient's norm, with the sampled part's by finite differences of NumPy's loss."""
-    method = HyPO(divergence_weight=0.3, online_divergence_weight=0.5)
+    method = HyPO(beta=0.3, kl_weight=0.5)
     task, network, state = moved(method)
     own = given_prompts(some_texts(2, 3, seed=9), jnp.asarray([[0], [1]]))
     _, metrics = method.update(state, ComparisonsAndCompletions(DATA, own), key=key)
@@ -62,7 +62,7 @@ def test_hypos_samples_have_the_gradient_of_the_divergence(key):
     other = PrefixTable(3, 3, key=jax.random.fold_in(key, 1))
     reference = log_policy(task.network, RESPONSES)
     # Descending by exactly the gradient, so that it can be read off the weights' change.
-    method = HyPO(divergence_weight=0.0, online_divergence_weight=1.0)
+    method = HyPO(beta=0.0, kl_weight=1.0)
 
     def norm(key):
         state = eqx.tree_at(lambda s: s.network, method.init(task, key=key), other)

@@ -17,7 +17,7 @@ from ..trl_losses import expect_loss_of_dpo_trainer
 @pytest.mark.parity
 @pytest.mark.parametrize("normalise", [False, True])
 def test_ipo_adds_up_or_averages(normalise, key):
-    method = IPO(divergence_weight=0.3, normalise_lengths=normalise)
+    method = IPO(beta=0.3, normalise_lengths=normalise)
     task, network, state = moved(method)
     _, metrics = method.update(state, DATA, key=key)
     won, lost = (ratios(network, task.network, d) for d in (DATA.chosen, DATA.rejected))
@@ -29,7 +29,7 @@ def test_ipo_adds_up_or_averages(normalise, key):
 
 @pytest.mark.parity
 def test_it_has_the_loss_of_trl(key):
-    expect_loss_of_dpo_trainer(IPO(divergence_weight=0.3), "ipo", key)
+    expect_loss_of_dpo_trainer(IPO(beta=0.3), "ipo", key)
 
 
 @pytest.mark.oracle
@@ -37,9 +37,7 @@ def test_ipo_spreads_certain_winners_by_known_gaps(key):
     """Three responses in a known order: neighbours end 1/(3τ) apart, from any reference."""
     task = TokenProblem(PrefixTable(3, 3, key=key))
     data = compared([(0, 4), (4, 8), (0, 8)])
-    method = IPO(
-        divergence_weight=0.25, normalise_lengths=False, learning_rate=0.05, decay_updates=400.0
-    )
+    method = IPO(beta=0.25, normalise_lengths=False, learning_rate=0.05, decay_updates=400.0)
     state, _ = learn(method, task, data, key=key, updates=400)
     ratio = log_policy(state.network, RESPONSES) - log_policy(task.network, RESPONSES)
     gaps = [float(ratio[0, i] - ratio[0, j]) for i, j in ((0, 4), (4, 8))]

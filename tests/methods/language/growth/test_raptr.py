@@ -94,7 +94,11 @@ def left_out(gradients) -> set[int]:
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_an_update_is_that_of_the_layers_which_were_drawn(power):
     method = RaPTr(
-        depth=DEPTH, scale_power=power, learning_rate=0.01, warm_up_updates=4.0, weight_decay=0.1
+        path_length=DEPTH,
+        scale_power=power,
+        learning_rate=0.01,
+        warmup_updates=4.0,
+        weight_decay=0.1,
     )
     scale = (LAYERS / DEPTH) ** power
     task = problem()
@@ -123,7 +127,7 @@ def test_an_update_is_that_of_the_layers_which_were_drawn(power):
 
 @pytest.mark.oracle
 def test_every_path_is_as_likely_as_the_others():
-    method = RaPTr(depth=DEPTH)
+    method = RaPTr(path_length=DEPTH)
     state = method.init(problem(), key=jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 300)
     losses = jax.jit(jax.vmap(lambda key: method.update(state, DATA, key=key)[1]["loss"]))(keys)
@@ -136,8 +140,8 @@ def test_every_path_is_as_likely_as_the_others():
 @pytest.mark.parametrize("depth", [LAYERS, LAYERS + 2])
 def test_the_whole_path_is_fine_tuning(depth):
     task = problem()
-    fields = {"learning_rate": 0.01, "warm_up_updates": 2.0, "weight_decay": 0.1}
-    method, plain = RaPTr(depth=depth, scale_power=0.5, **fields), SFT(**fields)
+    fields = {"learning_rate": 0.01, "warmup_updates": 2.0, "weight_decay": 0.1}
+    method, plain = RaPTr(path_length=depth, scale_power=0.5, **fields), SFT(**fields)
     one, other = (m.init(task, key=jax.random.key(0)) for m in (method, plain))
     for i in range(3):
         one, found = updated(method, one, jax.random.key(i))
@@ -147,11 +151,15 @@ def test_the_whole_path_is_fine_tuning(depth):
     for ours, theirs in zip(arrays(one), arrays(other), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
     part, _ = updated(
-        RaPTr(depth=DEPTH, **fields), method.init(task, key=jax.random.key(0)), jax.random.key(0)
+        RaPTr(path_length=DEPTH, **fields),
+        method.init(task, key=jax.random.key(0)),
+        jax.random.key(0),
     )
     assert any(np.any(a != b) for a, b in zip(arrays(part.network), arrays(one.network)))
 
 
 def test_a_path_without_its_ends_is_refused():
-    with pytest.raises(SpecificationError, match="depth = 1: a sub-network has at least the first"):
-        RaPTr(depth=1)
+    with pytest.raises(
+        SpecificationError, match="path_length = 1: a sub-network has at least the first"
+    ):
+        RaPTr(path_length=1)

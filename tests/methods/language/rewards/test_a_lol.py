@@ -21,7 +21,7 @@ from ..text_twin import (
 @pytest.mark.parametrize("importance", ["sequence", "token", "none"])
 def test_a_lol_loss(importance, key):
     task, data, other = problem(), some_texts(6), PrefixTable(VOCABULARY, CONTEXT)
-    method = ALoL(importance=importance, importance_range=0.3, divergence_weight=0.2)
+    method = ALoL(importance_sampling_level=importance, clip_range=0.3, kl_weight=0.2)
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
     _, metrics = update(method, state, data, key)
     own, reference = log_probabilities(task.network, data), log_probabilities(other, data)

@@ -42,13 +42,13 @@ from ..trl_losses import in_torch, trainer_of
 def test_grpo_loss(average, scale, ratio, key):
     task, data, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
     method = GRPO(
-        divergence_weight=0.3,
+        kl_weight=0.3,
         clip_range=0.1,
         upper_clip_range=0.3,
-        average=average,
+        loss_aggregation=average,
         scale_rewards=scale,
-        ratio=ratio,
-        response_length=7,
+        importance_sampling_level=ratio,
+        max_completion_length=7,
     )
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
     _, metrics = update(method, state, data, key)
@@ -79,9 +79,9 @@ def test_epochs_stop_at_the_clip(key):
     """Many large steps on one batch: ratios leave the range and then nothing more is gained."""
     task, data = problem(), some_texts(3, 4)
     data = eqx.tree_at(lambda d: d.log_probability, data, None)
-    method = GRPO(epochs=1, learning_rate=0.3)
+    method = GRPO(num_epochs=1, learning_rate=0.3)
     _, once = update(method, method.init(task, key=key), data, key)
-    many = GRPO(epochs=8, learning_rate=0.3)
+    many = GRPO(num_epochs=8, learning_rate=0.3)
     _, often = update(many, many.init(task, key=key), data, key)
     assert float(once["clipped"]) == 0.0 and float(often["clipped"]) > 0.1
     assert float(once["sampler_gap"]) < 1e-6 and float(often["sampler_gap"]) < 1e-6
@@ -100,12 +100,12 @@ def test_grpo_has_the_loss_of_trl(loss_type, ratio, key):
 
     task, grouped, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
     method = GRPO(
-        divergence_weight=0.3,
+        kl_weight=0.3,
         clip_range=0.1,
         upper_clip_range=0.3,
-        average=AVERAGES[loss_type],
-        ratio=ratio,
-        response_length=7,
+        loss_aggregation=AVERAGES[loss_type],
+        importance_sampling_level=ratio,
+        max_completion_length=7,
     )
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
     _, metrics = update(method, state, grouped, key)
@@ -144,7 +144,12 @@ def test_grpo_has_the_loss_of_trl(loss_type, ratio, key):
 @pytest.mark.oracle
 def test_grpo_without_scales_follows_the_policy_gradient_on_average(key):
     task, reference, reward = task_with_reward(key)
-    method = GRPO(scale_rewards="none", average="constant", response_length=1, largest_gradient=1e9)
+    method = GRPO(
+        scale_rewards="none",
+        loss_aggregation="constant",
+        max_completion_length=1,
+        max_gradient_norm=1e9,
+    )
     found, _ = expected_gradient(method, method.init(task, key=key), reward, key=key)
     # Its baseline holds the response itself, which takes one part in two away.
     exact = 0.5 * exact_gradient(task.network, reference, reward, 0.0)
@@ -159,7 +164,7 @@ def test_the_divergence_of_grpo_is_the_other_one_unless_asked_for(key):
     own, other = (log_policy(network, responses) for network in (policy, reference))
 
     def gradient(divergence):
-        method = GRPO(divergence_weight=1.0, divergence=divergence, largest_gradient=1e9)
+        method = GRPO(kl_weight=1.0, kl_estimator=divergence, max_gradient_norm=1e9)
         state = with_reference(method.init(TokenProblem(policy), key=key), reference)
 
         def one(index):

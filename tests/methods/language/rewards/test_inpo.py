@@ -26,7 +26,7 @@ from ..text_twin import CONTEXT, DATA, VOCABULARY, moved, response_log_probabili
 
 @pytest.mark.parity
 def test_inpo_regresses_on_a_mixture_of_reference_and_iterate(key):
-    method = INPO(divergence_weight=0.1, iterate_weight=0.4, updates_per_round=2)
+    method = INPO(kl_weight=0.1, iterate_weight=0.4, updates_per_round=2)
     task, network, state = moved(method)
     iterate: Any = PrefixTable(VOCABULARY, CONTEXT, key=jax.random.key(5))
     state = eqx.tree_at(lambda s: s.iterate, state, iterate)
@@ -57,9 +57,7 @@ def test_inpo_on_sampled_pairs_closes_the_gap(key):
     network = LogLinearResponses(jnp.eye(3), jnp.asarray([1.5, 0.0, 0.0]))
     one_token = every_response(3, 1)
     reference = log_policy(network, one_token)
-    method = INPO(
-        divergence_weight=0.1, iterate_weight=0.6, updates_per_round=40, learning_rate=0.05
-    )
+    method = INPO(kl_weight=0.1, iterate_weight=0.6, updates_per_round=40, learning_rate=0.05)
     written = Written(one_token.prompts, rows=128, samples=2, new_tokens=1)
     source = JudgedPairs(written, TablePreference(preference, 3))
     state = jax.jit(lambda: learn(method, TokenProblem(network), source, 1000, key=key).state)()

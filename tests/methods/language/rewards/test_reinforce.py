@@ -18,7 +18,7 @@ from ..exact_texts import RESPONSES
 def test_reinforce_standardises_by_what_it_has_seen(key):
     """Rewards of 2 and then of 4 have known running means; the gradient is the advantage's."""
     task = TokenProblem(PrefixTable(3, 3, key=key))
-    method = Reinforce(divergence_weight=0.0, statistics_rate=0.5, largest_gradient=1e9)
+    method = Reinforce(kl_weight=0.0, statistics_rate=0.5, max_gradient_norm=1e9)
     data = jax.tree.map(lambda x: x[0], RESPONSES.data)
     state = method.init(task, key=key)
     two = Completions(data.tokens, data.response, jnp.full(9, 2.0))

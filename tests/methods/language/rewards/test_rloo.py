@@ -36,7 +36,7 @@ def test_rloo_loss(normalised, key):
     own = log_probabilities(task.network, data)
     old = own + 0.1 * np.asarray(data.log_probability)
     data = eqx.tree_at(lambda d: d.log_probability, data, jnp.asarray(old, jnp.float32))
-    method = RLOO(divergence_weight=0.3, clip_range=0.1, normalise_advantages=normalised)
+    method = RLOO(kl_weight=0.3, clip_range=0.1, normalise_advantages=normalised)
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
     _, metrics = update(method, state, data, key)
 
@@ -63,7 +63,7 @@ def test_rloo_has_the_loss_of_trl(key):
     from trl import RLOOTrainer  # pyright: ignore[reportMissingImports]
 
     task, grouped = problem(), some_texts(3, 4)
-    method = RLOO(divergence_weight=0.0, clip_range=0.1, upper_clip_range=0.3)
+    method = RLOO(kl_weight=0.0, clip_range=0.1, upper_clip_range=0.3)
     _, metrics = update(method, method.init(task, key=key), grouped, key)
     data = jax.tree.map(lambda x: x.reshape(12, *x.shape[2:]), grouped)
     tokens = torch.tensor(np.asarray(data.tokens)).long()
@@ -88,7 +88,7 @@ def test_rloo_has_the_loss_of_trl(key):
 @pytest.mark.parametrize("with_chances", [True, False])
 def test_rloo_follows_the_policy_gradient_on_average(place, with_chances, key):
     task, reference, reward = task_with_reward(key)
-    method = RLOO(divergence_weight=0.3, divergence_in=place, largest_gradient=1e9)
+    method = RLOO(kl_weight=0.3, kl_in=place, max_gradient_norm=1e9)
     state = with_reference(method.init(task, key=key), reference)
     found, metrics = expected_gradient(method, state, reward, key=key, with_chances=with_chances)
     exact = exact_gradient(task.network, reference, reward, 0.3)

@@ -31,7 +31,7 @@ from ..text_twin import (
 @pytest.mark.parity
 @pytest.mark.parametrize("normalise", [False, True])
 def test_sharpening_regresses_on_the_references_own_chances(normalise, key):
-    method = RLHFSharpening(divergence_weight=0.3, normalise_lengths=normalise)
+    method = RLHFSharpening(beta=0.3, normalise_lengths=normalise)
     task, network, state = moved(method)
     data = given_prompts(some_texts(2, 3, seed=9), jnp.asarray([[0], [1]]))
     _, metrics = method.update(state, data, key=key)
@@ -46,7 +46,7 @@ def test_sharpening_regresses_on_the_references_own_chances(normalise, key):
 @pytest.mark.oracle
 def test_sharpening_reaches_a_power_of_the_reference(key):
     task = TokenProblem(PrefixTable(3, 3, key=key))
-    method = RLHFSharpening(divergence_weight=0.5, learning_rate=0.1, decay_updates=600.0)
+    method = RLHFSharpening(beta=0.5, learning_rate=0.1, decay_updates=600.0)
     state, _ = learn(method, task, RESPONSES.data, key=key, updates=600)
     best = jax.nn.log_softmax(3.0 * log_policy(task.network, RESPONSES), axis=-1)
     assert total_variation(best, log_policy(task.network, RESPONSES)) > 0.2

@@ -77,7 +77,7 @@ def test_mezo_lowers_what_has_no_gradient(key):
     task = TokenProblem(PrefixTable(3, 3, key=key))
     unlikely = jnp.argmin(log_policy(task.network, RESPONSES)[0])
     data = jax.tree.map(lambda x: x[0, unlikely[None]], RESPONSES.data)
-    method = MeZO(objective="errors", distance=2.0, learning_rate=1.0)
+    method = MeZO(loss="errors", perturbation_scale=2.0, learning_rate=1.0)
     _, metrics = learn(method, task, data, key=key, updates=200)
     losses = np.asarray(metrics["loss"])
     assert losses[:5].mean() >= 0.5 and losses[-20:].mean() < 0.1

@@ -20,7 +20,7 @@ from ..rover_problem import (
 @pytest.mark.parity
 def test_a_round_of_appropo():
     data, height = data_of(6), 3.0
-    method = ApproPO(reward_threshold=1.0, height=height, cache=1, learning_rate=0.5)
+    method = ApproPO(reward_threshold=1.0, cone_height=height, cache_size=1, learning_rate=0.5)
     state, metrics = updated(method, data)
     visits, following, reward, cost = tables(data, True)
     times, seen = np.maximum(visits, 1), visits > 0

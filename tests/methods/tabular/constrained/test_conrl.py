@@ -25,7 +25,11 @@ from ..rover_problem import (
 @pytest.mark.parametrize("scale", [1.0, 0.002])
 def test_the_bonus_and_prices_of_conrl(scale):
     data, later = data_of(15), data_of(15, 1)
-    state, metrics = updated(ConRL(bonus_scale=scale, rounds=4, price_rate=0.3), data, later)
+    state, metrics = updated(
+        ConRL(bonus_scale=scale, num_multiplier_updates=4, multiplier_learning_rate=0.3),
+        data,
+        later,
+    )
     visits, following, reward, cost = (
         x + y for x, y in zip(tables(data, True), tables(later, True))
     )
@@ -62,7 +66,7 @@ def test_a_hard_budget_switches_to_the_cheapest_policy():
     data = data_of(15)
     used = float(jnp.sum(data.cost))
     for episodes, exhausted in ((used / 0.4 + 1.0, False), (used / 0.4 - 1.0, True)):
-        method = ConRL(hard=True, episodes=episodes, bonus_scale=0.002)
+        method = ConRL(hard_budget=True, num_episodes=episodes, bonus_scale=0.002)
         state, _ = updated(method, data)
         wanted = state.cheapest if exhausted else state.policy
         np.testing.assert_array_equal(method.policy(state, explore=True), wanted)
@@ -86,7 +90,7 @@ def test_conrl_is_optimistic_at_every_episode():
 
 @pytest.mark.oracle
 def test_the_best_within_the_budget_is_learned():
-    expect_best_within_budget(ConRL(bonus_scale=1e-5, commit="mixture"), 300, 0.93, 0.08)
+    expect_best_within_budget(ConRL(bonus_scale=1e-5, solution="mixture"), 300, 0.93, 0.08)
 
 
 def test_missing_budgets_and_costs_are_asked_for():

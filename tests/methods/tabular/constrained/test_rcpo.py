@@ -13,7 +13,7 @@ from ..rover_problem import expect_best_within_budget, expect_missing_budgets_an
 @pytest.mark.parity
 def test_a_step_of_rcpo():
     data, rate = data_of(5), 0.02
-    first = RCPO(learning_rate=rate, price_rate=0.5)
+    first = RCPO(learning_rate=rate, multiplier_learning_rate=0.5)
     state, _ = updated(first, data)
     spent = float(jnp.mean(jnp.sum(data.cost, axis=(1, 2))))
     price = max(0.0, 0.5 * (spent - 0.4))
@@ -32,7 +32,9 @@ def test_a_step_of_rcpo():
 
 @pytest.mark.oracle
 def test_the_best_within_the_budget_is_learned():
-    expect_best_within_budget(RCPO(learning_rate=0.1, price_rate=0.03), 3000, 0.8, 0.1)
+    expect_best_within_budget(
+        RCPO(learning_rate=0.1, multiplier_learning_rate=0.03), 3000, 0.8, 0.1
+    )
 
 
 def test_missing_budgets_and_costs_are_asked_for():

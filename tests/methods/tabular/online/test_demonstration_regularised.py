@@ -131,7 +131,7 @@ def test_cloning_then_learning_near_the_clone_finds_the_best_policy():
         Stage("clone", TabularCloning(), WholeLog(log), 1),
         Stage(
             "learn",
-            DemonstrationRegularised(temperature=0.05, bonus_scale=1e-4),
+            DemonstrationRegularised(kl_weight=0.05, bonus_scale=1e-4),
             FreshEpisodes(process),
             500,
             begin=begin,

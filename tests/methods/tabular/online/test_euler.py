@@ -97,7 +97,7 @@ def test_every_plan(known):
 
 @pytest.mark.oracle
 def test_the_best_policy_is_found():
-    expect_best_policy(EULER(0.05, episodes=float(finite_problems.EPISODES)))
+    expect_best_policy(EULER(0.05, num_episodes=float(finite_problems.EPISODES)))
 
 
 @pytest.mark.oracle

@@ -13,7 +13,7 @@ from ..random_episodes import KEY, A, H, S, episodes_of
 
 @pytest.mark.parity
 def test_gorp_fixes_the_action_that_is_followed_by_most():
-    method = GORP(depth=2, samples=3)
+    method = GORP(lookahead=2, episodes_per_sequence=3)
     problem = FiniteProblem(S, A, H)
     state = method.init(problem, key=KEY)
     table = np.asarray(method.policy(state, explore=True))
@@ -43,9 +43,11 @@ def test_gorp_fixes_the_action_that_is_followed_by_most():
 
 def test_bad_input_is_refused_in_words():
     problem = FiniteProblem(S, A, H, initial=jnp.asarray([1.0, 0.0, 0.0, 0.0]))
-    with pytest.raises(SpecificationError, match="depth = 4 looks further than an episode"):
-        GORP(depth=4).init(problem, key=KEY)
-    with pytest.raises(SpecificationError, match=r"GORP\.samples = 0: it must be at least 1"):
-        GORP(samples=0).init(problem, key=KEY)
+    with pytest.raises(SpecificationError, match="lookahead = 4 looks further than an episode"):
+        GORP(lookahead=4).init(problem, key=KEY)
+    with pytest.raises(
+        SpecificationError, match=r"GORP\.episodes_per_sequence = 0: it must be at least 1"
+    ):
+        GORP(episodes_per_sequence=0).init(problem, key=KEY)
     with pytest.raises(SpecificationError, match="more than fit in memory"):
-        GORP(depth=3, samples=2**26).init(problem, key=KEY)
+        GORP(lookahead=3, episodes_per_sequence=2**26).init(problem, key=KEY)

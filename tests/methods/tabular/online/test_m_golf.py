@@ -20,7 +20,7 @@ from ..random_episodes import KEY, A, F, G, H, S, episodes_of, value_class
 @pytest.mark.parametrize("memory", [0, 1, 2])
 def test_version_space(memory):
     given = value_class()
-    method = MGOLF(memory=memory, radius_scale=0.02, episodes=50.0)
+    method = MGOLF(memory_length=memory, radius_scale=0.02, num_episodes=50.0)
     state = method.init(given, key=KEY)
     update = jax.jit(method.update)
     batches = [episodes_of(H if memory else 1, seed) for seed in range(6)]
@@ -60,7 +60,7 @@ def test_version_space(memory):
 @pytest.mark.parity
 def test_without_helpers_a_candidate_is_compared_with_the_means():
     given = value_class(helpers=False)
-    method = MGOLF(memory=0)
+    method = MGOLF(memory_length=0)
     data = episodes_of(7)
     state, metrics = method.update(method.init(given, key=KEY), data, key=KEY)
     f = np.asarray(given.candidates, np.float64)[int(state.chosen)]
@@ -77,7 +77,7 @@ def test_without_helpers_a_candidate_is_compared_with_the_means():
 
 @pytest.mark.parity
 def test_episodes_are_free_for_the_last_steps_only():
-    method = MGOLF(memory=2)
+    method = MGOLF(memory_length=2)
     state = method.init(value_class(), key=KEY)
     greedy, table = (np.asarray(method.policy(state, explore=e)) for e in (False, True))
     for episode in range(H):
@@ -90,8 +90,8 @@ def test_episodes_are_free_for_the_last_steps_only():
 def test_bad_input_is_refused_in_words():
     problem = FiniteProblem(S, A, H, initial=jnp.asarray([1.0, 0.0, 0.0, 0.0]))
     with pytest.raises(SpecificationError, match="memory = 4 must lie between 0 and the horizon"):
-        MGOLF(memory=4).init(value_class(), key=KEY)
-    method = MGOLF(memory=1)
+        MGOLF(memory_length=4).init(value_class(), key=KEY)
+    method = MGOLF(memory_length=1)
     with pytest.raises(SpecificationError, match="one episode for each of the 3 steps, not from 5"):
         method.update(method.init(value_class(), key=KEY), episodes_of(5), key=KEY)
     with pytest.raises(SpecificationError, match=r"candidates has shape \(2, 3\): it must be"):
@@ -131,10 +131,10 @@ def test_version_space_keeps_the_truth_as_often_as_promised():
     for step in range(2):
         assert np.abs(np.asarray(given.helpers)[:, step] - best[step]).max((1, 2)).min() < 1e-5
     stacked = jax.tree.map(lambda x: jnp.stack([x] * 200), (truth, given))
-    method = MGOLF(memory=0, radius_scale=0.5, failure_probability=0.5, episodes=1.0)
+    method = MGOLF(memory_length=0, radius_scale=0.5, failure_probability=0.5, num_episodes=1.0)
     kept = learn_instances(method, *stacked, _Kept(), updates=60, key=jax.random.key(0))["kept"]
     assert kept.min(axis=1).mean() >= 0.5
     # A radius of nothing would lose it: the test can fail.
-    method = MGOLF(memory=0, radius_scale=1e-4, failure_probability=0.5, episodes=1.0)
+    method = MGOLF(memory_length=0, radius_scale=1e-4, failure_probability=0.5, num_episodes=1.0)
     lost = learn_instances(method, *stacked, _Kept(), updates=60, key=jax.random.key(0))["kept"]
     assert lost.min(axis=1).mean() < 0.5

@@ -127,8 +127,8 @@ def test_a_doubling_within_a_batch_is_noticed():
 @pytest.mark.parametrize(
     "method",
     [
-        MVP(0.002, episodes=float(finite_problems.EPISODES)),
-        MVP(0.002, episodes=float(finite_problems.EPISODES), samples="all"),
+        MVP(0.002, num_episodes=float(finite_problems.EPISODES)),
+        MVP(0.002, num_episodes=float(finite_problems.EPISODES), samples_used="all"),
     ],
     ids=["later half", "all"],
 )

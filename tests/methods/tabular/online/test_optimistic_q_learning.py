@@ -91,8 +91,8 @@ def test_the_variance_bounds_the_doubt_once_there_are_many_visits():
 @pytest.mark.parametrize(
     "method",
     [
-        OptimisticQLearning("hoeffding", 0.05, episodes=float(finite_problems.EPISODES)),
-        OptimisticQLearning("bernstein", 0.1, episodes=float(finite_problems.EPISODES)),
+        OptimisticQLearning("hoeffding", 0.05, num_episodes=float(finite_problems.EPISODES)),
+        OptimisticQLearning("bernstein", 0.1, num_episodes=float(finite_problems.EPISODES)),
     ],
     ids=["hoeffding", "bernstein"],
 )

@@ -17,7 +17,7 @@ from ..random_episodes import KEY, A, H, S, episodes_of
 @pytest.mark.parity
 @pytest.mark.parametrize("reuse", [True, False])
 def test_sqirl_fits_means_and_backs_them_up(reuse):
-    method = SQIRL(depth=2, samples=4, reuse=reuse)
+    method = SQIRL(lookahead=2, episodes_per_iteration=4, reuse_samples=reuse)
     state = method.init(FiniteProblem(S, A, H), key=KEY)
     rows: dict[tuple[int, int, int], list[tuple[float, float, int]]] = {}
     expected = np.zeros((H, S, A))
@@ -49,8 +49,8 @@ def test_sqirl_fits_means_and_backs_them_up(reuse):
 
 def test_bad_input_is_refused_in_words():
     problem = FiniteProblem(S, A, H, initial=jnp.asarray([1.0, 0.0, 0.0, 0.0]))
-    with pytest.raises(SpecificationError, match="depth = 4 looks further than an episode"):
-        SQIRL(depth=4).init(problem, key=KEY)
+    with pytest.raises(SpecificationError, match="lookahead = 4 looks further than an episode"):
+        SQIRL(lookahead=4).init(problem, key=KEY)
 
 
 @pytest.mark.oracle
@@ -59,7 +59,7 @@ def test_sqirl_opens_a_lock():
     stacked = jax.tree.map(lambda x: jnp.stack([x] * 20), process)
     problems = jax.tree.map(lambda x: jnp.stack([x] * 20), process.problem())
     found = learn_instances(
-        SQIRL(depth=1, samples=64), stacked, problems, Worth(stacked), updates=3,
+        SQIRL(lookahead=1, episodes_per_iteration=64), stacked, problems, Worth(stacked), updates=3,
         key=jax.random.key(0),
     )["return"]  # fmt: skip
     assert found[:, -1].mean() > 0.9 and found.shape == (20, 4)

@@ -97,8 +97,8 @@ def test_the_doubt_is_an_exact_cap_until_states_are_common():
 @pytest.mark.parametrize(
     "method",
     [
-        UCBVI("hoeffding", 0.005, episodes=float(finite_problems.EPISODES)),
-        UCBVI("bernstein", 0.05, episodes=float(finite_problems.EPISODES)),
+        UCBVI("hoeffding", 0.005, num_episodes=float(finite_problems.EPISODES)),
+        UCBVI("bernstein", 0.05, num_episodes=float(finite_problems.EPISODES)),
     ],
     ids=["hoeffding", "bernstein"],
 )

@@ -79,10 +79,8 @@ def _experiment(
         found = jax.jit(lambda: jax.lax.map(one, jnp.asarray(values)))()
         return [np.asarray(x, np.float64) for x in found]
 
-    dpo = find(DPO(learning_rate=0.02), "divergence_weight", strengths)
-    hypo = find(
-        HyPO(learning_rate=0.02, divergence_weight=0.1), "online_divergence_weight", weights
-    )
+    dpo = find(DPO(learning_rate=0.02), "beta", strengths)
+    hypo = find(HyPO(learning_rate=0.02, beta=0.1), "kl_weight", weights)
     chosen = weights.index(0.005)
     criteria = (
         Criterion(

@@ -28,7 +28,7 @@ def _learn(method, weight, key, updates: int):
     chosen = jnp.stack([best, middle, best])
     rejected = jnp.stack([middle, worst, worst])
     rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (chosen, rejected)]
-    method = with_numbers(method, divergence_weight=weight)
+    method = with_numbers(method, beta=weight)
     source = Stored(CompletionComparisons(*rows), rows=None)
     state = learn(method, task, source, updates, key=key).state
     order = jnp.stack([best, middle, worst])

@@ -29,7 +29,7 @@ from headwater.runs.loop import run
 from headwater.runs.stage import Outcome, Stage, carry_on
 from headwater.sources.fresh_texts import FreshTexts
 
-_RATES = {"learning_rate": 2e-3, "warm_up_updates": 20.0}
+_RATES = {"learning_rate": 2e-3, "warmup_updates": 20.0}
 
 
 def _problem(seed: int, width: int, layers: int) -> tuple[ShiftedCopies, TokenProblem]:

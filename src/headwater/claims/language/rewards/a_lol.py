@@ -52,9 +52,14 @@ def _learn(bad: float, rows: int, updates: int, key):
     networks = {
         "NLL": imitated,
         "weighted BC": train(
-            ALoL(importance="none", learning_rate=_RATE), task, Stored(data, _ROWS), keys[6]
+            ALoL(importance_sampling_level="none", learning_rate=_RATE),
+            task,
+            Stored(data, _ROWS),
+            keys[6],
         ),
-        "reference-free": train(ALoL(importance="none", learning_rate=_RATE), task, best, keys[7]),
+        "reference-free": train(
+            ALoL(importance_sampling_level="none", learning_rate=_RATE), task, best, keys[7]
+        ),
         "A-LoL": train(ALoL(learning_rate=_RATE), task, best, keys[8]),
     }
     found = {

@@ -28,7 +28,7 @@ from headwater.sources.completions import Written
 from headwater.sources.resets import Resets
 
 _TOKENS, _EPISODES = 4, 64
-_SETTINGS: dict[str, Any] = {"divergence_weight": 0.0, "value_weight": 1.0, "value_clip_range": 1e9}
+_SETTINGS: dict[str, Any] = {"kl_weight": 0.0, "value_weight": 1.0, "value_clip_range": 1e9}
 
 
 class LockTable(AbstractTokenNetwork, AbstractHiddenStates):

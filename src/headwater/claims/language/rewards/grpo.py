@@ -40,7 +40,7 @@ def _learn(scale: _Scale, rate, updates: int, key):
     favour = jnp.log(each * (_VOCABULARY - 1) / (1.0 - each))
     logits = table.table.at[rows, tokens[answer, 1:]].set(favour)
     network = jax.tree.map(lambda _: logits, table)
-    method = with_numbers(GRPO(scale_rewards=scale, largest_gradient=1e9), learning_rate=rate)
+    method = with_numbers(GRPO(scale_rewards=scale, max_gradient_norm=1e9), learning_rate=rate)
     source = Written(responses.prompts, reward, rows=16, samples=8, new_tokens=_LENGTH)
 
     def success(agent: Agent):

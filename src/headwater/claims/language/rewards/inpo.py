@@ -56,7 +56,7 @@ def _learn(rounds: int, updates: int, pairs: int, key):
 
     nash, exact = jax.lax.scan(exactly, reference, None, length=_EXACT_ROUNDS)
     method = INPO(
-        divergence_weight=_WEIGHT,
+        kl_weight=_WEIGHT,
         iterate_weight=_ITERATE_WEIGHT,
         updates_per_round=updates,
         learning_rate=0.03,

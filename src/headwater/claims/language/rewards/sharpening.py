@@ -76,9 +76,7 @@ def _masses(seed: int, sizes: tuple[int, ...], draws: int, updates: int) -> Find
     predicted = 1.0 - (1.0 - 2.0 / size) ** (size // 2)
     error = abs(float(jnp.exp(after[0, 0])) - predicted)
     criteria.append(Criterion("fine-tuned on the best: error", exactly(error), at_most=0.03))
-    sharpen = RLHFSharpening(
-        divergence_weight=1.0, learning_rate=0.05, decay_updates=float(updates)
-    )
+    sharpen = RLHFSharpening(beta=1.0, learning_rate=0.05, decay_updates=float(updates))
     after = jax.jit(
         lambda: log_policy(
             learn(sharpen, task, written, updates, key=keys[3]).state.network, responses

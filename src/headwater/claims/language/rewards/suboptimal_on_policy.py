@@ -121,21 +121,21 @@ def _rows(
     steps: int,
 ) -> dict[str, tuple[AbstractMethod, Callable[[Completions, Completions], Any]]]:
     """Every method, and what it is given of a batch of judged responses and of its own."""
-    given: dict[str, Any] = {"largest_gradient": 1e9}
-    nash = INPO(divergence_weight=0.005, iterate_weight=0.05, updates_per_round=steps, **given)
+    given: dict[str, Any] = {"max_gradient_norm": 1e9}
+    nash = INPO(kl_weight=0.005, iterate_weight=0.05, updates_per_round=steps, **given)
     return {
         "best-of-N": (SFT(**given), _best),
         "SFT on chosen": (SFT(**given), _chosen),
-        "reward-weighted": (ALoL(importance="none", **given), _weighted),
-        "Reinforce": (Reinforce(divergence_weight=0.0, **given), _as_it_is),
-        "RLOO": (RLOO(divergence_weight=0.0, **given), _as_it_is),
+        "reward-weighted": (ALoL(importance_sampling_level="none", **given), _weighted),
+        "Reinforce": (Reinforce(kl_weight=0.0, **given), _as_it_is),
+        "RLOO": (RLOO(kl_weight=0.0, **given), _as_it_is),
         "GRPO": (GRPO(**given), _as_it_is),
-        "PPO": (PPO(divergence_weight=0.0, epochs=1, **given), _as_it_is),
+        "PPO": (PPO(kl_weight=0.0, num_epochs=1, **given), _as_it_is),
         # A response of one token has no beginning to be given: PPO with rewards scaled.
-        "DR-PO": (DRPO(divergence_weight=0.0, epochs=1, **given), _as_it_is),
-        "DPO": (DPO(divergence_weight=0.05, **given), _pairs),
-        "HyPO": (HyPO(divergence_weight=0.05, **given), _pairs_and_own),
-        "IPO": (IPO(divergence_weight=0.05, normalise_lengths=False, **given), _pairs),
+        "DR-PO": (DRPO(kl_weight=0.0, num_epochs=1, **given), _as_it_is),
+        "DPO": (DPO(beta=0.05, **given), _pairs),
+        "HyPO": (HyPO(beta=0.05, **given), _pairs_and_own),
+        "IPO": (IPO(beta=0.05, normalise_lengths=False, **given), _pairs),
         "INPO": (nash, _pairs),
     }
 

@@ -61,10 +61,10 @@ class BC(
     - `learning_rate`: of Adam.
     - `exploration_noise`: deviation of the normal noise that a deterministic policy explores with;
       its log-probability is that of this normal. Unused by the others.
-    - `likelihood`: for continuous actions, fit a squashed normal by maximum likelihood instead of
+    - `stochastic`: for continuous actions, fit a squashed normal by maximum likelihood instead of
       one action by squared error.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers.
+    - `hidden_sizes`: hidden layers.
 
     **Reference:** Pomerleau (1988), ALVINN; defaults of CORL's BC.
 
@@ -80,16 +80,16 @@ class BC(
 
     learning_rate: float = non_negative(3e-4)
     exploration_noise: float = non_negative(0.1)
-    likelihood: bool = flag(False)
+    stochastic: bool = flag(False)
     normalise_observations: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> BCState:
-        if problem.discrete or self.likelihood:
+        if problem.discrete or self.stochastic:
             # A narrower spread would let one repeated action have all of the likelihood.
-            actor = stochastic_actor(problem, self.widths, key=key, log_std_range=(-5.0, 2.0))
+            actor = stochastic_actor(problem, self.hidden_sizes, key=key, log_std_range=(-5.0, 2.0))
         else:
-            actor = DeterministicActor(problem, self.widths, key=key)
+            actor = DeterministicActor(problem, self.hidden_sizes, key=key)
         return BCState(
             actor=actor,
             optimiser=begin(optax.adam(self.learning_rate), actor),

@@ -68,13 +68,13 @@ class AWAC(
     **Arguments:**
 
     - `discount`: weight of the next step's value.
-    - `temperature`: λ, in units of value; infinite is behavioural cloning, smaller is greedier.
-      CORL uses 1/3 on locomotion.
-    - `largest_weight`: bound on a row's weight in the policy loss.
+    - `advantage_temperature`: λ, in units of value; infinite is behavioural cloning, smaller is
+      greedier. CORL uses 1/3 on locomotion.
+    - `max_weight`: bound on a row's weight in the policy loss.
     - `learning_rate`: of Adam, for actor and critics.
-    - `target_rate`: Polyak rate of the target critics.
+    - `polyak_rate`: Polyak rate of the target critics.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Nair, Gupta, Dalal, Levine (2020), arXiv:2006.09359.
 
@@ -91,19 +91,19 @@ class AWAC(
     )
 
     discount: float = share(0.99)
-    temperature: float = positive(1.0, infinite=True)
-    largest_weight: float = positive(100.0, infinite=True)
+    advantage_temperature: float = positive(1.0, infinite=True)
+    max_weight: float = positive(100.0, infinite=True)
     learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
+    polyak_rate: float = share(0.005)
     normalise_observations: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> AWACState:
         actor_key, critic_key = jax.random.split(key)
         actor = stochastic_actor(
-            problem, self.widths, key=actor_key, spread="shared", squash_mean=False
+            problem, self.hidden_sizes, key=actor_key, spread="shared", squash_mean=False
         )
-        twins = critics(problem, self.widths, 2, key=critic_key)
+        twins = critics(problem, self.hidden_sizes, 2, key=critic_key)
         optimiser = optax.adam(self.learning_rate)
         return AWACState(
             actor=actor,
@@ -136,7 +136,7 @@ class AWAC(
         advantage = logged_value - _policy_value(
             state.actor, twins, data.observation, key=policy_key
         )
-        weight = exponential_weight(advantage, 1.0 / self.temperature, self.largest_weight)
+        weight = exponential_weight(advantage, 1.0 / self.advantage_temperature, self.max_weight)
 
         def actor_loss(actor: Actor) -> Float[Array, ""]:
             return -jnp.mean(weight * actor(data.observation).log_density(data.action))
@@ -146,7 +146,7 @@ class AWAC(
         state = AWACState(
             actor=actor,
             critics=twins,
-            target_critics=polyak(state.target_critics, twins, self.target_rate),
+            target_critics=polyak(state.target_critics, twins, self.polyak_rate),
             actor_optimiser=actor_optimiser,
             critic_optimiser=critic_optimiser,
             normaliser=state.normaliser,

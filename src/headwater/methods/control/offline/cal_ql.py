@@ -58,23 +58,24 @@ class CalQL(
 
     - `discount`: weight of the next step's value; that of the returns to go should be the same.
     - `conservative_weight`: w, in units of value; 1 on Adroit.
-    - `target_gap`: if given, w is multiplied by a factor that is learned so that the gap, the
-      bracket above, comes down to this; the paper takes 0.8 on AntMaze.
-    - `smallest_gap`: if given, gaps below it are not pushed down; CORL takes -200 on AntMaze.
+    - `target_action_gap`: if given, w is multiplied by a factor that is learned so that the gap,
+      the bracket above, comes down to this; the paper takes 0.8 on AntMaze.
+    - `min_action_gap`: if given, gaps below it are not pushed down; CORL takes -200 on AntMaze.
     - `initial_temperature`: α at first, in units of reward per nat.
     - `target_entropy`: H̄ in nats; `None`: minus the number of components of the action.
     - `backup_entropy`: b, the share of the entropy bonus that the critics see.
     - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
-    - `target_rate`: Polyak rate of the target critics.
-    - `proposals`: actions of each of the three origins.
-    - `target_actions`: the next value is one action's if 1, else the largest among this many; 10
-      on AntMaze.
-    - `members`: number of critics.
-    - `target_members`: how many of them, drawn for each step, take part in the target's minimum.
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_action_samples`: actions of each of the three origins.
+    - `num_target_actions`: the next value is one action's if 1, else the largest among this many;
+      10 on AntMaze.
+    - `num_critics`: number of critics.
+    - `num_target_critics`: how many of them, drawn for each step, take part in the target's
+      minimum.
     - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Nakamoto et al. (2023), arXiv:2303.05479.
 
@@ -93,26 +94,26 @@ class CalQL(
 
     discount: float = share(0.99)
     conservative_weight: float = non_negative(5.0)
-    target_gap: float | None = real(None)
-    smallest_gap: float | None = real(None)
+    target_action_gap: float | None = real(None)
+    min_action_gap: float | None = real(None)
     initial_temperature: float = positive(1.0)
     target_entropy: float | None = real(None)
     backup_entropy: float = non_negative(0.0)
     actor_learning_rate: float = non_negative(1e-4)
     critic_learning_rate: float = non_negative(3e-4)
     temperature_learning_rate: float = non_negative(1e-4)
-    target_rate: float = share(0.005)
-    proposals: int = integer(10)
-    target_actions: int = integer(1)
-    members: int = integer(2)
-    target_members: int = integer(2)
+    polyak_rate: float = share(0.005)
+    num_action_samples: int = integer(10)
+    num_target_actions: int = integer(1)
+    num_critics: int = integer(2)
+    num_target_critics: int = integer(2)
     actor_reduction: Reduction = choice("min")
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
-        check_target_members("CalQL", self.members, self.target_members)
+        check_target_members("CalQL", self.num_critics, self.num_target_critics)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ConservativeActorCritic:
         problem.require_continuous("CalQL")
@@ -125,8 +126,8 @@ class CalQL(
             self,
             state.soft,
             data,
-            members=self.target_members,
-            actions=self.target_actions,
+            members=self.num_target_critics,
+            actions=self.num_target_actions,
             key=critic_key,
         )
         state, learned = improve_conservatively(

@@ -39,19 +39,20 @@ class DiscreteCQL(
 
     $y = r + \gamma(1-d)\bar Q(s', \arg\max_{a'} Q(s',a'))$ and
     $L_Q = E\,\mathrm{huber}(Q(s,a) - y) + \alpha E[\log\sum_b e^{Q(s,b)} - Q(s,a)]$. Every
-    `target_period` updates $\bar Q \leftarrow \bar Q + \rho(Q - \bar Q)$.
+    `target_update_interval` updates $\bar Q \leftarrow \bar Q + \rho(Q - \bar Q)$.
 
     **Arguments:**
 
     - `discount`: weight of the next step's value.
     - `conservative_weight`: α, in units of value; 0 is deep Q-learning.
     - `learning_rate`: of Adam.
-    - `target_rate`: ρ; 1 copies the critic, smaller averages (then with `target_period` 1).
-    - `exploration`: probability of a uniformly random action when acting to explore.
-    - `target_period`: updates between changes of the target.
-    - `double`: let the critic choose the next action and the target judge it.
+    - `polyak_rate`: ρ; 1 copies the critic, smaller averages (then with `target_update_interval`
+      1).
+    - `exploration_rate`: probability of a uniformly random action when acting to explore.
+    - `target_update_interval`: updates between changes of the target.
+    - `double_q`: let the critic choose the next action and the target judge it.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers.
+    - `hidden_sizes`: hidden layers.
 
     **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
 
@@ -70,12 +71,12 @@ class DiscreteCQL(
     discount: float = share(0.99)
     conservative_weight: float = non_negative(1.0)
     learning_rate: float = non_negative(1e-4)
-    target_rate: float = share(1.0)
-    exploration: float = share(0.05)
-    target_period: int = integer(100, static=False)
-    double: bool = flag(True)
+    polyak_rate: float = share(1.0)
+    exploration_rate: float = share(0.05)
+    target_update_interval: int = integer(100, static=False)
+    double_q: bool = flag(True)
     normalise_observations: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
         problem.require_discrete("DiscreteCQL")
@@ -99,11 +100,11 @@ class DiscreteCQL(
         return improve_deep_q(self, state, loss)
 
     def act(self, state: DeepQNetwork, observation: Array, *, key: PRNGKeyArray, explore: bool):
-        epsilon = self.exploration
+        epsilon = self.exploration_rate
         return act_epsilon_greedily(state, observation, epsilon, key=key, explore=explore), ()
 
     def value(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
         return state.critic(state.normaliser(observation), action)
 
     def log_probability(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
-        return epsilon_greedy_likelihood(state, observation, action, self.exploration)
+        return epsilon_greedy_likelihood(state, observation, action, self.exploration_rate)

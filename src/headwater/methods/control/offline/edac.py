@@ -55,17 +55,17 @@ class EDAC(
     **Arguments:**
 
     - `discount`: weight of the next step's value.
-    - `diversity`: η; 0 is SAC-N. The paper takes 1 on random, medium and replay data and up to 5 on
-      mixtures with experts.
+    - `diversity_weight`: η; 0 is SAC-N. The paper takes 1 on random, medium and replay data and up
+      to 5 on mixtures with experts.
     - `initial_temperature`: α at first, in units of reward per nat.
     - `target_entropy`: H̄ in nats; `None`: minus the number of components of the action.
     - `backup_entropy`: b, the share of the entropy bonus that the critics see.
     - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
-    - `target_rate`: Polyak rate of the target critics.
-    - `members`: number of critics; the paper takes 10, and 50 on Hopper.
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`: number of critics; the paper takes 10, and 50 on Hopper.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** An, Moon, Kim, Song (2021), arXiv:2110.01548.
 
@@ -81,18 +81,18 @@ class EDAC(
     )
 
     discount: float = share(0.99)
-    diversity: float = non_negative(1.0)
+    diversity_weight: float = non_negative(1.0)
     initial_temperature: float = positive(1.0)
     target_entropy: float | None = real(None)
     backup_entropy: float = non_negative(1.0)
     actor_learning_rate: float = non_negative(3e-4)
     critic_learning_rate: float = non_negative(3e-4)
     temperature_learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
-    members: int = integer(10)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(10)
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         problem.require_continuous("EDAC")
@@ -115,14 +115,14 @@ class EDAC(
             temperature_key=temperature_key,
             actor_key=actor_key,
         )
-        target = soft_target(self, state, data, members=self.members, key=critic_key)
+        target = soft_target(self, state, data, members=self.num_critics, key=critic_key)
 
         def loss(ensemble: Ensemble):
             prediction, slopes = _values_and_slopes(ensemble, data.observation, data.action)
             error = ensemble_error(prediction, target)
             similarity = jnp.mean(slope_similarity(slopes))
             metrics = {"critic_loss": error, "q": jnp.mean(prediction), "similarity": similarity}
-            return error + self.diversity * similarity, metrics
+            return error + self.diversity_weight * similarity, metrics
 
         state, learned = improve_critics(self, state, loss)
         return state, {**learned, **improved}

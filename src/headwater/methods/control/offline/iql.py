@@ -73,14 +73,14 @@ class IQL(
 
     - `discount`: weight of the next step's value.
     - `expectile`: τ; 0.5 is the mean of the logged actions' values, towards 1 their maximum.
-    - `inverse_temperature`: β; 0 is behavioural cloning, larger is greedier.
-    - `largest_weight`: bound on a row's weight in the policy loss.
+    - `beta`: β; 0 is behavioural cloning, larger is greedier.
+    - `max_weight`: bound on a row's weight in the policy loss.
     - `learning_rate`: of Adam, for all networks; the actor's falls to 0 along a cosine.
     - `actor_decay_updates`: length of that cosine; infinite for a constant rate.
-    - `target_rate`: Polyak rate of the target critics.
+    - `polyak_rate`: Polyak rate of the target critics.
     - `normalise_observations`: standardise with the data's mean and deviation.
     - `normalise_rewards`: multiply rewards by 1000 / (largest - smallest logged return).
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Kostrikov, Nair, Levine (2021), arXiv:2110.06169.
 
@@ -97,21 +97,21 @@ class IQL(
 
     discount: float = share(0.99)
     expectile: float = probability(0.7)
-    inverse_temperature: float = non_negative(3.0)
-    largest_weight: float = positive(100.0, infinite=True)
+    beta: float = non_negative(3.0)
+    max_weight: float = positive(100.0, infinite=True)
     learning_rate: float = non_negative(3e-4)
     actor_decay_updates: float = positive(1e6, infinite=True)
-    target_rate: float = share(0.005)
+    polyak_rate: float = share(0.005)
     normalise_observations: bool = flag(True)
     normalise_rewards: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> IQLState:
         actor_key, critic_key, value_key = jax.random.split(key, 3)
         networks = IQLNetworks(
-            stochastic_actor(problem, self.widths, key=actor_key, spread="shared"),
-            critics(problem, self.widths, 2, key=critic_key),
-            StateValue(problem, self.widths, key=value_key),
+            stochastic_actor(problem, self.hidden_sizes, key=actor_key, spread="shared"),
+            critics(problem, self.hidden_sizes, 2, key=critic_key),
+            StateValue(problem, self.hidden_sizes, key=value_key),
         )
         scale = jnp.ones(())
         if self.normalise_rewards and problem.statistics is not None:
@@ -137,7 +137,7 @@ class IQL(
             data.terminal,
             before.value(data.next_observation),
         )
-        weight = exponential_weight(advantage, self.inverse_temperature, self.largest_weight)
+        weight = exponential_weight(advantage, self.beta, self.max_weight)
         pace = cosine_decay(state.step, self.actor_decay_updates)
 
         def loss(networks: IQLNetworks):
@@ -163,7 +163,7 @@ class IQL(
         networks = eqx.tree_at(lambda n: n.actor, networks, actor)
         state = IQLState(
             networks=networks,
-            target_critics=polyak(state.target_critics, networks.critics, self.target_rate),
+            target_critics=polyak(state.target_critics, networks.critics, self.polyak_rate),
             optimiser=optimiser,
             normaliser=state.normaliser,
             reward_scale=state.reward_scale,

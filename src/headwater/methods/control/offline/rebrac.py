@@ -51,16 +51,17 @@ class ReBRAC(
     **Arguments:**
 
     - `discount`: weight of the next step's value.
-    - `actor_penalty`, `critic_penalty`: β_a and β_c. The paper tunes them for each dataset:
-      β_a in 0.001 … 0.1 and β_c in 0 … 0.5 on locomotion; the defaults are those of Hopper medium.
-    - `target_noise`, `target_noise_bound`: σ and c of the noise on the target's action.
+    - `actor_cloning_weight`, `critic_cloning_weight`: β_a and β_c. The paper tunes them for each
+      dataset: β_a in 0.001 … 0.1 and β_c in 0 … 0.5 on locomotion; the defaults are those of Hopper
+      medium.
+    - `target_policy_noise`, `target_noise_clip`: σ and c of the noise on the target's action.
     - `learning_rate`: of Adam, for actor and critics; meant for batches of 1024.
-    - `target_rate`: Polyak rate of the targets.
+    - `polyak_rate`: Polyak rate of the targets.
     - `exploration_noise`: deviation of the noise when acting to explore.
     - `policy_delay`: updates of the critics for each of the actor and the targets.
     - `layer_norm`: normalise the critics' hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Tarasov, Kurenkov, Nikulin, Kolesnikov (2023), arXiv:2305.09836.
 
@@ -78,26 +79,34 @@ class ReBRAC(
     )
 
     discount: float = share(0.99)
-    actor_penalty: float = non_negative(0.01)
-    critic_penalty: float = non_negative(0.01)
-    target_noise: float = non_negative(0.2)
-    target_noise_bound: float = non_negative(0.5)
+    actor_cloning_weight: float = non_negative(0.01)
+    critic_cloning_weight: float = non_negative(0.01)
+    target_policy_noise: float = non_negative(0.2)
+    target_noise_clip: float = non_negative(0.5)
     learning_rate: float = non_negative(1e-3)
-    target_rate: float = share(0.005)
+    polyak_rate: float = share(0.005)
     exploration_noise: float = non_negative(0.1)
     policy_delay: int = integer(2, static=False)
     layer_norm: bool = flag(True)
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeterministicActorCritic:
         problem.require_continuous("ReBRAC")
         actor_key, critic_key = jax.random.split(key)
         start = {"initialiser": "torch", "bias": 0.1}
-        actor = DeterministicActor(problem, self.widths, key=actor_key, last_scale=1e-3, **start)
+        actor = DeterministicActor(
+            problem, self.hidden_sizes, key=actor_key, last_scale=1e-3, **start
+        )
         layer_norm = "after" if self.layer_norm else None
         twins = critics(
-            problem, self.widths, 2, key=critic_key, last_scale=3e-3, layer_norm=layer_norm, **start
+            problem,
+            self.hidden_sizes,
+            2,
+            key=critic_key,
+            last_scale=3e-3,
+            layer_norm=layer_norm,
+            **start,
         )
         normaliser = Normaliser(problem, self.normalise_observations)
         return begin_deterministic(actor, twins, normaliser)
@@ -111,7 +120,7 @@ class ReBRAC(
             action = actor(data.observation)
             gain = unit_scale(jnp.min(state.critics(data.observation, action), axis=0))
             distance = jnp.sum((action - data.action) ** 2, axis=-1)
-            return jnp.mean(self.actor_penalty * distance - gain)
+            return jnp.mean(self.actor_cloning_weight * distance - gain)
 
         due = state.step % self.policy_delay == 0
         state, improved = improve_actor_when_due(self, state, loss, due=due, target_follows="old")
@@ -125,7 +134,7 @@ class ReBRAC(
             )
         next_action, value = smoothed_next_action(self, state, data, key=key)
         distance = jnp.sum((next_action - data.next_action) ** 2, axis=-1)
-        penalty = self.critic_penalty * jnp.where(data.truncated, 0.0, distance)
+        penalty = self.critic_cloning_weight * jnp.where(data.truncated, 0.0, distance)
         return backup(data.reward, self.discount, data.terminal, value - penalty)
 
     def act(

@@ -54,12 +54,12 @@ class SACN(
       or half of log|A| for |A| discrete ones.
     - `backup_entropy`: b, the share of the entropy bonus that the critics see.
     - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
-    - `target_rate`: Polyak rate of the target critics.
-    - `members`: number of critics; the paper takes 10 on HalfCheetah, 20 on Walker2d and 200
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`: number of critics; the paper takes 10 on HalfCheetah, 20 on Walker2d and 200
       to 500 on Hopper.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** An, Moon, Kim, Song (2021), arXiv:2110.01548.
 
@@ -81,11 +81,11 @@ class SACN(
     actor_learning_rate: float = non_negative(3e-4)
     critic_learning_rate: float = non_negative(3e-4)
     temperature_learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
-    members: int = integer(10)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(10)
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         return begin_soft(
@@ -107,7 +107,7 @@ class SACN(
             temperature_key=temperature_key,
             actor_key=actor_key,
         )
-        target = soft_target(self, state, data, members=self.members, key=critic_key)
+        target = soft_target(self, state, data, members=self.num_critics, key=critic_key)
         state, learned = regress_critics(self, state, data, target)
         return state, {**learned, **improved}
 

@@ -50,13 +50,13 @@ class TD3BC(
 
     - `discount`: weight of the next step's value.
     - `alpha`: α; 0 is behavioural cloning, larger trusts the critic more.
-    - `target_noise`, `target_noise_bound`: σ and c of the noise on the target's action.
+    - `target_policy_noise`, `target_noise_clip`: σ and c of the noise on the target's action.
     - `learning_rate`: of Adam, for actor and critics.
-    - `target_rate`: Polyak rate of the targets.
+    - `polyak_rate`: Polyak rate of the targets.
     - `exploration_noise`: deviation of the noise when acting to explore.
     - `policy_delay`: updates of the critics for each of the actor and the targets.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Fujimoto, Gu (2021), arXiv:2106.06860.
 
@@ -72,20 +72,20 @@ class TD3BC(
 
     discount: float = share(0.99)
     alpha: float = non_negative(2.5)
-    target_noise: float = non_negative(0.2)
-    target_noise_bound: float = non_negative(0.5)
+    target_policy_noise: float = non_negative(0.2)
+    target_noise_clip: float = non_negative(0.5)
     learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
+    polyak_rate: float = share(0.005)
     exploration_noise: float = non_negative(0.1)
     policy_delay: int = integer(2, static=False)
     normalise_observations: bool = flag(True)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeterministicActorCritic:
         problem.require_continuous("TD3BC")
         actor_key, critic_key = jax.random.split(key)
-        actor = DeterministicActor(problem, self.widths, key=actor_key)
-        twins = critics(problem, self.widths, 2, key=critic_key)
+        actor = DeterministicActor(problem, self.hidden_sizes, key=actor_key)
+        twins = critics(problem, self.hidden_sizes, 2, key=critic_key)
         normaliser = Normaliser(problem, self.normalise_observations)
         return begin_deterministic(actor, twins, normaliser)
 

@@ -41,7 +41,7 @@ class DQN(
     r"""Deep Q-learning with double targets. Discrete only.
 
     $y = r + \gamma(1-d)\bar Q(s', \arg\max_{a'} Q(s',a'))$ and
-    $L_Q = E\,\mathrm{huber}(Q(s,a) - y)$. Every `target_period` updates
+    $L_Q = E\,\mathrm{huber}(Q(s,a) - y)$. Every `target_update_interval` updates
     $\bar Q \leftarrow \bar Q + \rho(Q - \bar Q)$. Explores by taking a uniformly random action with
     a probability ε that falls linearly with the number of updates.
 
@@ -49,14 +49,16 @@ class DQN(
 
     - `discount`: weight of the next step's value.
     - `learning_rate`: of Adam.
-    - `target_rate`: ρ; 1 copies the critic, smaller averages (then with `target_period` 1).
-    - `initial_exploration`, `final_exploration`: ε before the first update and in the end.
-    - `exploration_updates`: updates over which ε falls.
-    - `target_period`: updates between changes of the target.
-    - `double`: let the critic choose the next action and the target judge it; the target does both
-      if not, as in the first DQN.
+    - `polyak_rate`: ρ; 1 copies the critic, smaller averages (then with `target_update_interval`
+      1).
+    - `initial_exploration_rate`, `final_exploration_rate`: ε before the first update and in the
+      end.
+    - `exploration_decay_updates`: updates over which ε falls.
+    - `target_update_interval`: updates between changes of the target.
+    - `double_q`: let the critic choose the next action and the target judge it; the target does
+      both if not, as in the first DQN.
     - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
-    - `widths`: hidden layers.
+    - `hidden_sizes`: hidden layers.
 
     **Reference:** van Hasselt, Guez, Silver (2016), arXiv:1509.06461; Mnih et al. (2015).
 
@@ -73,14 +75,14 @@ class DQN(
 
     discount: float = share(0.99)
     learning_rate: float = non_negative(1e-4)
-    target_rate: float = share(1.0)
-    initial_exploration: float = share(1.0)
-    final_exploration: float = share(0.01)
-    exploration_updates: float = positive(1000.0)
-    target_period: int = integer(100, static=False)
-    double: bool = flag(True)
+    polyak_rate: float = share(1.0)
+    initial_exploration_rate: float = share(1.0)
+    final_exploration_rate: float = share(0.01)
+    exploration_decay_updates: float = positive(1000.0)
+    target_update_interval: int = integer(100, static=False)
+    double_q: bool = flag(True)
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
         problem.require_discrete("DQN")
@@ -119,6 +121,6 @@ class DQN(
         return dataclasses.replace(state, step=step)
 
     def _epsilon(self, state: DeepQNetwork) -> Float[Array, ""]:
-        progress = jnp.minimum(state.step / self.exploration_updates, 1.0)
-        change = self.final_exploration - self.initial_exploration
-        return self.initial_exploration + progress * change
+        progress = jnp.minimum(state.step / self.exploration_decay_updates, 1.0)
+        change = self.final_exploration_rate - self.initial_exploration_rate
+        return self.initial_exploration_rate + progress * change

@@ -44,7 +44,7 @@ class RLPD(
 ):
     r"""RLPD: soft actor-critic made to learn fast from logs and new experience in equal parts.
 
-    For each of the `critic_updates` equal pieces of the batch in turn
+    For each of the `num_critic_updates` equal pieces of the batch in turn
     $y = r + \gamma(1-d)(\min_{i\in M}\bar Q_i(s',a') - b\alpha\log\pi(a'|s'))$, $a'\sim\pi$, with
     $M$ a random set of target critics, and $L_Q = \sum_i E(y - Q_i(s,a))^2$; then once, on the last
     piece, $L_\pi = E_{a\sim\pi}[\alpha\log\pi(a|s) - \frac1N\sum_i Q_i(s,a)]$ and
@@ -63,15 +63,15 @@ class RLPD(
     - `backup_entropy`: b, the share of the entropy bonus that the critics see; the paper takes 0 on
       sparse rewards.
     - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
-    - `target_rate`: Polyak rate of the target critics.
-    - `members`: number of critics.
-    - `target_members`: how many of them, drawn for each step, take part in the target's minimum;
-      the paper takes 1 on AntMaze.
-    - `critic_updates`: steps of the critics before one of the actor; the rows are shared out.
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`: number of critics.
+    - `num_target_critics`: how many of them, drawn for each step, take part in the target's
+      minimum; the paper takes 1 on AntMaze.
+    - `num_critic_updates`: steps of the critics before one of the actor; the rows are shared out.
     - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Ball, Smith, Kostrikov, Levine (2023), arXiv:2302.02948.
 
@@ -95,17 +95,17 @@ class RLPD(
     actor_learning_rate: float = non_negative(3e-4)
     critic_learning_rate: float = non_negative(3e-4)
     temperature_learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
-    members: int = integer(10)
-    target_members: int = integer(2)
-    critic_updates: int = integer(20)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(10)
+    num_target_critics: int = integer(2)
+    num_critic_updates: int = integer(20)
     actor_reduction: Reduction = choice("mean")
     layer_norm: LayerNorm = choice("critics")
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
-        check_target_members("RLPD", self.members, self.target_members)
+        check_target_members("RLPD", self.num_critics, self.num_target_critics)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         return begin_soft(self, problem, key=key)
@@ -115,11 +115,11 @@ class RLPD(
         critic_key, actor_key = jax.random.split(key)
 
         def learn_values(state: SoftActorCritic, piece: Transitions, key: PRNGKeyArray):
-            target = soft_target(self, state, piece, members=self.target_members, key=key)
+            target = soft_target(self, state, piece, members=self.num_target_critics, key=key)
             return regress_critics(self, state, piece, target)
 
         state, learned, last = step_on_pieces(
-            learn_values, state, data, self.critic_updates, key=critic_key
+            learn_values, state, data, self.num_critic_updates, key=critic_key
         )
         state, improved = improve_policy(
             self,

@@ -50,14 +50,14 @@ class SAC(
 
     $y = r + \gamma(1-d) E_{a'\sim\pi}[\min_{i\in M} \bar Q_i(s',a') - b\alpha\log\pi(a'|s')]$ with
     $M$ a random set of target critics; $L_Q = \sum_i E(y - Q_i(s,a))^2$, for each of the
-    `critic_updates` equal pieces of the batch in turn; then
+    `num_critic_updates` equal pieces of the batch in turn; then
     $L_\pi = E_{a\sim\pi}[\alpha\log\pi(a|s) - Q(s,a)]$ with the lowest (or the mean) of the
     critics, and $L_\alpha = \log\alpha\,(H(\pi) - \bar H)$. Expectations over the policy are one
     sample for continuous actions and exact for discrete ones.
 
-    WSRL's online stage is `SAC(members=10, target_members=2, layer_norm="both", critic_updates=4,
-    backup_entropy=0.0, actor_learning_rate=1e-4, temperature_learning_rate=1e-4)` on batches of
-    1,024 rows.
+    WSRL's online stage is `SAC(members=10, num_target_critics=2, layer_norm="both",
+    num_critic_updates=4, backup_entropy=0.0, actor_learning_rate=1e-4,
+    temperature_learning_rate=1e-4)` on batches of 1,024 rows.
 
     **Arguments:**
 
@@ -68,17 +68,18 @@ class SAC(
     - `backup_entropy`: b, the share of the entropy bonus that the critics see.
     - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam; a
       temperature with rate 0 stays as it is.
-    - `target_rate`: Polyak rate of the target critics.
-    - `members`: number of critics.
-    - `target_members`: how many of them, drawn for each step, take part in the target's minimum.
-    - `target_actions`: the next value is an expectation over the policy if 1, else the largest
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`: number of critics.
+    - `num_target_critics`: how many of them, drawn for each step, take part in the target's
+      minimum.
+    - `num_target_actions`: the next value is an expectation over the policy if 1, else the largest
       among this many sampled actions (WSRL's setting on AntMaze).
-    - `critic_updates`: steps of the critics before one of the actor; the rows are shared out.
+    - `num_critic_updates`: steps of the critics before one of the actor; the rows are shared out.
     - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
     - `actor_rows`: whether it does so on all rows or on those of the last critic step.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
-    - `widths`: hidden layers of every network.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Haarnoja et al. (2018), arXiv:1812.05905.
 
@@ -101,19 +102,19 @@ class SAC(
     actor_learning_rate: float = non_negative(3e-4)
     critic_learning_rate: float = non_negative(3e-4)
     temperature_learning_rate: float = non_negative(3e-4)
-    target_rate: float = share(0.005)
-    members: int = integer(2)
-    target_members: int = integer(2)
-    target_actions: int = integer(1)
-    critic_updates: int = integer(1)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(2)
+    num_target_critics: int = integer(2)
+    num_target_actions: int = integer(1)
+    num_critic_updates: int = integer(1)
     actor_reduction: Reduction = choice("min")
     actor_rows: Literal["all", "last"] = choice("all")
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(False)
-    widths: tuple[int, ...] = sizes((256, 256))
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
-        check_target_members("SAC", self.members, self.target_members)
+        check_target_members("SAC", self.num_critics, self.num_target_critics)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
         return begin_soft(self, problem, key=key)
@@ -122,7 +123,7 @@ class SAC(
         data = state.normaliser.transitions(data)
         critic_key, actor_key = jax.random.split(key)
         state, learned, last = step_on_pieces(
-            self._learn_values, state, data, self.critic_updates, key=critic_key
+            self._learn_values, state, data, self.num_critic_updates, key=critic_key
         )
         observation = (data if self.actor_rows == "all" else last).observation
         state, improved = improve_policy(
@@ -153,6 +154,11 @@ class SAC(
 
     def _learn_values(self, state: SoftActorCritic, data: Transitions, key: PRNGKeyArray):
         target = soft_target(
-            self, state, data, members=self.target_members, actions=self.target_actions, key=key
+            self,
+            state,
+            data,
+            members=self.num_target_critics,
+            actions=self.num_target_actions,
+            key=key,
         )
         return regress_critics(self, state, data, target)

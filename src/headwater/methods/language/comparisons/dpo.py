@@ -32,13 +32,13 @@ class DPO(
 
     **Arguments:**
 
-    - `divergence_weight`: β, how strongly the policy is held to the reference.
+    - `beta`: β, how strongly the policy is held to the reference.
     - `rejected_weight`: β⁻/β; 1 is DPO, less is Flex-DPO (Yan et al., 2024), which does not push
       rejected responses down as far.
     - `cloning_weight`: α; 0 is DPO, more is SFT-DPO: also fine-tunes on what was chosen. The
       last term is averaged over the tokens of all chosen responses, as in TRL.
-    - `label_noise`: ε, share of labels believed to be wrong.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `label_smoothing`: ε, share of labels believed to be wrong.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Rafailov, Sharma, Mitchell, Ermon, Manning, Finn (2023), arXiv:2305.18290; its
@@ -53,15 +53,15 @@ class DPO(
         summary="comparisons as a classification loss on log-ratios to a reference",
     )
 
-    divergence_weight: float = non_negative(0.1)
+    beta: float = non_negative(0.1)
     rejected_weight: float = non_negative(1.0)
     cloning_weight: float = non_negative(0.0)
-    label_noise: float = between(0.0, 0.5, 0.0)
+    label_smoothing: float = between(0.0, 0.5, 0.0)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -71,9 +71,11 @@ class DPO(
 
         def loss(network: AbstractTokenNetwork):
             chosen, rejected = log_ratios(network, reference, data)
-            margin = self.divergence_weight * (chosen.ratio - self.rejected_weight * rejected.ratio)
+            margin = self.beta * (chosen.ratio - self.rejected_weight * rejected.ratio)
             right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
-            classified = -jnp.mean((1.0 - self.label_noise) * right + self.label_noise * wrong)
+            classified = -jnp.mean(
+                (1.0 - self.label_smoothing) * right + self.label_smoothing * wrong
+            )
             tokens = jnp.maximum(jnp.sum(lengths(data.chosen)), 1)
             cloned = -jnp.sum(chosen.log_probability) / tokens
             return classified + self.cloning_weight * cloned, {

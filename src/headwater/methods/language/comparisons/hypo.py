@@ -29,9 +29,9 @@ class HyPO(
 
     **Arguments:**
 
-    - `divergence_weight`: β of DPO's loss.
-    - `online_divergence_weight`: λ, of the divergence measured on the policy's own texts.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `beta`: β of DPO's loss.
+    - `kl_weight`: λ, of the divergence measured on the policy's own texts.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Song, Swamy, Singh, Bagnell, Sun (2024), arXiv:2406.01462.
@@ -47,13 +47,13 @@ class HyPO(
         parents=("DPO",),
     )
 
-    divergence_weight: float = non_negative(0.05)
-    online_divergence_weight: float = non_negative(1e-4)
+    beta: float = non_negative(0.05)
+    kl_weight: float = non_negative(1e-4)
     learning_rate: float = non_negative(3e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -63,13 +63,13 @@ class HyPO(
 
         def loss(network: AbstractTokenNetwork):
             chosen, rejected = log_ratios(network, reference, data.comparisons)
-            margin = self.divergence_weight * (chosen.ratio - rejected.ratio)
+            margin = self.beta * (chosen.ratio - rejected.ratio)
             classified = -jnp.mean(jax.nn.log_sigmoid(margin))
             own = log_ratio(network, reference, data.completions)
             several = own.ratio.ndim > 1 and own.ratio.shape[-1] > 1
             weight = jax.lax.stop_gradient(leave_one_out(own.ratio) if several else own.ratio)
             held = jnp.mean(weight * own.log_probability)
-            return classified + self.online_divergence_weight * held, {
+            return classified + self.kl_weight * held, {
                 "loss": classified,
                 "divergence": jnp.mean(own.ratio),
                 **comparison_metrics(chosen, rejected),

@@ -28,11 +28,11 @@ class IPO(
 
     **Arguments:**
 
-    - `divergence_weight`: τ (TRL's `beta`), how strongly the policy is held to the reference.
+    - `beta`: τ (TRL's `beta`), how strongly the policy is held to the reference.
     - `normalise_lengths`: divide each ρ by the number of the response's tokens, as in the paper's
       experiments (their authors to TRL) and not in its text. τ then means something else: of two
       responses of n tokens the ρ are to differ by n/(2τ).
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Azar, Rowland, Piot, Guo, Calandriello, Valko, Munos (2023), arXiv:2310.12036.
@@ -48,12 +48,12 @@ class IPO(
         parents=("DPO",),
     )
 
-    divergence_weight: float = non_negative(0.1)
+    beta: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
     normalise_lengths: bool = flag(True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
@@ -68,7 +68,7 @@ class IPO(
             if self.normalise_lengths:
                 won = won / jnp.maximum(lengths(data.chosen), 1)
                 lost = lost / jnp.maximum(lengths(data.rejected), 1)
-            missed = jnp.mean((won - lost - 0.5 / self.divergence_weight) ** 2)
+            missed = jnp.mean((won - lost - 0.5 / self.beta) ** 2)
             return missed, {"loss": missed, **comparison_metrics(chosen, rejected)}
 
         return tune(state, schedule_of(self), loss)

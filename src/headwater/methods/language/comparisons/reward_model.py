@@ -38,7 +38,7 @@ class RewardModel(
     - `bounded`: rewards lie in (0, 1), through a sigmoid.
     - `centring_weight`: of the squared sum of the two rewards, which keeps their mean near zero
       (TRL's `center_rewards_coefficient`).
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Song, Cai, Lee, Su (2023), arXiv:2305.17608, for the utilities; the logistic one:
@@ -58,10 +58,10 @@ class RewardModel(
     bounded: bool = flag(False)
     centring_weight: float = non_negative(0.0)
     learning_rate: float = non_negative(1e-4)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         problem.require_hidden("RewardModel")

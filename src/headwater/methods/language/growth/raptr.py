@@ -23,15 +23,15 @@ class RaPTr(
     r"""Trains a random sub-network of a decoder at each update: some layers, in their order.
 
     The first and the last layer are always among them, the others are drawn uniformly; layers that
-    are left out cost nothing. Stages with growing `depth` and a last one with all layers
+    are left out cost nothing. Stages with growing `path_length` and a last one with all layers
     (`progressive_stages`) train the whole decoder for less. With all layers this is `SFT`.
 
     **Arguments:**
 
-    - `depth`: layers in a sub-network; all of them if the decoder has no more.
+    - `path_length`: layers in a sub-network; all of them if the decoder has no more.
     - `scale_power`: what a layer adds is multiplied by (layers / depth) to this power; 0 leaves it,
       1/2 keeps the variance of the sum.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913.
@@ -46,18 +46,19 @@ class RaPTr(
         parents=("SFT",),
     )
 
-    depth: int = integer(3)
+    path_length: int = integer(3)
     scale_power: float = real(0.0)
     learning_rate: float = non_negative(2e-3)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def __check_init__(self):
-        if self.depth < 2:
+        if self.path_length < 2:
             raise SpecificationError(
-                f"depth = {self.depth}: a sub-network has at least the first and the last layer"
+                f"path_length = {self.path_length}: a sub-network has at least the first and "
+                "the last layer"
             )
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
@@ -71,14 +72,14 @@ class RaPTr(
         response, tokens = jnp.asarray(data.response), jnp.asarray(data.tokens)
         assert isinstance(state.network, AbstractLayered)
         layers = state.network.layer_count
-        scale = (layers / self.depth) ** jnp.asarray(self.scale_power)
+        scale = (layers / self.path_length) ** jnp.asarray(self.scale_power)
 
         def loss(network: AbstractTokenNetwork):
             assert isinstance(network, AbstractLayered)
-            if self.depth >= layers:
+            if self.path_length >= layers:
                 logits = network.logits(tokens)
             else:
-                logits = network.logits_along(tokens, _path(layers, self.depth, key), scale)
+                logits = network.logits_along(tokens, _path(layers, self.path_length, key), scale)
             value = -averaged(of_tokens(logits, data), response, "token")
             return value, {"loss": value, "tokens": jnp.sum(response).astype(jnp.float32)}
 

@@ -33,13 +33,14 @@ class ALoL(
 
     **Arguments:**
 
-    - `importance`: the ratio of the whole "sequence" (A-LoL), of each "token" (A-LoL seq), or
-      "none" (reference-free).
-    - `importance_range`: c.
-    - `divergence_weight`: of $\log\pi - \log\pi_{ref}$ of the responses in the loss; with
-      `importance="none"` it is A-LoL KL. On stored responses this estimates no divergence: it
-      takes as much off every advantage, so that large weights drive likelihoods down.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `importance_sampling_level`: the ratio of the whole "sequence" (A-LoL), of each "token" (A-LoL
+      seq), or "none" (reference-free).
+    - `clip_range`: c.
+    - `kl_weight`: of $\log\pi - \log\pi_{ref}$ of the responses in the loss; with
+      `importance_sampling_level="none"` it is A-LoL KL. On stored responses this estimates no
+      divergence: it takes as much off every advantage, so that large weights drive likelihoods
+      down.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718.
@@ -55,14 +56,14 @@ class ALoL(
         parents=("SFT", "AWR"),
     )
 
-    importance_range: float = non_negative(0.9)
-    divergence_weight: float = non_negative(0.0)
+    clip_range: float = non_negative(0.9)
+    kl_weight: float = non_negative(0.0)
     learning_rate: float = non_negative(2e-5)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
-    importance: Literal["sequence", "token", "none"] = choice("sequence")
+    max_gradient_norm: float = positive(1.0, infinite=True)
+    importance_sampling_level: Literal["sequence", "token", "none"] = choice("sequence")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -74,13 +75,17 @@ class ALoL(
         def loss(network: AbstractTokenNetwork):
             own = token_log_probabilities(network, data)
             change = jax.lax.stop_gradient(own) - reference
-            if self.importance == "sequence":
+            if self.importance_sampling_level == "sequence":
                 change = jnp.sum(change, axis=-1, keepdims=True)
-            ratio = jnp.exp(change) if self.importance != "none" else jnp.ones_like(change)
-            weight = jnp.clip(ratio, 1.0 - self.importance_range, 1.0 + self.importance_range)
+            ratio = (
+                jnp.exp(change)
+                if self.importance_sampling_level != "none"
+                else jnp.ones_like(change)
+            )
+            weight = jnp.clip(ratio, 1.0 - self.clip_range, 1.0 + self.clip_range)
             likelihood = jnp.sum(weight * own, axis=-1)
             divergence = jnp.mean(jnp.sum(own - reference, axis=-1))
-            value = -jnp.mean(advantage * likelihood) + self.divergence_weight * divergence
+            value = -jnp.mean(advantage * likelihood) + self.kl_weight * divergence
             return value, {"loss": value, "importance": jnp.mean(weight), "log_ratio": divergence}
 
         state, metrics = tune(state, schedule_of(self), loss)

@@ -38,14 +38,14 @@ class DRPO(
 
     **Arguments:**
 
-    - `divergence_weight`: β, the price of KL to the reference for the policy's own tokens.
-    - `discount`, `trace_decay`: γ and λ of generalised advantages.
+    - `kl_weight`: β, the price of KL to the reference for the policy's own tokens.
+    - `discount`, `gae_lambda`: γ and λ of generalised advantages.
     - `clip_range`, `value_clip_range`: ε of ratios, and how far values may move in an update.
     - `value_weight`: of the error of the value in the loss.
     - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
     - `temperature`: at which the responses are sampled (the paper: 0.7).
-    - `epochs`, `minibatches`: passes over each batch, and parts of it.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Chang, Zhan, Oertell, Brantley, Misra, Lee, Sun (2024), arXiv:2404.08495.
@@ -62,21 +62,21 @@ class DRPO(
         parents=("PPO",),
     )
 
-    divergence_weight: float = non_negative(0.05)
+    kl_weight: float = non_negative(0.05)
     discount: float = share(1.0)
-    trace_decay: float = share(0.95)
+    gae_lambda: float = share(0.95)
     clip_range: float = non_negative(0.2)
     value_clip_range: float = non_negative(0.2)
     value_weight: float = non_negative(0.1)
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(3e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
     whiten_rewards: bool = flag(True)
-    epochs: int = integer(4)
-    minibatches: int = integer(1)
+    num_epochs: int = integer(4)
+    num_minibatches: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_with_value(problem, schedule_of(self), "DRPO")
@@ -86,7 +86,7 @@ class DRPO(
         before = judge(state, data, self.temperature)
         divergence, text = before.log_probability - before.reference, texts(response)
         reward = jnp.where(last_tokens(response), score[..., None], 0.0)
-        reward = reward - self.divergence_weight * divergence
+        reward = reward - self.kl_weight * divergence
         if self.whiten_rewards:
             reward = whitened(reward, text, centred=False)
         state, metrics = improve_clipped(self, state, data, before, reward, text, key=key)

@@ -48,20 +48,21 @@ class GRPO(
 
     **Arguments:**
 
-    - `divergence_weight`: β; with `None` (0 in TRL) no reference is held.
-    - `divergence`: $d$. "k3" is the paper's and TRL's, $e^{-\rho} - 1 + \rho$ with
+    - `kl_weight`: β; with `None` (0 in TRL) no reference is held.
+    - `kl_estimator`: $d$. "k3" is the paper's and TRL's, $e^{-\rho} - 1 + \rho$ with
       $\rho = \log\pi - \log\pi_{ref}$ of the token: its gradient is that of
       KL(reference‖π), not of KL(π‖reference). "surrogate", $\rho^2/2$, has the latter's.
     - `clip_range`, `upper_clip_range`: ε below and above.
-    - `average`: "token" over all tokens of the batch (DAPO), "sequence" over the tokens of each
-      response and then over responses (the paper; prefers short successes and long failures),
-      "constant" over `response_length` (Dr. GRPO).
-    - `response_length`: what sums over a response are divided by, for "constant".
+    - `loss_aggregation`: "token" over all tokens of the batch (DAPO), "sequence" over the tokens of
+      each response and then over responses (the paper; prefers short successes and long failures),
+      "constant" over `max_completion_length` (Dr. GRPO).
+    - `max_completion_length`: what sums over a response are divided by, for "constant".
     - `scale_rewards`: what advantages are divided by; "none" in Dr. GRPO.
-    - `ratio`: of each "token", or the geometric mean over the "sequence" (GSPO).
+    - `importance_sampling_level`: of each "token", or the geometric mean over the "sequence"
+      (GSPO).
     - `temperature`: at which the responses are sampled.
-    - `epochs`: steps on each batch.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `num_epochs`: steps on each batch.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Shao, Wang, Zhu, Xu, Song and others (2024), arXiv:2402.03300; Dr. GRPO: Liu et
@@ -79,24 +80,24 @@ class GRPO(
         parents=("PPO", "RLOO"),
     )
 
-    divergence_weight: float | None = non_negative(None)
+    kl_weight: float | None = non_negative(None)
     clip_range: float = non_negative(0.2)
     upper_clip_range: float = non_negative(0.2)
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
-    divergence: Literal["k3", "surrogate"] = choice("k3")
-    average: Average = choice("token")
-    response_length: int = integer(256)
+    max_gradient_norm: float = positive(1.0, infinite=True)
+    kl_estimator: Literal["k3", "surrogate"] = choice("k3")
+    loss_aggregation: Average = choice("token")
+    max_completion_length: int = integer(256)
     scale_rewards: Scale = choice("group")
-    ratio: Literal["token", "sequence"] = choice("token")
-    epochs: int = integer(1)
+    importance_sampling_level: Literal["token", "sequence"] = choice("token")
+    num_epochs: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
-        held = self.divergence_weight is not None
+        held = self.kl_weight is not None
         return begin_tuning(problem.network, schedule_of(self), reference=held)
 
     def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
@@ -104,26 +105,30 @@ class GRPO(
         advantage = group_advantage(reward, self.scale_rewards)[..., None]
         advantage = jnp.broadcast_to(advantage, response.shape)
         old = sampling_log_probabilities(state.network, data, self.temperature)
-        held = state.network if self.divergence_weight is None else state.reference
+        held = state.network if self.kl_weight is None else state.reference
         reference = token_log_probabilities(held, data, self.temperature)
 
         def loss(network: AbstractTokenNetwork):
             own = token_log_probabilities(network, data, self.temperature)
             change = own - old
-            if self.ratio == "sequence":
+            if self.importance_sampling_level == "sequence":
                 count = jnp.maximum(lengths(data), 1)[..., None]
                 change = jnp.sum(change, axis=-1, keepdims=True) / count
                 change = jnp.broadcast_to(change, response.shape)
             gains, bounded = clipped_loss(change, advantage, self.clip_range, self.upper_clip_range)
-            value = averaged(gains, response, self.average, float(self.response_length))
+            value = averaged(
+                gains, response, self.loss_aggregation, float(self.max_completion_length)
+            )
             measured = {}
-            if self.divergence_weight is not None:
+            if self.kl_weight is not None:
                 estimate = divergence_estimate(own - reference, "k3")
                 dear = estimate
-                if self.divergence == "surrogate":
+                if self.kl_estimator == "surrogate":
                     dear = divergence_surrogate(own, reference)
-                dear = averaged(dear, response, self.average, float(self.response_length))
-                value = value + self.divergence_weight * dear
+                dear = averaged(
+                    dear, response, self.loss_aggregation, float(self.max_completion_length)
+                )
+                value = value + self.kl_weight * dear
                 measured = {"divergence": averaged(estimate, response, "token")}
             return value, {
                 "loss": value,
@@ -132,7 +137,7 @@ class GRPO(
                 **measured,
             }
 
-        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.epochs)
+        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.num_epochs)
         deviation = jnp.std(reward, axis=-1)
         measured = {
             "reward": jnp.mean(reward),

@@ -45,10 +45,10 @@ class INPO(
 
     **Arguments:**
 
-    - `divergence_weight`: τ, how strongly the policy is held to the reference.
+    - `kl_weight`: τ, how strongly the policy is held to the reference.
     - `iterate_weight`: η, larger than τ: how strongly a round is held to what came before.
     - `updates_per_round`: after so many the iterate is replaced and the optimiser starts afresh.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Zhang, Yu, Peng, Song, Tian, Huo, Jiang, Mi, Yu (2024), arXiv:2407.00617.
@@ -63,14 +63,14 @@ class INPO(
         parents=("IPO",),
     )
 
-    divergence_weight: float = non_negative(2.5e-3)
+    kl_weight: float = non_negative(2.5e-3)
     iterate_weight: float = non_negative(7.5e-3)
     updates_per_round: int = integer(156, static=False)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> NashTuned:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -78,7 +78,7 @@ class INPO(
 
     def update(self, state: NashTuned, data: CompletionComparisons, *, key: PRNGKeyArray):
         reference, iterate = state.tuned.reference, state.iterate
-        share = self.divergence_weight / self.iterate_weight
+        share = self.kl_weight / self.iterate_weight
 
         def loss(network: AbstractTokenNetwork):
             chosen, rejected = log_ratios(network, reference, data)

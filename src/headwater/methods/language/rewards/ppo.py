@@ -30,7 +30,7 @@ class PPO(
 
     Choosing token $t$ earns $r_t = -\beta d_t$, and the last one the reward of the response too,
     $d_t$ estimating KL(π‖reference). Generalised advantages $A$, standardised, and returns
-    $G = A + V$ are held fixed for `epochs`; the loss is
+    $G = A + V$ are held fixed for `num_epochs`; the loss is
     $-\min(wA, \mathrm{clip}(w, 1-\epsilon, 1+\epsilon)A)$ plus $c$ times the clipped squared error
     of $V$ to $G$, each averaged over the tokens of responses.
 
@@ -40,15 +40,15 @@ class PPO(
 
     **Arguments:**
 
-    - `divergence_weight`: β.
-    - `divergence_estimator`: $d$, "k1" or "k3"; in a reward both are right.
-    - `discount`, `trace_decay`: γ and λ of generalised advantages.
+    - `kl_weight`: β.
+    - `kl_estimator`: $d$, "k1" or "k3"; in a reward both are right.
+    - `discount`, `gae_lambda`: γ and λ of generalised advantages.
     - `clip_range`, `value_clip_range`: ε of ratios, and how far values may move in an update.
     - `value_weight`: $c$.
     - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
     - `temperature`: at which the responses are sampled.
-    - `epochs`, `minibatches`: passes over each batch, and parts of it.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Schulman, Wolski, Dhariwal, Radford, Klimov (2017), arXiv:1707.06347; for
@@ -66,22 +66,22 @@ class PPO(
         parents=("TRPO", "Actor-critic"),
     )
 
-    divergence_weight: float = non_negative(0.05)
+    kl_weight: float = non_negative(0.05)
     discount: float = share(1.0)
-    trace_decay: float = share(0.95)
+    gae_lambda: float = share(0.95)
     clip_range: float = non_negative(0.2)
     value_clip_range: float = non_negative(0.2)
     value_weight: float = non_negative(0.1)
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(5e-5)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
-    divergence_estimator: Literal["k1", "k3"] = choice("k1")
+    max_gradient_norm: float = positive(1.0, infinite=True)
+    kl_estimator: Literal["k1", "k3"] = choice("k1")
     whiten_rewards: bool = flag(False)
-    epochs: int = integer(4)
-    minibatches: int = integer(1)
+    num_epochs: int = integer(4)
+    num_minibatches: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_with_value(problem, schedule_of(self), "PPO")
@@ -90,10 +90,10 @@ class PPO(
         score, response = rewards_of(data, "PPO"), jnp.asarray(data.response)
         before = judge(state, data, self.temperature)
         divergence = divergence_estimate(
-            before.log_probability - before.reference, self.divergence_estimator
+            before.log_probability - before.reference, self.kl_estimator
         )
         reward = jnp.where(last_tokens(response), score[..., None], 0.0)
-        reward = reward - self.divergence_weight * divergence
+        reward = reward - self.kl_weight * divergence
         if self.whiten_rewards:
             reward = whitened(reward, response, centred=False)
         state, metrics = improve_clipped(self, state, data, before, reward, response, key=key)

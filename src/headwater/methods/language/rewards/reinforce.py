@@ -44,10 +44,10 @@ class Reinforce(
 
     **Arguments:**
 
-    - `divergence_weight`: β, the price of KL to the reference, in the reward.
+    - `kl_weight`: β, the price of KL to the reference, in the reward.
     - `statistics_rate`: weight of a new batch in the statistics.
     - `temperature`: at which the responses are sampled.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Williams (1992); as in Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon,
@@ -63,14 +63,14 @@ class Reinforce(
         parents=("REINFORCE",),
     )
 
-    divergence_weight: float = non_negative(0.05)
+    kl_weight: float = non_negative(0.05)
     statistics_rate: float = share(0.05)
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> ReinforceState:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -82,7 +82,7 @@ class Reinforce(
         own = token_log_probabilities(tuned.network, data, self.temperature)
         reference = token_log_probabilities(tuned.reference, data, self.temperature)
         divergence = jnp.sum(own - reference, axis=-1)
-        priced = reward - self.divergence_weight * divergence
+        priced = reward - self.kl_weight * divergence
 
         keep, rate = 1.0 - self.statistics_rate, self.statistics_rate
         weight = keep * state.weight + rate

@@ -41,14 +41,14 @@ class RLOO(
 
     **Arguments:**
 
-    - `divergence_weight`: β, the price of KL to the reference.
-    - `divergence_in`: "reward", as above; "loss", with $\beta w\rho^2/2$ added instead, $w$ held
+    - `kl_weight`: β, the price of KL to the reference.
+    - `kl_in`: "reward", as above; "loss", with $\beta w\rho^2/2$ added instead, $w$ held
       fixed, which has the same expected gradient, where k1 and k3 would not.
     - `clip_range`, `upper_clip_range`: ε below and above.
     - `normalise_advantages`: to mean 0 and deviation 1 over the batch.
     - `temperature`: at which the responses are sampled.
-    - `epochs`: steps on each batch.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `num_epochs`: steps on each batch.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Ahmadian, Cremer, Gallé, Fadaee, Kreutzer, Pietquin, Üstün, Hooker (2024),
@@ -65,18 +65,18 @@ class RLOO(
         parents=("REINFORCE",),
     )
 
-    divergence_weight: float = non_negative(0.05)
+    kl_weight: float = non_negative(0.05)
     clip_range: float = non_negative(0.2)
     upper_clip_range: float = non_negative(0.2)
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
-    divergence_in: Literal["reward", "loss"] = choice("reward")
+    max_gradient_norm: float = positive(1.0, infinite=True)
+    kl_in: Literal["reward", "loss"] = choice("reward")
     normalise_advantages: bool = flag(False)
-    epochs: int = integer(1)
+    num_epochs: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
@@ -89,8 +89,8 @@ class RLOO(
         reference = token_log_probabilities(state.reference, data, self.temperature)
         reference = jnp.sum(reference, axis=-1)
         priced = reward
-        if self.divergence_in == "reward":
-            priced = reward - self.divergence_weight * (old - reference)
+        if self.kl_in == "reward":
+            priced = reward - self.kl_weight * (old - reference)
         advantage = leave_one_out(priced)
         if self.normalise_advantages:
             advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + 1e-4)
@@ -102,17 +102,17 @@ class RLOO(
                 own - old, advantage, self.clip_range, self.upper_clip_range
             )
             value = jnp.mean(gains)
-            if self.divergence_in == "loss":
+            if self.kl_in == "loss":
                 weight = jnp.exp(jax.lax.stop_gradient(own) - old)
                 dear = jnp.mean(weight * divergence_surrogate(own, reference))
-                value = value + self.divergence_weight * dear
+                value = value + self.kl_weight * dear
             return value, {
                 "loss": value,
                 "clipped": jnp.mean(bounded.astype(jnp.float32)),
                 "sampler_gap": sampler_gap(chances, sampled, response),
             }
 
-        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.epochs)
+        state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.num_epochs)
         measured = {
             "reward": jnp.mean(reward),
             "reward_deviation": jnp.mean(jnp.std(reward, axis=-1)),

@@ -33,11 +33,11 @@ class RLHFSharpening(
 
     **Arguments:**
 
-    - `divergence_weight`: β, how strongly the policy is held to the reference; the smaller, the
+    - `beta`: β, how strongly the policy is held to the reference; the smaller, the
       sharper.
     - `normalise_lengths`: divide the reward by the number of the response's tokens, so that short
       responses are not favoured.
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Huang, Block, Foster, Rohatgi, Zhang, Simchowitz, Ash, Krishnamurthy (2025),
@@ -53,12 +53,12 @@ class RLHFSharpening(
         parents=("DPO",),
     )
 
-    divergence_weight: float = non_negative(0.1)
+    beta: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-6)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
     normalise_lengths: bool = flag(False)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
@@ -77,7 +77,7 @@ class RLHFSharpening(
             reward = jax.lax.stop_gradient(own.log_probability - own.ratio)
             if self.normalise_lengths:
                 reward = reward / jnp.maximum(lengths(data), 1)
-            missed = _mean_square_difference(self.divergence_weight * own.ratio - reward)
+            missed = _mean_square_difference(self.beta * own.ratio - reward)
             return missed, {
                 "loss": missed,
                 "reward": jnp.mean(reward),

@@ -38,9 +38,9 @@ class MeZO(
 
     **Arguments:**
 
-    - `objective`: "likelihood", the loss of `SFT`; "errors", the share of tokens that are not the
+    - `loss`: "likelihood", the loss of `SFT`; "errors", the share of tokens that are not the
       likeliest, which has no gradient.
-    - `distance`: ε.
+    - `perturbation_scale`: ε.
     - `learning_rate`, `decay_updates`: η; it falls linearly to zero until then, if ever.
     - `weight_decay`: w, on all that is trained.
 
@@ -57,11 +57,11 @@ class MeZO(
         parents=("SFT",),
     )
 
-    distance: float = positive(1e-3)
+    perturbation_scale: float = positive(1e-3)
     learning_rate: float = non_negative(1e-6)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    objective: Literal["likelihood", "errors"] = choice("likelihood")
+    loss: Literal["likelihood", "errors"] = choice("likelihood")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> MeZOState:
         return MeZOState(problem.network, jnp.zeros((), jnp.int32))
@@ -72,13 +72,13 @@ class MeZO(
 
         def loss(trained):
             network = eqx.combine(trained, fixed)
-            if self.objective == "likelihood":
+            if self.loss == "likelihood":
                 return -averaged(token_log_probabilities(network, data), response, "token")
             guesses = jnp.argmax(network.logits(jnp.asarray(data.tokens))[..., :-1, :], axis=-1)
             wrong = (guesses != jnp.asarray(data.tokens)[..., 1:]).astype(jnp.float32)
             return averaged(wrong, response[..., 1:], "token")
 
-        along, value = slope(loss, trained, seed, self.distance)
+        along, value = slope(loss, trained, seed, self.perturbation_scale)
         rate = self.learning_rate * jnp.maximum(1.0 - state.step / self.decay_updates, 0.0)
         trained = descended(trained, seed, along, rate, self.weight_decay)
         state = MeZOState(eqx.combine(trained, fixed), state.step + 1)

@@ -26,7 +26,7 @@ class SFT(
 
     **Arguments:**
 
-    - `learning_rate`, `warm_up_updates`, `decay_updates`, `weight_decay`, `largest_gradient`: of
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
       AdamW; infinitely many `decay_updates` keep the rate constant.
 
     **Reference:** Ouyang et al. (2022), arXiv:2203.02155, its first step.
@@ -42,10 +42,10 @@ class SFT(
     )
 
     learning_rate: float = non_negative(2e-5)
-    warm_up_updates: float = non_negative(0.0)
+    warmup_updates: float = non_negative(0.0)
     decay_updates: float = positive(float("inf"), infinite=True)
     weight_decay: float = non_negative(0.0)
-    largest_gradient: float = positive(1.0, infinite=True)
+    max_gradient_norm: float = positive(1.0, infinite=True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
         return begin_tuning(problem.network, schedule_of(self), reference=False)

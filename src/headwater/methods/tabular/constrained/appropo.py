@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, real, share
+from headwater.core.fields import flag, integer, non_negative, real
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
@@ -75,10 +75,10 @@ class ApproPO(
       `target` is given.
     - `target`: another set of (reward, costs).
     - `episodes_per_response`: how many episodes each policy plays.
-    - `height`: κ.
+    - `cone_height`: κ.
     - `learning_rate`: of the direction.
-    - `cache`: how many of the last policies may be used again, and how often without playing.
-    - `exploration`: the responses' bonus is `exploration / √N`.
+    - `cache_size`: how many of the last policies may be used again, and how often without playing.
+    - `bonus_scale`: the responses' bonus is `exploration / √N`.
     - `stationary`: the process is the same at every step.
 
     **Reference:** Miryoosefi, Brantley, Daumé III, Dudík, Schapire (2019), arXiv:1906.09323.
@@ -99,10 +99,10 @@ class ApproPO(
     reward_threshold: float = real(0.0)
     target: AbstractConvexSet | None = None
     episodes_per_response: int = integer(20)
-    height: float = non_negative(20.0)
+    cone_height: float = non_negative(20.0)
     learning_rate: float = non_negative(1.0)
-    cache: int = integer(20, low=0)
-    exploration: float = share(0.01)
+    cache_size: int = integer(20, low=0)
+    bonus_scale: float = non_negative(0.01)
     stationary: bool = flag(True)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> ApproPOState:
@@ -110,11 +110,13 @@ class ApproPO(
         budgets = require_budgets(problem, "ApproPO")
         if problem.initial is None:
             raise SpecificationError("ApproPO needs to know where episodes start: give `initial`")
-        if self.cache < 1 or self.episodes_per_response < 1:
+        if self.cache_size < 1 or self.episodes_per_response < 1:
             raise SpecificationError("ApproPO needs a cache and episodes_per_response of 1 or more")
         sizes, measures = problem.sizes, budgets.shape[0] + 1
         experience = no_experience(problem, constraints=measures - 1, stationary=self.stationary)
-        empty = Response(jnp.zeros((self.cache, measures)), jnp.zeros((self.cache, *sizes)))
+        empty = Response(
+            jnp.zeros((self.cache_size, measures)), jnp.zeros((self.cache_size, *sizes))
+        )
         none = Response(jnp.zeros(measures), jnp.zeros(sizes))
         direction = jnp.zeros(measures + 1)
         policy = jnp.full(sizes, 1.0 / problem.actions, jnp.float32)
@@ -128,7 +130,7 @@ class ApproPO(
         visited = occupancy(self._model(experience, problem), state.policy)
         played = Response(self._returns(experience, visited), visited)
         cache = jax.tree.map(
-            lambda all_, new: all_.at[state.cached % self.cache].set(new), state.cache, played
+            lambda all_, new: all_.at[state.cached % self.cache_size].set(new), state.cache, played
         )
         cached, target = state.cached + 1, self._target(problem)
         direction, rounds, mixture = self._add(
@@ -137,8 +139,8 @@ class ApproPO(
 
         def reuse(_, carry):
             direction = carry[0]
-            scores = cache.returns @ direction[:-1] + direction[-1] * self.height
-            scores = jnp.where(jnp.arange(self.cache) < cached, scores, jnp.inf)
+            scores = cache.returns @ direction[:-1] + direction[-1] * self.cone_height
+            scores = jnp.where(jnp.arange(self.cache_size) < cached, scores, jnp.inf)
             best = jnp.argmin(scores)
             again = self._add(target, jax.tree.map(lambda x: x[best], cache), *carry)
             return jax.tree.map(
@@ -146,7 +148,7 @@ class ApproPO(
             )
 
         direction, rounds, mixture = jax.lax.fori_loop(
-            0, self.cache, reuse, (direction, rounds, mixture)
+            0, self.cache_size, reuse, (direction, rounds, mixture)
         )
         policy = self._respond(experience, problem, direction)
         metrics = {
@@ -166,10 +168,10 @@ class ApproPO(
     def _add(self, target, response: Response, direction, rounds, mixture: Response):
         """One round of play against a response."""
         rounds += 1.0
-        lifted = jnp.append(response.returns, self.height) / self.height
+        lifted = jnp.append(response.returns, self.cone_height) / self.cone_height
         ascended = direction + self.learning_rate * lifted / jnp.sqrt(rounds)
         mixture = jax.tree.map(jnp.add, mixture, response)
-        return into_unit_polar(target, ascended, self.height), rounds, mixture
+        return into_unit_polar(target, ascended, self.cone_height), rounds, mixture
 
     def _returns(self, experience: Experience, visited) -> Float[Array, " measure"]:
         reward = mean_reward(experience.counts)[..., None]
@@ -180,7 +182,7 @@ class ApproPO(
         counts = experience.counts
         weights = -direction[:-1]
         worth = weights[0] * mean_reward(counts) + mean_cost(experience) @ weights[1:]
-        bonus = self.exploration / jnp.sqrt(at_least_once(counts.visits))
+        bonus = self.bonus_scale / jnp.sqrt(at_least_once(counts.visits))
         size = jnp.linalg.norm(weights)
         worth = jnp.where(counts.visits > 0.0, worth + size * bonus, size)
         model = self._model(experience, problem)

@@ -46,7 +46,8 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
     $\hat c - b$, $b = \min\{2H, H\sqrt{2 \ln(8SAH(d + 1)k^2/\delta) / N}\}$. The policy maximises
     $f(E R)$ subject to $g(E C) \le 0$ in it: by default the reward within the problem's budgets, by
     other f and g the concave-convex setting. Prices $\lambda \ge 0$ of the constraints go from
-    episode to episode and rise with what would be overspent, `rounds` times before each.
+    episode to episode and rise with what would be overspent, `num_multiplier_updates` times before
+    each.
 
     **Arguments:**
 
@@ -54,15 +55,16 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
       counts of its own.
     - `bonus_scale`: multiplies b. With 1 optimism is promised; about 1e-5 is practical.
     - `failure_probability`: δ.
-    - `rounds`, `price_rate`: how often and how fast prices move before each episode.
-    - `commit`: play what is best for the `average` price, or the `mixture` of the rounds' policies,
-      which may use up the whole budget but is never greedy.
+    - `num_multiplier_updates`, `multiplier_learning_rate`: how often and how fast prices move
+      before each episode.
+    - `solution`: play what is best for the `average` price, or the `mixture` of the rounds'
+      policies, which may use up the whole budget but is never greedy.
     - `tightening`: ε; what is planned with is the budgets times 1 - ε.
-    - `hard`: when the use of all episodes reaches `episodes` times the budget of any resource, play
-      the cheapest policy for good (the knapsack setting).
-    - `episodes`: K, for which the budgets of all episodes together are meant.
+    - `hard_budget`: when the use of all episodes reaches `num_episodes` times the budget of any
+      resource, play the cheapest policy for good (the knapsack setting).
+    - `num_episodes`: K, for which the budgets of all episodes together are meant.
     - `objective`, `constraint`: f and g, functions of the expected reward and of the expected costs
-      that do not fall; f concave, g convex. With them `commit` must be `mixture`.
+      that do not fall; f concave, g convex. With them `solution` must be `mixture`.
 
     **Reference:** Brantley, Dudík, Lykouris, Miryoosefi, Simchowitz, Slivkins, Sun (2020),
     arXiv:2006.05051.
@@ -83,12 +85,12 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
     stationary: bool = flag(True)
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    rounds: int = integer(10)
-    price_rate: float = non_negative(0.2)
-    commit: Literal["average", "mixture"] = choice("average")
+    num_multiplier_updates: int = integer(10)
+    multiplier_learning_rate: float = non_negative(0.2)
+    solution: Literal["average", "mixture"] = choice("average")
     tightening: float = non_negative(0.0)
-    hard: bool = flag(False)
-    episodes: float = non_negative(10_000.0)
+    hard_budget: bool = flag(False)
+    num_episodes: float = non_negative(10_000.0)
     objective: Objective | None = eqx.field(static=True, default=None)
     constraint: Constraint | None = eqx.field(static=True, default=None)
 
@@ -97,7 +99,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
         budgets = require_budgets(problem, "ConRL")
         if problem.initial is None:
             raise SpecificationError("ConRL needs to know where episodes start: give `initial`")
-        if (self.objective or self.constraint) and self.commit != "mixture":
+        if (self.objective or self.constraint) and self.solution != "mixture":
             raise SpecificationError(
                 "ConRL with an objective or constraint of its own needs commit = 'mixture': the "
                 "best policy for one price is no answer there"
@@ -124,12 +126,14 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
             state.price,
             objective=self.objective or (lambda earned: earned),
             constraint=self._excess(planned),
-            rounds=self.rounds,
-            rate=self.price_rate,
+            rounds=self.num_multiplier_updates,
+            rate=self.multiplier_learning_rate,
         )
         assert model.cost is not None
-        cheapest = response(model, -jnp.sum(model.cost, axis=-1)) if self.hard else state.cheapest
-        policy = plan.mixture if self.commit == "mixture" else plan.average
+        cheapest = (
+            response(model, -jnp.sum(model.cost, axis=-1)) if self.hard_budget else state.cheapest
+        )
+        policy = plan.mixture if self.solution == "mixture" else plan.average
         state = ConRLState(experience, plan.price, policy, cheapest, spent, played, problem)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
@@ -141,7 +145,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
         return state, metrics
 
     def policy(self, state: ConRLState, *, explore: bool):
-        if not (explore and self.hard):
+        if not (explore and self.hard_budget):
             return state.policy
         return jnp.where(self._left(state) > 0.0, state.policy, state.cheapest)
 
@@ -168,5 +172,5 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
 
     def _left(self, state: ConRLState) -> Float[Array, ""]:
         """Share of the scarcest total budget that is not used up."""
-        total = self.episodes * state.problem.require_budgets("ConRL")
+        total = self.num_episodes * state.problem.require_budgets("ConRL")
         return 1.0 - jnp.max(state.spent / jnp.where(total == 0.0, 1e-12, total))

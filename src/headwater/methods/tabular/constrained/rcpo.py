@@ -38,7 +38,7 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
     **Arguments:**
 
     - `learning_rate`: of actor and critic, by Adam.
-    - `price_rate`: of the prices.
+    - `multiplier_learning_rate`: of the prices.
     - `entropy_weight`: of the entropy in the actor's objective.
     - `value_weight`: of the critic's error.
     - `episodes_per_update`: episodes that are played with one policy before each update.
@@ -57,7 +57,7 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
     )
 
     learning_rate: float = non_negative(0.03)
-    price_rate: float = non_negative(0.01)
+    multiplier_learning_rate: float = non_negative(0.01)
     entropy_weight: float = non_negative(0.01)
     value_weight: float = non_negative(0.5)
     episodes_per_update: int = integer(1)
@@ -93,7 +93,7 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
         step: Any = step
         logits, value = state.logits + step[0], state.value + step[1]
         spent = jnp.mean(jnp.sum(costs, axis=-2).reshape(-1, budgets.shape[0]), axis=0)
-        price = jnp.maximum(state.price + self.price_rate * (spent - budgets), 0.0)
+        price = jnp.maximum(state.price + self.multiplier_learning_rate * (spent - budgets), 0.0)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
             "cost": jnp.mean(spent),

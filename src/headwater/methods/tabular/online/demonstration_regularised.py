@@ -67,7 +67,7 @@ class DemonstrationRegularised(
 
     **Arguments:**
 
-    - `temperature`: λ; about ε over the divergence between expert and anchor, so in proportion to
+    - `kl_weight`: λ; about ε over the divergence between expert and anchor, so in proportion to
       the number of demonstrations.
     - `bonus_scale`: multiplies b (but for its last part) and the last part of G. 1 is the
       theorem's; since $9H^2\beta$ is large, about 0.00003 is practical.
@@ -88,7 +88,7 @@ class DemonstrationRegularised(
         parents=("TabularCloning", "UCBVI"),
     )
 
-    temperature: float = positive(1.0, infinite=True)
+    kl_weight: float = positive(1.0, infinite=True)
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
 
@@ -154,12 +154,12 @@ class DemonstrationRegularised(
             unseen = visits == 0.0
             above = jnp.where(unseen, left, jnp.clip(reward + high + width, 0.0, left))
             below = jnp.where(unseen, 0.0, jnp.clip(reward + low - width, 0.0, left))
-            target, upper = _softly(above, anchor, self.temperature)
-            lower = _softly(below, anchor, self.temperature)[1]
+            target, upper = _softly(above, anchor, self.kl_weight)
+            lower = _softly(below, anchor, self.kl_weight)[1]
             doubt = above - below
             price = self.bonus_scale * 4.0 * horizon**2 * wide / times
             each = jnp.where(unseen, left, (1.0 + 1.0 / horizon) * gap_next + price)
-            gap = jnp.square(jnp.max(doubt, axis=-1)) / (2.0 * self.temperature)
+            gap = jnp.square(jnp.max(doubt, axis=-1)) / (2.0 * self.kl_weight)
             gap = jnp.minimum(gap + jnp.sum(target * each, axis=-1), left)
             return (upper, lower, gap), (target, doubt)
 

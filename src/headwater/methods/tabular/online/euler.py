@@ -59,7 +59,7 @@ class EULER(
 
     - `bonus_scale`: multiplies all of the bonus. 1 is the theorem's; about 0.01 is practical.
     - `failure_probability`: δ.
-    - `episodes`: K, over which the guarantee holds.
+    - `num_episodes`: K, over which the guarantee holds.
     - `value_cap`: what no value may exceed.
 
     **Reference:** Zanette, Brunskill (2019), arXiv:1901.00210.
@@ -77,7 +77,7 @@ class EULER(
 
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
+    num_episodes: float = non_negative(10_000.0)
     value_cap: ValueCap = choice("remaining")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> EULERState:
@@ -105,7 +105,7 @@ class EULER(
 
     def _plan(self, counts: Counts, problem: FiniteProblem):
         horizon, states, actions = problem.sizes
-        tuples = states * actions * self.episodes * horizon
+        tuples = states * actions * self.num_episodes * horizon
         log = jnp.log(28.0 * tuples / self.failure_probability)
         visits = at_least_once(counts.visits)
         reward = estimated_reward(counts, problem)

@@ -33,18 +33,18 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
     r"""Greedy over random policy: fixes one action after the other by what follows it on average.
 
     For deterministic processes. With actions $a_1 \dots a_{i-1}$ fixed, it plays each of the
-    $A^k$ sequences of the next $k$ actions `samples` (m) times: the fixed actions, the sequence,
-    then actions at random. The first action of the sequence with the highest mean of rewards after
-    the fixed actions becomes $a_i$. One update is one iteration; after as many updates as the
-    horizon has steps all actions are fixed, at a cost of $T^2 A^k m$ steps.
+    $A^k$ sequences of the next $k$ actions `episodes_per_sequence` (m) times: the fixed actions,
+    the sequence, then actions at random. The first action of the sequence with the highest mean of
+    rewards after the fixed actions becomes $a_i$. One update is one iteration; after as many
+    updates as the horizon has steps all actions are fixed, at a cost of $T^2 A^k m$ steps.
 
     The least $k + \log_A m$ with which it finds a best sequence at least every other time is the
     *effective horizon* of the process (`headwater.analysis.effective_horizon`).
 
     **Arguments:**
 
-    - `depth`: k, how many actions it looks ahead.
-    - `samples`: m, how often it plays each sequence.
+    - `lookahead`: k, how many actions it looks ahead.
+    - `episodes_per_sequence`: m, how often it plays each sequence.
 
     **Reference:** Laidlaw, Russell, Dragan (2023), arXiv:2304.09853.
 
@@ -57,24 +57,28 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         summary="greedy in what a few chosen and then random actions earn, step after step",
     )
 
-    depth: int = integer(1)
-    samples: int = integer(16)
+    lookahead: int = integer(1)
+    episodes_per_sequence: int = integer(16)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> GORPState:
         problem.require_one_task("GORP")
-        for name, value in (("depth", self.depth), ("samples", self.samples)):
+        for name, value in (
+            ("lookahead", self.lookahead),
+            ("episodes_per_sequence", self.episodes_per_sequence),
+        ):
             if value < 1:
                 raise SpecificationError(f"GORP: {name} = {value} must be at least one")
-        if self.depth > problem.horizon:
+        if self.lookahead > problem.horizon:
             raise SpecificationError(
-                f"GORP: depth = {self.depth} looks further than an episode has steps, "
+                f"GORP: lookahead = {self.lookahead} looks further than an episode has steps, "
                 f"{problem.horizon}"
             )
-        rows = self.samples * problem.actions**self.depth
+        rows = self.episodes_per_sequence * problem.actions**self.lookahead
         if rows * problem.horizon * problem.states * problem.actions > _LARGEST:
             raise SpecificationError(
-                f"GORP: depth = {self.depth} and samples = {self.samples} make {rows} episodes in "
-                "an iteration, more than fit in memory: take less of either"
+                f"GORP: lookahead = {self.lookahead} and episodes_per_sequence = "
+                f"{self.episodes_per_sequence} make {rows} episodes in an iteration, "
+                "more than fit in memory: take less of either"
             )
         prefix = jnp.zeros(problem.horizon, jnp.int32)
         return GORPState(prefix, jnp.zeros((), jnp.int32), problem)
@@ -90,14 +94,14 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         followed = jnp.all((action == state.prefix[None]) | free, axis=-1)
         # What was played says which sequence it was, so that episodes may come in any order. Past
         # the end there is nothing to choose, and sequences that differ there are alike.
-        ahead = state.fixed + jnp.arange(self.depth)
+        ahead = state.fixed + jnp.arange(self.lookahead)
         taken = action[:, jnp.minimum(ahead, horizon - 1)]
         chosen = jnp.where((ahead < horizon)[None], taken, 0)
-        place = jnp.asarray(problem.actions ** np.arange(self.depth)[::-1], jnp.int32)
+        place = jnp.asarray(problem.actions ** np.arange(self.lookahead)[::-1], jnp.int32)
         sequence = chosen @ place
 
         weight = followed.astype(jnp.float32)
-        size = problem.actions**self.depth
+        size = problem.actions**self.lookahead
         times = jnp.zeros(size).at[sequence].add(weight)
         total = jnp.zeros(size).at[sequence].add(weight * to_go)
         mean = jnp.where(times > 0.0, total / at_least_once(times), -jnp.inf)
@@ -122,11 +126,11 @@ class GORP(AbstractMethod[FiniteProblem, Episodes, GORPState], AbstractTablePoli
         if not explore:
             return jnp.broadcast_to(prefix[:, None], (horizon, states, actions))
         step = jnp.arange(horizon)
-        every = np.asarray(list(itertools.product(range(actions), repeat=self.depth)), np.int32)
-        sequences = jnp.repeat(jnp.asarray(every), self.samples, axis=0)
+        every = np.asarray(list(itertools.product(range(actions), repeat=self.lookahead)), np.int32)
+        sequences = jnp.repeat(jnp.asarray(every), self.episodes_per_sequence, axis=0)
         ahead = step - state.fixed
-        inside = (ahead >= 0) & (ahead < self.depth)
-        played = jax.nn.one_hot(sequences[:, jnp.clip(ahead, 0, self.depth - 1)], actions)
+        inside = (ahead >= 0) & (ahead < self.lookahead)
+        played = jax.nn.one_hot(sequences[:, jnp.clip(ahead, 0, self.lookahead - 1)], actions)
         table = jnp.where(inside[None, :, None], played, 1.0 / actions)
         table = jnp.where((ahead < 0)[None, :, None], prefix[None], table)
         lead = table.shape[0]

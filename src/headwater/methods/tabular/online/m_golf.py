@@ -40,18 +40,18 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
     3. keeps $B = \{f : L_h(f_h, f) - \min_{g \in G_h} L_h(g, f) \le \beta \;\forall h\}$,
        $\beta = \log(K H |F| |G| / \delta)$.
 
-    States are windows of the last $m$ observations and actions. With `memory` 0 it is GOLF:
+    States are windows of the last $m$ observations and actions. With `memory_length` 0 it is GOLF:
     one episode of $\pi^k$ for all steps; with 1, GOLF for processes whose states are seen
     (V-type). Exact for the enumerable classes that `ValueClass` holds; larger ones need an
     optimiser over a parametrised version space, which nobody has in general.
 
     **Arguments:**
 
-    - `memory`: m.
+    - `memory_length`: m.
     - `radius_scale`: multiplies β. The paper leaves the constant open; with returns in [0, 1],
       1/2 keeps the truth with probability 1 - δ (tested), 0.1 to 0.2 is practical.
     - `failure_probability`: δ.
-    - `episodes`: K, iterations over which the guarantee holds.
+    - `num_episodes`: K, iterations over which the guarantee holds.
 
     **Reference:** Efroni, Jin, Krishnamurthy, Miryoosefi (2022), arXiv:2202.03983; GOLF is Jin,
     Liu, Miryoosefi (2021), arXiv:2102.00815.
@@ -67,18 +67,18 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         summary="optimism over the value functions of short windows that data has not refuted",
     )
 
-    memory: int = integer(1, low=0)
+    memory_length: int = integer(1, low=0)
     radius_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(1_000.0)
+    num_episodes: float = non_negative(1_000.0)
 
     def init(self, problem: ValueClass, *, key: PRNGKeyArray) -> MGOLFState:
         problem.problem.require_one_task("MGOLF")
         if problem.problem.initial is None:
             raise SpecificationError("MGOLF needs to know where episodes start: give `initial`")
-        if not 0 <= self.memory <= problem.problem.horizon:
+        if not 0 <= self.memory_length <= problem.problem.horizon:
             raise SpecificationError(
-                f"MGOLF: memory = {self.memory} must lie between 0 and the horizon, "
+                f"MGOLF: memory = {self.memory_length} must lie between 0 and the horizon, "
                 f"{problem.problem.horizon}"
             )
         count = problem.candidates.shape[0]
@@ -95,13 +95,13 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         problem = state.problem
         horizon = problem.problem.horizon
         data = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), _without_cost(data))
-        if self.memory and len(data.action) != horizon:
+        if self.memory_length and len(data.action) != horizon:
             raise SpecificationError(
                 f"MGOLF with a memory learns from one episode for each of the {horizon} steps, "
                 f"not from {len(data.action)} episodes"
             )
         # Each of the episodes was free for one step; without a memory all steps of all count.
-        used = jnp.eye(horizon) if self.memory else jnp.ones(data.action.shape)
+        used = jnp.eye(horizon) if self.memory_length else jnp.ones(data.action.shape)
         value = jnp.moveaxis(jnp.max(problem.candidates, axis=-1), 0, -1)
         value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         step = jnp.broadcast_to(jnp.arange(horizon), data.action.shape)
@@ -124,18 +124,18 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
 
     def policy(self, state: MGOLFState, *, explore: bool):
         greedy = greedy_table(state.problem.candidates[state.chosen])[0]
-        if not (explore and self.memory):
+        if not (explore and self.memory_length):
             return greedy
         horizon = greedy.shape[0]
         episode, step = jnp.arange(horizon)[:, None], jnp.arange(horizon)[None, :]
-        free = (step <= episode) & (step > episode - self.memory)
+        free = (step <= episode) & (step > episode - self.memory_length)
         return jnp.where(free[:, :, None, None], 1.0 / greedy.shape[-1], greedy[None])
 
     def radius(self, problem: ValueClass) -> Float[Array, ""]:
         """β, by how much a candidate may fit its own targets worse than the best helper does."""
         candidates = problem.candidates.shape[0]
         helpers = candidates if problem.helpers is None else problem.helpers.shape[0]
-        size = self.episodes * problem.problem.horizon * candidates * helpers
+        size = self.num_episodes * problem.problem.horizon * candidates * helpers
         return self.radius_scale * jnp.log(jnp.asarray(size / self.failure_probability))
 
     def _optimistic(self, problem: ValueClass, alive, excess) -> Int[Array, ""]:

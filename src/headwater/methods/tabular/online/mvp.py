@@ -66,8 +66,8 @@ class MVP(
       thousands of visits; about 0.0003 is practical. Up to 0.023 the bonus keeps the monotonicity
       that the method is named for without help from slack constants.
     - `failure_probability`: δ.
-    - `episodes`: K, over which the guarantee holds.
-    - `samples`: the later half, or all of them as in the method's first version (2021).
+    - `num_episodes`: K, over which the guarantee holds.
+    - `samples_used`: the later half, or all of them as in the method's first version (2021).
     - `value_cap`: what no value may exceed.
 
     **Reference:** Zhang, Chen, Lee, Du (2023), arXiv:2307.13586; first version: Zhang, Ji, Du
@@ -87,8 +87,8 @@ class MVP(
 
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
-    samples: Literal["later_half", "all"] = choice("later_half")
+    num_episodes: float = non_negative(10_000.0)
+    samples_used: Literal["later_half", "all"] = choice("later_half")
     value_cap: ValueCap = choice("horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> MVPState:
@@ -106,7 +106,7 @@ class MVP(
         # The exponent grows whenever a count reaches or passes a power of two, exactly.
         exponent = lambda visits: jnp.frexp(visits[at])[1]
         doubled = exponent(counts.visits) > exponent(state.counts.visits)
-        source = batch if self.samples == "later_half" else counts
+        source = batch if self.samples_used == "later_half" else counts
         model = jax.tree.map(lambda m, s: _where(m, at, doubled, s[at]), state.model, source)
         batch = jax.tree.map(lambda b: _where(b, at, doubled, jnp.zeros_like(b[at])), batch)
         replanned = jnp.any(doubled)
@@ -125,7 +125,7 @@ class MVP(
 
     def _plan(self, model: Counts, problem: FiniteProblem):
         horizon, states, actions = problem.sizes
-        tuples = states * actions * jnp.square(horizon * self.episodes)
+        tuples = states * actions * jnp.square(horizon * self.num_episodes)
         log = jnp.log(200.0 * tuples / self.failure_probability)
         visits = at_least_once(model.visits)
         fixed = 544.0 / 9.0 * horizon * log / visits

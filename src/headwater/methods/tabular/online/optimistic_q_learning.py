@@ -58,7 +58,7 @@ class OptimisticQLearning(
     - `bonus_scale`: $c$. The paper asks for a large enough constant; 1 bounds the deviations that
       its proof for UCB-H meets. About 0.01 is practical.
     - `failure_probability`: δ.
-    - `episodes`: K, over which the guarantee holds.
+    - `num_episodes`: K, over which the guarantee holds.
     - `value_cap`: what $V$ may not exceed, and where values begin.
 
     **Reference:** Jin, Allen-Zhu, Bubeck, Jordan (2018), arXiv:1807.03765.
@@ -78,7 +78,7 @@ class OptimisticQLearning(
     bonus: Literal["hoeffding", "bernstein"] = choice("hoeffding")
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
+    num_episodes: float = non_negative(10_000.0)
     value_cap: ValueCap = choice("horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> OptimisticQLearningState:
@@ -143,7 +143,7 @@ class OptimisticQLearning(
 
     def _doubt(self, times, variance, problem: FiniteProblem) -> Float[Array, " horizon"]:
         horizon, states, actions = problem.sizes
-        tuples = states * actions * self.episodes * horizon
+        tuples = states * actions * self.num_episodes * horizon
         log = jnp.log(tuples / self.failure_probability)
         doubt = jnp.sqrt(horizon**3 * log / times)
         if self.bonus == "bernstein":

@@ -34,7 +34,7 @@ class QLearning(
     **Arguments:**
 
     - `learning_rate`: α.
-    - `exploration`: ε, probability of an action at random.
+    - `exploration_rate`: ε, probability of an action at random.
     - `initial_value`: Q before any data; the largest return makes it optimistic.
 
     **Reference:** Watkins, Dayan (1992), Machine Learning 8.
@@ -51,7 +51,7 @@ class QLearning(
     )
 
     learning_rate: float = non_negative(0.1)
-    exploration: float = share(0.1)
+    exploration_rate: float = share(0.1)
     initial_value: float = real(0.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> QLearningState:
@@ -79,5 +79,5 @@ class QLearning(
         greedy = greedy_table(state.action_value)[0]
         if not explore:
             return greedy
-        chance = jnp.clip(self.exploration, 0.0, 1.0)
+        chance = jnp.clip(self.exploration_rate, 0.0, 1.0)
         return (1.0 - chance) * greedy + chance / greedy.shape[-1]

@@ -31,8 +31,8 @@ class SQIRLState(eqx.Module):
 class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePolicy[SQIRLState]):
     r"""Shallow Q-iteration via reinforcement learning: exploration by chance, learning apart.
 
-    Iteration $i$ plays `samples` (m) episodes: greedy in the frozen $Q^k_t$ at steps $t < i$,
-    actions at random from step $i$ on. Regression on the random steps gives
+    Iteration $i$ plays `episodes_per_iteration` (m) episodes: greedy in the frozen $Q^k_t$ at steps
+    $t < i$, actions at random from step $i$ on. Regression on the random steps gives
 
     - $Q^1_t(s, a)$, from the sum of rewards until the end (the value of acting at random);
     - $Q^{j+1}_t(s, a)$, from $r + \max_{a'} Q^j_{t+1}(s', a')$, one step of fitted Q-iteration;
@@ -47,14 +47,16 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
 
     **Arguments:**
 
-    - `depth`: k, how many actions are chosen before acting at random.
-    - `samples`: m, episodes in an iteration.
-    - `reuse`: learn from the random steps of all iterations so far, not of the latest alone.
+    - `lookahead`: k, how many actions are chosen before acting at random.
+    - `episodes_per_iteration`: m, episodes in an iteration.
+    - `reuse_samples`: learn from the random steps of all iterations so far, not of the latest
+      alone.
 
     **Reference:** Laidlaw, Zhu, Russell, Dragan (2023), arXiv:2312.08369.
 
-    **Differences from the paper:** the paper uses each iteration's data once (`reuse=False`);
-    its code keeps all of it, as the default here does. Means replace the network.
+    **Differences from the paper:** the paper uses each iteration's data once
+    (`reuse_samples=False`); its code keeps all of it, as the default here does. Means replace the
+    network.
     """
 
     feed: ClassVar[Feed] = Feed.ACTING
@@ -64,18 +66,21 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
         parents=("GORP", "Fitted Q iteration"),
     )
 
-    depth: int = integer(1)
-    samples: int = integer(16)
-    reuse: bool = flag(True)
+    lookahead: int = integer(1)
+    episodes_per_iteration: int = integer(16)
+    reuse_samples: bool = flag(True)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> SQIRLState:
         problem.require_one_task("SQIRL")
-        for name, value in (("depth", self.depth), ("samples", self.samples)):
+        for name, value in (
+            ("lookahead", self.lookahead),
+            ("episodes_per_iteration", self.episodes_per_iteration),
+        ):
             if value < 1:
                 raise SpecificationError(f"SQIRL: {name} = {value} must be at least one")
-        if self.depth > problem.horizon:
+        if self.lookahead > problem.horizon:
             raise SpecificationError(
-                f"SQIRL: depth = {self.depth} looks further than an episode has steps, "
+                f"SQIRL: lookahead = {self.lookahead} looks further than an episode has steps, "
                 f"{problem.horizon}"
             )
         zeros = jnp.zeros(problem.sizes)
@@ -89,7 +94,7 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
         to_go = jnp.flip(jnp.cumsum(jnp.flip(data.reward, -1), axis=-1), -1)
 
         def start(sums):
-            return sums if self.reuse else jnp.zeros_like(sums)
+            return sums if self.reuse_samples else jnp.zeros_like(sums)
 
         visits = start(state.visits).at[at].add(weight)
         following = start(state.following).at[(*at, data.state[..., 1:])].add(weight)
@@ -98,7 +103,7 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
 
         times = at_least_once(visits)
         action_value = sums / times
-        for _ in range(self.depth - 1):
+        for _ in range(self.lookahead - 1):
             value = jnp.max(action_value, axis=-1)
             value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
             # Past the end nothing follows: there the mean of rewards is all there is, as in Q¹.
@@ -120,4 +125,4 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
             return greedy
         late = (jnp.arange(horizon) >= state.frozen)[:, None, None]
         table = jnp.where(late, 1.0 / actions, greedy)
-        return jnp.broadcast_to(table, (self.samples, horizon, states, actions))
+        return jnp.broadcast_to(table, (self.episodes_per_iteration, horizon, states, actions))

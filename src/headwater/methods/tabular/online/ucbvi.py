@@ -49,7 +49,7 @@ class UCBVI(
     - `bonus_scale`: multiplies the bonus. 1 is the theorem's, with which optimism is promised and
       regret stays linear for very long; about 0.01 (Bernstein) or 0.001 (Hoeffding) is practical.
     - `failure_probability`: δ.
-    - `episodes`: K, over which the guarantee holds.
+    - `num_episodes`: K, over which the guarantee holds.
     - `value_cap`: what no value may exceed.
 
     **Reference:** Azar, Osband, Munos (2017), arXiv:1703.05449.
@@ -68,7 +68,7 @@ class UCBVI(
     bonus: Literal["bernstein", "hoeffding"] = choice("bernstein")
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
+    num_episodes: float = non_negative(10_000.0)
     value_cap: ValueCap = choice("horizon")
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PlannedValues:
@@ -90,7 +90,9 @@ class UCBVI(
 
     def _plan(self, counts: Counts, old: Float[Array, "horizon state action"], problem):
         horizon, states, actions = problem.sizes
-        log = jnp.log(5.0 * states * actions * self.episodes * horizon / self.failure_probability)
+        log = jnp.log(
+            5.0 * states * actions * self.num_episodes * horizon / self.failure_probability
+        )
         reward = estimated_reward(counts, problem)
         # What depends on the step's own counts alone is worked out for all steps at once.
         visits = at_least_once(counts.visits)

@@ -45,7 +45,7 @@ class VIZero(
     - `bonus_scale`: multiplies β. With 1 it is the theorem's up to a constant and stays at H for
       very long; about 1e-5 is practical.
     - `failure_probability`: δ.
-    - `episodes`: K, over which the guarantee holds.
+    - `num_episodes`: K, over which the guarantee holds.
 
     **Reference:** Liu, Yu, Bai, Jin (2021), arXiv:2010.01604; recommended as the explorer for
     constrained problems by Miryoosefi and Jin (2022), arXiv:2107.05216.
@@ -66,7 +66,7 @@ class VIZero(
     stationary: bool = flag(False)
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    episodes: float = non_negative(10_000.0)
+    num_episodes: float = non_negative(10_000.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> VIZeroState:
         problem.require_one_task("VIZero")
@@ -103,7 +103,7 @@ class VIZero(
 
     def _values(self, counts: Counts, problem: FiniteProblem):
         horizon, states, actions = problem.sizes
-        log = jnp.log(states * actions * horizon * self.episodes / self.failure_probability)
+        log = jnp.log(states * actions * horizon * self.num_episodes / self.failure_probability)
         visits = at_least_once(counts.visits)
         bonus = jnp.sqrt(horizon**2 * log / visits) + horizon**2 * states * log / visits
 
