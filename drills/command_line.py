@@ -89,7 +89,6 @@ def commands() -> dict[str, list[str]]:
         "evaluate": ["run", "--env", "pendulum"],
         "compare": ["run"],
         "export": ["run", "--format", "safetensors"],
-        "language train": ["SFT", "--model", "model", "--data", "sums.jsonl"],
         "language generate": ["model", "--prompt", "1+"],
         "language evaluate": ["model", "--data", "sums.jsonl"],
         "claim list": [],

@@ -56,10 +56,11 @@ def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
     multiplied = []
     monkeypatch.setattr(execute, "check_precision", multiplied.append)
     monkeypatch.setattr(execute, "multiplying", lambda precision: nullcontext())
-    rounded = dataclasses.replace(offline.specification, precision="bfloat16")
+    options = dataclasses.replace(offline.specification.options, precision="bfloat16")
+    rounded = dataclasses.replace(offline.specification, options=options)
     run = dataclasses.replace(offline, specification=rounded)
-    assert adapt(run, **ONLINE).specification.precision == "bfloat16"
-    assert adapt(run, precision="default", **ONLINE).specification.precision == "default"
+    assert adapt(run, **ONLINE).specification.options.precision == "bfloat16"
+    assert adapt(run, precision="default", **ONLINE).specification.options.precision == "default"
     assert multiplied == ["bfloat16", "default"]
 
 
@@ -82,7 +83,7 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     assert (budget.warm_up_steps, budget.random_steps, budget.rows) == (8, 0, 64)
     assert again.metrics[-1]["update"] == 32
     assert again.metrics[-1]["environment_steps"] == 40
-    assert again.specification.data is None and again.specification.seed == 1
+    assert again.specification.data is None and again.specification.options.seed == 1
     assert isinstance(again.method, SAC) and again.method.hidden_sizes == (8, 8)
     # Before the first update it is the offline policy that was evaluated.
     np.testing.assert_array_equal(again.curve[0], [8, 24, 40])

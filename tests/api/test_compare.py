@@ -7,10 +7,12 @@ import pytest
 
 from headwater.api.compare import compare
 from headwater.api.run import Run
-from headwater.api.specification import DataChoice, MethodChoice, Specification, TaskChoice
+from headwater.api.specification import MethodChoice, Specification, TaskChoice
 from headwater.core.errors import SpecificationError
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.online.sac import SAC
+from headwater.runs.logged import DataChoice
+from headwater.runs.options import Options
 from headwater.runs.recipes import Budget
 
 from .problems import pendulum_log
@@ -27,9 +29,9 @@ def made(curves: dict[int, list[float]], *, task="pendulum", first: int = 50, **
     online = "budget" in asked
     method = SAC(hidden_sizes=(8, 8)) if online else BC(hidden_sizes=(8, 8))
     choice = None if task is None else TaskChoice(task, {})
-    specification = Specification(
-        "train", MethodChoice.of(method), list(range(SEEDS)), 0, 2, 2, 16, task=choice, **asked
-    )
+    updates = asked.pop("updates", 100)
+    options = Options(seeds=SEEDS, evaluations=2, episodes=2, batch_size=16, updates=updates)
+    specification = Specification("train", MethodChoice.of(method), options, task=choice, **asked)
     rows = [
         {
             "stage": "online",

@@ -72,18 +72,16 @@ def test_a_run_keeps_its_precision_when_it_goes_on(tmp_path, interrupt, monkeypa
     path = tmp_path / "run"
     interrupt(3, lambda: train(CLONE, pendulum_log(), out=path, **how))
     run = resume(path, progress=False)
-    assert run.finished and run.specification.precision == "bfloat16"
+    assert run.finished and run.specification.options.precision == "bfloat16"
     train(CLONE, pendulum_log(), **{**how, "precision": "default"})
     # What is evaluated is not rounded: once after two updates, and once at the end, of each run.
     learned = [precision for precision in multiplied if precision == "bfloat16"]
     assert len(learned) == 2 and multiplied[-1] == "default"
     recorded = json.loads((path / "run.json").read_text())
-    assert recorded["precision"] == "bfloat16"
-    # Earlier runs say nothing of it.
-    del recorded["precision"]
-    assert Specification.from_json(recorded, "run").precision == "default"
+    assert recorded["options"]["precision"] == "bfloat16"
+    wrong = {**recorded["options"], "precision": "float8"}
     with pytest.raises(RunError, match="unknown precision"):
-        Specification.from_json({**recorded, "precision": "float8"}, "run")
+        Specification.from_json({**recorded, "options": wrong}, "run")
 
 
 def test_a_precision_that_the_machine_has_not_leaves_no_directory(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.datasets.dataset import Dataset
 from headwater.exports.onnx_graph import onnx_model
 from headwater.runs.checkpoint import flatten
+from headwater.runs.options import Options
 
 LOW, HIGH = [-2.0, 0.0], [2.0, 5.0]
 """Bounds of the actions: neither ±1 nor alike nor symmetric."""
@@ -75,7 +76,8 @@ def untrained(method: AbstractMethod, discrete: bool, seeds: tuple[int, ...] = (
     problem = spaces(discrete)
     keys = jax.random.split(jax.random.key(3), len(seeds))
     state = jax.vmap(lambda key: method.init(problem, key=key))(keys)
-    asked = Specification("train", MethodChoice.of(method), list(seeds), 0, 0, 0, 16, updates=0)
+    options = Options(seeds=tuple(seeds), batch_size=16, updates=1)
+    asked = Specification("train", MethodChoice.of(method), options)
     return Run(asked, method, state, problem, [], [])
 
 

@@ -15,6 +15,7 @@ from headwater.core.spaces import Discrete
 from headwater.datasets.references import References
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.iql import IQL
+from headwater.runs.options import Options
 
 from .problems import assert_same, cart_pole_log, pendulum_log
 
@@ -118,9 +119,8 @@ def test_policies_say_what_is_wrong_with_an_observation(kept, observation, sente
 def evaluated(seeds: list[int], rows: list[tuple[int, int, int, list[float]]], **asked) -> Run:
     """A run of which only the evaluations are known: `(update, steps, seed, returns)`."""
     method = BC(hidden_sizes=(8, 8))
-    specification = Specification(
-        "train", MethodChoice.of(method), seeds, 0, 2, 2, 16, updates=10, **asked
-    )
+    options = Options(seeds=tuple(seeds), evaluations=2, episodes=2, batch_size=16, updates=10)
+    specification = Specification("train", MethodChoice.of(method), options, **asked)
     names = ("update", "environment_steps", "seed", "returns")
     state = {"leaf": np.zeros((len(seeds), 1))}
     evaluations = [dict(zip(names, row)) for row in rows]

@@ -40,7 +40,7 @@ def test_a_process_from_arrays_in_a_few_lines(tmp_path):
     assert solution.policy.shape == (4, 2)
     assert np.array_equal(solution.policy[:-1, 0], best[:-1, 0])
     assert solution.best is not None and solution.returns is not None
-    assert solution.regret.shape == (3, 50) and np.all(np.diff(solution.regret) >= -1e-3)
+    assert solution.regret.shape == (3, 100) and np.all(np.diff(solution.regret) >= -1e-3)
     assert np.all(solution.bound >= solution.best - solution.returns - 1e-5)
     assert solution.draw(tmp_path / "regret.png").stat().st_size > 10_000
     assert f"of {solution.best:.3g}" in str(solution) and "certified" in str(solution)
@@ -68,14 +68,17 @@ def test_logged_episodes_that_do_not_fit_are_said():
         ({"action": log.action[:, :3], "reward": log.reward[:, :3]}, "3 actions and 5 states"),
     ):
         with pytest.raises(hw.DataError, match=said):
-            hw.solve("UCBVI", process, data=dataclasses.replace(log, **wrong), seeds=1)
+            hw.solve("TabularCloning", process, data=dataclasses.replace(log, **wrong), seeds=1)
 
 
 @pytest.mark.parametrize(
     "given, said",
     [
         (("IQL", None), "IQL does not learn finite processes: use hw.train"),
-        (("UCBVI", None), "give a process to act in"),
+        (
+            ("UCBVI", None),
+            "UCBVI learns from its own episodes in a finite process: give it a process",
+        ),
     ],
 )
 def test_what_cannot_be_solved_is_said(given, said):
@@ -83,6 +86,7 @@ def test_what_cannot_be_solved_is_said(given, said):
         hw.solve(*given)
 
 
-def test_training_points_to_solving():
-    with pytest.raises(hw.SpecificationError, match=r"UCBVI learns finite processes.*solve"):
-        hw.train("UCBVI", env="Pendulum")
+def test_an_environment_is_no_finite_process():
+    said = "UCBVI learns from its own episodes .*: give it a process, and leave out env$"
+    with pytest.raises(hw.SpecificationError, match=said):
+        hw.train("UCBVI", env="pendulum")

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from headwater.api.specification import (
-    DataChoice,
+    Given,
     MethodChoice,
     Specification,
     TaskChoice,
-    is_online,
     plan,
     updates_of,
 )
@@ -19,9 +18,11 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.control.point_maze import PointMaze
-from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.cal_ql import CalQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.sac import SAC
+from headwater.runs.logged import DataChoice
+from headwater.runs.options import Options
 from headwater.runs.recipes import Budget
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
@@ -31,12 +32,7 @@ from .problems import pendulum_log
 OFFLINE = Specification(
     "train",
     MethodChoice.of(IQL(hidden_sizes=(8, 4), discount=0.9, actor_decay_updates=float("inf"))),
-    [0, 3],
-    7,
-    2,
-    5,
-    16,
-    updates=12,
+    Options(seeds=(0, 3), seed=7, evaluations=2, episodes=5, batch_size=16, updates=12),
     data=DataChoice(None, {}, None),
 )
 
@@ -50,7 +46,10 @@ def test_everything_survives_json():
         OFFLINE,
         task=TaskChoice.of(PointMaze(dense=0.5)),
         budget=Budget(100, random_steps=10, block=4),
-        data=DataChoice("/log.npz", {"horizon": 9}, "hash", 0.5, "return", 0.2),
+        options=dataclasses.replace(
+            OFFLINE.options, top=0.5, weights="return", weight_temperature=0.2
+        ),
+        data=DataChoice("/log.npz", {"horizon": 9}, "hash"),
         recipe="rlpd",
         references=[1.0, 2.0, "here", False],
     )
@@ -62,11 +61,12 @@ def test_everything_survives_json():
     # What a later version adds is ignored; what is missing is said.
     stored = {**OFFLINE.to_json(), "novelty": 1}
     assert Specification.from_json(stored, "run.json") == OFFLINE
-    del stored["seeds"]
+    del stored["options"]
     with pytest.raises(RunError, match=r"run\.json: this is not the specification of a run"):
         Specification.from_json(stored, "run.json")
     acting = {"budget": {"steps": 9}, "task": None}
-    for changed in ({"method": {"title": "x"}}, {"updates": None}, {"data": None}, acting):
+    unsettled = {**OFFLINE.to_json()["options"], "updates": None}
+    for changed in ({"method": {"title": "x"}}, {"options": unsettled}, {"data": None}, acting):
         with pytest.raises(RunError, match="this is not the specification of a run"):
             Specification.from_json({**OFFLINE.to_json(), **changed}, "run.json")
 
@@ -96,48 +96,55 @@ def test_objects_of_the_user_have_no_name():
 
 def test_plans_of_offline_learning():
     data = pendulum_log(reference_returns=[0.0, 10.0])
-    found = plan(OFFLINE, None, data, None)
+    found = plan(OFFLINE, None, Given(data))
     (stage,) = found.stages
     assert isinstance(stage.source, Replay) and stage.updates == 12 == updates_of(OFFLINE)
     assert stage.source.batch_size == 16 and found.task is None
     np.testing.assert_array_equal(stage.source.data.reward, data.rewards)
-    # Returns to go with the method's own discount, by hand for the first episode.
+    # A method that does not read returns to go does not wait for them.
+    assert stage.source.data.return_to_go is None
+    reading = dataclasses.replace(OFFLINE, method=MethodChoice.of(CalQL(discount=0.9)))
+    (stage,) = plan(reading, None, Given(data)).stages
+    # With the method's own discount, by hand for the first episode.
     expected = sum(0.9**t * float(data.rewards[t]) for t in range(15))
     np.testing.assert_allclose(stage.source.data.return_to_go[0], expected, rtol=1e-5)
     assert found.references == [0.0, 10.0, "stored with the dataset", False]
     assert found.problem.statistics is not None and found.problem.horizon == 200
 
-    best = dataclasses.replace(OFFLINE, data=DataChoice(None, {}, None, top=0.25))
-    (stage,) = plan(best, None, pendulum_log(marked=True), None).stages
+    def with_options(**changed):
+        options = dataclasses.replace(OFFLINE.options, **changed)
+        return dataclasses.replace(OFFLINE, options=options)
+
+    (stage,) = plan(with_options(top=0.25), None, Given(pendulum_log(marked=True))).stages
     np.testing.assert_allclose(stage.source.data.action, 0.75, rtol=1e-6)
     assert stage.source.data.reward.shape == (30,)
 
-    sharp = dataclasses.replace(OFFLINE, data=DataChoice(None, {}, None, weights="return"))
-    (stage,) = plan(sharp, None, pendulum_log(marked=True), None).stages
+    (stage,) = plan(with_options(weights="return"), None, Given(pendulum_log(marked=True))).stages
     assert isinstance(stage.source, WeightedReplay)
 
 
 def test_references_are_the_data_s_else_the_task_s():
     maze = PointMaze()
     asked = dataclasses.replace(
-        OFFLINE, method=MethodChoice.of(SAC(hidden_sizes=(8, 8))), data=None, updates=None,
+        OFFLINE, method=MethodChoice.of(SAC(hidden_sizes=(8, 8))), data=None,
         budget=Budget(20), task=TaskChoice.of(maze),
     )  # fmt: skip
-    found = plan(asked, None, None, None)
+    found = plan(asked)
     assert found.references == [0.0, 141.5, "measured in point-maze", False]
     assert found.task == maze and updates_of(asked) == 20
     hopper = dataclasses.replace(OFFLINE, data=DataChoice(None, {}, None))
-    known = plan(hopper, None, pendulum_log(environment="hopper-medium-v2"), None).references
+    known = plan(hopper, None, Given(pendulum_log(environment="hopper-medium-v2"))).references
     assert known[:2] == [-20.272305, 3234.3]
-    assert plan(hopper, None, pendulum_log(environment=None), None).references is None
+    assert plan(hopper, None, Given(pendulum_log(environment=None))).references is None
 
 
 def test_data_in_memory_is_not_found_again():
     with pytest.raises(RunError, match="data was held in memory and is not known any more"):
-        plan(OFFLINE, None, None, None)
+        plan(OFFLINE)
     with pytest.raises(SpecificationError, match="there is nothing to learn from"):
-        plan(dataclasses.replace(OFFLINE, data=None), None, None, None)
+        plan(dataclasses.replace(OFFLINE, data=None))
 
 
 def test_which_methods_act_while_they_learn():
-    assert is_online(SAC()) and not is_online(IQL()) and not is_online(BC())
+    acting = dataclasses.replace(OFFLINE, method=MethodChoice.of(SAC()), data=None)
+    assert acting.acts and not OFFLINE.acts

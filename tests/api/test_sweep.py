@@ -154,7 +154,8 @@ def test_a_run_is_asked_for_what_training_alone_would_be(folder):
 REFUSED = {
     "method that acts": (
         {"methods": ["SAC"], "datasets": [], "updates": None},
-        "the table: SAC: SAC learns online: give it an environment",
+        "the table: SAC: SAC learns online, from what it does and not from a log: give it an "
+        "environment",
     ),
     "no data": (
         {"datasets": []},
@@ -196,17 +197,17 @@ REFUSED = {
         "TD3BC.learning_rate = -1.0: it must be at least 0",
     ),
     "seeds per run": ({"seeds_per_run": 0}, "seeds_per_run = 0: it must be at least 1"),
-    "steps": ({"steps": 9}, "steps is for methods that learn online, and there is none"),
+    "steps": ({"steps": 9}, "steps is for methods with acting options, and there is none"),
     "top": ({"datasets": [], "top": 0.5}, "top is for datasets, and there is none"),
     "too wide a top": ({"top": 1.5}, "the table: TD3BC on log: fraction = 1.5 is not in (0, 1]"),
-    "weights": ({"weights": "returns"}, "unknown kind of weights 'returns': did you mean return"),
+    "weights": ({"weights": "returns"}, "unknown weights 'returns': did you mean return"),
     "no use of data": (
         {"methods": ["SAC"], "environment": "pendulum", "updates": None},
         "no method learns from datasets: leave them out, or add one that does",
     ),
     "updates": (
         {"methods": ["SAC"], "environment": "pendulum", "datasets": []},
-        "updates is for methods that learn offline: say steps instead",
+        "updates is for methods that do not act: say steps instead",
     ),
 }
 
@@ -258,7 +259,7 @@ def test_ray_is_named_where_it_is_missing(folder, tmp_path, monkeypatch):
 
 def test_a_precision_that_this_machine_has_not_is_refused_at_once(folder, tmp_path, monkeypatch):
     members = verb.members_of(read_table({**TABLE, "precision": "bfloat16"}))
-    assert {member.specification["precision"] for member in members} == {"bfloat16"}
+    assert {member.specification["options"]["precision"] for member in members} == {"bfloat16"}
     monkeypatch.setattr(products, "_has_matrix_units", lambda: False)
     with pytest.raises(SpecificationError, match="no matrix units"):
         hw.sweep({**TABLE, "precision": "bfloat16"}, out=tmp_path / "sweep", progress=False)

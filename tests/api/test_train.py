@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import headwater
+from headwater.api.inputs import as_method, as_task, choose_transitions
 from headwater.api.run import Run
-from headwater.api.train import as_method, as_task, choose_data, seed_list, train
+from headwater.api.train import train
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractMethod
 from headwater.datasets.write import write
@@ -15,6 +16,7 @@ from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
+from headwater.runs.options import seed_list
 
 from .problems import EPISODES, LENGTH, assert_same, cart_pole_log, differ, pendulum_log
 
@@ -39,15 +41,15 @@ def test_options_of_the_data_reach_the_source(tmp_path):
     np.testing.assert_allclose(mean_action(clone(data)), -0.75, atol=0.3)
     np.testing.assert_allclose(mean_action(clone(data, top=0.25)), 1.5, atol=0.1)
     for weights in ("return", "advantage"):
-        sharp = clone(data, weights=weights, temperature=0.05)
+        sharp = clone(data, weights=weights, weight_temperature=0.05)
         assert (mean_action(sharp) > 1.2).all(), weights
     # A high temperature is uniform again.
-    flat = clone(data, weights="return", temperature=1e3)
+    flat = clone(data, weights="return", weight_temperature=1e3)
     np.testing.assert_allclose(mean_action(flat), -0.75, atol=0.3)
     run = clone(data, top=0.25, out=tmp_path / "top")
     # What is kept with the run is all of the data; the best are taken from it again.
     assert len(headwater.load(tmp_path / "top" / "data")) == EPISODES * LENGTH
-    assert headwater.open_run(run.path).specification.data.top == 0.25
+    assert headwater.open_run(run.path).specification.options.top == 0.25
 
 
 def test_data_that_stays_on_disk_gives_the_same_policy(tmp_path):
@@ -117,7 +119,9 @@ def test_rlpd_takes_the_task_that_its_data_names():
     run = train(method, pendulum_log(), steps=12, **{**SMALL, "evaluations": 1})
     assert run.specification.task.name == "pendulum"
     assert run.metrics[-1]["environment_steps"] == 12
-    with pytest.raises(SpecificationError, match="RLPD learns online: give it an environment"):
+    with pytest.raises(
+        SpecificationError, match="RLPD learns online and from a log: give it an environment"
+    ):
         train(method, pendulum_log(environment=None), steps=12, **SMALL)
     with pytest.raises(SpecificationError, match="draws its log uniformly while it acts"):
         train(method, pendulum_log(), steps=12, weights="return", **SMALL)
@@ -128,16 +132,26 @@ def test_rlpd_takes_the_task_that_its_data_names():
     [
         ("IQQL", True, {}, "unknown method 'IQQL': did you mean IQL"),
         (int, True, {}, "<class 'int'> is no method: give one such as"),
-        (IQL(), False, {}, "IQL learns from logged experience: give it data"),
-        (SAC(), False, {}, "SAC learns online: give it an environment"),
-        (SAC(), False, {"env": "none"}, "SAC learns online: give it an environment"),
+        (IQL(), False, {}, "IQL learns from logged experience: give it data$"),
+        (
+            SAC(),
+            False,
+            {},
+            "SAC learns online, from what it does and not from a log: give it an environment",
+        ),
+        (
+            SAC(),
+            False,
+            {"env": "none"},
+            "SAC learns online, from what it does and not from a log: give it an environment",
+        ),
         (
             SAC(),
             True,
             {"env": "pendulum"},
-            "SAC learns from what it does, not from a log: use RLPD",
+            r"SAC learns online, from what it does .*: leave out data \(or take RLPD\)",
         ),
-        (RLPD(), False, {"env": "pendulum"}, "RLPD learns online and from a log: give it data"),
+        (RLPD(), False, {"env": "pendulum"}, "RLPD learns online and from a log: give it data$"),
         (CLONE, True, {"env": "pendulun"}, "unknown environment 'pendulun': did you mean pendulum"),
         (
             CLONE,
@@ -145,7 +159,7 @@ def test_rlpd_takes_the_task_that_its_data_names():
             {"env": CartPole()},
             "observations have 3 components in the data and 4 in it",
         ),
-        (CLONE, True, {"weights": "returns"}, "unknown kind of weights 'returns': did you mean"),
+        (CLONE, True, {"weights": "returns"}, "unknown weights 'returns': did you mean"),
         (CLONE, True, {"seeds": [1, 1]}, "give how many, or a list of different numbers"),
         (CLONE, True, {"seeds": 0}, "give how many, or a list of different numbers"),
         (CLONE, True, {"top": 1.5}, "is not in"),
@@ -204,9 +218,9 @@ def test_methods_tasks_data_and_seeds_by_name(tmp_path):
     assert seed_list(3) == [0, 1, 2] and seed_list([4, 2]) == [4, 2]
     data = pendulum_log()
     write(data, tmp_path / "log.npz")
-    chosen, read = choose_data(tmp_path / "log.npz", {"horizon": 77}, top=0.5)
-    assert chosen.path == str(tmp_path / "log.npz") and chosen.top == 0.5
+    chosen, read = choose_transitions(tmp_path / "log.npz", {"horizon": 77})
+    assert chosen.path == str(tmp_path / "log.npz")
     assert read.spaces.horizon == 77 and chosen.fingerprint == read.fingerprint()
-    chosen, same = choose_data(data, None)
+    chosen, same = choose_transitions(data, None)
     assert chosen.path is None and same is data and chosen.fingerprint == data.fingerprint()
-    assert choose_data(None, None) == (None, None)
+    assert choose_transitions(None, None) == (None, None)

@@ -25,8 +25,8 @@ def folder(tmp_path_factory):
 
 def test_from_a_text_to_a_judgement(folder):
     model = folder / "grown" / "model"
-    train = ("language", "train", "SFT", "-m", model, "-d", folder / "sums.jsonl")
-    told = done(*train, "-o", folder / "sft", "--updates", 4, "--rows", 4)
+    train = ("train", "SFT", "-m", model, "-d", folder / "sums.jsonl")
+    told = done(*train, "-o", folder / "sft", "--updates", 4, "--batch-size", 4)
     assert "tokens a second" in told and f"model: {folder / 'sft' / 'model'}" in told
     learned = folder / "sft" / "model"
     judged = done("language", "evaluate", learned, "-d", folder / "sums.jsonl", "--new-tokens", 3)
@@ -41,11 +41,17 @@ def test_from_a_text_to_a_judgement(folder):
 def test_what_cannot_be_done_is_one_sentence(folder):
     model, data = folder / "grown" / "model", folder / "sums.jsonl"
     for arguments, reason in (
-        (("train", "SFT", "-m", folder / "nowhere", "-d", data), "no such directory of a model"),
+        (
+            ("train", "SFT", "-m", folder / "nowhere", "-d", data),
+            "there is no such directory with a model",
+        ),
         (("train", "SFTX", "-m", model, "-d", data), "unknown method 'SFTX': did you mean SFT?"),
         (("train", "DPO", "-m", model, "-d", data), "comparisons need 'chosen' and 'rejected'"),
-        (("generate", model, "-p", "x" * 50), "do not fit into the model's context of 32"),
+        (
+            ("language", "generate", model, "-p", "x" * 50),
+            "do not fit into the model's context of 32",
+        ),
     ):
-        answer = ask("language", *arguments)
+        answer = ask(*arguments)
         assert answer.status == 1 and answer.err.count("\n") == 1, answer.err
         assert answer.err.startswith("error: ") and reason in answer.err

@@ -106,8 +106,8 @@ COLLECT = "data collect pendulum -o new "
             "unrewarded.npz: IQL needs rewards, and no column is recognised as them: say which one",
         ),
         ("train BC -d unrewarded.npz --env none --top 0.5 -o new", "the data has no rewards"),
-        ("train SAC -o new", "SAC learns online: give it an environment"),
-        ("train SAC -d good.npz -o new", "SAC learns from what it does, not from a log"),
+        ("train SAC -o new", "and not from a log: give it an environment"),
+        ("train SAC -d good.npz -o new", "and not from a log: leave out data"),
         ("train RLPD --env pendulum -o new", "RLPD learns online and from a log: give it data"),
         ("train DiscreteCQL -d good.npz -o new", "DiscreteCQL needs discrete actions"),
         (
@@ -146,7 +146,10 @@ COLLECT = "data collect pendulum -o new "
         (TRAIN + "--evaluations 0", "evaluations = 0: it must be at least 1"),
         (TRAIN + "--episodes -1", "episodes = -1: it must be at least 1"),
         (TRAIN + "--top 0", "fraction = 0.0 is not in (0, 1]"),
-        (TRAIN + "--weights return --temperature 0", "temperature = 0.0 must be positive"),
+        (
+            TRAIN + "--weights return --weight-temperature 0",
+            "temperature = 0.0 must be positive",
+        ),
         (TRAIN + "--from-disk", "only a column directory can stay on disk"),
         (ACT + "--steps 0", "steps = 0: it must be at least 1"),
         (ACT + "--random-steps 60", "50 environment steps leave none to learn from"),

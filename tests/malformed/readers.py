@@ -57,7 +57,7 @@ def _run(path: Path) -> None:
 
 
 def _model(path: Path) -> None:
-    from headwater.api.language.train import load_language_model
+    from headwater.texts.models import load_language_model
 
     found = load_language_model(path)
     messages = [{"role": "user", "content": "Hi"}]
@@ -66,7 +66,7 @@ def _model(path: Path) -> None:
 
 
 def _reward(path: Path) -> None:
-    from headwater.api.language.train import load_reward
+    from headwater.api.inputs import load_reward
 
     load_reward(path, 259)
 
@@ -98,9 +98,9 @@ def _pairs(path: Path) -> None:
 
 def _process(path: Path) -> None:
     """Arrays are the user's to read, so those that NumPy refuses are no concern of ours."""
-    from headwater.api.solve import check_episodes
     from headwater.core.finite import FiniteProcess
     from headwater.core.records import Episodes
+    from headwater.runs.feeds import check_episodes
 
     if not path.is_file():
         raise DataError("not a file")

@@ -221,11 +221,11 @@ def reward_run(folder: Path) -> Path:
     """A finished run of a reward model, with the model that it began with."""
 
     def make(place: Path) -> Path:
-        from headwater.api.language.train import LanguageSettings, train_language
+        from headwater.api.train import train
 
         base, pairs = model(place), comparisons(place)
-        asked = LanguageSettings("RewardModel", {}, str(base), str(pairs), 2, rows=2)
-        train_language(asked, place / "reward", progress=False)
+        how = {"updates": 2, "batch_size": 2, "progress": False}
+        train("RewardModel", pairs, model=base, out=place / "reward", **how)
         return place / "reward"
 
     return _once("reward", folder, make)

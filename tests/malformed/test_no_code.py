@@ -194,7 +194,7 @@ def test_a_run_does_not_choose_which_module_is_imported(tmp_path):
         SpecificationError,
         lambda path: resume(path, progress=False),
     )
-    refused(with_change(method=method), "unknown method", SpecificationError, open_run)
+    refused(with_change(method=method), "unknown method", RunError, open_run)
     refused(with_change(method="os.system"), "not the specification of a run", RunError, open_run)
 
 
@@ -206,7 +206,7 @@ def test_checkpoints_are_no_pickles(tmp_path):
 
 
 def test_models_bring_no_code(tmp_path):
-    from headwater.api.language.train import load_language_model
+    from headwater.texts.models import load_language_model
 
     place = model(tmp_path)
     told = json.loads((place / "config.json").read_text())
@@ -242,7 +242,7 @@ def test_models_bring_no_code(tmp_path):
 )
 def test_chat_templates_reach_nothing_and_end(template, tmp_path):
     pytest.importorskip("jinja2")
-    from headwater.api.language.train import load_language_model
+    from headwater.texts.models import load_language_model
 
     place = model(tmp_path)
     (place / "chat_template.jinja").write_text(template)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headwater.api import specification
 from headwater.api.train import train
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
@@ -15,9 +14,10 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.write import write
 from headwater.methods.control.imitation.bc import BC
-from headwater.runs import checkpoint
+from headwater.runs import checkpoint, logged
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
+from headwater.runs.options import Options
 from headwater.runs.stage import Stage
 from headwater.sources import pooled
 from headwater.sources.out_of_core import OutOfCoreReplay
@@ -165,26 +165,24 @@ def test_an_interrupted_run_continues_exactly(tmp_path, monkeypatch):
 
 
 def _logged(path: Path):
-    return specification._Logged(
-        specification.DataChoice(str(path), {}, None, from_disk=True), None, None
-    )
+    return logged.Logged(logged.DataChoice(str(path), {}, None), Options(from_disk=True))
 
 
 def test_large_data_on_disk_is_drawn_through_a_pool(tmp_path, monkeypatch):
     path, _ = numbered_directory(tmp_path)
     assert type(_logged(path).source(METHOD, 4)) is OutOfCoreReplay
-    monkeypatch.setattr(specification, "_LARGE", 100)
+    monkeypatch.setattr(logged, "_LARGE", 100)
     assert type(_logged(path).source(METHOD, 4)) is PooledReplay
     train(METHOD, path, from_disk=True, env=None, updates=4, batch_size=4, progress=False)
 
 
 def test_draws_of_wide_rows_are_small(tmp_path, monkeypatch):
     path, _ = numbered_directory(tmp_path)
-    logged = _logged(path)
-    assert logged.updates_per_draw(1000, 256) == 8
-    assert logged.updates_per_draw(1024, 256) == 32
-    monkeypatch.setattr(specification, "_DRAWN_BYTES", 256 * 40)
-    assert logged.updates_per_draw(1024, 256) == 1
+    found = _logged(path)
+    assert found.updates_per_draw(1000, 256) == 8
+    assert found.updates_per_draw(1024, 256) == 32
+    monkeypatch.setattr(logged, "_DRAWN_BYTES", 256 * 40)
+    assert found.updates_per_draw(1024, 256) == 1
 
 
 # Errors -----------------------------------------------------------------------------------------

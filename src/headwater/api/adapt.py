@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from headwater.api.execute import execute
+from headwater.api.inputs import as_task, choose_transitions
 from headwater.api.run import Run, open_run
-from headwater.api.specification import MethodChoice, Specification, TaskChoice
-from headwater.api.train import as_task, choose_data, default_block, seed_list
+from headwater.api.specification import Given, MethodChoice, Specification, TaskChoice
+from headwater.api.train import default_block
 from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
@@ -75,6 +76,11 @@ def adapt(
     if not upstream.finished:
         raise RunError(f"{upstream.path} is not finished: `headwater resume {upstream.path}` first")
     before = upstream.specification
+    if before.flow.kind != "control":
+        raise SpecificationError(
+            f"{upstream.name} is a run of {type(upstream.method).__name__}, which does not act on "
+            "observations: adapting is for methods that do"
+        )
     if before.budget is not None:
         raise SpecificationError(f"{upstream.name} already learned online: adapt an offline run")
     if env is None:
@@ -92,23 +98,35 @@ def adapt(
         raise SpecificationError(f"the run does not fit the environment {task.name}: {reason}")
     same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
     method = _method(recipe, upstream.method, task.spaces.discrete, set or {})
-    rows = before.batch_size if batch_size is None else batch_size
+    rows = before.options.batch_size if batch_size is None else batch_size
+    assert rows is not None
     begins_fresh = recipe in ("rlpd", "scratch")
     warm = 0 if begins_fresh or recipe == "continue" else min(5_000, steps // 5)
-    chosen, logged = None, None
+    chosen, logged, top = None, None, None
     if recipe in ("rlpd", "continue"):
         chosen, logged = _log(upstream, data)
+        top = before.options.top if data is None else None
     elif data is not None:
         raise SpecificationError(f"the recipe '{recipe}' uses no log: leave out data")
+    options = dataclasses.replace(
+        before.options,
+        steps=steps,
+        random_steps=random_steps,
+        block=block,
+        seed=before.options.seed + 1 if seed is None else seed,
+        evaluations=evaluations,
+        episodes=before.options.episodes if episodes is None else episodes,
+        batch_size=rows,
+        precision=before.options.precision if precision is None else precision,
+        # The log, if any, is drawn uniformly beside what is acted.
+        top=top,
+        weights=None,
+        from_disk=False,
+    )
     asked = Specification(
         verb="adapt",
         method=MethodChoice.of(method),
-        seeds=seed_list(before.seeds),
-        seed=before.seed + 1 if seed is None else seed,
-        evaluations=evaluations,
-        episodes=before.episodes if episodes is None else episodes,
-        batch_size=rows,
-        precision=before.precision if precision is None else precision,
+        options=options,
         data=chosen,
         task=TaskChoice.of(task),
         budget=Budget(
@@ -123,7 +141,8 @@ def adapt(
         references=before.references if same_task else None,
     )
     kept = None if begins_fresh else upstream
-    return execute(asked, out=out, data=logged, task=task, upstream=kept, progress=progress)
+    given = Given(logged, task)
+    return execute(asked, out=out, given=given, upstream=kept, progress=progress)
 
 
 def _method(
@@ -143,26 +162,29 @@ def _method(
 def _log(upstream: Run, data: Dataset | str | Path | None):
     """The log that is mixed in: what was given, else what the offline run learned from."""
     if data is not None:
-        return choose_data(data, None)
+        return choose_transitions(data, None)
     choice = upstream.specification.data
     if choice is None or choice.path is None:
         raise SpecificationError(
             "the offline run's log was held in memory: pass it again as data, or give the run a "
             "directory"
         )
-    path = Path(choice.path)
-    if not path.is_absolute() and upstream.path is not None:
-        path = upstream.path / path
-    chosen, loaded = choose_data(path, choice.options)
+    path = choice.place(upstream.path)
+    assert path is not None
+    chosen, loaded = choose_transitions(path, choice.options)
     assert chosen is not None
     # What was left on disk has a fingerprint of its own kind.
-    known = open_columns(path).fingerprint() if choice.from_disk else chosen.fingerprint
+    known = (
+        open_columns(path).fingerprint()
+        if upstream.specification.options.from_disk
+        else chosen.fingerprint
+    )
     if choice.fingerprint not in (None, known):
         raise DataError(f"{path} is not what the offline run learned from: it has changed")
     if not Path(choice.path).is_absolute():
         # It lies in the directory of the offline run, which may be deleted: copied anew.
         chosen = dataclasses.replace(chosen, path=None)
-    return dataclasses.replace(chosen, top=choice.top), loaded
+    return chosen, loaded
 
 
 def _unless(given: int | None, default: int) -> int:

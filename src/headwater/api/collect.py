@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.specification import check_kind, check_seed
-from headwater.api.train import as_method
-from headwater.core.catalogue import settings
+from headwater.api.inputs import as_method
+from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import RunError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod, AbstractPolicy
 from headwater.core.spaces import Box, Spaces
@@ -26,12 +25,12 @@ from headwater.environments.adapters.host_interaction import host_transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.interaction import begin, interact, random_action
 from headwater.evaluation.returns import evaluate_returns
-from headwater.methods.control.online.dqn import DQN
-from headwater.methods.control.online.sac import SAC
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
+from headwater.runs.feeds import check_inputs
 from headwater.runs.loop import run
+from headwater.runs.options import check_seed
 from headwater.runs.recipes import Budget, Task, online_stage, rows_per_update
 
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
@@ -132,7 +131,7 @@ def collect(
     if max(transitions, steps) > _MOST_STEPS:
         raise SpecificationError(f"at most {_MOST_STEPS:,} transitions or steps can be asked for")
     method = as_method(behaviour or default_behaviour(task.spaces))
-    check_kind(method, has_data=False, has_task=True)
+    check_inputs(type(method), {"env"})
     out = Path(out)
     policy = _Behaviour(task, method, steps, batch_size, snapshots, seed)
     sizes = {"transitions": transitions, "medium": medium}
@@ -180,14 +179,13 @@ def collect(
 
 def default_behaviour(spaces: Spaces) -> AbstractMethod:
     """The small online method that trains a behaviour policy unless another is given."""
+    small: dict[str, Any] = {"hidden_sizes": (64, 64)}
     if spaces.discrete:
-        return DQN(learning_rate=1e-3, hidden_sizes=(64, 64), exploration_decay_updates=20_000.0)
-    return SAC(
-        hidden_sizes=(64, 64),
-        actor_learning_rate=1e-3,
-        critic_learning_rate=1e-3,
-        temperature_learning_rate=1e-3,
-    )
+        return build_method(
+            "DQN", {**small, "learning_rate": 1e-3, "exploration_decay_updates": 2e4}
+        )
+    rates = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
+    return build_method("SAC", {**small, **dict.fromkeys(rates, 1e-3)})
 
 
 class _Behaviour:

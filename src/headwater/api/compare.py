@@ -142,7 +142,7 @@ def compare(
     acted = {
         name: _from_zero(run.curve)
         for name, run in zip(names, opened)
-        if run.specification.budget is not None and run.curve is not None
+        if run.specification.acts and run.curve is not None
     }
     if target is None and baseline in acted:
         levels = np.asarray([interval(column).point for column in acted[baseline][1].T])
@@ -176,7 +176,15 @@ def compare(
 
 def _task(run: Run) -> str:
     """The task that a run was evaluated in, with the options that are not the usual ones."""
-    chosen = run.specification.task
+    asked = run.specification
+    if asked.process is not None:
+        options = [f"{name}={value}" for name, value in sorted(asked.process.options.items())]
+        return asked.process.name + (f" ({', '.join(options)})" if options else "")
+    if asked.model is not None:
+        where = asked.options.held_out or "nothing"
+        of = f" of {Path(asked.data.path or '').stem}" if asked.data is not None else ""
+        return f"{asked.score} on {where}{of}"
+    chosen = asked.task
     if chosen is None:
         return "none"
     usual: dict[str, Any] = {}
@@ -189,7 +197,7 @@ def _task(run: Run) -> str:
 
 def _without_log(run: Run) -> bool:
     asked = run.specification
-    return asked.budget is not None and asked.data is None and asked.recipe in (None, "scratch")
+    return asked.acts and asked.data is None and asked.recipe in (None, "scratch")
 
 
 def _from_zero(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from headwater.api.inputs import as_task
 from headwater.api.run import Run, open_run
-from headwater.api.specification import TaskChoice, check_seed
-from headwater.api.train import as_task
+from headwater.api.specification import TaskChoice
 from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
-from headwater.core.method import AbstractLikelihood, AbstractPolicy
+from headwater.core.finite import FiniteProcess
+from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
+from headwater.evaluation.exact import returns_of
 from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.runs.options import check_seed
 from headwater.runs.recipes import Task
 
 
@@ -83,6 +87,13 @@ def evaluate(
             raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
+    if isinstance(method, AbstractTablePolicy):
+        return _exactly(run, env, data)
+    if run.base is not None:
+        raise SpecificationError(
+            f"{run.name} is a run of a language model: judge its directory `model` with `headwater "
+            "language evaluate`"
+        )
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(f"{type(method).__name__} is no policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
@@ -131,3 +142,26 @@ def evaluate(
         ]
     name = None if task is None else task.name
     return Evaluation(run.name, name, returns, score, normalised, estimates)
+
+
+def _exactly(run: Run, env: Any, data: Any) -> Evaluation:
+    """What the policies of a run in a finite process are worth, from its known model."""
+    process = None if run.process is None else run.process.process
+    if env not in (None, "none") or data is not None:
+        raise SpecificationError(
+            f"{run.name} learned a finite process, in which it is judged exactly: leave out env "
+            "and data"
+        )
+    if not isinstance(process, FiniteProcess):
+        raise SpecificationError(
+            f"{run.name}: the model of its process is not known, so that it cannot be judged "
+            "exactly"
+        )
+    each = [np.atleast_1d(returns_of(process, jnp.asarray(policy))) for policy in run.policies]
+    returns = np.asarray(each, np.float64)
+    normalised = None
+    if run.references is not None:
+        normalised = interval(run.normalised(seed_means(returns)))
+    chosen = run.specification.process
+    name = None if chosen is None else chosen.name
+    return Evaluation(run.name, name, returns, interval(seed_means(returns)), normalised)

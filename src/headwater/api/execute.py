@@ -8,68 +8,93 @@ from typing import Any
 import numpy as np
 
 from headwater.api.data_notes import tell_of
-from headwater.api.run import UPSTREAM_DIRECTORY, Run, open_run, state_shapes
+from headwater.api.inputs import choose_reward, load_reward, open_function
+from headwater.api.run import MODEL_DIRECTORY, UPSTREAM_DIRECTORY, Run, open_run, state_shapes
 from headwater.api.specification import (
+    PROCESS_FILE,
     UPSTREAM,
+    Given,
     Plan,
     Specification,
     check_numbers,
+    open_model,
+    open_problem,
     plan,
     updates_of,
 )
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.finite import FiniteProcess
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.method import AbstractTokenPolicy
+from headwater.core.spaces import Spaces
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.finite_files import write_log, write_process
 from headwater.datasets.write import write
+from headwater.evaluation.exact import ExactReturn
 from headwater.evaluation.returns import evaluate_returns
+from headwater.evaluation.texts import HeldOutScores
 from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
-from headwater.runs.loop import run
+from headwater.runs.loop import Evaluate, run
 from headwater.runs.recipes import Task
 
 _DATA_DIRECTORY = "data"
 """Where a run's directory holds data that was given as an object."""
+_LOG_FILE = "log.npz"
+"""Where it holds episodes that were."""
 
 
 def execute(
     asked: Specification,
     *,
     out: str | Path | None,
-    data: Dataset | None = None,
-    task: Task | None = None,
+    given: Given | None = None,
     upstream: Run | None = None,
     progress: bool | None = None,
 ) -> Run:
     """The run that `asked` describes, from its beginning.
 
     **Arguments:** `out`: the run's directory, which must not exist; `None` keeps it in memory;
-    `data`, `task`, `upstream`: as objects; data without a file is copied into the directory, and so
-    is the part of `upstream` that is needed, so that the run can go on without them.
+    `given`: what the caller has as objects; data without a file is copied into the directory, and
+    so are a finite process and the part of `upstream` that is needed, so that the run can go on
+    without them.
     """
     check_numbers(asked)
-    check_precision(asked.precision)
+    check_precision(asked.options.precision)
     if out is not None:
         RunDirectory.refuse(out)
-    planned = plan(asked, None, data, task)
+    given = _opened(asked, given or Given())
+    planned = plan(asked, None, given)
     # Now, since a method that cannot begin should leave no directory behind.
     asked = complete(asked, planned, upstream)
     directory = None
     if out is not None:
-        if data is not None and asked.data is not None and asked.data.path is None:
-            kept = dataclasses.replace(asked.data, path=_DATA_DIRECTORY)
-            asked = dataclasses.replace(asked, data=kept)
+        copied = asked.data is not None and asked.data.path is None
+        if asked.data is not None and copied:
+            name = _DATA_DIRECTORY if asked.flow.kind == "control" else _LOG_FILE
+            asked = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=name))
 
         def fill(temporary: Path) -> None:
-            if data is not None and asked.data is not None and asked.data.path == _DATA_DIRECTORY:
-                write(data, temporary / _DATA_DIRECTORY, "columns")
+            if copied and isinstance(given.data, Dataset):
+                write(given.data, temporary / _DATA_DIRECTORY, "columns")
+            elif copied:
+                write_log(temporary / _LOG_FILE, given.data)
+            if asked.flow.kind == "finite":
+                write_process(temporary / PROCESS_FILE, _told(planned))
             if upstream is not None:
                 save_run(upstream, temporary / UPSTREAM_DIRECTORY)
 
         directory = RunDirectory.create(out, asked.to_json(), fill)
-    if asked.data is not None and progress is not False:
-        tell_of(data, asked.data.path)
+    if asked.data is not None and asked.flow.kind == "control" and progress is not False:
+        tell_of(given.data, asked.data.path)
     return _carry_out(asked, planned, directory, upstream, progress)
+
+
+def _told(planned: Plan) -> FiniteTask:
+    """What there is of a finite process, as far as it is known."""
+    return planned.process or FiniteTask.of(None, planned.problem)
 
 
 def complete(asked: Specification, planned: Plan, upstream: Run | None = None) -> Specification:
@@ -78,9 +103,15 @@ def complete(asked: Specification, planned: Plan, upstream: Run | None = None) -
     Raises `SpecificationError` if the method cannot begin there.
     """
     references = planned.references if asked.references is None else asked.references
-    asked = dataclasses.replace(asked, spaces=planned.problem.to_json(), references=references)
+    problem = planned.problem
+    asked = dataclasses.replace(
+        asked,
+        spaces=problem.to_json() if isinstance(problem, Spaces) else None,
+        references=references,
+        score=planned.score or "return",
+    )
     earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
-    state_shapes(asked, asked.method.build(), planned.problem, earlier)
+    state_shapes(asked, asked.method.build(), problem, earlier)
     return asked
 
 
@@ -89,19 +120,23 @@ def resume(
     *,
     data: Dataset | None = None,
     env: Task | str | None = None,
+    process: Any = None,
+    reward: Any = None,
+    judge: Any = None,
     progress: bool | None = None,
 ) -> Run:
     """Continues a run where its newest checkpoint left it; a finished run is returned as it is.
 
     **Arguments:** `path`: its directory; `data`: if it cannot be found where it was; `env`: the
-    environment if it was passed as an object, or its name if a module is to be imported for it.
+    environment if it was passed as an object, or its name if a module is to be imported for it;
+    `process`, `reward`, `judge`: if they were passed as objects, or are functions of a module.
 
     Raises `RunError` if there is no run at `path` or it cannot be continued, `DataError` if its
     data has changed, `SpecificationError` for the name of another environment.
     """
     directory = RunDirectory.open(path)
     asked = Specification.from_json(directory.specification, str(path))
-    if asked.spaces is None:
+    if asked.flow.kind == "control" and asked.spaces is None:
         raise RunError(
             f"{path} was not made by train or adapt: give its own command again to continue it"
         )
@@ -113,18 +148,48 @@ def resume(
     if checkpoint.find(directory.checkpoints):
         found = open_run(path)
         if found.finished:
+            _write_model(found, directory)
             return found
     try:
-        check_precision(asked.precision)
+        check_precision(asked.options.precision)
     except SpecificationError as error:
         raise SpecificationError(
-            f"{path} was begun with precision {asked.precision}, and goes on only with it: {error}"
+            f"{path} was begun with precision {asked.options.precision}, and goes on only with it: "
+            f"{error}"
         ) from None
     upstream = None
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
-    planned = plan(asked, directory.path, data, env)
-    return _carry_out(asked, planned, directory, upstream, progress)
+    reward = choose_reward(reward)[1]
+    judge = open_function(judge) if isinstance(judge, str) else judge
+    task = None
+    if process is not None:
+        # What the method was told of it is known; what there is to act in was not.
+        told = open_problem(asked, directory.path).process or FiniteTask.of(process)
+        task = dataclasses.replace(told, process=FiniteTask.of(process).process)
+    given = _opened(asked, Given(data, env, task, None, reward, judge))
+    return _carry_out(asked, plan(asked, directory.path, given), directory, upstream, progress)
+
+
+def _opened(asked: Specification, given: Given) -> Given:
+    """With the model, and what judges, as the specification says. Raises as `resume` does."""
+    reward, model = given.reward, given.model
+    for what, chosen, found in (
+        ("reward", asked.reward, reward),
+        ("judge", asked.judge, given.judge),
+    ):
+        if chosen is not None and chosen.kind == "object" and found is None:
+            raise RunError(
+                f"the {what} '{chosen.name}' is Python code, which a run's directory does not get "
+                f"to name: give it again (--{what}, or {what}=… in Python)"
+            )
+    if asked.model is None:
+        return given
+    if model is None:
+        model = open_model(asked.model, asked.options)
+    if asked.reward is not None and asked.reward.kind == "run":
+        reward = load_reward(asked.reward.name, model.decoder.vocabulary)
+    return given._replace(model=model, reward=reward)
 
 
 def save_run(finished: Run, path: Path) -> None:
@@ -151,25 +216,18 @@ def _carry_out(
     upstream: Run | None,
     progress: bool | None,
 ) -> Run:
-    task = planned.task
-
-    def evaluate(method, states, key) -> np.ndarray:
-        assert task is not None
-        # As whoever evaluates or exports the run later: what was learned is not rounded.
-        with multiplying("default"):
-            return evaluate_returns(method, states, task, episodes=asked.episodes, key=key)
-
+    evaluate = _evaluation(asked, planned)
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
     try:
-        with multiplying(asked.precision):
+        with multiplying(asked.options.precision):
             result = run(
                 planned.stages,
                 planned.problem,
                 seeds=asked.seeds,
-                seed=asked.seed,
+                seed=asked.options.seed,
                 directory=directory,
-                evaluate=None if task is None else evaluate,
-                evaluations=asked.evaluations,
+                evaluate=evaluate,
+                evaluations=asked.options.evaluations,
                 progress=progress,
                 earlier=earlier,
             )
@@ -178,7 +236,7 @@ def _carry_out(
             stop.add_note(f"continue with `headwater resume {directory.path}`")
         raise
     outcome = result.outcomes[planned.stages[-1].name]
-    return Run(
+    done = Run(
         asked,
         outcome.method,
         outcome.state,
@@ -187,4 +245,40 @@ def _carry_out(
         result.evaluations,
         None if directory is None else directory.path,
         upstream=upstream,
+        process=planned.process,
+        base=planned.model,
+        tokens_per_update=planned.fed.tokens,
     )
+    _write_model(done, directory)
+    return done
+
+
+def _evaluation(asked: Specification, planned: Plan) -> Evaluate | None:
+    """What judges the policies or models while they learn, if anything does."""
+    task, process, held_out = planned.task, planned.process, planned.fed.held_out
+    options = asked.options
+    if task is not None:
+
+        def evaluate(method, states, key) -> np.ndarray:
+            # As whoever evaluates or exports the run later: what was learned is not rounded.
+            with multiplying("default"):
+                return evaluate_returns(method, states, task, episodes=options.episodes, key=key)
+
+        return evaluate
+    if process is not None and isinstance(process.process, FiniteProcess):
+        return ExactReturn(process.process)
+    if held_out is not None:
+        temperature = 1.0 if options.temperature is None else options.temperature
+        return HeldOutScores(
+            held_out, planned.problem, new_tokens=options.new_tokens, temperature=temperature
+        )
+    return None
+
+
+def _write_model(done: Run, directory: RunDirectory | None) -> None:
+    """Writes what a language model of the first seed became, where other libraries load it."""
+    if directory is None or not isinstance(done.method, AbstractTokenPolicy):
+        return
+    place = directory.path / MODEL_DIRECTORY
+    if not place.is_dir():
+        done.models[0].write(done.models[0].decoder, place)

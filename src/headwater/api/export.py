@@ -4,9 +4,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headwater.api.run import Policy, Run, open_run
 from headwater.core.catalogue import settings
 from headwater.core.errors import RunError, SpecificationError, nearest
+from headwater.core.method import AbstractTablePolicy
 from headwater.exports.onnx_graph import onnx_model
 from headwater.exports.policy_function import INPUT, OUTPUT, as_text, greedy
 from headwater.exports.safetensors import policy_arrays
@@ -14,14 +17,16 @@ from headwater.exports.stablehlo import stablehlo_description, stablehlo_program
 from headwater.runs.files import write_atomically, write_json
 
 FORMATS = ("onnx", "stablehlo", "safetensors")
-"""What a policy can be written as; each is also the suffix of its file."""
+"""What a policy that acts on observations can be written as; each is the suffix of its file."""
+TABLE, MODEL = "npz", "hugging-face"
+"""What a policy of a finite process, and a language model, is written as."""
 
 
 def export(
     run: Run | str | Path,
     path: str | Path | None = None,
     *,
-    format: str = "onnx",
+    format: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -34,24 +39,42 @@ def export(
     says what goes in and out and how to load it. As `safetensors`: the arrays that the policy
     needs by their path in the method's state, with method, settings and spaces in the header.
 
+    Of a finite process, as `npz`: `policy`, the probabilities of actions `[step, state, action]`,
+    and `action`, the likeliest `[step, state]`. A language model, as `hugging-face`: a directory
+    that transformers loads, with adapters merged into the weights.
+
     **Arguments:** `run`: or its directory; `path`: of the file, or the directory it goes into
-    (default: beside the run's directory, or the working directory); `format`: one of `FORMATS`;
-    `seed`: which of the run's seeds; `overwrite`: replace what is there.
+    (default: beside the run's directory, or the working directory); `format`: one of `FORMATS`, or
+    the one of its kind (default: `onnx` or that); `seed`: which of the run's seeds; `overwrite`:
+    replace what is there.
 
     Raises `SpecificationError` for an unknown format, a seed that the run has not, a method that is
     no policy, or a missing package; `RunError` if there is no such run, the file exists or the
     place cannot be written.
     """
-    if format not in FORMATS:
-        raise SpecificationError(nearest(str(format), FORMATS, "format"))
+    known = (*FORMATS, TABLE, MODEL)
+    if format is not None and format not in known:
+        raise SpecificationError(nearest(str(format), known, "format"))
     if not isinstance(run, Run):
         run = open_run(run)
+    possible = FORMATS
+    if isinstance(run.method, AbstractTablePolicy):
+        possible = (TABLE,)
+    elif run.base is not None:
+        possible = (MODEL,)
+    format = possible[0] if format is None else format
+    if format not in possible:
+        raise SpecificationError(
+            f"{run.name} is a run of {type(run.method).__name__}, which is written as "
+            f"{' or '.join(possible)}, not as {format}"
+        )
+    if format in (TABLE, MODEL):
+        return _export_whole(run, path, format, seed, overwrite)
     policy = _policy(run, seed)
     place = _place(run, path, format, seed)
     beside = place.with_name(place.name + ".json")
     for taken in (place, *((beside,) if format == "stablehlo" else ())):
-        if taken.exists() and (taken.is_dir() or not overwrite):
-            raise RunError(f"{taken} already exists: choose another path, or ask to overwrite it")
+        _refuse_taken(taken, overwrite)
     description = _description(run, policy, seed)
     parts = policy.method, policy.state, policy.spaces
     if format == "safetensors":
@@ -68,11 +91,48 @@ def export(
 
 
 def _policy(run: Run, seed: int) -> Policy:
-    policies, seeds = run.policies, run.specification.seeds
+    policies = run.policies
+    return policies[_index(run, seed)]
+
+
+def _index(run: Run, seed: int) -> int:
+    seeds = run.specification.seeds
     if seed not in seeds:
         known = ", ".join(map(str, seeds))
         raise SpecificationError(f"{run.name} has no seed {seed}: its seeds are {known}")
-    return policies[seeds.index(seed)]
+    return seeds.index(seed)
+
+
+def _export_whole(
+    run: Run, path: str | Path | None, format: str, seed: int, overwrite: bool
+) -> Path:
+    """The policy of a finite process, or a language model, in its one form."""
+    index = _index(run, seed)
+    if format == TABLE:
+        table = run.policies[index]
+        place = _place(run, path, format, seed)
+        _refuse_taken(place, overwrite)
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, policy=table, action=np.argmax(table, axis=-1).astype(np.int32))
+            temporary.chmod(0o644)
+
+        write_atomically(place, write)
+        return place
+    model = run.models[index]
+    name = f"{run.name}-seed{seed}"
+    beside = Path() if run.path is None else run.path.parent
+    place = beside / name if path is None else Path(path).expanduser()
+    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not overwrite):
+        raise RunError(f"{place} already exists: choose another path, or ask to overwrite it")
+    model.write(model.decoder, place)
+    return place
+
+
+def _refuse_taken(place: Path, overwrite: bool) -> None:
+    if place.exists() and (place.is_dir() or not overwrite):
+        raise RunError(f"{place} already exists: choose another path, or ask to overwrite it")
 
 
 def _place(run: Run, path: str | Path | None, format: str, seed: int) -> Path:
@@ -83,7 +143,7 @@ def _place(run: Run, path: str | Path | None, format: str, seed: int) -> Path:
     if place.is_dir():
         return place / name
     other = place.suffix.removeprefix(".")
-    if other in FORMATS and other != format:
+    if other in (*FORMATS, TABLE) and other != format:
         raise SpecificationError(
             f"{place} is named like {other}, but the format is {format}: ask for the format "
             f"{other} or choose another name"

@@ -23,12 +23,12 @@ logged number."""
 def query(paths: str | Path | Sequence[str | Path], sql: str | None = None) -> pa.Table:
     """What `sql` asks of the runs at `paths`, or a table of these runs.
 
-    `runs` has one row for each run: `run`, `path`, `method`, `dataset`, `task`, `seeds`, `updates`
-    (done so far), `finished`, `score`, `low`, `high` (interquartile mean over seeds of the last
-    evaluation with its 95 % interval) and `settings`, whose parts are the hyper-parameters
-    (`settings.discount`). `evaluations`: `run`, `stage`, `update`, `environment_steps`, `seed`,
-    `episode`, `value` (the return). `metrics`: `run`, `stage`, `update`, `environment_steps`,
-    `seed`, `name`, `value`.
+    `runs` has one row for each run: `run`, `path`, `method`, `dataset`, `task` (environment, finite
+    process or model), `seeds`, `updates` (done so far), `finished`, `score`, `low`, `high`
+    (interquartile mean over seeds of the last evaluation with its 95 % interval) and `settings`,
+    whose parts are the hyper-parameters (`settings.discount`). `evaluations`: `run`, `stage`,
+    `update`, `environment_steps`, `seed`, `episode`, `value` (the return). `metrics`: `run`,
+    `stage`, `update`, `environment_steps`, `seed`, `name`, `value`.
 
     **Arguments:** `paths`: directories of runs, of sweeps, or that hold some somewhere below;
     `sql`: in DuckDB's dialect (extra `duckdb`). It sees these three tables, and no file.
@@ -102,7 +102,7 @@ def _runs(names: dict[str, Path]) -> pa.Table:
                 "path": str(path),
                 "method": asked.method.name,
                 "dataset": None if asked.data is None else _stem(asked.data.path),
-                "task": None if asked.task is None else asked.task.name,
+                "task": _task(asked),
                 "recipe": asked.recipe,
                 "seeds": len(asked.seeds),
                 "updates": done,
@@ -117,6 +117,15 @@ def _runs(names: dict[str, Path]) -> pa.Table:
     if settings:
         parts = pa.StructArray.from_arrays(list(settings.values()), names=list(settings))
     return table.append_column("settings", parts)
+
+
+def _task(asked: Specification) -> str | None:
+    """The environment, the finite process, or the language model that it began with."""
+    if asked.task is not None:
+        return asked.task.name
+    if asked.process is not None:
+        return asked.process.name
+    return _stem(asked.model)
 
 
 def _score(directory: RunDirectory, seeds: list[int]) -> dict[str, Any]:

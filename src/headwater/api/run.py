@@ -11,20 +11,41 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from headwater.api.specification import UPSTREAM, Specification, begin_of, updates_of
+from headwater.api.specification import (
+    UPSTREAM,
+    Specification,
+    begin_of,
+    open_problem,
+    updates_of,
+)
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.method import AbstractMethod, AbstractPolicy, AbstractValue
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.method import (
+    AbstractCertificate,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractTablePolicy,
+    AbstractTokenPolicy,
+    AbstractValue,
+)
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.references import References
+from headwater.evaluation.exact import cumulative
 from headwater.evaluation.statistics import Interval, interval, seed_means
+from headwater.networks.decoder import Decoder
+from headwater.networks.low_rank_adapters import Adapted
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.evaluations import returns_by_update
+from headwater.runs.feeds import episodes_of_an_update
 from headwater.runs.stage import Outcome, Outcomes
+from headwater.texts.models import LanguageModel
 
 UPSTREAM_DIRECTORY = "upstream"
 """Where a run's directory holds the run that it adapts."""
+MODEL_DIRECTORY = "model"
+"""Where it holds what a language model became, of the first seed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,20 +53,25 @@ class Run:
     """One method trained with several seeds.
 
     **Arguments:** `specification`: what was asked for; `method`; `state`: of all seeds, every array
-    with a leading `seed` axis; `spaces`: of the problem; `metrics`, `evaluations`: rows as in the
-    run's files; `path`: the run's directory, `None` if it is in memory only; `finished`: whether it
-    is complete; `upstream`: the run that it adapts, if any.
+    with a leading `seed` axis; `problem`: what the method began with; `metrics`, `evaluations`:
+    rows as in the run's files; `path`: the run's directory, `None` if it is in memory only;
+    `finished`: whether it is complete; `upstream`: the run that it adapts, if any; `process`: the
+    finite process that it is of; `base`: the language model that it began with;
+    `tokens_per_update`: of texts, about, if it was just trained.
     """
 
     specification: Specification
     method: AbstractMethod
     state: Any
-    spaces: Spaces
+    problem: Any
     metrics: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     path: Path | None = None
     finished: bool = True
     upstream: "Run | None" = None
+    process: FiniteTask | None = None
+    base: LanguageModel | None = None
+    tokens_per_update: float | None = None
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
@@ -62,16 +88,70 @@ class Run:
         return len(self.specification.seeds)
 
     @property
-    def policy(self) -> "Policy":
+    def spaces(self) -> Spaces:
+        """Of a control problem. Raises `SpecificationError` if it is a run of something else."""
+        if not isinstance(self.problem, Spaces):
+            raise SpecificationError(
+                f"{self.name} is a run of {type(self.method).__name__}, which does not act on "
+                "observations"
+            )
+        return self.problem
+
+    @property
+    def policy(self) -> Any:
         """The policy of the first seed. Which one that is does not depend on how well it does."""
         return self.policies[0]
 
     @property
-    def policies(self) -> "list[Policy]":
-        """The policy of every seed. Raises `SpecificationError` if the method is no policy."""
+    def policies(self) -> list[Any]:
+        """The policy of every seed: a `Policy`, or for a finite process the probabilities of
+        actions, `[step, state, action]`.
+
+        Raises `SpecificationError` if the method is no policy.
+        """
+        if isinstance(self.method, AbstractTablePolicy):
+            method = self.method
+            tables = jax.vmap(lambda state: method.policy(state, explore=False))(self.state)
+            return list(np.asarray(tables))
         if not isinstance(self.method, AbstractPolicy):
             raise SpecificationError(f"{type(self.method).__name__} is no policy: it cannot act")
         return [Policy(self.method, _one_of(self.state, i), self.spaces) for i in range(self.seeds)]
+
+    @property
+    def models(self) -> list[LanguageModel]:
+        """The language model of every seed. Raises `SpecificationError` if the method writes none.
+
+        Adapters are merged into the weights.
+        """
+        if not isinstance(self.method, AbstractTokenPolicy) or self.base is None:
+            raise SpecificationError(f"{type(self.method).__name__} learns no model that writes")
+        found = []
+        for seed in range(self.seeds):
+            network = self.method.network(_one_of(self.state, seed))
+            network = network.merged() if isinstance(network, Adapted) else network
+            assert isinstance(network, Decoder)
+            found.append(dataclasses.replace(self.base, decoder=network))
+        return found
+
+    @property
+    def bounds(self) -> np.ndarray | None:
+        """How much the policy of each seed falls short of the best at most, as certified.
+
+        `None` where the method certifies nothing, or it is not known where episodes start.
+        """
+        method, problem = self.method, self.problem
+        if not isinstance(method, AbstractCertificate) or getattr(problem, "initial", None) is None:
+            return None
+        return np.asarray(jax.vmap(method.suboptimality_bound)(self.state), np.float64)
+
+    @property
+    def regret(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Episodes `[row]` and the regret summed so far `[seed, row]`, where it is known."""
+        if not self.metrics or "regret" not in self.metrics[0]["metrics"]:
+            return None
+        updates, regret = cumulative(self.metrics)
+        each = episodes_of_an_update(self.method, self.problem)
+        return updates * each, regret * each
 
     @property
     def final_returns(self) -> np.ndarray | None:
@@ -85,8 +165,8 @@ class Run:
         points = self._by_update()
         if not points:
             return None
-        online = self.specification.budget is not None
-        across = [points[u][0] if online else u for u in sorted(points)]
+        acted = self.specification.acts
+        across = [points[u][0] if acted else u for u in sorted(points)]
         returns = [np.mean(points[u][1], axis=1) for u in sorted(points)]
         return np.asarray(across, np.float64), np.stack(returns, axis=1)
 
@@ -220,30 +300,27 @@ def open_run(path: str | Path) -> Run:
     """
     directory = RunDirectory.open(path)
     asked = Specification.from_json(directory.specification, str(path))
-    if asked.spaces is None:
-        raise RunError(f"{path} is not a run that can be opened: it was made by another command")
     upstream = None
     earlier: Outcomes = {}
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
         earlier = {UPSTREAM: upstream.outcome}
-    try:
-        spaces = Spaces.from_json(asked.spaces)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}/run.json: the spaces are incomplete ({error})") from None
+    opened = open_problem(asked, directory.path)
     method = asked.method.build()
     position, file, arrays = _newest(directory)
-    state = checkpoint.restore(state_shapes(asked, method, spaces, earlier), arrays, str(file))
+    shapes = state_shapes(asked, method, opened.problem, earlier)
     return Run(
         asked,
         method,
-        state,
-        spaces,
+        checkpoint.restore(shapes, arrays, str(file)),
+        opened.problem,
         directory.rows("metrics"),
         directory.rows("evaluations"),
         directory.path,
         finished=position.update >= updates_of(asked),
         upstream=upstream,
+        process=opened.process,
+        base=opened.model,
     )
 
 
@@ -266,7 +343,7 @@ def _newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarr
 
 
 def state_shapes(
-    asked: Specification, method: AbstractMethod, spaces: Spaces, earlier: Outcomes
+    asked: Specification, method: AbstractMethod, problem: Any, earlier: Outcomes
 ) -> Any:
     """Shapes of a run's state. Raises `SpecificationError` if its method cannot begin there."""
     begin = begin_of(asked, method)
@@ -274,11 +351,11 @@ def state_shapes(
 
     def states(arrays: Mapping[str, Any]):
         if begin is None:
-            return jax.vmap(lambda key: method.init(spaces, key=key))(keys)
+            return jax.vmap(lambda key: method.init(problem, key=key))(keys)
 
         def one(arrays, key):
             mine = {name: Outcome(earlier[name].method, arrays[name]) for name in earlier}
-            return begin(mine, spaces, key)
+            return begin(mine, problem, key)
 
         return jax.vmap(one)(arrays, keys)
 

@@ -4,21 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.catalogue import build_method
+from headwater.api.inputs import as_method, as_process
+from headwater.api.train import train
 from headwater.core.errors import SpecificationError
-from headwater.core.finite import AbstractFiniteSimulator, FiniteProblem, FiniteProcess
-from headwater.core.method import AbstractCertificate, AbstractMethod, AbstractTablePolicy
-from headwater.core.records import Episodes
-from headwater.evaluation.exact import best_return, cumulative, regret_of, returns_of
+from headwater.core.finite import FiniteProcess
+from headwater.core.method import AbstractMethod
+from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.statistics import Interval, interval
-from headwater.runs.loop import run
-from headwater.runs.stage import Stage
-from headwater.sources.episodes import FreshEpisodes, WholeLog
+from headwater.runs.feeds import flow_of
+from headwater.runs.options import Options
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,135 +92,47 @@ class Solution:
 
 def solve(
     method: AbstractMethod | str | type,
-    process: AbstractFiniteSimulator | None = None,
+    process: Any = None,
     *,
-    data: Episodes | None = None,
-    problem: FiniteProblem | None = None,
+    data: Any = None,
+    problem: Any = None,
     episodes: int = 1_000,
     seeds: int = 4,
-    seed: int = 0,
-    known_reward: bool = False,
-    logs: int = 50,
     progress: bool | None = None,
+    **options: Any,
 ) -> Solution:
-    """Learns a finite process with several seeds at once.
+    """Learns a finite process with several seeds at once: `train`, with what is known exactly.
 
     **Arguments:** `method`: as an object with its hyper-parameters set, or its name or class;
     `process`: what to act in and, if it is a `FiniteProcess`, to judge by exactly; `data`: logged
-    episodes, for methods that learn from a log; `problem`: what the method is told (default: the
-    sizes and first states of `process`, its rewards if `known_reward`); `episodes`: to play, as far
-    as whole updates go; `seed`: root of all randomness; `logs`: points of the regret curve.
+    episodes or comparisons, for methods that learn from a log; `problem`: what the method is told
+    (default: what follows from `process`); `episodes`: to play, as far as whole updates go; the
+    rest as of `train`.
 
     Raises `SpecificationError` if the method does not learn finite processes, or something that it
     needs is missing; `DataError` if `data` does not fit.
     """
-    if not isinstance(method, AbstractMethod):
-        method = build_method(method if isinstance(method, str) else method.__name__)
-    name = type(method).__name__
-    if not isinstance(method, AbstractTablePolicy):
-        raise SpecificationError(f"{name} does not learn finite processes: use hw.train")
-    if process is None and (data is None or problem is None):
-        raise SpecificationError("give a process to act in, or data and the problem's sizes")
-    if seeds < 1 or episodes < 1:
-        raise SpecificationError(f"seeds = {seeds}, episodes = {episodes}: at least 1 is needed")
-    exact = process if isinstance(process, FiniteProcess) else None
-    if problem is None:
-        assert process is not None
-        if exact is not None:
-            problem = exact.problem(known_reward=known_reward)
-        else:
-            problem = FiniteProblem(process.states, process.actions, process.horizon)
-    if data is not None:
-        check_episodes(data, problem)
-        source, updates = WholeLog(data), 1
-    else:
-        assert process is not None
-        source = FreshEpisodes(process, problem.tasks)
-        updates = max(1, episodes // _episodes_of_an_update(method, problem))
-    measure = None if exact is None or data is not None else regret_of(exact)
-    result = run(
-        [Stage("learn", method, source, updates, measure=measure)],
-        problem,
-        seeds=seeds,
-        seed=seed,
-        logs=logs,
-        progress=progress,
-    )
-    state = result.outcomes["learn"].state
-    policies, bound, returns = _judge(method, exact, problem.initial is not None, state)
-    solution = Solution(
-        method,
-        state,
-        seeds,
-        np.asarray(policies),
-        None if bound is None else np.asarray(bound, np.float64),
-        None if exact is None else float(jnp.mean(best_return(exact))),
-        None if returns is None else np.asarray(returns, np.float64),
-    )
-    if measure is None:
-        return solution
-    played, regret = cumulative(result.metrics)
-    each = _episodes_of_an_update(method, problem)
-    return dataclasses.replace(solution, episodes=played * each, regret=regret * each)
-
-
-def check_episodes(data: Episodes, problem: FiniteProblem) -> None:
-    """Raises `DataError`, naming the episode and the step, if `data` does not fit `problem`."""
-    from headwater.core.errors import DataError
-
-    state, action, reward = (np.asarray(x) for x in (data.state, data.action, data.reward))
-    horizon, states, actions = problem.sizes
-    if not state.ndim == action.ndim == reward.ndim or not action.ndim:
-        raise DataError(
-            f"episodes have states of shape {state.shape}, actions of shape {action.shape} and "
-            f"rewards of shape {reward.shape}: each needs [episode, step]"
+    method = as_method(method)
+    flow = flow_of(type(method))
+    if flow.kind != "finite":
+        raise SpecificationError(
+            f"{type(method).__name__} does not learn finite processes: use hw.train"
         )
-    if action.shape[-1] != horizon or state.shape[-1] != horizon + 1:
-        raise DataError(
-            f"episodes have {action.shape[-1]} actions and {state.shape[-1]} states, but a horizon "
-            f"of {horizon} needs {horizon} and {horizon + 1}"
-        )
-    for name, values, count in (("state", state, states), ("action", action, actions)):
-        wrong = np.argwhere((values < 0) | (values >= count))
-        if len(wrong):
-            *episode, step = wrong[0].tolist()
-            raise DataError(
-                f"{name} {values[tuple(wrong[0])]} in episode {_index(episode)}, step {step} is "
-                f"not one of 0 … {count - 1}"
-            )
-    wrong = np.argwhere(~np.isfinite(reward))
-    if len(wrong):
-        *episode, step = wrong[0].tolist()
-        raise DataError(f"the reward in episode {_index(episode)}, step {step} is not finite")
-
-
-def _index(place: list[int]) -> str:
-    return ", ".join(map(str, place)) if place else "0"
-
-
-def _episodes_of_an_update(method: Any, problem: FiniteProblem) -> int:
-    """Episodes that one update eats, of each task."""
-
-    def policies(key):
-        return method.policy(method.init(problem, key=key), explore=True)
-
-    shape = eqx.filter_eval_shape(policies, jax.random.key(0)).shape
-    lead = shape[:-3] if problem.tasks is None else shape[1:-3]
-    return int(np.prod(lead, dtype=int))
-
-
-@eqx.filter_jit
-def _judge(
-    method: Any, exact: FiniteProcess | None, certify: bool, states: Any
-) -> tuple[Any, Any, Any]:
-    """Greedy policies, certified bounds and exact returns, for every seed."""
-
-    def one(state):
-        policy = method.policy(state, explore=False)
-        bound = None
-        if certify and isinstance(method, AbstractCertificate):
-            bound = method.suboptimality_bound(state)
-        worth = None if exact is None else jnp.mean(returns_of(exact, policy))
-        return policy, bound, worth
-
-    return jax.vmap(one)(states)
+    if episodes < 1:
+        raise SpecificationError(f"episodes = {episodes}: at least 1 is needed")
+    task = as_process(process, problem, Options(), None)[1]
+    if flow.acts and task is not None:
+        options["steps"] = episodes * task.problem.horizon * (task.problem.tasks or 1)
+    run = train(
+        method, data, process=task, seeds=seeds, evaluations=1, progress=progress, **options
+    )
+    exact = None if run.process is None else run.process.process
+    best = returns = None
+    policies = np.stack(run.policies)
+    if isinstance(exact, FiniteProcess):
+        best = float(np.mean(np.asarray(best_return(exact))))
+        returns = np.asarray([np.mean(returns_of(exact, jnp.asarray(p))) for p in policies])
+    played, regret = run.regret or (None, None)
+    return Solution(
+        run.method, run.state, run.seeds, policies, run.bounds, best, returns, played, regret
+    )

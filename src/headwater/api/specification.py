@@ -2,49 +2,39 @@
 
 import dataclasses
 import json
-import math
 import typing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from headwater.api.data_notes import check_rewards
 from headwater.core import json_text
-from headwater.core.catalogue import build_method, family, learns_from, settings
-from headwater.core.errors import DataError, RunError, SpecificationError, nearest
-from headwater.core.finite import FiniteProblem
-from headwater.core.method import AbstractMethod, AbstractReturnsToGo
-from headwater.core.records import Transitions
+from headwater.core.catalogue import build_method, learns_from, method_class, settings
+from headwater.core.errors import RunError, SpecificationError
+from headwater.core.finite import FiniteProcess
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.method import AbstractMethod
 from headwater.core.spaces import Spaces
-from headwater.datasets import transform
-from headwater.datasets.dataset import Dataset
-from headwater.datasets.formats.directory_format import is_column_directory, open_columns
-from headwater.datasets.read import load
+from headwater.datasets.finite_files import read_process
 from headwater.datasets.references import published_references
 from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.processes import make_process
 from headwater.environments.registry import make, make_recorded
-from headwater.methods.control.online.rlpd import RLPD
+from headwater.evaluation.exact import best_return, regret_of, returns_of
 from headwater.ops.products import check_name
 from headwater.runs import recipes
+from headwater.runs.feeds import Fed, Flow, Inputs, feed, flow_of, token_problem
+from headwater.runs.logged import DataChoice, Logged
+from headwater.runs.options import Options
 from headwater.runs.recipes import Budget, Task
 from headwater.runs.stage import Stage, carry_on
-from headwater.sources.out_of_core import OutOfCoreReplay
-from headwater.sources.pooled import PooledReplay
-from headwater.sources.replay import Replay
-from headwater.sources.weighted import WeightedReplay
+from headwater.texts.models import LanguageModel, load_language_model
 
 UPSTREAM = "offline"
 """The stage that a run adapts."""
-WEIGHTS = ("return", "advantage")
-"""How rows can be weighted: RW and AW of Hong et al. (2023)."""
-
-_DISK_DRAWS, _DRAWN_BYTES = 32, 2**24
-"""Batches that are drawn from the disk at once, if their rows take no more than so many bytes."""
-_LARGE = 2**31
-"""Bytes on disk from which on they are not expected to stay in the system's memory."""
+PROCESS_FILE = "process.npz"
+"""Where a run's directory holds the finite process and what the method was told of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +52,6 @@ class MethodChoice:
     def build(self) -> AbstractMethod:
         """The method."""
         return build_method(self.name, self.settings)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataChoice:
-    """Which logged experience, and how it is drawn.
-
-    **Arguments:** `path`: absolute, or relative to the run's directory; `options`: of
-    `headwater.load`; `fingerprint`: of the content before `top` is taken; `top`: only this fraction
-    of the episodes, the best by return; `weights`: of `WEIGHTS`, or `None` for uniform replay;
-    `temperature`: of the weights; `from_disk`: mapped instead of read into memory.
-    """
-
-    path: str | None
-    options: dict[str, Any]
-    fingerprint: str | None
-    top: float | None = None
-    weights: str | None = None
-    temperature: float = 0.1
-    from_disk: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,62 +89,143 @@ class TaskChoice:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProcessChoice:
+    """A finite process: by name with options, in a file, or passed as an object.
+
+    **Arguments:** `name`; `options`: of a process by name; `path`: of a file, absolute; `own`:
+    passed as an object; `known`: its model is known, so that a run's directory holds all of it.
+    """
+
+    name: str
+    options: dict[str, Any]
+    path: str | None = None
+    own: bool = False
+    known: bool = True
+
+    def build(self, options: Options, directory: Path | None) -> FiniteTask:
+        """The process. Raises `RunError` for an object of the user's that is in no file.
+
+        **Arguments:** `options`: of what methods are told; `directory`: of the run, if it has one.
+        """
+        if directory is not None and (directory / PROCESS_FILE).is_file():
+            task = read_process(directory / PROCESS_FILE)
+            if self.known or task.process is not None:
+                return task
+        if self.own:
+            raise RunError(
+                f"the process '{self.name}' was passed as an object: pass it again (in Python)"
+            )
+        task = make_process(self.name, **self.options) if self.path is None else None
+        return (task or read_process(str(self.path))).telling(options.known_reward, options.budgets)
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeChoice:
+    """What judges: the run of a reward model, or something that only Python can hold.
+
+    **Arguments:** `kind`: `run` for the directory `name`, `object` for anything else.
+    """
+
+    kind: Literal["run", "object"]
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Specification:
     """Everything that determines a run.
 
-    **Arguments:** `verb`: `train` or `adapt`; `method`; `seeds`: which; `seed`: root of all
-    randomness; `evaluations`, `episodes`: how often, and over how many; `updates`: of offline
-    learning; `batch_size`: rows per gradient step; `data`, `task`: what is learned from, and what
-    is acted or evaluated in; `budget`: of acting, `None` for offline learning; `recipe`: how an
-    earlier run is adapted; `spaces`: of the problem, with its statistics; `references`: random and
-    expert return that normalise scores, and where they come from; `precision`: of the products in
-    networks while it learns.
+    **Arguments:** `verb`: `train` or `adapt`; `method`; `options`: settled; `data`, `task`,
+    `process`, `model` (its directory), `reward`, `judge`: what is learned from, acted or evaluated
+    in, and judged by; `budget`: of acting in an environment; `recipe`: how an earlier run is
+    adapted; `spaces`: of a control problem, with its statistics; `score`: what evaluations give;
+    `references`: random and expert return that normalise scores, and where they come from.
     """
 
-    verb: str
+    verb: Literal["train", "adapt"]
     method: MethodChoice
-    seeds: list[int]
-    seed: int
-    evaluations: int
-    episodes: int
-    batch_size: int
-    updates: int | None = None
+    options: Options
     data: DataChoice | None = None
     task: TaskChoice | None = None
+    process: ProcessChoice | None = None
+    model: str | None = None
+    reward: JudgeChoice | None = None
+    judge: JudgeChoice | None = None
     budget: Budget | None = None
     recipe: str | None = None
     spaces: dict[str, Any] | None = None
+    score: str = "return"
     references: list[Any] | None = None
-    precision: str = "default"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Which seeds."""
+        return self.options.seed_list
+
+    @property
+    def flow(self) -> Flow:
+        """How the method is fed."""
+        return flow_of(method_class(self.method.name))
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON can hold."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def acts(self) -> bool:
+        """Whether steps of an environment or a process are its cost."""
+        return self.budget is not None or self.flow.acts
 
     @classmethod
     def from_json(cls, stored: dict[str, Any], where: str) -> "Specification":
         """From what `to_json` gave. Raises `RunError` if it is something else."""
-        parts = {"method": MethodChoice, "data": DataChoice, "task": TaskChoice, "budget": Budget}
+        parts: dict[str, Any] = {
+            "method": MethodChoice,
+            "options": Options.of,
+            "data": DataChoice,
+            "task": TaskChoice,
+            "process": ProcessChoice,
+            "reward": JudgeChoice,
+            "judge": JudgeChoice,
+            "budget": Budget,
+        }
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             given = {name: value for name, value in stored.items() if name in names}
             for name, part in parts.items():
                 if given.get(name) is not None:
-                    given[name] = part(**given[name])
+                    held = given[name]
+                    given[name] = part(held) if name == "options" else part(**held)
                     _check_types(given[name])
             asked = cls(**given)
             _check_types(asked)
+            if asked.options.seeds is None:
+                raise ValueError("seeds")
             if asked.references is not None and not _are_references(asked.references):
                 raise ValueError("references")
-            if asked.budget is None and (asked.updates is None or asked.data is None):
-                raise ValueError("offline learning needs updates and data")
             if asked.budget is not None and asked.task is None:
                 raise ValueError("acting needs a task")
+            _check_whole(asked)
             check_numbers(asked)
-        except (TypeError, ValueError, AttributeError, SpecificationError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError, SpecificationError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise RunError(f"{where}: this is not the specification of a run ({reason})") from None
+            raise RunError(
+                f"{where}: this is not the specification of a run, or of one that an older "
+                f"version began ({reason})"
+            ) from None
         return asked
+
+
+def _check_whole(asked: Specification) -> None:
+    """Raises `ValueError` unless there is what the method is fed with."""
+    needed = asked.flow.needs if asked.budget is None else ()
+    there = {"data": asked.data, "process": asked.process, "model": asked.model, "env": asked.task}
+    for name in needed:
+        if there[name] is None:
+            raise ValueError(f"its {name} is missing")
+    if asked.flow.acts and asked.flow.kind == "control" and asked.budget is None:
+        raise ValueError("acting needs a budget")
+    if asked.options.updates is None or asked.options.batch_size is None:
+        raise ValueError("updates and batch size are not settled")
 
 
 def _check_types(part: Any) -> None:
@@ -188,211 +240,160 @@ def _are_references(given: list[Any]) -> bool:
     return len(given) == len(kinds) and all(map(json_text.fits, given, kinds))
 
 
+class Given(NamedTuple):
+    """What the caller has already, as objects."""
+
+    data: Any = None
+    task: Task | None = None
+    process: FiniteTask | None = None
+    model: LanguageModel | None = None
+    reward: Any = None
+    judge: Any = None
+
+
 class Plan(NamedTuple):
-    """What the loop needs."""
+    """What the loop needs.
 
-    stages: list[Stage]
-    problem: Spaces
-    task: Task | None
-    references: list[Any] | None
-
-
-def plan(
-    asked: Specification, directory: Path | None, data: Dataset | None, task: Task | None
-) -> Plan:
-    """The stages of a run.
-
-    **Arguments:** `directory`: of the run, which relative paths are relative to; `data`, `task`:
-    where the caller has them already. Raises `DataError` or `SpecificationError` for what does not
-    fit together.
+    **Arguments:** `fed`: the stage and its problem; `references`: see `Specification`; `task`,
+    `process`: evaluated in, if any.
     """
-    method = asked.method.build()
-    if task is None and asked.task is not None:
-        task = asked.task.build()
-    logged = None if asked.data is None else _Logged(asked.data, directory, data)
-    if logged is not None and task is not None:
-        reason = logged.spaces.mismatch(task.spaces, "in the data", "in it")
-        if reason is not None:
-            raise SpecificationError(f"the data does not fit the environment {task.name}: {reason}")
-    if logged is not None:
-        check_rewards(method, logged.data, logged.metadata)
-        horizon = logged.spaces.horizon or (task.spaces.horizon if task is not None else None)
-        problem = dataclasses.replace(logged.spaces, horizon=horizon)
-    elif task is not None:
-        problem = task.spaces
-    else:
-        raise SpecificationError("there is nothing to learn from: give data or an environment")
-    references = _references(logged, task)
-    if asked.budget is None:
-        assert logged is not None and asked.updates is not None
-        rows = len(asked.seeds) * recipes.rows_per_update(method, asked.batch_size)
-        pieces = logged.updates_per_draw(asked.updates, rows)
-        source = logged.source(method, pieces * asked.batch_size)
-        stages = [Stage("offline", method, source, asked.updates, pieces)]
-    else:
-        assert task is not None
-        if logged is not None and logged.choice.weights is not None:
-            raise SpecificationError(
-                f"{asked.method.name} draws its log uniformly while it acts: leave out weights"
-            )
-        stages = [
-            recipes.online_stage(
-                method,
-                task,
-                asked.budget,
-                data=None if logged is None else logged.transitions(method),
-                begin=begin_of(asked, method),
-            )
-        ]
-    return Plan(stages, problem, task, references)
 
-
-class _Logged:
-    """Logged experience as a specification describes it."""
-
-    def __init__(self, choice: DataChoice, directory: Path | None, data: Dataset | None):
-        self.choice = choice
-        self.path: Path | None = None
-        if choice.path is not None:
-            self.path = Path(choice.path)
-            if not self.path.is_absolute() and directory is not None:
-                self.path = directory / self.path
-        if choice.from_disk:
-            self.data, self.columns = None, self._mapped()
-            self.spaces, self.metadata = self.columns.spaces, self.columns.metadata
-            return
-        if data is None:
-            if self.path is None:
-                raise RunError("this run's data was held in memory and is not known any more")
-            data = load(self.path, **choice.options)
-        self._check_unchanged(data.fingerprint())
-        if choice.top is not None:
-            data = transform.top_episodes(data, choice.top)
-        self.data = data
-        self.spaces, self.metadata = data.spaces, data.metadata
-
-    def transitions(self, method: AbstractMethod):
-        """All rows, on the device."""
-        if self.data is None:
-            raise SpecificationError(
-                "data that stays on disk cannot be mixed with an environment's: leave out from_disk"
-            )
-        discount = settings(method).get("discount", 0.99)
-        return jax.tree.map(jnp.asarray, self.data.transitions(discount))
-
-    def updates_per_draw(self, updates: int, rows: int) -> int:
-        """How many updates of `rows` each share a draw: it pays for the way from the disk."""
-        if self.data is not None:
-            return 1
-        draws = _DISK_DRAWS
-        while draws > 1 and draws * rows * self._row_bytes > _DRAWN_BYTES:
-            draws //= 2
-        return math.gcd(updates, draws)
-
-    def source(self, method: AbstractMethod, batch_size: int):
-        """Where an offline method's batches come from."""
-        rows = recipes.rows_per_update(method, batch_size)
-        if self.data is None:
-            assert self.path is not None
-            # Only Cal-QL asks for the logged returns, which cost a pass over the data.
-            discount = method.discount if isinstance(method, AbstractReturnsToGo) else None
-            replay = (
-                PooledReplay if self._row_bytes * self.columns.size > _LARGE else OutOfCoreReplay
-            )
-            return replay(str(self.path), rows, discount)
-        if self.choice.weights is None:
-            return Replay(self.transitions(method), rows)
-        weigh = {
-            "return": transform.return_weights,
-            "advantage": transform.advantage_weights,
-        }
-        if self.choice.weights not in weigh:
-            raise SpecificationError(nearest(self.choice.weights, WEIGHTS, "kind of weights"))
-        weights = weigh[self.choice.weights](self.data, self.choice.temperature)
-        return WeightedReplay(self.transitions(method), np.asarray(weights), rows)
+    fed: Fed
+    references: list[Any] | None
+    task: Task | None
+    process: FiniteTask | None
+    model: LanguageModel | None
 
     @property
-    def _row_bytes(self) -> int:
-        columns = self.columns.columns.values()
-        return sum(column.nbytes for column in columns) // self.columns.size
+    def stages(self) -> list[Stage]:
+        """The stages of the run."""
+        return [self.fed.stage]
 
-    def _mapped(self):
-        if self.path is None or not is_column_directory(self.path):
-            raise SpecificationError(
-                f"{self.path or 'the data'}: only a column directory can stay on disk; make one "
-                "with `headwater data convert FILE DIRECTORY`"
-            )
-        if self.choice.top is not None or self.choice.weights is not None:
-            raise SpecificationError(
-                "data that stays on disk is drawn uniformly: leave out top and weights"
-            )
-        columns = open_columns(self.path)
-        self._check_unchanged(columns.fingerprint())
-        return columns
+    @property
+    def problem(self) -> Any:
+        """What the method is initialised for."""
+        return self.fed.problem
 
-    def _check_unchanged(self, fingerprint: str) -> None:
-        if self.choice.fingerprint not in (None, fingerprint):
-            raise DataError(
-                f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
-                "another run"
-            )
+    @property
+    def score(self) -> str | None:
+        """What evaluations give, or `None` if nothing is evaluated."""
+        if self.task is not None:
+            return "return"
+        if self.process is not None:
+            return "return" if isinstance(self.process.process, FiniteProcess) else None
+        if self.fed.held_out is None:
+            return None
+        return self.fed.held_out.score
 
 
-MOST_SEEDS = 10_000
-"""More than this is a slip, which would fill the memory before anything is said."""
+def plan(asked: Specification, directory: Path | None = None, given: Given | None = None) -> Plan:
+    """The stages of a run.
 
-_LARGEST_SEED = 2**32 - 1
-_LARGEST_COUNT = 2**31 - 1
-"""Updates and steps are counted in 32 bits."""
-_LARGEST_BATCH = 10_000_000
+    **Arguments:** `directory`: of the run, which relative paths are relative to; `given`: what the
+    caller has already. Raises `DataError` or `SpecificationError` for what does not fit together.
+    """
+    given = given or Given()
+    method = asked.method.build()
+    kind = asked.flow.kind
+    task, process, model, data = given.task, given.process, given.model, given.data
+    if task is None and asked.task is not None:
+        task = asked.task.build()
+    if process is None and asked.process is not None:
+        process = asked.process.build(asked.options, directory)
+    if model is None and asked.model is not None:
+        model = open_model(asked.model, asked.options)
+    if kind == "control":
+        if asked.data is not None:
+            data = Logged(asked.data, asked.options, directory, data)
+            check_rewards(method, data.data, data.metadata)
+        elif task is None:
+            raise SpecificationError("there is nothing to learn from: give data or an environment")
+    elif data is None and asked.data is not None:
+        data = asked.data.place(directory)
+        if data is None:
+            raise RunError("this run's data was held in memory and is not known any more")
+        asked.data.check_unchanged(data)
+    inputs = Inputs(
+        data, task, process, model, given.reward, given.judge, asked.budget,
+        begin_of(asked, method),
+    )  # fmt: skip
+    fed = feed(method, inputs, asked.options)
+    references = None
+    if kind == "control":
+        references = _references(data if isinstance(data, Logged) else None, task)
+    elif process is not None and isinstance(process.process, FiniteProcess):
+        if asked.flow.acts:
+            stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
+            fed = fed._replace(stage=stage)
+        references = _exact_references(process.process)
+    return Plan(fed, references, task, process, model)
 
 
-def check_seed(seed: int) -> None:
-    """Raises `SpecificationError` for a seed that no generator takes."""
-    if seed < 0:
-        raise SpecificationError(f"seed = {seed}: it must be at least 0")
-    if seed > _LARGEST_SEED:
-        raise SpecificationError(f"seed = {seed}: it must lie between 0 and {_LARGEST_SEED}")
+def open_model(path: str | Path, options: Options) -> LanguageModel:
+    """The model in a directory, as training with these options reads it."""
+    # Steps of fine-tuning are too small for bfloat16; frozen weights can stay in it.
+    stored = "float32" if options.rank == 0 else None
+    return load_language_model(path, dtype=options.dtype, stored=stored)
+
+
+class Opened(NamedTuple):
+    """What a run's method began with, and what that is of."""
+
+    problem: Any
+    process: FiniteTask | None = None
+    model: LanguageModel | None = None
+
+
+def open_problem(asked: Specification, directory: Path) -> Opened:
+    """What the method of the run in `directory` was initialised for.
+
+    Neither its data nor its task is needed. Raises `RunError` if it is not known.
+    """
+    method = asked.method.build()
+    if asked.model is not None:
+        model = open_model(asked.model, asked.options)
+        return Opened(token_problem(model, asked.options), model=model)
+    if asked.flow.kind == "finite":
+        if not (directory / PROCESS_FILE).is_file():
+            raise RunError(f"{directory} has no {PROCESS_FILE}: restore it, or begin a new run")
+        task = read_process(directory / PROCESS_FILE)
+        problem = task.told(learns_from(type(method))[0], type(method).__name__)
+        return Opened(problem, process=task)
+    if asked.spaces is None:
+        raise RunError(
+            f"{directory} is not a run that can be opened: it was made by another command"
+        )
+    try:
+        return Opened(Spaces.from_json(asked.spaces))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{directory}/run.json: the spaces are incomplete ({error})") from None
 
 
 def check_numbers(asked: Specification) -> None:
     """Raises `SpecificationError` for a number that is out of its range, or no precision."""
-    check_name(asked.precision)
-    least = {
-        "batch_size": (asked.batch_size, 1),
-        "evaluations": (asked.evaluations, 1),
-        "episodes": (asked.episodes, 1),
-        "seed": (asked.seed, 0),
-    }
-    if asked.updates is not None:
-        least["updates"] = (asked.updates, 1)
+    check_name(asked.options.precision)
     if asked.budget is not None:
-        least["steps"] = (asked.budget.steps, 1)
-        least["random_steps"] = (asked.budget.random_steps, 0)
-        least["warm_up_steps"] = (asked.budget.warm_up_steps, 0)
-        least["block"] = (asked.budget.block, 1)
-        least["updates_per_step"] = (asked.budget.updates_per_step, 1)
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise SpecificationError(f"{name} = {value}: it must be at least {lowest}")
-    for name, (value, _) in least.items():
-        most = _LARGEST_BATCH if name == "batch_size" else _LARGEST_COUNT
-        if name != "seed" and value > most:
-            raise SpecificationError(f"{name} = {value}: it must be at most {most:,}")
-    for seed in (asked.seed, *asked.seeds):
-        check_seed(seed)
-    if asked.data is not None and not 0.0 < asked.data.temperature < math.inf:
-        raise SpecificationError(
-            f"temperature = {asked.data.temperature} must be positive, and finite"
-        )
+        for name, least in (
+            ("steps", 1),
+            ("random_steps", 0),
+            ("warm_up_steps", 0),
+            ("block", 1),
+            ("updates_per_step", 1),
+        ):
+            value = getattr(asked.budget, name)
+            if value < least:
+                raise SpecificationError(f"{name} = {value}: it must be at least {least}")
+            if value > 2**31 - 1:
+                # Steps are counted in 32 bits.
+                raise SpecificationError(f"{name} = {value}: it must be at most {2**31 - 1:,}")
 
 
 def updates_of(asked: Specification) -> int:
     """Updates that a run makes in all."""
     if asked.budget is not None:
         return asked.budget.updates
-    assert asked.updates is not None
-    return asked.updates
+    assert asked.options.updates is not None
+    return asked.options.updates
 
 
 def begin_of(asked: Specification, method: AbstractMethod) -> Any:
@@ -404,7 +405,7 @@ def begin_of(asked: Specification, method: AbstractMethod) -> Any:
     return None
 
 
-def _references(logged: _Logged | None, task: Task | None) -> list[Any] | None:
+def _references(logged: Logged | None, task: Task | None) -> list[Any] | None:
     """Random and expert return and where they come from."""
     if logged is not None and logged.data is not None:
         known = logged.data.references()
@@ -426,31 +427,11 @@ def _altered(task: Task) -> bool:
     return vars(task) != vars(type(task)())  # pyright: ignore[reportCallIssue]
 
 
-def check_kind(method: AbstractMethod, has_data: bool, has_task: bool) -> None:
-    """Raises `SpecificationError` unless `method` gets the experience that it learns from."""
-    name, kind = type(method).__name__, family(type(method).__name__)
-    problem, data = learns_from(type(method))
-    if problem is FiniteProblem:
-        raise SpecificationError(
-            f"{name} learns finite processes, of which it sees whole episodes: use headwater.solve "
-            "in Python"
-        )
-    if data is not Transitions:
-        raise SpecificationError(f"{name} learns from {data.__name__}, not from transitions")
-    if kind == "control/online":
-        if not has_task:
-            raise SpecificationError(f"{name} learns online: give it an environment")
-        if isinstance(method, RLPD) and not has_data:
-            raise SpecificationError("RLPD learns online and from a log: give it data as well")
-        if has_data and not isinstance(method, RLPD):
-            raise SpecificationError(
-                f"{name} learns from what it does, not from a log: use RLPD for both, or train an "
-                "offline method and adapt it"
-            )
-    elif not has_data:
-        raise SpecificationError(f"{name} learns from logged experience: give it data")
-
-
-def is_online(method: AbstractMethod) -> bool:
-    """Whether `method` acts while it learns."""
-    return family(type(method).__name__) == "control/online"
+def _exact_references(process: FiniteProcess) -> list[Any] | None:
+    """Of a uniform and of an optimal policy; `None` for several tasks, whose differ."""
+    if process.reward.ndim > 3:
+        return None
+    uniform = jnp.full(process.reward.shape, 1.0 / process.actions)
+    lowest = float(returns_of(process, uniform))
+    highest = float(best_return(process))
+    return [lowest, highest, "exact", False] if highest > lowest else None

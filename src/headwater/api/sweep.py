@@ -1,8 +1,8 @@
 """Sweep a table of methods × datasets × settings × seeds, on this machine or on many."""
 
 import dataclasses
-import inspect
 import json
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -12,24 +12,24 @@ from typing import Any, Literal
 import numpy as np
 
 from headwater.api.execute import complete
+from headwater.api.inputs import Chosen, open_inputs
 from headwater.api.specification import (
-    DataChoice,
+    Given,
     Plan,
     Specification,
     check_numbers,
-    is_online,
     plan,
     updates_of,
 )
-from headwater.api.train import as_task, choose_data, recorded_task, seed_list, specify, train
-from headwater.core.catalogue import build_method
+from headwater.api.train import specification
+from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
-from headwater.datasets.dataset import Dataset
 from headwater.datasets.references import References
 from headwater.environments.registry import make
 from headwater.evaluation.statistics import Interval, interval, seed_means
-from headwater.methods.control.online.rlpd import RLPD
 from headwater.ops.products import check_precision
+from headwater.runs.feeds import Flow, check_inputs, flow_of, settle
+from headwater.runs.options import GROUPS, Options, seed_list
 from headwater.runs.progress import Progress
 from headwater.runs.recipes import Task
 from headwater.sweeps.directory import Member, SweepDirectory, is_sweep
@@ -44,15 +44,6 @@ from headwater.sweeps.workers import (
 
 PLACES = ("local", "ray")
 """Where a sweep can be carried out."""
-
-_OF_DATA = ("top", "weights", "temperature", "from_disk")
-_OF_ACTING = ("steps", "random_steps", "block")
-_OF_TRAINING = {
-    name: parameter.default
-    for name, parameter in inspect.signature(train).parameters.items()
-    if name in inspect.signature(specify).parameters and parameter.kind is parameter.KEYWORD_ONLY
-}
-"""What every run gets unless the table says otherwise: as when training one."""
 
 _POLL_SECONDS = 0.05
 _SHOW_SECONDS = 0.5
@@ -147,7 +138,7 @@ def sweep(
     try:
         todo = [member for member in kept.members if not kept.finished(member)]
         if on == "local":
-            for precision in {member.specification.get("precision", "default") for member in todo}:
+            for precision in {member.specification["options"]["precision"] for member in todo}:
                 check_precision(precision)
         if todo:
             workers = _workers(kept, on, address, jobs)
@@ -243,47 +234,39 @@ def members_of(table: Table) -> list[Member]:
     _refuse_idle_keys(table)
     rest = table.rest
     try:
-        named_task = None
+        task = None
         if "environment" in rest and rest["environment"] != "none":
-            named_task = make(rest["environment"], **rest.get("environment_options", {}))
-        seeds = seed_list(rest.get("seeds", _OF_TRAINING["seeds"]))
+            task = make(rest["environment"], **rest.get("environment_options", {}))
+        seeds = rest.get("seeds")
+        seeds = None if seeds is None else seed_list(seeds)
     except HeadwaterError as error:
         raise table.wrong(error) from None
     size = rest.get("seeds_per_run")
     if size is not None and size < 1:
         raise table.wrong(f"seeds_per_run = {size}: it must be at least 1")
-    parts = [seeds] if size is None else [seeds[i : i + size] for i in range(0, len(seeds), size)]
-    found: list[Member] = []
-
-    def add(method: str, dataset: str | None, chosen: DataChoice | None, data, task) -> None:
-        try:
-            found.extend(_runs(table, method, dataset, chosen, data, task, parts))
-        except HeadwaterError as error:
-            where = method if dataset is None else f"{method} on {dataset}"
-            raise table.wrong(f"{where}: {error}") from None
-
-    acting = [method for method in table.methods if _acts_alone(method)]
-    count = len(parts) * sum(
-        table.count(method) * (1 if method in acting else len(table.datasets) or 1)
+    alone = [method for method in table.methods if _takes_no_data(method)]
+    count = sum(
+        table.count(method)
+        * (1 if method in alone else len(table.datasets) or 1)
+        * (1 if size is None else math.ceil(len(_seeds_of(method, seeds)) / size))
         for method in table.methods
     )
     if count > MOST_RUNS:
         raise table.wrong(f"this makes {count:,} runs; at most {MOST_RUNS:,} are swept")
-    for dataset, place in table.datasets.items():
-        try:
-            how = {name: rest[name] for name in _OF_DATA if name in rest}
-            chosen, data = choose_data(place, None, **how)
-        except HeadwaterError as error:
-            raise type(error)(f"{table.where}: {error}") from None
-        assert chosen is not None
-        task = named_task
-        if "environment" not in rest:
-            task = as_task(None, recorded_task(chosen, data))
+    found: list[Member] = []
+    opened: dict[Any, tuple[Chosen, Given]] = {}
+    for dataset, place in [*table.datasets.items(), (None, None)]:
         for method in table.methods:
-            if method not in acting:
-                add(method, dataset, chosen, data, task)
-    for method in acting if table.datasets else table.methods:
-        add(method, None, None, None, named_task)
+            if (method in alone or not table.datasets) != (dataset is None):
+                continue
+            every = _seeds_of(method, seeds)
+            step = size or len(every)
+            parts = [every[i : i + step] for i in range(0, len(every), step)]
+            try:
+                found += _runs(table, method, dataset, place, task, parts, opened)
+            except HeadwaterError as error:
+                where = method if dataset is None else f"{method} on {dataset}"
+                raise type(error)(f"{table.where}: {where}: {error}") from None
     names = Counter(member.name for member in found)
     for name, count in names.items():
         if count > 1:
@@ -291,28 +274,64 @@ def members_of(table: Table) -> list[Member]:
     return found
 
 
+def _hoped(flow: Flow, inputs: dict[str, Any]) -> set[str]:
+    """What may come of the data yet: they may say in which environment they were logged."""
+    return {"env"} if "env" in flow.needs and inputs.get("data") is not None else set()
+
+
+def _seeds_of(method: str, seeds: list[int] | None) -> list[int]:
+    """The seeds of every run of a method."""
+    usual = flow_of(method_class(method)).usual["seeds"]
+    return seed_list(usual if seeds is None else seeds)
+
+
 def _runs(
     table: Table,
     method: str,
     dataset: str | None,
-    chosen: DataChoice | None,
-    data: Dataset | None,
+    place: str | None,
     task: Task | None,
     parts: list[list[int]],
+    opened: dict[Any, tuple[Chosen, Given]],
 ) -> list[Member]:
-    """The runs of one method on one dataset. What they share is made once."""
-    how = {**_OF_TRAINING, **{k: v for k, v in table.rest.items() if k in _OF_TRAINING}}
+    """The runs of one method on one dataset. What they share is opened and made once."""
+    cls, rest = method_class(method), table.rest
+    flow = flow_of(cls)
+    groups = ("training", *flow.groups)
+    how = {
+        field.name: rest[field.name]
+        for field in dataclasses.fields(Options)
+        if field.name in rest and field.metadata["group"] in groups
+    }
+    options = Options.of({**how, "seeds": parts[0]})
+    inputs = {"data": place, "env": "none" if rest.get("environment") == "none" else task}
+    inputs |= {name: rest.get(name) for name in ("process", "model", "reward")}
+    for name in ("model", "reward", "process"):
+        known = inputs[name] is not None and (table.folder / str(inputs[name])).exists()
+        inputs[name] = str((table.folder / str(inputs[name])).resolve()) if known else inputs[name]
+    looked_at = (*flow.needs, *flow.takes)
+    inputs = {name: value for name, value in inputs.items() if name in looked_at}
+    if "process" in looked_at and inputs.get("process") is not None:
+        inputs["process_options"] = rest.get("process_options")
     found: list[Member] = []
     planned: Plan | None = None
+    key = (flow.kind, looked_at, dataset, repr(sorted(how.items())))
     for setting in settings_of(table, method):
-        asked = specify(setting.method, chosen, task, **{**how, "seeds": parts[0]})
+        check_inputs(cls, {n for n, v in inputs.items() if v is not None} | _hoped(flow, inputs))
+        if key not in opened:
+            opened[key] = open_inputs(flow, options, **inputs)
+        chosen, held = opened[key]
+        there = {n for n, v in inputs.items() if v not in (None, "none")}
+        check_inputs(cls, there if held.task is None else there | {"env"})
+        asked = specification(*settle(setting.method, options), chosen, held.task)
         check_numbers(asked)
         if planned is None:
-            planned = plan(asked, None, data, task)
+            planned = plan(asked, None, held)
         asked = complete(asked, planned)
         for seeds in parts:
-            part = dataclasses.replace(asked, seeds=seeds)
-            check_numbers(part)
+            part = dataclasses.replace(
+                asked, options=dataclasses.replace(asked.options, seeds=tuple(seeds))
+            )
             found.append(_member(part, dataset, setting, split="seeds_per_run" in table.rest))
     return found
 
@@ -336,23 +355,34 @@ def _seeds_label(seeds: list[int]) -> str:
     return f"seeds={'+'.join(map(str, seeds))}"
 
 
-def _acts_alone(method: str) -> bool:
+def _takes_no_data(method: str) -> bool:
     """Whether a method learns from what it does, and from no log."""
-    built = build_method(method)
-    return is_online(built) and not isinstance(built, RLPD)
+    flow = flow_of(method_class(method))
+    return "data" not in (*flow.needs, *flow.takes)
 
 
 def _refuse_idle_keys(table: Table) -> None:
     """Raises `SpecificationError` for a key that no run would look at."""
-    online = [is_online(build_method(method)) for method in table.methods]
+    flows = [flow_of(method_class(method)) for method in table.methods]
+    groups = {group for flow in flows for group in flow.groups}
+    fields = {field.name: field.metadata["group"] for field in dataclasses.fields(Options)}
     for key in table.rest:
-        if key in _OF_ACTING and not any(online):
-            raise table.wrong(f"{key} is for methods that learn online, and there is none")
-        if key == "updates" and all(online):
-            raise table.wrong("updates is for methods that learn offline: say steps instead")
-        if key in _OF_DATA and not table.datasets:
+        group = fields.get(key, "training")
+        if group == "data" and "data" in groups and not table.datasets:
             raise table.wrong(f"{key} is for datasets, and there is none")
-    if table.datasets and all(_acts_alone(method) for method in table.methods):
+        if group != "training" and group not in groups:
+            raise table.wrong(
+                f"{key} is for methods with {GROUPS[group]} options, and there is none"
+            )
+        if key == "updates" and all(flow.acts for flow in flows):
+            raise table.wrong("updates is for methods that do not act: say steps instead")
+        name = key.removesuffix("_options")
+        name = "env" if name == "environment" else name
+        if name in ("env", "process", "model", "reward") and not any(
+            name in (*flow.needs, *flow.takes) for flow in flows
+        ):
+            raise table.wrong(f"{key} is given, but no method here looks at it")
+    if table.datasets and all(_takes_no_data(method) for method in table.methods):
         raise table.wrong("no method learns from datasets: leave them out, or add one that does")
 
 

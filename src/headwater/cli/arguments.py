@@ -1,17 +1,20 @@
 """Options of a command: how they are shown, read, and refused in one sentence."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from headwater.core.errors import HeadwaterError, nearest
+from headwater.runs.options import GROUPS, Options
 
 
 class Misused(HeadwaterError):
@@ -26,11 +29,13 @@ def option(value: str | None = None, short: str | None = None) -> Any:
     return tyro.conf.arg(
         metavar=value,
         aliases=None if short is None else [short],
-        # Where nothing is the default, the text says what that means.
-        help_behavior_hint=lambda shown: (
-            "" if shown in ("None", "False", "") else f"(default: {shown})"
-        ),
+        help_behavior_hint=_default_shown,
     )
+
+
+def _default_shown(shown: str) -> str:
+    # Where nothing is the default, the text says what that means.
+    return "" if shown in ("None", "False", "") else f"(default: {shown})"
 
 
 Flag = Annotated[bool, option()]
@@ -43,6 +48,54 @@ Settings = Annotated[
 """Options of the form `NAME=VALUE`, of which there may be any number."""
 
 
+_OPTIONS = "options"
+"""A parameter of this name gets the options of training that were given, by name."""
+_USUAL = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+@functools.cache
+def _groups() -> dict[str, type]:
+    """A class for each group of options, whose fields are declared by `Options`."""
+    hints = typing.get_type_hints(Options)
+    found: dict[str, type] = {}
+    for group, title in GROUPS.items():
+        fields = []
+        for field in dataclasses.fields(Options):
+            said = field.metadata
+            if said["group"] != group:
+                continue
+            # A list of seeds would be taken for one seed after the other.
+            hint = int | None if field.name == "seeds" else hints[field.name]
+            shown = tyro.conf.arg(
+                metavar=said["value"] or None,
+                help=said["text"],
+                help_behavior_hint=_default_shown,
+            )
+            fields.append((field.name, Annotated[hint, shown], field.default))
+        found[title] = dataclasses.make_dataclass(group, fields, frozen=True)
+    return found
+
+
+def _parameters(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], list[str]]:
+    """The parameters that tyro sees, and which of them are groups of options."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    parameters, groups = [], []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name != _OPTIONS:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        for title, cls in _groups().items():
+            name = "options_" + title.replace("-", "_")
+            shown = tyro.conf.arg(name=title, help="")
+            annotation = Annotated[cls, tyro.conf.OmitArgPrefixes, shown]
+            kind = parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, kind, annotation=annotation, default=cls()))
+            groups.append(name)
+    # Groups stand behind everything else.
+    parameters.sort(key=lambda parameter: parameter.kind)
+    return parameters, groups
+
+
 def read(name: str, command: Callable[..., Any], arguments: Sequence[str]) -> Callable[[], Any]:
     """`command` with its arguments.
 
@@ -50,12 +103,19 @@ def read(name: str, command: Callable[..., Any], arguments: Sequence[str]) -> Ca
     `Misused` if they do not fit.
     """
 
+    parameters, groups = _parameters(command)
+
     @functools.wraps(command)
     def bind(*positional: Any, **named: Any) -> Callable[[], Any]:
+        if groups:
+            parts = [vars(named.pop(group)) for group in groups]
+            given = {name: value for part in parts for name, value in part.items()}
+            named[_OPTIONS] = {n: v for n, v in given.items() if v != _USUAL[n]}
         return functools.partial(command, *positional, **named)
 
     # tyro would read the text of the wrapped function instead.
-    bind.__signature__ = inspect.signature(command)  # pyright: ignore[reportAttributeAccessIssue]
+    bind.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    bind.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del bind.__wrapped__
     bind.__doc__ = _unwrapped(inspect.getdoc(command) or "")
     complaint = io.StringIO()
@@ -92,8 +152,10 @@ def _sentence(complaint: str, command: Callable[..., Any]) -> str:
         known = [
             "--" + parameter.name.replace("_", "-")
             for parameter in inspect.signature(command).parameters.values()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name != _OPTIONS
         ]
+        if _OPTIONS in inspect.signature(command).parameters:
+            known += ["--" + name.replace("_", "-") for name in _USUAL]
         return nearest(given, known, "option").rstrip(".")
     if found := re.search(
         r"invalid choice '(.*?)' for argument '.*?'\. Expected one of \((.*?)\)", text

@@ -12,20 +12,23 @@ def command(
     run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
     format: Annotated[
-        Literal["onnx", "stablehlo", "safetensors"], option("{onnx,stablehlo,safetensors}", "-f")
-    ] = "onnx",
+        Literal["onnx", "stablehlo", "safetensors", "npz", "hugging-face"] | None,
+        option("{onnx,stablehlo,safetensors,npz,hugging-face}", "-f"),
+    ] = None,
     out: Annotated[Path | None, option("FILE", "-o")] = None,
     seed: Annotated[int, option("N")] = 0,
     overwrite: Flag = False,
 ) -> None:
-    """Write the greedy policy of one seed for use without Headwater.
+    """Write the greedy policy, or the language model, of one seed for use without Headwater.
 
-    It takes raw observations and gives actions in the units of the environment.
+    A policy takes raw observations and gives actions in the units of the environment.
 
     Args:
         run: Directory of the run.
-        format: `onnx` (needs the extra headwater[onnx]), `stablehlo` or `safetensors`.
-        out: The file to write; by default named after the run and the seed.
+        format: `onnx` (the default; needs the extra headwater[onnx]), `stablehlo` or
+            `safetensors`; of a finite process `npz`, of a language model `hugging-face`.
+        out: The file (or, of a language model, directory) to write; by default named after the run
+            and the seed.
         seed: Which of the run's seeds.
         overwrite: Replace the file if it exists.
     """

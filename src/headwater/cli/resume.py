@@ -13,6 +13,8 @@ def command(
     run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
     env: Annotated[str | None, option("ENV", "-e")] = None,
+    reward: Annotated[str | None, option("REWARD")] = None,
+    judge: Annotated[str | None, option("JUDGE")] = None,
     json: bool = False,
 ) -> int:
     """Continue an interrupted run where its newest checkpoint left it, to the same numbers.
@@ -21,16 +23,20 @@ def command(
         run: Directory of the run, or of a sweep. A finished one is left as it is.
         env: The environment, where it is one that a module of yours registers (`module:Name-v0`):
             a run's directory does not get to say what is imported.
+        reward: The Python function that judges, where it is one: as for `headwater train`.
+        judge: The Python function that judges pairs, where it is one.
         json: Print the result as JSON.
     """
     if (run / "sweep.json").is_file():
-        if env is not None:
-            raise SpecificationError("the environment of a sweep is in its table: leave out --env")
+        if env is not None or reward is not None or judge is not None:
+            raise SpecificationError(
+                "what a sweep learns from is in its table: leave out --env, --reward and --judge"
+            )
         from headwater.cli.sweep import command as sweep
 
         return sweep(run, json=json)
     from headwater.api.execute import resume
     from headwater.cli.train import report
 
-    report(resume(run, env=env, progress=None if json else True), json)
+    report(resume(run, env=env, reward=reward, judge=judge, progress=None if json else True), json)
     return 0

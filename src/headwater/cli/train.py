@@ -1,12 +1,12 @@
 """`headwater train`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
-from headwater.cli.frame import chosen_task, print_json, read_settings
+from headwater.cli.frame import chosen_task, print_json, read_options, read_settings
 
 
 def command(
@@ -14,57 +14,46 @@ def command(
     /,
     data: Annotated[str | None, option("DATA", "-d")] = None,
     env: Annotated[str | None, option("ENV", "-e")] = None,
+    process: Annotated[str | None, option("PROCESS", "-p")] = None,
+    model: Annotated[Path | None, option("DIR", "-m")] = None,
+    reward: Annotated[str | None, option("REWARD")] = None,
+    judge: Annotated[str | None, option("JUDGE")] = None,
     out: Annotated[Path | None, option("DIR", "-o")] = None,
-    seeds: Annotated[int, option("N")] = 4,
-    updates: Annotated[int, option("N")] = 100_000,
-    steps: Annotated[int, option("N")] = 100_000,
     set: Settings = (),
     env_option: Settings = (),
-    batch_size: Annotated[int, option("N")] = 256,
-    top: Annotated[float | None, option("X")] = None,
-    weights: Annotated[Literal["return", "advantage"] | None, option("{return,advantage}")] = None,
-    temperature: Annotated[float, option("X")] = 0.1,
-    from_disk: Flag = False,
-    random_steps: Annotated[int | None, option("N")] = None,
-    block: Annotated[int | None, option("N")] = None,
-    evaluations: Annotated[int, option("N")] = 10,
-    episodes: Annotated[int, option("N")] = 10,
-    precision: Annotated[Literal["default", "bfloat16"], option("{default,bfloat16}")] = "default",
-    seed: Annotated[int, option("N")] = 0,
+    process_option: Settings = (),
     json: Flag = False,
+    options: Any = None,
 ) -> None:
-    """Train a method on logged experience, or online, with several seeds at once.
+    """Train a method, from whatever it learns from, with several seeds at once.
 
     Examples: `headwater train IQL --data log.parquet`, `headwater train BC -d log.npz --top 0.1`,
-    `headwater train SAC --env HalfCheetah-v5 --steps 200000`.
+    `headwater train SAC --env HalfCheetah-v5 --steps 200000`,
+    `headwater train UCBVI --process river-swim --steps 20000`,
+    `headwater train SFT --model llama --data demonstrations.jsonl`,
+    `headwater train GRPO --model llama --data questions.jsonl --reward rewards.py:brevity`.
 
     Args:
         method: Name of the method (see `headwater methods`).
-        data: File or directory with logged experience, or name of a local Minari dataset.
-        env: Where to evaluate, and for online methods to act: `pendulum`, `HalfCheetah-v5`,
+        data: Logged transitions: a file, a directory, or a local Minari dataset. Episodes or
+            comparisons of a finite process: `.npz`, `.csv` or `.parquet`. Texts: JSON Lines,
+            Parquet or plain text, in the columns that TRL uses.
+        env: Where to evaluate, and for methods that act: `pendulum`, `HalfCheetah-v5`,
             `envpool:Hopper-v4`, … By default what the data says; `none` for no evaluation.
-        out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist.
-        seeds: How many seeds to train.
-        updates: Gradient steps of an offline method.
-        steps: Environment steps of an online method.
+        process: A finite process to act or be evaluated in: a name such as `river-swim`, or an
+            `.npz` file of arrays (`transition`, `reward`, `initial`, `horizon`).
+        model: Directory of a language model: config.json, safetensors, and tokenizer.json (bytes
+            are tokens if it has none).
+        reward: Of what a language model writes: `exact-match` with the file's completions (the
+            default), the run of a RewardModel, or a Python function as `module:function` or
+            `file.py:function`.
+        judge: Of pairs of texts, a Python function as `module:function` or `file.py:function`; by
+            default the one with the higher reward tends to be preferred.
+        out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist. A language
+            model is left in OUT/model, which transformers loads.
         set: A hyper-parameter; may be repeated.
         env_option: An option of the environment; may be repeated.
-        batch_size: Rows per gradient step.
-        top: Learn only from this fraction of the episodes, the best by return.
-        weights: Draw rows by the return (RW) or the advantage (AW) of their episode; by default
-            uniformly.
-        temperature: Of the weights; smaller is more selective.
-        from_disk: Leave the data (a column directory) on disk and draw from there.
-        random_steps: Random steps of an online method before it learns; by default a tenth of the
-            steps, at most 5,000.
-        block: Environment steps between the updates of an online method, of which there are then as
-            many; by default 1, or 8 where the simulator is not compiled.
-        evaluations: How often to evaluate.
-        episodes: Episodes per evaluation and seed.
-        precision: Of the large products in networks while it learns: `bfloat16` is faster on
-            processors with matrix units (AMX; needs the extra headwater[mkl]), and rounds to 8
-            bits. Each product keeps to one thread, so have a seed for each processor.
-        seed: Root of all randomness.
+        process_option: An option of a process by name; may be repeated.
         json: Print the result as JSON.
     """
     from headwater.api.train import train
@@ -72,45 +61,45 @@ def command(
 
     built = build_method(method, read_settings(set))
     name = type(built).__name__
-    where = out or default_out(name, data, env)
+    where = out or default_out(name, data, env or process)
     run = train(
         built,
         data,
         env=chosen_task(env, env_option),
-        updates=updates,
-        steps=steps,
-        seeds=seeds,
-        seed=seed,
-        batch_size=batch_size,
-        top=top,
-        weights=weights,
-        temperature=temperature,
-        from_disk=from_disk,
-        random_steps=random_steps,
-        block=block,
-        evaluations=evaluations,
-        episodes=episodes,
-        precision=precision,
+        process=process,
+        model=model,
+        reward=reward,
+        judge=judge,
+        process_options=read_options(process_option) or None,
         out=where,
         progress=None if json else True,
+        **(options or {}),
     )
     report(run, json)
 
 
 def default_out(method: str, data: str | None, env: str | None) -> Path:
-    """`runs/METHOD-DATA`, or the environment if there is no data."""
+    """`runs/METHOD-DATA`, or the environment or process if there is no data."""
     of = Path(data).stem if data is not None else (env or "run")
-    return Path("runs") / f"{method.lower()}-{of.replace('/', '-').replace(':', '-')}"
+    return Path("runs") / f"{method.lower()}-{Path(of).name.replace(':', '-')}"
 
 
 def report(run, json: bool) -> None:
     """Says how a run ended."""
     score, curve = run.score(), run.curve
+    what = run.specification.score
     normalised = None
     if score is not None and run.references is not None:
         from headwater.evaluation.statistics import interval, seed_means
 
         normalised = interval(run.normalised(seed_means(run.final_returns)))
+    model = None if run.path is None else run.path / "model"
+    model = model if model is not None and model.is_dir() else None
+    last = run.metrics[-1] if run.metrics else {}
+    metrics = {n: sum(v) / len(v) for n, v in last.get("metrics", {}).items()}
+    pace = None
+    if run.tokens_per_update is not None and last:
+        pace = last["updates_per_second"] * run.tokens_per_update * run.seeds
     if json:
         import dataclasses
 
@@ -119,17 +108,35 @@ def report(run, json: bool) -> None:
                 "run": run.path,
                 "method": type(run.method).__name__,
                 "seeds": run.specification.seeds,
+                "evaluated": what,
                 "score": score and dataclasses.asdict(score),
                 "normalised": normalised and dataclasses.asdict(normalised),
                 "curve": curve and {"at": curve[0], "returns": curve[1]},
+                "metrics": metrics,
+                "bounds": run.bounds,
+                "model": model,
+                "tokens_per_second": pace,
             }
         )
         return
     seeds = "1 seed" if run.seeds == 1 else f"{run.seeds} seeds"
     print(f"{type(run.method).__name__}, {seeds}: {run.path}")
-    if score is None:
-        print("not evaluated: give an environment with --env")
-        return
-    print(f"return {score}" + ("" if normalised is None else f", normalised {normalised}"))
-    with_interval = "" if score.low is None else ", with its 95% interval"
-    print(f"(interquartile mean over seeds of the last evaluation{with_interval})")
+    if score is not None:
+        print(f"{what} {score}" + ("" if normalised is None else f", normalised {normalised}"))
+        with_interval = "" if score.low is None else ", with its 95% interval"
+        print(f"(interquartile mean over seeds of the last evaluation{with_interval})")
+    elif run.base is not None:
+        print("not evaluated: give a file or a share of the data with --held-out")
+    else:
+        print("not evaluated: give an environment with --env, or a process with --process")
+    if run.regret is not None:
+        episodes, regret = run.regret
+        print(f"regret {regret[:, -1].mean():,.4g} over {episodes[-1]:,} episodes")
+    if run.bounds is not None:
+        print(f"certified to fall short by at most {run.bounds.max():,.4g}")
+    if run.base is not None:
+        print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        if pace is not None:
+            print(f"about {pace:,.0f} tokens a second")
+        place = f"model: {model}" if model else "a reward model: use it as --reward"
+        print(place + (" (of the first seed)" if run.seeds > 1 and model else ""))

@@ -208,11 +208,12 @@ class Dataset:
             return raw.astype(np.float32)
         return np.asarray(self.spaces.action.from_canonical(self.actions))
 
-    def transitions(self, discount: float = 0.99) -> Transitions:
+    def transitions(self, discount: float | None = 0.99) -> Transitions:
         """All rows as one batch with NumPy leaves.
 
         `next_action` is the action of the following row of the episode (the last row repeats its
-        own); `return_to_go` is discounted with `discount` and stops where the episode does.
+        own); `return_to_go` is discounted with `discount` and stops where the episode does; without
+        a `discount` it is left out.
         """
         following = np.arange(1, self.size + 1)
         last = self.episode_starts[1:] - 1
@@ -225,11 +226,14 @@ class Dataset:
             "terminal": self.terminals,
             "truncated": self.truncations,
             "next_action": self.actions[following],
-            "return_to_go": self.returns_to_go(discount).astype(np.float32),
+            "return_to_go": self.rewards,
         }
+        if discount is not None:
+            columns["return_to_go"] = self.returns_to_go(discount).astype(np.float32)
         # The record declares device arrays; filling its tree lets the columns stay on the host.
         fields = [field.name for field in dataclasses.fields(Transitions)]
-        return jax.tree.unflatten(_transitions_tree(), [columns[name] for name in fields])
+        found = jax.tree.unflatten(_transitions_tree(), [columns[name] for name in fields])
+        return found if discount is not None else dataclasses.replace(found, return_to_go=None)
 
     def returns_to_go(self, discount: float = 0.99) -> np.ndarray:
         """Discounted sum of rewards from each row to the end of its episode, float64 `[row]`."""

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import (
@@ -59,15 +59,22 @@ def judged(
 ) -> CompletionComparisons:
     """Asks the judge once about each pair `[row, 2, position]`."""
     first, second = (jax.tree.map(lambda x, i=i: x[:, i], pairs) for i in (0, 1))
-    won = jax.random.bernoulli(key, preference(first, second))
+    return in_order(first, second, jax.random.bernoulli(key, preference(first, second)))
 
-    def where(mask, one, other):
+
+def in_order(
+    first: Completions, second: Completions, first_preferred: Bool[Array, "*batch"]
+) -> CompletionComparisons:
+    """Each pair with the preferred response as the chosen one."""
+
+    def where(one, other):
         def pick(x, y):
+            mask = first_preferred
             return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
 
         return jax.tree.map(pick, one, other)
 
-    return CompletionComparisons(where(won, first, second), where(won, second, first))
+    return CompletionComparisons(where(first, second), where(second, first))
 
 
 class BestOfN(AbstractSource[Int[Array, ""], Completions]):

@@ -1,9 +1,11 @@
 """Batches of texts: stored ones, and fresh ones that the current policy writes."""
 
+import abc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
@@ -44,7 +46,18 @@ def drawn(data, rows: int, key: PRNGKeyArray, weights: Float[Array, " row"] | No
     return jax.tree.map(lambda x: jnp.asarray(x)[index], data)
 
 
-class Written(AbstractSource[Int[Array, ""], Completions]):
+class AbstractWriting(AbstractSource[Int[Array, ""], Completions]):
+    """A source of responses that the policy writes, judged by a reward or not yet."""
+
+    @abc.abstractmethod
+    def write(
+        self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray
+    ) -> tuple[Int[Array, ""], Completions, Bool[Array, "*batch position"]]:
+        """As `draw`, but not judged; and where the whole response of each text is, which is what
+        rewards are about, whoever chose its first tokens."""
+
+
+class Written(AbstractWriting):
     """Responses of the current policy to prompts, with rewards: `[prompt, sample, position]`.
 
     **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given;
@@ -68,6 +81,10 @@ class Written(AbstractSource[Int[Array, ""], Completions]):
     def draw(
         self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray
     ) -> tuple[Int[Array, ""], Completions]:
+        state, data, _ = self.write(state, agent, key=key)
+        return state, rewarded(data, self.reward)
+
+    def write(self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray):
         prompt_key, key = jax.random.split(key)
         prompts = drawn(self.prompts, self.rows, prompt_key)
         data = generate(
@@ -79,14 +96,19 @@ class Written(AbstractSource[Int[Array, ""], Completions]):
             samples=self.samples,
             temperature=self.temperature,
         )
-        return state + self.rows * self.samples, rewarded(data, self.reward)
+        return state + self.rows * self.samples, data, data.response
 
     def environment_steps(self, state: Int[Array, ""]) -> Int[Array, ""]:
         return state
 
 
-def rewarded(data: Completions, reward: AbstractCompletionReward | None) -> Completions:
-    """The same texts, judged."""
+def rewarded(
+    data: Completions,
+    reward: AbstractCompletionReward | None,
+    whole: Bool[Array, "*batch position"] | None = None,
+) -> Completions:
+    """The same texts, judged; `whole`: where their responses are, if not all was chosen."""
     if reward is None:
         return data
-    return Completions(data.tokens, data.response, reward(data), data.log_probability)
+    found = reward(data if whole is None else Completions(data.tokens, whole))
+    return Completions(data.tokens, data.response, found, data.log_probability)

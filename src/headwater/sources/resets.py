@@ -8,14 +8,13 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from headwater.core.errors import DataError
 from headwater.core.method import Agent
 from headwater.core.records import Completions
-from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, Prompts, position_mask
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import lengths
-from headwater.sources.completions import drawn
+from headwater.sources.completions import AbstractWriting, drawn, rewarded
 
 
-class Resets(AbstractSource[Int[Array, ""], Completions]):
+class Resets(AbstractWriting):
     """Responses of the current policy that continue stored ones: `[prompt, sample, position]`.
 
     A stored response is drawn, and its first so many tokens are given to the policy, which goes on
@@ -26,14 +25,14 @@ class Resets(AbstractSource[Int[Array, ""], Completions]):
     does not learn them. Less than one by a part in the length makes all places alike.
 
     **Arguments:** `stored`: texts `[row, position]`, in which a response is one stretch of tokens,
-    as wide as new texts may become; `reward`; `chance`: that something is given at all, otherwise
-    the policy begins at the prompt; `rows`: texts in a batch; `samples`: continuations of each, all
-    from the same place; `new_tokens`: in a whole response at most; `end`: the token that ends it;
-    `temperature`. Raises `DataError` if the stored texts do not come in rows.
+    as wide as new texts may become; `reward`: if given; `chance`: that something is given at all,
+    otherwise the policy begins at the prompt; `rows`: texts in a batch; `samples`: continuations of
+    each, all from the same place; `new_tokens`: in a whole response at most; `end`: the token that
+    ends it; `temperature`. Raises `DataError` if the stored texts do not come in rows.
     """
 
     stored: Completions
-    reward: AbstractCompletionReward
+    reward: AbstractCompletionReward | None = None
     chance: float = 1.0
     temperature: float = 1.0
     rows: int = eqx.field(static=True, default=16)
@@ -54,6 +53,10 @@ class Resets(AbstractSource[Int[Array, ""], Completions]):
     def draw(
         self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray
     ) -> tuple[Int[Array, ""], Completions]:
+        state, data, whole = self.write(state, agent, key=key)
+        return state, rewarded(data, self.reward, whole)
+
+    def write(self, state: Int[Array, ""], agent: Agent, *, key: PRNGKeyArray):
         row_key, length_key, chance_key, key = jax.random.split(key, 4)
         stored = drawn(self.stored, self.rows, row_key)
         count, start = lengths(stored), jnp.argmax(stored.response, axis=-1)
@@ -76,9 +79,7 @@ class Resets(AbstractSource[Int[Array, ""], Completions]):
         begun = jnp.broadcast_to(start[:, None], (self.rows, self.samples))
         stop = begun + given[:, None] + lengths(data)
         whole = position_mask(begun, stop, data.tokens.shape[-1])
-        reward = self.reward(Completions(data.tokens, whole))
-        data = Completions(data.tokens, data.response, reward, data.log_probability)
-        return state + self.rows * self.samples, data
+        return state + self.rows * self.samples, data, whole
 
     def environment_steps(self, state: Int[Array, ""]) -> Int[Array, ""]:
         return state

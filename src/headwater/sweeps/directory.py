@@ -42,7 +42,7 @@ class Member:
     @property
     def seeds(self) -> list[int]:
         """Which seeds it trains."""
-        return self.specification["seeds"]
+        return self.specification["options"]["seeds"]
 
 
 def _abandoned(path: Path) -> bool:

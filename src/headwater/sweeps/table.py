@@ -10,16 +10,18 @@ import json
 import math
 import re
 import tomllib
+import typing
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, method_class, settings
 from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.datasets.read import locate
+from headwater.runs.options import Options
 
 MOST_RUNS = 10_000
 """More than this is a slip."""
@@ -28,26 +30,32 @@ _LARGEST_FILE = 2**20
 _LONGEST_NAME = 120
 
 _TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
+_SEEDS, _NUMBERS = "a whole number, or a list of them", "a list of numbers"
+
+
+def _kind_of(hint: Any) -> str:
+    """How a table says an option of this type."""
+    if typing.get_origin(hint) is Literal:
+        return _TEXT
+    kinds = {int: _WHOLE, float: _NUMBER, str: _TEXT, bool: "true or false"}
+    kinds |= {tuple[float, ...]: _NUMBERS, tuple[int, ...]: _SEEDS}
+    if hint in kinds:
+        return kinds[hint]
+    # The last one says the most: seeds are one number or several.
+    return [_kind_of(part) for part in typing.get_args(hint) if part is not type(None)][-1]
+
+
 _KEYS = {
     "methods": "a list of names",
     "datasets": "a list of paths, or a table of names and paths",
     "environment": _TEXT,
     "environment_options": "a table",
-    "updates": _WHOLE,
-    "steps": _WHOLE,
-    "seeds": "a whole number, or a list of them",
+    "process": _TEXT,
+    "process_options": "a table",
+    "model": _TEXT,
+    "reward": _TEXT,
     "seeds_per_run": _WHOLE,
-    "seed": _WHOLE,
-    "batch_size": _WHOLE,
-    "top": _NUMBER,
-    "weights": _TEXT,
-    "temperature": _NUMBER,
-    "from_disk": "true or false",
-    "random_steps": _WHOLE,
-    "block": _WHOLE,
-    "evaluations": _WHOLE,
-    "episodes": _WHOLE,
-    "precision": _TEXT,
+    **{name: _kind_of(hint) for name, hint in typing.get_type_hints(Options).items()},
     "grid": "a table",
 }
 """What a file may say, and how."""
@@ -59,7 +67,8 @@ class Table:
 
     **Arguments:** `where`: the file, for messages; `methods`: by their proper names; `datasets`:
     name to place; `alternatives`: of every hyper-parameter in the grid, by method; `rest`: the
-    other keys, which are arguments of `headwater.train`.
+    other keys, which are arguments and options of `headwater.train`; `folder`: that paths are
+    relative to.
     """
 
     where: str
@@ -67,6 +76,7 @@ class Table:
     datasets: dict[str, str]
     alternatives: dict[str, dict[str, list[Any]]]
     rest: dict[str, Any]
+    folder: Path = Path()
 
     def count(self, method: str) -> int:
         """How many settings of `method` there are."""
@@ -172,14 +182,21 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
             f"{where}: environment = '{environment}' would import a module, which a table may not: "
             "use `headwater train --env` for it"
         )
-    if "environment_options" in read and not environment:
-        raise SpecificationError(f"{where}: environment_options need environment")
+    for named in ("environment", "process"):
+        if f"{named}_options" in read and not read.get(named):
+            raise SpecificationError(f"{where}: {named}_options need {named}")
+    if ":" in read.get("reward", ""):
+        raise SpecificationError(
+            f"{where}: reward = '{read['reward']}' would import a module, which a table may not: "
+            "use `headwater train --reward` for it"
+        )
     table = Table(
         where,
         methods,
         _datasets(where, read.get("datasets", []), folder),
         {method: _alternatives(where, read.get("grid", {}), method) for method in methods},
         {k: v for k, v in read.items() if k not in ("methods", "datasets", "grid")},
+        folder,
     )
     for key, below in read.get("grid", {}).items():
         if isinstance(below, dict) and not any(_is(key, method) for method in methods):
@@ -296,8 +313,10 @@ def _fits(value: Any, kind: str) -> bool:
             return False
         listed = value.values() if isinstance(value, dict) else value
         return all(isinstance(v, str) and v for v in listed)
-    if kind == _KEYS["seeds"]:
+    if kind == _SEEDS:
         return whole or (isinstance(value, list) and all(_fits(v, _WHOLE) for v in value))
+    if kind == _NUMBERS:
+        return isinstance(value, list) and all(_fits(v, _NUMBER) for v in value)
     if kind == _NUMBER:
         return whole or (isinstance(value, float) and math.isfinite(value))
     return {

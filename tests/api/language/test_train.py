@@ -4,25 +4,26 @@ import dataclasses
 import json
 import math
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
-from headwater.api.language import train as language
+import headwater as hw
+from headwater.api.execute import resume
+from headwater.api.inputs import load_reward
 from headwater.api.language.grow import GrowthSettings, grow_language
 from headwater.api.language.judge import evaluate_language
-from headwater.api.language.train import (
-    LanguageSettings,
-    load_language_model,
-    load_reward,
-    train_language,
-)
 from headwater.api.language.write import generate_texts
+from headwater.api.train import train
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import read_decoder, write_decoder
 from headwater.runs import checkpoint
+from headwater.texts.models import load_language_model
 from headwater.texts.tokenizers import ByteTokenizer
+
+from ..problems import assert_same
 
 
 def rows(path, found) -> str:
@@ -47,59 +48,151 @@ def folder(tmp_path_factory):
     return folder
 
 
-def asked(folder, method: str, data: str, **others) -> LanguageSettings:
-    settings = {"updates": 4, "rows": 4, "samples": 4, "new_tokens": 3, **others}
-    rates = settings.pop("hyper_parameters", {"learning_rate": 1e-2})
-    model = settings.pop("model", str(folder / "model"))
-    return LanguageSettings(method, rates, model, str(folder / data), **settings)
+def taught(folder, method: str, data: str, out, **others):
+    """A run of `method`, trained as asked on a file in `folder`."""
+    how = {"updates": 4, "batch_size": 4, **others}
+    if method not in ("SFT", "DPO", "RewardModel", "IPO"):
+        how = {"samples": 4, "new_tokens": 3, **how}
+    rates = how.pop("hyper_parameters", {"learning_rate": 1e-2})
+    model = how.pop("model", folder / "model")
+    return train(
+        hw.build_method(method, rates), folder / data, model=model, out=out, progress=False, **how
+    )
+
+
+def last(run) -> dict[str, float]:
+    """The last row of metrics, of the first seed."""
+    return {name: values[0] for name, values in run.metrics[-1]["metrics"].items()}
 
 
 @pytest.fixture(scope="module")
 def fine_tuned(folder):
-    return train_language(
-        asked(folder, "SFT", "sums.jsonl", updates=60), folder / "sft", progress=False
-    )
+    return taught(folder, "SFT", "sums.jsonl", folder / "sft", updates=60)
 
 
 def test_fine_tuning_learns_and_leaves_a_model(folder, fine_tuned):
     before = evaluate_language(load_language_model(folder / "model"), folder / "sums.jsonl",
                                new_tokens=3, greedy=True)  # fmt: skip
-    learned = load_language_model(fine_tuned.model)
+    learned = load_language_model(fine_tuned.path / "model")
     after = evaluate_language(learned, folder / "sums.jsonl", new_tokens=3, greedy=True)
     assert before["loss"].point == pytest.approx(math.log(264), abs=0.1)
     assert after["loss"].point < 0.5 * before["loss"].point
     assert before["exact match"].point == 0.0
-    assert fine_tuned.metrics["loss"] < 3.0 and fine_tuned.tokens_per_second > 0
+    assert last(fine_tuned)["loss"] < 3.0 and fine_tuned.tokens_per_update > 0
     assert learned.tokenizer.end == 257 and learned.decoder.embedding.dtype == np.float32
 
 
-def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, monkeypatch):
-    settings = asked(folder, "SFT", "sums.jsonl", updates=60)
-    again = train_language(settings, folder / "sft", progress=False)
-    first, second = read_decoder(fine_tuned.model), read_decoder(again.model)
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, second)))
-    with pytest.raises(RunError, match="updates is 60, not 61"):
-        train_language(dataclasses.replace(settings, updates=61), folder / "sft")
+def brevity(prompts, completions):
+    """A reward of one's own: short answers, and those that repeat the question."""
+    return [1.0 / (1 + len(c)) + (p[:1] in c) for p, c in zip(prompts, completions)]
 
-    # Stopped after the first checkpoint, it comes to the same weights.
+
+@pytest.mark.parametrize(
+    ("method", "data", "others"),
+    [
+        ("SFT", "sums.jsonl", {"held_out": "0.25"}),
+        ("GRPO", "sums.jsonl", {"held_out": "0.25", "reward": brevity}),
+        ("DRPO", "sums.jsonl", {"reward": brevity}),
+        ("INPO", "sums.jsonl", {"reward": brevity}),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, method, data, others):
+    how = {"seeds": 2, "evaluations": 4, "updates": 8, **others}
+    whole = taught(folder, method, data, tmp_path / "whole", **how)
+    plain, saved = checkpoint.save, []
+
     class Stopped(Exception):
         pass
-
-    plain, saved = checkpoint.save, []
 
     def save(*arguments, **options):
         path = plain(*arguments, **options)
         saved.append(path)
-        raise Stopped
+        if len(saved) == 2:
+            raise Stopped
+        return path
 
-    monkeypatch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(Stopped):
-        train_language(settings, folder / "stopped", progress=False)
-    assert saved and not (folder / "stopped" / "model").exists()
+        taught(folder, method, data, tmp_path / "stopped", **how)
+    assert not (tmp_path / "stopped" / "model").exists()
     monkeypatch.setattr(checkpoint, "save", plain)
-    resumed = read_decoder(train_language(settings, folder / "stopped", progress=False).model)
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, resumed)))
+    if "reward" in others:
+        with pytest.raises(RunError, match="the reward 'brevity' is Python code"):
+            resume(tmp_path / "stopped", progress=False)
+    resumed = resume(tmp_path / "stopped", reward=others.get("reward"), progress=False)
+    assert_same(whole, resumed)
+    assert (tmp_path / "stopped" / "model").is_dir()
+    # Two seeds draw differently, and so learn differently.
+    first, second = (jax.tree.leaves(eqx.filter(m.decoder, eqx.is_array)) for m in whole.models)
+    assert any(not np.array_equal(x, y) for x, y in zip(first, second))
+
+
+def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
+    run = taught(folder, "SFT", "sums.jsonl", None, updates=40, evaluations=2, held_out="0.25")
+    assert run.specification.score == "log-likelihood" and run.final_returns.shape == (1, 2)
+    steps, scores = run.curve
+    assert list(steps) == [0, 20, 40]
+    # Before training all tokens are about as likely; what is common to all rows is learned.
+    assert scores[0, 0] == pytest.approx(-math.log(264), abs=0.1) and scores[0, -1] > scores[0, 0]
+    whole = taught(
+        folder, "SFT", "sums.jsonl", None, updates=4, held_out=str(folder / "sums.jsonl")
+    )
+    assert whole.final_returns.shape == (1, 8)
+    pairs = taught(folder, "DPO", "pairs.jsonl", None, updates=20, held_out="0.5")
+    assert pairs.specification.score == "accuracy"
+    # Ties count half: before training nothing is preferred.
+    assert np.mean(pairs.evaluations[0]["returns"]) == 0.5 and pairs.final_returns.mean() == 1.0
+    for share in ("0.01", "1.5", "0"):
+        with pytest.raises(SpecificationError, match="must leave at least one on both sides"):
+            taught(folder, "SFT", "sums.jsonl", None, held_out=share)
+
+
+def test_a_function_as_reward_gives_the_numbers_of_its_compiled_twin(folder, fine_tuned):
+    """Exact match, written in Python, against the one that is compiled."""
+
+    def exact(prompts, completions):
+        return [float(c == p.removesuffix("+")) for p, c in zip(prompts, completions)]
+
+    model = fine_tuned.path / "model"
+    for method in ("GRPO", "INPO"):
+        how = {"model": model, "updates": 3}
+        compiled = taught(folder, method, "sums.jsonl", None, **how)
+        asked = taught(folder, method, "sums.jsonl", None, reward=exact, **how)
+        assert set(last(compiled)) == set(last(asked))
+        for one, other in zip(compiled.metrics, asked.metrics):
+            for name, value in one["metrics"].items():
+                np.testing.assert_allclose(value, other["metrics"][name], rtol=1e-3, atol=1e-5)
+        # Adam makes steps of the rate, 0.01, of the rounding of gradients that are nearly zero;
+        # other rewards would move every weight by about that much.
+        for one, other in zip(jax.tree.leaves(compiled.state), jax.tree.leaves(asked.state)):
+            np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-3)
+
+
+def test_functions_by_name_and_what_is_wrong_with_them(folder, tmp_path):
+    (tmp_path / "rewards.py").write_text(
+        "def length(prompts, completions):\n    return [len(c) for c in completions]\n"
+        "def few(prompts, completions):\n    return [1.0]\n"
+        "def broken(prompts, completions):\n    raise ValueError('out of order')\n"
+    )
+    place = f"{tmp_path}/rewards.py"
+    run = taught(folder, "RLOO", "sums.jsonl", None, reward=f"{place}:length")
+    assert run.specification.reward.name == f"{place}:length"
+    for name, said in (
+        ("few", "few must give one finite number for each of the"),
+        ("broken", "broken failed: ValueError: out of order"),
+        ("none", "rewards.py has no function 'none'"),
+    ):
+        with pytest.raises(SpecificationError, match=said):
+            taught(folder, "RLOO", "sums.jsonl", None, reward=f"{place}:{name}")
+    with pytest.raises(SpecificationError, match="there is no file"):
+        taught(folder, "RLOO", "sums.jsonl", None, reward="lost.py:length")
+
+    def judge(prompts, first, second):
+        return [float(len(a) > len(b)) for a, b in zip(first, second)]
+
+    assert taught(folder, "INPO", "sums.jsonl", None, judge=judge).finished
+    with pytest.raises(SpecificationError, match="must give probabilities"):
+        taught(folder, "INPO", "sums.jsonl", None, judge=lambda **texts: [7.0] * 4)
 
 
 @pytest.mark.parametrize(
@@ -115,60 +208,55 @@ def test_the_same_command_continues_and_another_is_refused(folder, fine_tuned, m
 )
 def test_methods_are_fed_what_they_learn_from(folder, fine_tuned, method, data):
     # It has to be right now and then for rewards to say anything.
-    settings = asked(folder, method, data, model=str(fine_tuned.model), temperature=0.8)
-    done = train_language(settings, folder / method.lower(), progress=False)
+    before = fine_tuned.path / "model"
+    done = taught(folder, method, data, folder / method.lower(), model=before, temperature=0.8)
     # Whoever writes and whoever learns agree, at this temperature too.
-    assert done.metrics.get("sampler_gap", 0.0) < 1e-4
-    start, end = read_decoder(fine_tuned.model), read_decoder(done.model)
+    assert last(done).get("sampler_gap", 0.0) < 1e-4
+    start, end = read_decoder(before), read_decoder(done.path / "model")
     assert not np.array_equal(start.embedding, end.embedding)
-    assert all(math.isfinite(value) for value in done.metrics.values())
+    assert all(math.isfinite(value) for value in last(done).values())
 
 
 def test_adapters_leave_the_rest_and_are_merged(folder):
-    settings = asked(folder, "DPO", "pairs.jsonl", updates=20, rank=2)
-    done = train_language(settings, folder / "adapted", progress=False)
-    start, end = read_decoder(folder / "model"), read_decoder(done.model)
+    done = taught(folder, "DPO", "pairs.jsonl", folder / "adapted", updates=20, rank=2)
+    start, end = read_decoder(folder / "model"), read_decoder(done.path / "model")
     assert np.array_equal(start.embedding, end.embedding)
     assert np.array_equal(start.blocks.down.weight, end.blocks.down.weight)
     assert not np.array_equal(start.blocks.query.weight, end.blocks.query.weight)
     better = evaluate_language(
-        load_language_model(done.model), folder / "pairs.jsonl",
+        load_language_model(done.path / "model"), folder / "pairs.jsonl",
         against=load_language_model(folder / "model"),
     )  # fmt: skip
     assert better["accuracy"].point > 0.9
 
 
 def test_a_learned_reward_judges(folder):
-    settings = asked(folder, "RewardModel", "pairs.jsonl", updates=20)
-    done = train_language(settings, folder / "reward", progress=False)
-    assert not done.model.exists() and done.metrics["accuracy"] == 1.0
+    done = taught(folder, "RewardModel", "pairs.jsonl", folder / "reward", updates=20)
+    assert not (done.path / "model").exists() and last(done)["accuracy"] == 1.0
     reward = load_reward(folder / "reward", 264)
     found = evaluate_language(
         load_language_model(folder / "model"), folder / "sums.jsonl", reward=folder / "reward",
         new_tokens=3, against=load_language_model(folder / "model"),
     )  # fmt: skip
     assert found["win rate"].point == 0.5 and math.isfinite(found["reward"].point)
-    learner = asked(folder, "RLOO", "sums.jsonl", reward=str(folder / "reward"))
-    done = train_language(learner, folder / "rloo", progress=False)
-    assert math.isfinite(done.metrics["reward"])
+    done = taught(folder, "RLOO", "sums.jsonl", folder / "rloo", reward=folder / "reward")
+    assert math.isfinite(last(done)["reward"])
     assert reward.state.step == 20
     for method in ("INPO", "ALoL"):
-        settings = asked(folder, method, "sums.jsonl", reward=str(folder / "reward"))
-        judged = train_language(settings, folder / f"{method}-judged", progress=False)
-        assert all(math.isfinite(value) for value in judged.metrics.values())
+        judged = taught(folder, method, "sums.jsonl", None, reward=folder / "reward")
+        assert all(math.isfinite(value) for value in last(judged).values())
     with pytest.raises(DataError, match="264 tokens are not the policy's 300"):
         load_reward(folder / "reward", 300)
-    with pytest.raises(RunError, match="no run of RewardModel"):
+    with pytest.raises(RunError, match="no run of a reward model"):
         load_reward(folder / "rloo")
 
 
 def test_what_is_better_than_expected_is_imitated(folder):
-    settings = asked(folder, "ALoL", "judged.jsonl", updates=60)
-    done = train_language(settings, folder / "leftovers", progress=False)
-    model = load_language_model(done.model)
+    done = taught(folder, "ALoL", "judged.jsonl", folder / "leftovers", updates=60)
+    model = load_language_model(done.path / "model")
     before, after = (
         evaluate_language(load_language_model(where), folder / "sums.jsonl", new_tokens=3)["loss"]
-        for where in (folder / "model", done.model)
+        for where in (folder / "model", done.path / "model")
     )
     assert after.point < before.point - 1.0
     assert model.tokenizer.end == 257
@@ -176,9 +264,8 @@ def test_what_is_better_than_expected_is_imitated(folder):
 
 def test_tokens_are_counted_by_what_is_drawn(folder):
     """One row of plain text is many windows."""
-    model = load_language_model(folder / "model")
-    settings = asked(folder, "SFT", "book.txt", rows=4)
-    assert 0.5 * 4 * 32 < language._source(settings, model)[1] <= 4 * 32
+    run = taught(folder, "SFT", "book.txt", None, updates=1)
+    assert 0.5 * 4 * 32 < run.tokens_per_update <= 4 * 32
 
 
 def test_growing_from_a_text(folder):
@@ -223,7 +310,7 @@ def test_what_cannot_be_written_is_said(folder, options, message):
 @pytest.mark.parametrize(
     ("method", "data", "others", "message"),
     [
-        ("IQL", "sums.jsonl", {}, "IQL is no method for language models"),
+        ("IQL", "sums.jsonl", {"samples": 3}, "IQL learns from logged experience: leave out model"),
         ("ALoL", "sums.jsonl", {}, "ALoL learns from rewards: give a column reward"),
         ("RLHFSharpening", "sums.jsonl", {"samples": 1}, "at least 2 are needed"),
         ("SFTT", "sums.jsonl", {}, "did you mean"),
@@ -233,14 +320,21 @@ def test_what_cannot_be_written_is_said(folder, options, message):
         ("GRPO", "sums.jsonl", {"new_tokens": 30}, "must fit into a context of 32"),
         ("GRPO", "sums.jsonl", {"reward": "nowhere"}, "is no run"),
         ("SFT", "sums.jsonl", {"updates": 0}, "at least 1"),
-        ("GRPO", "sums.jsonl", {"hyper_parameters": {"temperature": 0.7}}, "give the temperature"),
+        (
+            "GRPO",
+            "sums.jsonl",
+            {"hyper_parameters": {"temperature": 0.7}, "temperature": 0.9},
+            "give the temperature",
+        ),
         ("GRPO", "sums.jsonl", {"hyper_parameters": {"temperature": "hot"}}, "not of type float"),
         ("SFT", "sums.jsonl", {"hyper_parameters": {"lr": "1"}}, "unknown hyper-parameter 'lr'"),
     ],
 )
 def test_what_cannot_be_trained_is_said(folder, tmp_path, method, data, others, message):
+    if method == "IQL":
+        others = {"hyper_parameters": {}}
     with pytest.raises((SpecificationError, DataError, RunError), match=message):
-        train_language(asked(folder, method, data, **others), tmp_path / "run", progress=False)
+        taught(folder, method, data, tmp_path / "run", **others)
     assert not (tmp_path / "run").exists()
 
 

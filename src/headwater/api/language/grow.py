@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from headwater.api.language.train import LanguageRun
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.growth.raptr import RaPTr
@@ -52,13 +51,28 @@ class GrowthSettings:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class GrownModel:
+    """What came of growing.
+
+    **Arguments:** `path`: of the run; `model`: directory of what was learned, which `transformers`
+    loads; `metrics`: the last row; `tokens_per_second`: of the last stretch that was logged.
+    """
+
+    path: Path
+    model: Path
+    metrics: dict[str, float]
+    tokens_per_second: float
+
+
 def grow_language(
     asked: GrowthSettings, out: str | Path, *, progress: bool | None = None
-) -> LanguageRun:
+) -> GrownModel:
     """Trains a decoder in stages, and writes it to `out/model`.
 
-    A run that was interrupted goes on if the same is asked for again. Raises what `train_language`
-    raises.
+    A run that was interrupted goes on if the same is asked for again. Raises
+    `SpecificationError` or `DataError` for what cannot be done, and `RunError` if `out` holds
+    something else.
     """
     out = Path(out)
     specification = {"kind": "language growth", **dataclasses.asdict(asked)}
@@ -101,7 +115,7 @@ def grow_language(
     rows: list[dict[str, Any]] = [r for r in result.metrics if "updates_per_second" in r]
     metrics = {name: float(np.mean(v)) for name, v in rows[-1]["metrics"].items()} if rows else {}
     pace = float(rows[-1]["updates_per_second"]) if rows else 0.0
-    return LanguageRun(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
+    return GrownModel(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
 
 
 def _plan(asked: GrowthSettings, source: Stored) -> Plan:

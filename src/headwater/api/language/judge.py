@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.language.train import LanguageModel, load_reward, prompts_within
+from headwater.api.inputs import load_reward
 from headwater.api.language.write import answers
-from headwater.api.specification import check_seed
 from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.records import CompletionComparisons, Completions
@@ -18,6 +17,8 @@ from headwater.environments.language.token_tasks import ExactMatch
 from headwater.evaluation.statistics import Interval, frequency, interval
 from headwater.ops.language.comparing import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
+from headwater.runs.options import check_seed
+from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import TooLong, read_comparisons, read_completions
 
 _ROWS = 64

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.language.train import LanguageModel
-from headwater.api.specification import check_seed
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
 from headwater.ops.language.generation import generate
+from headwater.runs.options import check_seed
+from headwater.texts.models import LanguageModel
 
 _AT_ONCE = 64
 """Responses that are written side by side."""

@@ -41,7 +41,7 @@ def command(
         json: Print as JSON.
     """
     from headwater.api.language.judge import evaluate_language
-    from headwater.api.language.train import load_language_model
+    from headwater.texts.models import load_language_model
 
     found = evaluate_language(
         load_language_model(model),

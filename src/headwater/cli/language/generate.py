@@ -41,8 +41,8 @@ def command(
     """
     import sys
 
-    from headwater.api.language.train import load_language_model
     from headwater.api.language.write import generate_texts
+    from headwater.texts.models import load_language_model
 
     prompts = list(prompt) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     found = generate_texts(

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, option
-from headwater.cli.language.train import report
+from headwater.cli.frame import print_json
 
 
 def command(
@@ -72,3 +72,21 @@ def command(
     where = out or Path("runs") / f"grown-{data.stem}"
     done = grow_language(asked, where, progress=None if json else True)
     report(operator, done, json)
+
+
+def report(name: str, done, json: bool) -> None:
+    """Says how growing ended."""
+    if json:
+        print_json(
+            {
+                "run": done.path,
+                "model": done.model,
+                "metrics": done.metrics,
+                "tokens_per_second": done.tokens_per_second,
+            }
+        )
+        return
+    shown = ", ".join(f"{metric} {value:.4g}" for metric, value in done.metrics.items())
+    print(f"{name}: {done.path}\nlast: {shown}")
+    print(f"about {done.tokens_per_second:,.0f} tokens a second")
+    print(f"model: {done.model}")

@@ -1,0 +1,308 @@
+"""From what people give (names, paths, objects) to what a specification says of it."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from headwater.api.run import open_run
+from headwater.api.specification import (
+    Given,
+    JudgeChoice,
+    ProcessChoice,
+    TaskChoice,
+)
+from headwater.core.catalogue import build_method, method_class
+from headwater.core.errors import DataError, HeadwaterError, RunError, SpecificationError
+from headwater.core.finite import FiniteProcess
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.method import AbstractCompletionScorer, AbstractMethod
+from headwater.core.records import Completions, EpisodeComparisons, Episodes
+from headwater.core.tokens import AbstractCompletionReward
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.finite_files import read_process
+from headwater.datasets.formats.directory_format import is_column_directory, open_columns
+from headwater.datasets.read import load, locate
+from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
+from headwater.environments.processes import make_process, process_names
+from headwater.environments.registry import make, make_recorded
+from headwater.runs.feeds import EXACT_MATCH, Flow
+from headwater.runs.logged import DataChoice, file_fingerprint
+from headwater.runs.options import Options
+from headwater.runs.recipes import Task
+
+
+class Chosen(NamedTuple):
+    """What a specification says of its inputs; the fields are the specification's."""
+
+    data: DataChoice | None = None
+    task: TaskChoice | None = None
+    process: ProcessChoice | None = None
+    model: str | None = None
+    reward: JudgeChoice | None = None
+    judge: JudgeChoice | None = None
+
+
+def as_method(method: AbstractMethod | str | type) -> AbstractMethod:
+    """A method from its name or class. Raises `SpecificationError` if there is none."""
+    if isinstance(method, str):
+        return build_method(method)
+    if isinstance(method, type) and issubclass(method, AbstractMethod):
+        return build_method(method.__name__)
+    if not isinstance(method, AbstractMethod):
+        raise SpecificationError(f"{method!r} is no method: give one such as IQL() or its name")
+    method_class(type(method).__name__)
+    return method
+
+
+def as_task(env: Task | str | None, recorded: str | None = None) -> Task | None:
+    """A task from its name; `None` means the `recorded` one, if it can be made here."""
+    if env is None:
+        try:
+            return None if recorded is None else make_recorded(recorded)
+        except HeadwaterError:
+            return None
+    if isinstance(env, str):
+        return None if env == "none" else make(env)
+    if not isinstance(env, AbstractEnvironment | AbstractHostTask):
+        raise SpecificationError(
+            f"a {type(env).__name__} is no environment: give its name, or one made by hw.make or "
+            "from_gymnasium"
+        )
+    return env
+
+
+def as_process(
+    process: Any, problem: Any, options: Options, made_with: dict[str, Any] | None
+) -> tuple[ProcessChoice | None, FiniteTask | None]:
+    """A finite process from a name, a file or an object.
+
+    **Arguments:** `problem`: what methods are told, if not what follows from the process;
+    `made_with`: options of a process by name. Raises `SpecificationError` or `DataError`.
+    """
+    if process is None and problem is None:
+        return None, None
+    name, path, own = "", None, True
+    if isinstance(process, str | os.PathLike):
+        place = Path(process).expanduser()
+        name, own = str(process), False
+        if place.suffix.lower() == ".npz" or place.is_file():
+            if made_with:
+                raise SpecificationError(f"{process} is a file: options are of processes by name")
+            path, name = str(place.resolve()), place.stem
+            task = read_process(place)
+        elif place.suffix or os.sep in str(process):
+            raise DataError(
+                f"there is no file {process}: give an .npz archive of arrays, or one of "
+                f"{', '.join(process_names())}"
+            )
+        else:
+            task = make_process(str(process), **(made_with or {}))
+    else:
+        if made_with:
+            raise SpecificationError("process options are of processes by name")
+        task = FiniteTask.of(process, problem)
+        name = "log" if process is None else type(process).__name__
+    if problem is not None and isinstance(process, str | os.PathLike):
+        task, own, path = FiniteTask.of(task.process, problem), True, None
+    task = task.telling(options.known_reward, options.budgets)
+    known = task.process is None or isinstance(task.process, FiniteProcess)
+    return ProcessChoice(name, dict(made_with or {}), path, own, known), task
+
+
+def choose_transitions(
+    data: Any, options: dict[str, Any] | None, *, from_disk: bool = False
+) -> tuple[DataChoice | None, Dataset | None]:
+    """What the specification says of logged transitions, and these unless they stay on disk."""
+    if data is None:
+        return None, None
+    if isinstance(data, Dataset):
+        return DataChoice(None, {}, data.fingerprint()), data
+    if not isinstance(data, str | os.PathLike):
+        raise SpecificationError(
+            f"data is a Dataset, a file or a directory of transitions, not a {type(data).__name__}"
+        )
+    path = str(locate(Path(data) if isinstance(data, os.PathLike) else data).resolve())
+    if from_disk:
+        known = open_columns(path).fingerprint() if is_column_directory(Path(path)) else None
+        return DataChoice(path, options or {}, known), None
+    loaded = load(path, **(options or {}))
+    return DataChoice(path, options or {}, loaded.fingerprint()), loaded
+
+
+def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
+    """What the specification says of episodes, comparisons or texts, and where these are."""
+    if data is None:
+        return None, None
+    if isinstance(data, Episodes | EpisodeComparisons):
+        return DataChoice(None, {}, None), data
+    if not isinstance(data, str | os.PathLike):
+        raise SpecificationError(
+            f"data is a file, or episodes in Python, not a {type(data).__name__}"
+        )
+    path = locate(Path(data)) if Path(data).suffix else Path(data)
+    if not path.is_file():
+        raise DataError(f"{data}: there is no such file")
+    return DataChoice(str(path.resolve()), {}, file_fingerprint(path)), path.resolve()
+
+
+def recorded_task(chosen: DataChoice, data: Dataset | None) -> str | None:
+    """The task that the data says it was logged in."""
+    if data is not None:
+        return data.metadata.get("environment")
+    path = Path(chosen.path or "")
+    return open_columns(path).metadata.get("environment") if is_column_directory(path) else None
+
+
+def open_inputs(
+    flow: Flow,
+    options: Options,
+    *,
+    data: Any = None,
+    env: Any = None,
+    process: Any = None,
+    model: Any = None,
+    reward: Any = None,
+    judge: Any = None,
+    problem: Any = None,
+    data_options: dict[str, Any] | None = None,
+    process_options: dict[str, Any] | None = None,
+) -> tuple[Chosen, Given]:
+    """Everything that was given, opened, and what the specification says of it.
+
+    Raises `SpecificationError` or `DataError` for what is not there or cannot be read.
+    """
+    reward_choice, reward = choose_reward(reward)
+    judge_choice = None if judge is None else JudgeChoice("object", _name_of(judge))
+    judge = open_function(judge) if isinstance(judge, str) else judge
+    if flow.kind == "control":
+        chosen, data = choose_transitions(data, data_options, from_disk=options.from_disk)
+        task = as_task(env, None if chosen is None else recorded_task(chosen, data))
+        made = None if task is None else TaskChoice.of(task)
+        return Chosen(chosen, made), Given(data, task)
+    if data_options:
+        raise SpecificationError("data options are of logged transitions: leave them out")
+    chosen, data = choose_file(data)
+    if flow.kind == "finite":
+        named, task = as_process(process, problem, options, process_options)
+        return (
+            Chosen(chosen, process=named, judge=judge_choice),
+            Given(data, process=task, judge=judge),
+        )
+    if not isinstance(model, str | os.PathLike):
+        raise SpecificationError(
+            f"a model is the directory that it is in, not a {type(model).__name__}"
+        )
+    place = str(Path(model).expanduser().resolve())
+    if not Path(place).is_dir():
+        raise DataError(f"{model}: there is no such directory with a model")
+    return (
+        Chosen(chosen, model=place, reward=reward_choice, judge=judge_choice),
+        Given(data, reward=reward, judge=judge),
+    )
+
+
+# Rewards -----------------------------------------------------------------------------------------
+
+
+class LearnedReward(AbstractCompletionReward):
+    """What a reward model, as it was learned, says of responses."""
+
+    method: AbstractCompletionScorer
+    state: Any
+
+    def __call__(self, data: Completions) -> Float[Array, "*batch"]:
+        return jax.lax.stop_gradient(self.method.rate(self.state, data))
+
+
+def choose_reward(reward: Any) -> tuple[JudgeChoice | None, Any]:
+    """What the specification says of a reward, and the reward itself; `None` for exact match.
+
+    **Arguments:** `reward`: `None` or `"exact-match"`; the run of a reward model; `module:function`
+    or `file.py:function`; a function of texts, or an `AbstractCompletionReward`.
+
+    Raises `SpecificationError` or `RunError` for anything else.
+    """
+    if reward is None or (isinstance(reward, str) and reward == EXACT_MATCH):
+        return None, None
+    if isinstance(reward, str | os.PathLike):
+        text = str(reward)
+        if ":" in text and not Path(text).exists():
+            return JudgeChoice("object", text), open_function(text)
+        place = str(Path(reward).resolve())
+        return JudgeChoice("run", place), load_reward(place)
+    if not isinstance(reward, AbstractCompletionReward) and not callable(reward):
+        raise SpecificationError(
+            f"a {type(reward).__name__} is no reward: give a function of texts, the run of a "
+            "reward model, or exact-match"
+        )
+    return JudgeChoice("object", _name_of(reward)), reward
+
+
+def open_function(text: str) -> Callable[..., Any]:
+    """The Python function that `module:function` or `file.py:function` names.
+
+    Raises `SpecificationError` if there is none.
+    """
+    where, colon, name = text.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise SpecificationError(
+            f"'{text}' does not name a function: give module:function or file.py:function"
+        )
+    try:
+        if where.endswith(".py"):
+            path = Path(where).expanduser()
+            found = importlib.util.spec_from_file_location(path.stem, path)
+            if found is None or found.loader is None or not path.is_file():
+                raise SpecificationError(f"there is no file {where}")
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            # As `python -m` does: modules beside the user's work are found.
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())
+            module = importlib.import_module(where)
+    except SpecificationError:
+        raise
+    except Exception as error:  # Whatever the module trips on when it is imported.
+        reason = " ".join(str(error).split())[:160]
+        raise SpecificationError(f"{where} cannot be imported ({reason})") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise SpecificationError(f"{where} has no function '{name}'")
+    return function
+
+
+def load_reward(path: str | Path, vocabulary: int | None = None) -> LearnedReward:
+    """The reward that the first seed of a run of a reward model learned.
+
+    **Arguments:** `vocabulary`: of the policy that is to be judged. Raises `RunError` if the run
+    is of something else or is not finished, `DataError` if the vocabularies differ.
+    """
+    run = open_run(path)
+    method = run.method
+    if not isinstance(method, AbstractCompletionScorer):
+        raise RunError(f"{path} is no run of a reward model: train one, or use {EXACT_MATCH}")
+    if not run.finished:
+        raise RunError(f"{path} is not finished: `headwater resume {path}` first")
+    known = run.problem.network.vocabulary
+    if vocabulary is not None and known != vocabulary:
+        raise DataError(
+            f"{path}: its {known} tokens are not the policy's {vocabulary}: train a reward model "
+            "that begins with the same tokenizer"
+        )
+    return LearnedReward(method, jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[0], run.state))
+
+
+def _name_of(thing: Any) -> str:
+    if isinstance(thing, str):
+        return thing
+    return getattr(thing, "__qualname__", type(thing).__name__)

@@ -1,0 +1,213 @@
+"""Finite processes, and logs of their episodes and comparisons, in files."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.records import EpisodeComparisons, Episodes
+from headwater.core.stored_size import refuse_beyond
+
+_COLUMNS = ("episode", "state", "action", "reward", "next_state")
+_WHOLE = ("state", "action")
+
+
+def read_process(path: str | Path) -> FiniteTask:
+    """The process in an archive of arrays (`.npz`): see `FiniteTask.from_arrays`.
+
+    Raises `DataError`, naming the file, for what is damaged or does not fit together.
+    """
+    arrays = _archive(Path(path))
+    try:
+        return FiniteTask.from_arrays(arrays)
+    except (SpecificationError, DataError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def write_process(path: str | Path, task: FiniteTask) -> None:
+    """Writes what `read_process` reads."""
+    with Path(path).open("wb") as file:
+        np.savez(file, **task.to_arrays())  # pyright: ignore[reportArgumentType]
+
+
+def read_episodes(path: str | Path) -> Episodes:
+    """Logged episodes of a finite process.
+
+    An archive (`.npz`) holds `state` `[episode, step + 1]`, `action` and `reward` `[episode,
+    step]`, and perhaps `cost`. A table (`.csv`, `.parquet`) has one row for each step, in order,
+    with the columns `episode`, `state`, `action`, `reward` and `next_state`; all episodes have
+    equally many rows.
+
+    Raises `DataError`, naming the file and the column, for anything else.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in (".csv", ".parquet"):
+            return _episodes_of_table(_table(path))
+        arrays = _archive(path)
+        return _episodes(arrays, "")
+    except (SpecificationError, DataError) as error:
+        raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def read_episode_comparisons(path: str | Path) -> EpisodeComparisons:
+    """Logged pairs of episodes and which of the two was preferred.
+
+    An archive (`.npz`) with `first_state`, `first_action`, `second_state`, `second_action` as in
+    `read_episodes`, and `first_preferred` `[pair]`, zero or one. Raises what that raises.
+    """
+    path = Path(path)
+    arrays = _archive(path)
+    try:
+        first, second = (_episodes(arrays, name, rewards=False) for name in ("first_", "second_"))
+        preferred = _array(arrays, "first_preferred", "biuf")
+        if preferred.shape != first.action.shape[:1] or not np.isin(preferred, (0, 1)).all():
+            raise DataError(
+                f"first_preferred has shape {preferred.shape}: it needs a zero or a one for each "
+                f"of the {len(first.action)} pairs"
+            )
+        if first.action.shape != second.action.shape:
+            raise DataError("first_action and second_action differ in shape: each pair needs both")
+        return EpisodeComparisons(first, second, jnp.asarray(preferred.astype(bool)))
+    except (SpecificationError, DataError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def write_log(path: str | Path, data: Episodes | EpisodeComparisons) -> None:
+    """Writes episodes or comparisons, with any leading axes, as what reads them expects."""
+
+    def columns(episodes: Episodes, prefix: str) -> dict[str, np.ndarray]:
+        lead = np.ndim(episodes.action) - 1
+        found = {
+            name: np.asarray(value).reshape(-1, *np.shape(value)[lead:])
+            for name, value in vars(episodes).items()
+            if value is not None
+        }
+        return {prefix + name: value for name, value in found.items()}
+
+    if isinstance(data, Episodes):
+        arrays = columns(data, "")
+    else:
+        arrays = {**columns(data.first, "first_"), **columns(data.second, "second_")}
+        arrays["first_preferred"] = np.asarray(data.first_preferred).reshape(-1)
+    with Path(path).open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = True) -> Episodes:
+    state, action = (_array(arrays, prefix + name, "iu") for name in _WHOLE)
+    reward = np.zeros(action.shape, np.float32)
+    if rewards:
+        reward = _array(arrays, prefix + "reward", "biuf").astype(np.float32)
+    if state.ndim != 2 or action.ndim != 2 or reward.ndim != 2:
+        raise DataError(
+            f"{prefix}state, {prefix}action and rewards have shapes {state.shape}, {action.shape} "
+            f"and {reward.shape}: each needs [episode, step]"
+        )
+    if not len(state) == len(action) == len(reward):
+        raise DataError(
+            f"there are {len(state)}, {len(action)} and {len(reward)} episodes in {prefix}state, "
+            f"{prefix}action and rewards: they must be as many"
+        )
+    if not len(action):
+        raise DataError("there is no episode")
+    cost = arrays.get(prefix + "cost")
+    if cost is not None:
+        cost = jnp.asarray(_array(arrays, prefix + "cost", "biuf"), jnp.float32)
+        if cost.ndim != 3 or cost.shape[:2] != action.shape:
+            raise DataError(f"cost has shape {cost.shape}: it needs [episode, step, constraint]")
+    return Episodes(
+        jnp.asarray(state, jnp.int32), jnp.asarray(action, jnp.int32), jnp.asarray(reward), cost
+    )
+
+
+def _episodes_of_table(columns: dict[str, np.ndarray]) -> Episodes:
+    found = {name: _array(columns, name, "biuf") for name in _COLUMNS}
+    for name in ("episode", "state", "action", "next_state"):
+        wrong = np.flatnonzero(found[name] != np.round(found[name]))
+        if len(wrong):
+            raise DataError(f"column '{name}', row {wrong[0] + 1}: {found[name][wrong[0]]} is not "
+                            "a whole number")  # fmt: skip
+    episode = found["episode"]
+    starts = np.flatnonzero(np.diff(episode, prepend=np.nan) != 0)
+    lengths = np.diff(starts, append=len(episode))
+    if len(np.unique(episode)) != len(starts):
+        raise DataError("rows of one episode must stand together: sort them by episode and step")
+    other = np.flatnonzero(lengths != lengths[0])
+    if len(other):
+        at = other[0]
+        raise DataError(
+            f"episode {int(episode[starts[at]])} has {lengths[at]} rows, but the first has "
+            f"{lengths[0]}: all episodes of a finite process have equally many"
+        )
+    shape = (len(starts), int(lengths[0]))
+    state, action, reward, following = (
+        found[name].reshape(shape) for name in ("state", "action", "reward", "next_state")
+    )
+    wrong = np.argwhere(state[:, 1:] != following[:, :-1])
+    if len(wrong):
+        row = wrong[0][0] * shape[1] + wrong[0][1]
+        raise DataError(
+            f"row {row + 1}: next_state is {following[tuple(wrong[0])]:g}, but the next row of the "
+            f"episode has state {state[wrong[0][0], wrong[0][1] + 1]:g}"
+        )
+    positions = np.concatenate([state, following[:, -1:]], axis=1)
+    return Episodes(
+        jnp.asarray(positions, jnp.int32),
+        jnp.asarray(action, jnp.int32),
+        jnp.asarray(reward, jnp.float32),
+    )
+
+
+def _table(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            table = pyarrow.parquet.read_table(path)
+        else:
+            import pyarrow.csv
+
+            table = pyarrow.csv.read_csv(path)
+    except FileNotFoundError:
+        raise DataError("there is no such file") from None
+    except Exception as error:  # Whatever a damaged file makes the library trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"this is not a table of episodes ({reason})") from None
+    if not table.num_rows:
+        raise DataError("there is no row")
+    found = {}
+    for name in table.column_names:
+        column = table[name]
+        if column.null_count:
+            raise DataError(f"column '{name}' has empty cells: fill or remove them")
+        found[name] = column.to_numpy()
+    return found
+
+
+def _archive(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(member.file_size for member in archive.zip.infolist())
+            refuse_beyond(unpacked, path.stat().st_size)
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except HeadwaterError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: this is not an .npz archive of arrays ({reason})") from None
+
+
+def _array(arrays: dict[str, Any], name: str, kinds: str) -> np.ndarray:
+    if name not in arrays:
+        raise DataError(f"there is no '{name}': {nearest(name, arrays, 'array')}")
+    found = np.asarray(arrays[name])
+    if found.dtype.kind not in kinds:
+        wanted = "whole numbers" if "f" not in kinds else "numbers"
+        raise DataError(f"'{name}' has type {found.dtype}, but {wanted} are needed")
+    return found

@@ -1,0 +1,119 @@
+"""What held-out texts say of a language model while it learns."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractCompletionScorer, AbstractMethod, AbstractTokenPolicy
+from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, Prompts, TokenProblem
+from headwater.ops.language.comparing import log_ratios
+from headwater.ops.language.generation import generate
+from headwater.ops.language.tokens import lengths, token_log_probabilities
+from headwater.runs.feeds import HeldOut
+from headwater.sources.host_rewards import TextJudge
+
+_ROWS = 64
+"""Texts that are looked at together, so that logits of all of them need no room at once."""
+
+
+class HeldOutScores:
+    """Evaluates a language model on held-out rows: for `run(evaluate=…)`.
+
+    Of texts the log-likelihood of each response, a token on average; of comparisons whether the
+    chosen response gains more over the model as it was (or is rated higher); of prompts the rewards
+    of the model's own responses. More is better.
+
+    **Arguments:** `held_out`; `problem`: what the method began with; `new_tokens`, `temperature`:
+    of responses.
+    """
+
+    def __init__(
+        self, held_out: HeldOut, problem: TokenProblem, *, new_tokens: int, temperature: float
+    ):
+        self._held_out, self._problem = held_out, problem
+        self._new_tokens, self._temperature = new_tokens, temperature
+
+    def __call__(self, method: AbstractMethod, states: Any, key: PRNGKeyArray) -> np.ndarray:
+        """A score for each seed and row, `[seed, row]`."""
+        count = jax.tree.leaves(states)[0].shape[0]
+        scores = []
+        for seed in range(count):
+            state = jax.tree.map(lambda leaf, i=seed: leaf[i], states)
+            scores.append(self._of_seed(method, state, key))
+        return np.stack(scores)
+
+    def _of_seed(self, method: AbstractMethod, state: Any, key: PRNGKeyArray) -> np.ndarray:
+        data, reward = self._held_out
+        if reward is None and isinstance(method, AbstractCompletionScorer):
+            assert isinstance(data, CompletionComparisons)
+            chosen, rejected = (
+                by_rows(_rated, (method, state), part) for part in (data.chosen, data.rejected)
+            )
+            return 0.5 * (1.0 + np.sign(chosen - rejected))
+        if not isinstance(method, AbstractTokenPolicy):
+            raise SpecificationError(f"{type(method).__name__} writes no text to be evaluated")
+        network = method.network(state)
+        if isinstance(data, Prompts):
+            fixed = (network, key, self._new_tokens, self._problem.end, self._temperature)
+            written = by_rows(_written, fixed, data)
+            if isinstance(reward, TextJudge):
+                return reward.rewards(written.tokens, written.response)
+            return by_rows(_rewarded, reward, written)
+        if isinstance(data, CompletionComparisons):
+            before = self._problem.network
+            if isinstance(before, AbstractAdapted):
+                before = before.without_adapters()
+            return by_rows(_agrees, (network, before), data)
+        return by_rows(_likelihood, network, Completions(data.tokens, data.response))
+
+
+def by_rows(function: Any, fixed: Any, data: Any) -> Any:
+    """`function(fixed, rows)` of some rows at a time, compiled once.
+
+    **Arguments:** `function`: of the top level of a module; `fixed`: what it needs besides.
+
+    **Returns:** what it gives for all rows, as NumPy arrays.
+    """
+    count = jax.tree.leaves(data)[0].shape[0]
+    parts = []
+    for start in range(0, count, _ROWS):
+        index = np.minimum(np.arange(start, start + min(_ROWS, count)), count - 1)
+        part = jax.tree.map(lambda x, index=index: jnp.asarray(x)[index], data)
+        parts.append(_apply(function, fixed, part))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+
+
+@eqx.filter_jit
+def _apply(function, fixed, part):
+    return function(fixed, part)
+
+
+def _likelihood(network: AbstractTokenNetwork, data: Completions):
+    total = jnp.sum(token_log_probabilities(network, data), axis=-1)
+    return total / jnp.maximum(lengths(data), 1)
+
+
+def _agrees(networks, data: CompletionComparisons):
+    network, before = networks
+    chosen, rejected = log_ratios(network, before, data)
+    return 0.5 * (1.0 + jnp.sign(chosen.ratio - rejected.ratio))
+
+
+def _rated(learned, data: Completions):
+    method, state = learned
+    return method.rate(state, data)
+
+
+def _rewarded(reward, data: Completions):
+    return reward(data)
+
+
+def _written(fixed, prompts: Prompts):
+    network, key, new_tokens, end, temperature = fixed
+    return generate(network, prompts, new_tokens, key=key, end=end, temperature=temperature)

@@ -1,0 +1,162 @@
+"""Logged transitions as a run is told of them, and how they are drawn."""
+
+import dataclasses
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.errors import DataError, RunError, SpecificationError
+from headwater.core.method import AbstractMethod, AbstractReturnsToGo
+from headwater.datasets import transform
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.formats.directory_format import is_column_directory, open_columns
+from headwater.datasets.read import load
+from headwater.runs.options import Options
+from headwater.runs.recipes import rows_per_update
+from headwater.sources.out_of_core import OutOfCoreReplay
+from headwater.sources.pooled import PooledReplay
+from headwater.sources.replay import Replay
+from headwater.sources.weighted import WeightedReplay
+
+_DISK_DRAWS, _DRAWN_BYTES = 32, 2**24
+"""Batches that are drawn from the disk at once, if their rows take no more than so many bytes."""
+_LARGE = 2**31
+"""Bytes on disk from which on they are not expected to stay in the system's memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataChoice:
+    """Which logged experience or texts.
+
+    **Arguments:** `path`: absolute, or relative to the run's directory; `options`: of
+    `headwater.load`; `fingerprint`: of the content.
+    """
+
+    path: str | None
+    options: dict[str, Any]
+    fingerprint: str | None
+
+    def place(self, directory: Path | None) -> Path | None:
+        """Where it lies, for a run in `directory`."""
+        if self.path is None:
+            return None
+        path = Path(self.path)
+        return path if path.is_absolute() or directory is None else directory / path
+
+    def check_unchanged(self, path: Path) -> None:
+        """Raises `DataError` if the file at `path` is not what the run began with."""
+        if self.fingerprint not in (None, file_fingerprint(path)):
+            raise DataError(
+                f"{path} has changed since this run began: restore it, or begin another run"
+            )
+
+
+def file_fingerprint(path: Path) -> str:
+    """What tells the content of a file from others. Raises `DataError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+class Logged:
+    """Logged transitions, in memory or on the disk.
+
+    **Arguments:** `choice`; `options`: how they are drawn; `directory`: of the run, which relative
+    paths are relative to; `data`: where the caller has it already.
+
+    Raises `DataError` if the data has changed, `RunError` if it is not known any more,
+    `SpecificationError` for options that do not fit together.
+    """
+
+    def __init__(
+        self,
+        choice: DataChoice,
+        options: Options,
+        directory: Path | None = None,
+        data: Dataset | None = None,
+    ):
+        self.choice, self.options = choice, options
+        self.path = choice.place(directory)
+        if options.from_disk:
+            self.data, self.columns = None, self._mapped()
+            self.spaces, self.metadata = self.columns.spaces, self.columns.metadata
+            return
+        if data is None:
+            if self.path is None:
+                raise RunError("this run's data was held in memory and is not known any more")
+            data = load(self.path, **choice.options)
+        self._check_unchanged(data.fingerprint())
+        if options.top is not None:
+            data = transform.top_episodes(data, options.top)
+        self.data = data
+        self.spaces, self.metadata = data.spaces, data.metadata
+
+    def transitions(self, method: AbstractMethod):
+        """All rows, on the device."""
+        if self.data is None:
+            raise SpecificationError(
+                "data that stays on disk cannot be mixed with an environment's: leave out from_disk"
+            )
+        discount = method.discount if isinstance(method, AbstractReturnsToGo) else None
+        return jax.tree.map(jnp.asarray, self.data.transitions(discount))
+
+    def updates_per_draw(self, updates: int, rows: int) -> int:
+        """How many updates of `rows` each share a draw: it pays for the way from the disk."""
+        if self.data is not None:
+            return 1
+        draws = _DISK_DRAWS
+        while draws > 1 and draws * rows * self._row_bytes > _DRAWN_BYTES:
+            draws //= 2
+        return math.gcd(updates, draws)
+
+    def source(self, method: AbstractMethod, batch_size: int):
+        """Where an offline method's batches come from."""
+        rows = rows_per_update(method, batch_size)
+        if self.data is None:
+            assert self.path is not None
+            # Few methods ask for the logged returns, which cost a pass over the data.
+            discount = method.discount if isinstance(method, AbstractReturnsToGo) else None
+            replay = (
+                PooledReplay if self._row_bytes * self.columns.size > _LARGE else OutOfCoreReplay
+            )
+            return replay(str(self.path), rows, discount)
+        if self.options.weights is None:
+            return Replay(self.transitions(method), rows)
+        weigh = transform.return_weights
+        if self.options.weights == "advantage":
+            weigh = transform.advantage_weights
+        weights = weigh(self.data, self.options.weight_temperature)
+        return WeightedReplay(self.transitions(method), np.asarray(weights), rows)
+
+    @property
+    def _row_bytes(self) -> int:
+        columns = self.columns.columns.values()
+        return sum(column.nbytes for column in columns) // self.columns.size
+
+    def _mapped(self):
+        if self.path is None or not is_column_directory(self.path):
+            raise SpecificationError(
+                f"{self.path or 'the data'}: only a column directory can stay on disk; make one "
+                "with `headwater data convert FILE DIRECTORY`"
+            )
+        if self.options.top is not None or self.options.weights is not None:
+            raise SpecificationError(
+                "data that stays on disk is drawn uniformly: leave out top and weights"
+            )
+        columns = open_columns(self.path)
+        self._check_unchanged(columns.fingerprint())
+        return columns
+
+    def _check_unchanged(self, fingerprint: str) -> None:
+        if self.choice.fingerprint not in (None, fingerprint):
+            raise DataError(
+                f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
+                "another run"
+            )

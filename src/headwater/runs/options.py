@@ -1,0 +1,291 @@
+"""The options of training: declared here, and read by Python, the command line and tables alike."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from headwater.core import json_text
+from headwater.core.errors import SpecificationError, nearest
+
+GROUPS = {
+    "training": "training",
+    "data": "logged-transition",
+    "acting": "acting",
+    "finite": "finite-process",
+    "texts": "language-model",
+    "writing": "text-writing",
+}
+"""Groups of options, and what each is called."""
+
+MOST_SEEDS = 10_000
+"""More than this is a slip, which would fill the memory before anything is said."""
+LARGEST_SEED = 2**32 - 1
+_LARGEST_COUNT = 2**31 - 1
+"""Updates and steps are counted in 32 bits."""
+_LARGEST_BATCH = 10_000_000
+
+
+def _option(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    least: int | float | None = None,
+    most: int | float | None = None,
+    above: int | float | None = None,
+    value: str = "N",
+    short: str | None = None,
+) -> Any:
+    said = {"group": group, "text": text, "value": value, "short": short}
+    return dataclasses.field(
+        default=default, metadata={**said, "least": least, "most": most, "above": above}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What can be said about training besides what is learned from.
+
+    `None` leaves the choice to what the method learns from. `described` lists them all. Raises
+    `SpecificationError`, naming the option, for a value of another type or out of its range.
+    """
+
+    seeds: int | tuple[int, ...] | None = _option(
+        None,
+        "training",
+        "How many seeds to train (in Python: or which); by default 4, or 1 of a language model.",
+    )
+    updates: int | None = _option(
+        None,
+        "training",
+        "Updates, where nothing is acted; by default 100,000 on transitions, 1,000 on texts, and 1 "
+        "on a log of a finite process, which each update sees as a whole.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    batch_size: int | None = _option(
+        None,
+        "training",
+        "Rows, texts, pairs or prompts per gradient step; by default 256 rows, or 16 texts.",
+        least=1,
+        most=_LARGEST_BATCH,
+    )
+    evaluations: int = _option(
+        10, "training", "How often to evaluate.", least=1, most=_LARGEST_COUNT
+    )
+    episodes: int = _option(
+        10, "training", "Episodes per evaluation and seed, in an environment.", least=1,
+        most=_LARGEST_COUNT,
+    )  # fmt: skip
+    seed: int = _option(0, "training", "Root of all randomness.")
+    precision: Literal["default", "bfloat16"] = _option(
+        "default",
+        "training",
+        "Of the large products in networks while it learns: `bfloat16` is faster on processors "
+        "with matrix units (AMX; needs the extra headwater[mkl]), and rounds to 8 bits. Each "
+        "product keeps to one thread, so have a seed for each processor.",
+        value="{default,bfloat16}",
+    )
+    top: float | None = _option(
+        None,
+        "data",
+        "Learn only from this fraction of the episodes, the best by return.",
+        value="X",
+    )
+    weights: Literal["return", "advantage"] | None = _option(
+        None,
+        "data",
+        "Draw rows by the return (RW) or the advantage (AW) of their episode; by default "
+        "uniformly.",
+        value="{return,advantage}",
+    )
+    weight_temperature: float = _option(
+        0.1, "data", "Of the weights; smaller is more selective.", above=0.0, value="X"
+    )
+    from_disk: bool = _option(
+        False, "data", "Leave the data (a column directory) on disk and draw from there.", value=""
+    )
+    steps: int = _option(
+        100_000,
+        "acting",
+        "Environment steps of a method that acts; in a finite process as many whole episodes as "
+        "they allow.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    random_steps: int | None = _option(
+        None,
+        "acting",
+        "Random steps before a method that acts learns; by default a tenth of the steps, at most "
+        "5,000.",
+        least=0,
+        most=_LARGEST_COUNT,
+    )
+    block: int | None = _option(
+        None,
+        "acting",
+        "Environment steps between the updates of a method that acts, of which there are then as "
+        "many; by default 1, or 8 where the simulator is not compiled.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    known_reward: bool = _option(
+        False, "finite", "Tell the method the expected rewards of the process.", value=""
+    )
+    budgets: tuple[float, ...] | None = _option(
+        None,
+        "finite",
+        "Upper bounds of the expected sums of costs, of methods that keep to such.",
+        value="X …",
+    )
+    held_out: str | None = _option(
+        None,
+        "texts",
+        "File to evaluate on, or the share of the data to keep for it, such as 0.1; by default "
+        "nothing is evaluated.",
+        value="FILE|X",
+    )
+    rank: int = _option(
+        0,
+        "texts",
+        "Of low-rank adapters, the only weights that learn then; 0 trains all weights.",
+        least=0,
+        most=_LARGEST_COUNT,
+    )
+    too_long: Literal["refuse", "drop", "cut_prompt", "cut_response"] = _option(
+        "refuse",
+        "texts",
+        "What happens to rows that do not fit into the model's context.",
+        value="{refuse,drop,cut_prompt,cut_response}",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = _option(
+        None,
+        "texts",
+        "What to compute in; by default what the model says.",
+        value="{float32,bfloat16}",
+    )
+    samples: int = _option(
+        8,
+        "writing",
+        "Responses to each prompt; pairs are always two.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    new_tokens: int = _option(
+        64, "writing", "Tokens in a response at most.", least=1, most=_LARGEST_COUNT
+    )
+    temperature: float | None = _option(
+        None, "writing", "Of writing; by default that of the method, or 1.", least=0.0, value="X"
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if self.seeds is not None:
+            seed_list(self.seeds)
+        check_seed(self.seed)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Options":
+        """The options given by name. Raises `SpecificationError` for a name that there is not."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in given:
+            if name not in fields:
+                raise SpecificationError(nearest(name, fields, "option"))
+        return cls(**{name: _checked(fields[name], value) for name, value in given.items()})
+
+    def unusual(self, groups: Collection[str]) -> list[str]:
+        """Names of the options of these groups that are not as they are by default."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.metadata["group"] in groups and getattr(self, field.name) != field.default
+        ]
+
+    @property
+    def seed_list(self) -> list[int]:
+        """Which seeds, where that is settled."""
+        assert self.seeds is not None
+        return seed_list(self.seeds)
+
+
+def described(*, indent: str = "") -> str:
+    """Every option with its meaning, a line each, for the text of a verb."""
+    lines = []
+    for field in dataclasses.fields(Options):
+        default = field.default
+        usual = "" if default in (None, False) else f" (default: {default!r})"
+        lines.append(f"{indent}- `{field.name}`: {field.metadata['text'].rstrip('.')}{usual}.")
+    return "\n".join(lines)
+
+
+def check_seed(seed: int) -> None:
+    """Raises `SpecificationError` for a seed that no generator takes."""
+    if seed < 0:
+        raise SpecificationError(f"seed = {seed}: it must be at least 0")
+    if seed > LARGEST_SEED:
+        raise SpecificationError(f"seed = {seed}: it must lie between 0 and {LARGEST_SEED}")
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """Which seeds. Raises `SpecificationError` if there are none or one is named twice."""
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        raise SpecificationError(f"seeds = {seeds}: at most {MOST_SEEDS:,} are trained at once")
+    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
+        raise SpecificationError(
+            f"seeds = {seeds}: give how many, or a list of different numbers from 0 on"
+        )
+    for seed in chosen:
+        check_seed(seed)
+    return chosen
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    """The value as plain Python has it, if it is one that the option takes."""
+    name, limits = field.name, field.metadata
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        value = tuple(value)
+    hint = typing.get_type_hints(Options)[name]
+    if not json_text.fits(value, hint):
+        choices = [c for c in _choices(hint) if isinstance(c, str)]
+        if choices and isinstance(value, str):
+            raise SpecificationError(nearest(value, choices, name.replace("_", " ")))
+        raise SpecificationError(f"{name} = {value!r} must be {_in_words(hint)}")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    if limits["least"] is not None and value < limits["least"]:
+        raise SpecificationError(f"{name} = {value}: it must be at least {limits['least']:g}")
+    if limits["above"] is not None and not limits["above"] < value < math.inf:
+        raise SpecificationError(f"{name} = {value} must be positive, and finite")
+    if limits["most"] is not None and value > limits["most"]:
+        raise SpecificationError(f"{name} = {value}: it must be at most {limits['most']:,}")
+    return value
+
+
+def _choices(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) is Literal:
+        return list(typing.get_args(hint))
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+
+
+def _in_words(hint: Any) -> str:
+    words = {
+        int: "a whole number",
+        float: "a number, and finite",
+        str: "a text",
+        bool: "true or false",
+        type(None): "None",
+        tuple[int, ...]: "a list of whole numbers",
+        tuple[float, ...]: "a list of numbers",
+    }
+    if choices := _choices(hint):
+        return "one of " + ", ".join(map(str, choices))
+    parts = typing.get_args(hint) if hint not in words else (hint,)
+    return " or ".join(words[part] for part in parts)

@@ -1,0 +1,89 @@
+"""Language models that are directories in Hugging Face's form, with their tokenizers."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.errors import DataError
+from headwater.core.records import Completions
+from headwater.core.tokens import Prompts
+from headwater.networks.decoder import Decoder, Precision
+from headwater.networks.hugging_face import read_decoder, write_decoder
+from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """A model with what turns text into its tokens.
+
+    **Arguments:** `decoder`; `tokenizer`; `directory`: where both are, if they are in one.
+    """
+
+    decoder: Decoder
+    tokenizer: AbstractTokenizer
+    directory: Path | None = None
+
+    def text(self, tokens: np.ndarray) -> str:
+        """What these tokens say, without those that only mark beginning, end and padding."""
+        return self.tokenizer.decode(tokens)
+
+    def write(self, decoder: Decoder, directory: Path) -> None:
+        """Writes `decoder`, trained from this model, into a directory that transformers loads."""
+        end = self.tokenizer.end
+        write_decoder(
+            decoder,
+            directory,
+            tokenizer=self.directory,
+            end=end if end >= 0 else None,
+            overwrite=True,
+        )
+        if isinstance(self.tokenizer, ByteTokenizer):
+            self.tokenizer.write(directory)
+
+
+def load_language_model(
+    directory: str | Path, *, dtype: Precision | None = None, stored: Precision | None = None
+) -> LanguageModel:
+    """The model and the tokenizer in a directory; bytes, if there is no `tokenizer.json`.
+
+    Raises `DataError` for what is missing, damaged, or does not fit together.
+    """
+    directory = Path(directory)
+    decoder = read_decoder(directory, dtype=dtype, stored=stored)
+    tokenizer: AbstractTokenizer = ByteTokenizer()
+    if (directory / "tokenizer.json").is_file():
+        tokenizer = read_tokenizer(directory)
+    try:
+        tokenizer.fits(decoder.vocabulary)
+    except DataError as error:
+        raise DataError(f"{directory}: {error}") from None
+    return LanguageModel(decoder, tokenizer, directory)
+
+
+def prompt_starts(data: Completions) -> np.ndarray:
+    """Tokens before each response."""
+    return np.argmax(np.asarray(data.response), axis=-1)
+
+
+def prompts_within(
+    data: Completions, model: LanguageModel, where: str | Path, new_tokens: int
+) -> Prompts:
+    """The prompts of texts, of one width. Raises `DataError` if answers do not fit behind them.
+
+    **Arguments:** `where`: what the texts came from, for messages.
+    """
+    longest = int(prompt_starts(data).max())
+    context, least = model.decoder.context, len(model.tokenizer.begin)
+    if longest <= least or longest + new_tokens > context:
+        raise DataError(
+            f"{where}: prompts of up to {longest} tokens and {new_tokens} new ones must "
+            f"fit into a context of {context}, and no prompt may be empty: take fewer new tokens, "
+            "or a file with the columns prompt and completion"
+        )
+    start = prompt_starts(data).astype(np.int32)
+    kept = np.arange(longest) < start[..., None]
+    # What follows a prompt is the answer, which is nobody's to see.
+    tokens = np.where(kept, np.asarray(data.tokens)[..., :longest], 0)
+    return Prompts(jnp.asarray(tokens), jnp.asarray(start))

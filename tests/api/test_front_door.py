@@ -1,0 +1,254 @@
+"""One front door: every method of the catalogue is trained through it, or refused in a sentence."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import headwater as hw
+from headwater.core.catalogue import learns_from, method_class, settings
+from headwater.core.errors import DataError, SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.finite import FiniteProblem
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.listing import method_modules
+from headwater.core.method import AbstractTokenPolicy
+from headwater.core.records import EpisodeComparisons, Transitions
+from headwater.datasets.write import write
+from headwater.environments.processes import make_process
+from headwater.environments.tabular.constrained import mars_rover
+from headwater.environments.tabular.finite import random_process, river_swim
+from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.hugging_face import write_decoder
+from headwater.runs.feeds import FLOWS, flow_of
+from headwater.sources.episodes import log_episodes
+from headwater.texts.tokenizers import ByteTokenizer
+
+from .problems import cart_pole_log, pendulum_log
+
+METHODS = sorted(method_modules())
+PROCESS = river_swim(states=3, horizon=3)
+
+
+def rows(path, found) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """What a user might have: logs, processes, a model, texts."""
+    folder = tmp_path_factory.mktemp("shelf")
+    architecture = Architecture(264, 24, width=8, layers=2, heads=1, hidden=8, tied=True)
+    write_decoder(Decoder(architecture, key=jax.random.key(0)), folder / "model", end=257)
+    ByteTokenizer().write(folder / "model")
+    judged = [{"prompt": f"{a}+", "completion": str(a), "reward": float(a % 2)} for a in range(8)]
+    rows(folder / "texts.jsonl", judged)
+    pairs = [{"prompt": f"{a}?", "chosen": "yes", "rejected": "no"} for a in range(8)]
+    rows(folder / "pairs.jsonl", pairs)
+    write(pendulum_log(), folder / "log.npz")
+    return folder
+
+
+def uniform(process):
+    return jnp.full((process.horizon, process.states, process.actions), 1.0 / process.actions)
+
+
+def logged(process, episodes=12):
+    return log_episodes(process, uniform(process), episodes=episodes, key=jax.random.key(1))
+
+
+def compared(process):
+    first, second = logged(process), logged(process)
+    second = jax.tree.map(lambda x: x[::-1], second)
+    return EpisodeComparisons(
+        first, second, jnp.sum(first.reward, -1) >= jnp.sum(second.reward, -1)
+    )
+
+
+def finite_task(cls, process) -> FiniteTask:
+    """The process, and whatever methods of this kind of problem have to be told of it."""
+    known = FiniteTask.of(process)
+    sizes = known.problem.sizes
+    draw = np.random.default_rng(0)
+    return FiniteTask(
+        known.problem,
+        known.process,
+        candidates=draw.uniform(size=(3, *sizes)).astype(np.float32),
+        rewards=draw.uniform(size=(3, *sizes)).astype(np.float32),
+        transitions=draw.dirichlet(np.ones(sizes[1]), (2, *sizes)).astype(np.float32),
+    )
+
+
+SIZES = {"hidden_sizes": (8, 8), "num_critics": 3, "critic_updates": 2, "num_proposals": 2}
+
+
+def small(name):
+    """The method called `name` with small networks."""
+    cls = method_class(name)
+    known = settings(cls())
+    return cls(**{field: value for field, value in SIZES.items() if field in known})
+
+
+SMALL = {
+    "control": {"seeds": 2, "batch_size": 8, "evaluations": 1, "episodes": 1},
+    "finite": {"seeds": 2, "evaluations": 1},
+    "language": {"seeds": 2, "batch_size": 2, "updates": 1, "evaluations": 1},
+}
+
+
+def suitable(name, shelf):
+    """Small inputs that the method called `name` learns from, and options."""
+    cls = hw.all_methods()[name]
+    flow = flow_of(cls)
+    method, options = small(name), dict(SMALL[flow.kind])
+    inputs = {}
+    if flow.kind == "control":
+        discrete = name in ("DQN", "DiscreteCQL")
+        options |= {"steps": 12, "random_steps": 4} if flow.acts else {"updates": 2}
+        if "data" in flow.needs:
+            inputs["data"] = cart_pole_log() if discrete else pendulum_log()
+        if flow.acts:
+            inputs["env"] = "cart-pole" if discrete else "pendulum"
+        else:
+            inputs["env"] = "none"
+        return method, inputs, options
+    if flow.kind == "language":
+        data = learns_from(cls)[1].__name__
+        pairs = data == "ComparisonsAndCompletions" or (
+            data == "CompletionComparisons" and cls.feed is Feed.STORED
+        )
+        if "writing" in flow.groups:
+            options |= {"new_tokens": 3, "samples": 2}
+        inputs = {"data": str(shelf / ("pairs.jsonl" if pairs else "texts.jsonl"))}
+        return method, {**inputs, "model": shelf / "model"}, options
+    process = PROCESS
+    if "constrained" in method_modules()[name]:
+        process = mars_rover(horizon=3)
+        options["budgets"] = [0.5] * process.cost.shape[-1]
+    if name == "REFUEL":
+        stacked = [random_process(states=3, actions=2, horizon=3, key=jax.random.key(i))
+                   for i in range(2)]  # fmt: skip
+        process = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
+    elif name in ("PEVI", "LSVIUCB"):
+        task = make_process("deceptive-chain", states=3)
+        process = None
+    if process is not None:
+        task = finite_task(cls, process)
+    if name == "RepUCB":
+        options["known_reward"] = True
+    inputs["process"] = task
+    if flow.acts:
+        options["steps"] = 24
+    else:
+        inputs["data"] = (
+            compared(task.process)
+            if learns_from(cls)[1] is EpisodeComparisons
+            else logged(task.process)
+        )
+    return method, inputs, options
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_trained_from_what_it_learns_from(name, shelf):
+    method, inputs, options = suitable(name, shelf)
+    run = hw.train(method, **inputs, **options, progress=False)
+    assert run.seeds == 2 and run.finished
+    assert run.metrics and all(
+        np.isfinite(value).all() for value in run.metrics[-1]["metrics"].values()
+    )
+    flow = flow_of(type(method))
+    if flow.kind == "finite" and not isinstance(run.problem, Transitions):
+        assert np.asarray(run.policies).shape[0] == 2
+        assert run.final_returns is not None and run.final_returns.shape[0] == 2
+        # Two seeds of a learner that draws see different things; a log is the same for both.
+        assert (run.regret is not None) == flow.acts
+    if isinstance(method, AbstractTokenPolicy):
+        assert len(run.models) == 2
+
+
+WRONG = ("transitions", "environment", "process", "model", "nothing", "everything", "strange")
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", METHODS)
+def test_whatever_else_is_given_is_refused_in_one_sentence(name, wrong, shelf, tmp_path):
+    given = {
+        "transitions": {"data": pendulum_log(), "env": "none"},
+        "environment": {"env": "pendulum"},
+        "process": {"process": PROCESS},
+        "model": {"model": shelf / "model"},
+        "nothing": {},
+        "everything": {
+            "data": str(shelf / "texts.jsonl"),
+            "env": "pendulum",
+            "process": "river-swim",
+            "model": shelf / "model",
+        },
+        "strange": {"data": 3, "env": 3, "process": 3, "model": 3},
+    }[wrong]
+    flow = flow_of(hw.all_methods()[name])
+    there = {what for what, value in given.items() if value != "none"}
+    fits = set(flow.needs) <= there <= {*flow.needs, *flow.takes} and wrong != "strange"
+    out = tmp_path / "run"
+    if fits and flow.kind == "control" and not small(name).__class__.__name__.startswith("D"):
+        return  # What these learn from: the test above trains them.
+    try:
+        hw.train(small(name), **given, **fitting_options(flow), out=out, progress=False)
+    except (SpecificationError, DataError) as error:
+        said = str(error)
+        assert "\n" not in said and 20 < len(said) < 400, said
+        assert said.rstrip(".").count(". ") <= 1, said
+        assert not out.exists()
+    else:
+        assert fits
+
+
+def fitting_options(flow):
+    options = {"seeds": 1, "evaluations": 1}
+    if flow.acts:
+        options["steps"] = 12
+    return options
+
+
+def test_every_flow_is_somebodys():
+    used = {(learns_from(cls)[1], cls.feed) for cls in hw.all_methods().values()}
+    assert used == set(FLOWS)
+    assert {feed for _, feed in used} == set(Feed)
+
+
+@pytest.mark.parametrize(
+    "method, options, sentence",
+    [
+        ("IQL", {"samples": 3}, "samples is one of the text-writing options, but IQL learns from "
+         "logged experience: leave it out"),
+        ("UCBVI", {"rank": 4}, "rank is one of the language-model options"),
+        ("IQL", {"updats": 4}, "unknown option 'updats': did you mean updates"),
+        ("IQL", {"updates": "many"}, "updates = 'many' must be a whole number"),
+        ("UCBVI", {"process": "river-swym"}, "unknown process 'river-swym': did you mean "
+         "river-swim"),
+        ("UCBVI", {"process": "lost/x.npz"}, "there is no file"),
+        ("UCBVI", {"process": "deep-sea"}, "deep-sea needs the option size: give size="),
+        ("UCBVI", {"process": "river-swim", "process_options": {"horizn": 3}},
+         "river-swim: unknown option 'horizn': did you mean horizon"),
+        ("UCBVI", {"process": "river-swim", "budgets": [1.0]}, "there are 1 budgets, but the "
+         "process has 0 costs"),
+        ("MGOLF", {"process": "river-swim"}, "MGOLF seeks the optimal values among candidates"),
+        ("ConRL", {"process": "mars-rover"}, "ConRL keeps to budgets of costs"),
+        ("PbTS", {"process": "river-swim", "judge": max}, "give a judge that derives from "
+         "AbstractJudge"),
+        ("SFT", {"model": "nowhere", "data": __file__}, "there is no such directory with a model"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(method, options, sentence):
+    given = {"data": pendulum_log()} if method == "IQL" else {}
+    with pytest.raises((SpecificationError, DataError), match=sentence):
+        hw.train(method, **given, **options)
+
+
+def test_offline_methods_need_no_process():
+    run = hw.train("PessimisticValueIteration", logged(PROCESS), seeds=1, progress=False)
+    assert isinstance(run.problem, FiniteProblem) and run.problem.sizes == (3, 3, 2)
+    assert run.final_returns is None and run.bounds is None
