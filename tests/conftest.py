@@ -54,10 +54,9 @@ class _Together(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, test = nodeid.partition("::")
-        if file.endswith("contract/test_methods.py"):
-            return file + test.partition("-")[0]
-        if file.endswith(("claims/test_smoke.py", "examples/test_examples.py")):
+        file = nodeid.partition("::")[0]
+        apart = "contract/test_methods.py", "claims/test_smoke.py", "examples/test_examples.py"
+        if file.endswith(apart):
             return nodeid
         return file
 

@@ -42,6 +42,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "testing":
+        return importlib.import_module("headwater.testing")
     if not name.startswith("_"):
         from headwater.core.listing import method_modules
 
@@ -53,4 +55,4 @@ def __getattr__(name: str):
 def __dir__() -> list[str]:
     from headwater.core.listing import method_modules
 
-    return sorted([*globals(), *_HOME, *method_modules()])
+    return sorted([*globals(), "testing", *_HOME, *method_modules()])

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 """Room to the rooms below it, as far as their order is no single line."""
 ABOVE = (
-    *("runs", "sweeps", "evaluation", "analysis", "exports"),
+    *("runs", "testing", "sweeps", "evaluation", "analysis", "exports"),
     *("evidence", "claims", "report", "api", "cli"),
 )
 """Each of these may import every room above and every earlier one of these."""

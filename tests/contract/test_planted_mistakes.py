@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
+from headwater.testing import check_method, checks
+from headwater.testing.checks import Case
+from headwater.testing.exceptions import EXPECTED
+from headwater.testing.kinds import kinds_for
 
-from . import checks
-from .checks import Case
-from .kinds import kinds_for
 from .test_rules import check_final, check_lengths
 
 _INFO = Info("of no paper", "tests the tests")
@@ -249,18 +251,62 @@ def test_a_dead_setting_is_caught():
         checks.check_every_number_matters([_case(HasADeadSetting)])
 
 
-def test_a_sound_method_passes_everything(tmp_path):
-    case = _case(Sound)
-    for check in checks.checks_for(case.method, case.kind):
-        try:
-            if check is checks.check_checkpoint_continues_exactly:
-                check(case, tmp_path)
-            else:
-                check(case)
-        except pytest.skip.Exception as skipped:
-            pytest.fail(f"{check.__name__} was skipped: {skipped}")
-    checks.check_every_number_matters([case])
+class TakesAnyWord(_Planted):
+    rule: str = "square"
+
+
+class RefusesWithoutTheName(_Planted):
+    rule: str = "square"
+
+    def __check_init__(self):
+        if self.rule != "square":
+            raise SpecificationError("TakesNoOther.rule is wrong")
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
+        (TakesAnyWord, "rule = 'squaer' is taken, though it only looks like 'square'"),
+        (
+            RefusesWithoutTheName,
+            "is refused without naming RefusesWithoutTheName.rule and 'square'",
+        ),
+    ],
+)
+def test_words_that_are_not_checked_are_caught(cls, said):
+    with pytest.raises(AssertionError, match=said):
+        checks.check_misspelt_choices_are_refused(_case(cls))
+
+
+def test_a_sound_method_passes_everything():
+    report = check_method(Sound)
+    assert [o.check for o in report.outcomes if o.note] == ["misspelt choices are refused"]
+    expected = {check.__name__ for check in checks.checks_for(Sound(), kinds_for(Sound)[0])}
+    assert len(report.outcomes) == len(expected) + 1
+    assert str(report).startswith(
+        "Sound keeps the contract:\n  continuous: state holds arrays only"
+    )
     check_final(Sound)
+
+
+def test_all_faults_are_told_at_once_with_check_data_and_reason():
+    with pytest.raises(AssertionError) as caught:
+        check_method(LooksAtTheFirstRow(noise=0.2))
+    (line,) = str(caught.value).splitlines()
+    start = "LooksAtTheFirstRow on continuous fails the check 'row order is irrelevant': "
+    assert line.startswith(start) and "permuted" in line
+    with pytest.raises(AssertionError) as caught:
+        check_method(CountsInPython)
+    assert len(str(caught.value).splitlines()) > 2
+
+
+def test_an_exception_that_is_no_longer_needed_is_told(monkeypatch):
+    monkeypatch.setitem(EXPECTED, "Sound", {"check_scan_equals_loop": "no reason", "check_x": ""})
+    with pytest.raises(AssertionError) as caught:
+        check_method(Sound)
+    passes, unknown = str(caught.value).splitlines()
+    assert passes.startswith("Sound on continuous passes the check 'scan equals loop': remove what")
+    assert unknown.endswith("Sound has no check_x")
 
 
 def test_only_the_accepted_kind_is_tested():

@@ -13,10 +13,9 @@ from headwater.core import listing
 from headwater.core.catalogue import all_methods, family
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Spaces
+from headwater.testing import check_method
 
-from . import checks, test_rules
-from .checks import Case
-from .kinds import kinds_for
+from . import test_rules
 
 ROOT = Path(__file__).parents[2]
 SKELETON = ROOT / "docs" / "skeleton_method.py"
@@ -39,30 +38,14 @@ def methods(tmp_path_factory):
     listing.method_modules.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def case(methods) -> Case:
-    """Compiled once for all the checks."""
-    (kind,) = kinds_for(methods[NAME])
-    return Case(methods[NAME](), kind)
-
-
 def test_it_is_discovered_by_its_folder(methods):
     assert list(methods) == [NAME]
     assert family(NAME) == "control/imitation"
 
 
-@pytest.mark.parametrize("check", [*checks.CHECKS, *checks.POLICY_CHECKS], ids=lambda c: c.__name__)
-def test_it_keeps_the_contract(case, check, tmp_path):
-    expected = {*checks.CHECKS, *checks.TRANSITION_CHECKS, *checks.POLICY_CHECKS}
-    assert set(checks.checks_for(case.method, case.kind)) == expected
-    if check is checks.check_checkpoint_continues_exactly:
-        check(case, tmp_path)
-    else:
-        check(case)
-
-
-def test_each_of_its_numbers_matters(case):
-    checks.check_every_number_matters([case])
+def test_it_keeps_the_contract(methods):
+    report = check_method(methods[NAME])
+    assert {outcome.kind for outcome in report.outcomes} == {"continuous", "all data"}
 
 
 RULES = [

@@ -62,7 +62,8 @@ def kinds_for(cls: type[AbstractMethod]) -> list[Kind]:
 def refusal(cls: type[AbstractMethod], kind: Kind) -> str | None:
     """Why the method refuses this problem, in its own words; `None` if it does not."""
     try:
-        eqx.filter_eval_shape(cls().init, kind.problem, key=jax.random.key(0))
+        method = cls()  # pyright: ignore[reportCallIssue]
+        eqx.filter_eval_shape(method.init, kind.problem, key=jax.random.key(0))
     except SpecificationError as error:
         return str(error)
     except Exception:
@@ -83,7 +84,7 @@ def _declared(cls: type[AbstractMethod]) -> list[Kind]:
             if (problem, data) not in _KINDS:
                 raise LookupError(
                     f"{cls.__name__} learns from {data.__name__} of {problem.__name__}, "
-                    "which has no row in tests/contract/kinds.py yet"
+                    "which has no row in headwater.testing.kinds yet"
                 )
             return list(_KINDS[problem, data])
     raise LookupError(f"{cls.__name__} does not derive from AbstractMethod[Problem, Data, State]")

@@ -1,9 +1,7 @@
-"""Smaller sizes for the tests, by the name of the field that holds them."""
+"""Smaller sizes for checks, by the name of the field that holds them."""
 
 import dataclasses
-import functools
 
-from headwater.core.catalogue import method_class
 from headwater.core.method import AbstractMethod
 
 SMALL = {
@@ -18,12 +16,10 @@ SMALL = {
     "actor_period": 2,
     "updates_per_round": 2,
 }
-"""Field name to the value that it gets in tests, wherever a method has such a field."""
+"""Field name to the value that it gets in checks, wherever a method has such a field."""
 
 
-@functools.cache
-def small(name: str) -> AbstractMethod:
-    """The method called `name` with its sizes shrunk and everything else as published."""
-    cls = method_class(name)
+def small(cls: type[AbstractMethod]) -> AbstractMethod:
+    """The method with its sizes shrunk and everything else as published."""
     fields = {field.name for field in dataclasses.fields(cls)}
     return cls(**{field: value for field, value in SMALL.items() if field in fields})

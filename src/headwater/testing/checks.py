@@ -1,4 +1,7 @@
-"""What every method must do, whatever it learns. Each check takes a `Case` and asserts.
+"""What every method must do, whatever it learns.
+
+Each check takes a `Case` and raises `AssertionError` for what is wrong; it returns nothing, or, in
+words, why it says nothing about this method.
 
 Compilation is nearly all of the cost, so everything that is compiled is compiled once per case and
 shared. Methods go into compiled functions as trees: every number that is not static is traced.
@@ -6,6 +9,7 @@ shared. Methods go into compiled functions as trees: every number that is not st
 
 import dataclasses
 import functools
+import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +18,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
-import pytest
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.core.fields import choices_of
 from headwater.core.method import (
     AbstractCertificate,
     AbstractLikelihood,
@@ -30,9 +35,8 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
-
-from . import kinds
-from .kinds import Kind
+from headwater.testing import kinds
+from headwater.testing.kinds import Kind
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Tiny programs that run a few times: compiling them well would be most of the cost."""
@@ -55,6 +59,14 @@ class Case:
         self.update = jit(self._counted_update)
         self.probe = jit(self._probe)
         self.experience = jit(self._experience)
+
+    @functools.cached_property
+    def shapes(self) -> tuple[Any, Any, Any]:
+        """Of the state before an update, and of state and metrics after it; traced once."""
+        method = self.method
+        before = eqx.filter_eval_shape(method.init, self.kind.problem, key=self.key)
+        after, metrics = eqx.filter_eval_shape(method.update, before, self.batches[0], key=self.key)
+        return before, after, metrics
 
     @functools.cached_property
     def first(self) -> Any:
@@ -177,10 +189,7 @@ def with_setting(method: AbstractMethod, name: str, value: Any) -> AbstractMetho
 
 def check_state_holds_arrays_only(case: Case) -> None:
     """A Python number in the state would be a constant of the compiled program."""
-    method, key = case.method, case.key
-    state = eqx.filter_eval_shape(method.init, case.kind.problem, key=key)
-    later = eqx.filter_eval_shape(method.update, state, case.batches[0], key=key)[0]
-    for tree in (state, later):
+    for tree in case.shapes[:2]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             where = jax.tree_util.keystr(path)
             assert isinstance(leaf, jax.ShapeDtypeStruct), f"state{where} is no array: {leaf!r}"
@@ -189,9 +198,7 @@ def check_state_holds_arrays_only(case: Case) -> None:
 
 def check_update_keeps_the_structure(case: Case) -> None:
     """Same tree, shapes and types before and after; metrics are floating-point scalars."""
-    method, key = case.method, case.key
-    before = eqx.filter_eval_shape(method.init, case.kind.problem, key=key)
-    after, metrics = eqx.filter_eval_shape(method.update, before, case.batches[0], key=key)
+    before, after, metrics = case.shapes
     assert jax.tree.structure(before) == jax.tree.structure(after), "update changes the tree"
     for name, old, new in zip(names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         assert (old.shape, old.dtype) == (new.shape, new.dtype), (
@@ -214,12 +221,13 @@ def check_second_call_does_not_retrace(case: Case) -> None:
 
 def check_tracing_is_reproducible(case: Case) -> None:
     """Two traces give one program: no NumPy randomness, clock or counter inside."""
-    texts = []
-    for _ in range(2):
-        arguments = (case.method, case.first, case.batches[0], case.key)
-        fresh = jit(lambda *a: case.method_update(*a))
-        texts.append(fresh.lower(*arguments).as_text())
-    assert texts[0] == texts[1], "tracing update twice gives two programs"
+    arguments = (case.method, case.first, case.batches[0], case.key)
+    again = jit(lambda *a: case.method_update(*a))
+    # The first line of a program is its name.
+    first, second = (
+        program.lower(*arguments).as_text().split("\n", 1)[1] for program in (case.update, again)
+    )
+    assert first == second, "tracing update twice gives two programs"
 
 
 # Equivalent ways to run -------------------------------------------------------------------------
@@ -255,6 +263,7 @@ def check_vmap_equals_separate_runs(case: Case) -> None:
     states = [case.init(method, key) for method, key in runs]
     together = jax.tree.map(lambda *x: jnp.stack(x), *states)
     each = jit(jax.vmap(case.method_update, in_axes=(0, 0, None, 0)))
+    metrics = None
     for i, data in enumerate(case.batches):
         at = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
         together, metrics = each(stacked, together, data, at)
@@ -263,13 +272,15 @@ def check_vmap_equals_separate_runs(case: Case) -> None:
         assert_close(mine, case.run(method, key), f"run {i}")
 
 
-def check_checkpoint_continues_exactly(case: Case, directory: Path) -> None:
+def check_checkpoint_continues_exactly(case: Case) -> None:
     """Save, load, continue: the bits of an uninterrupted run."""
     state = case.init(case.method, case.key)
     state, _ = case.update(case.method, state, case.batches[0], case.key)
-    path = checkpoint.save(directory, Position(0, "s", 1), {"method": checkpoint.flatten(state)})
-    template = eqx.filter_eval_shape(case.method.init, case.kind.problem, key=case.key)
-    loaded = checkpoint.restore(template, checkpoint.read(path)["method"], str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        flat = {"method": checkpoint.flatten(state)}
+        path = checkpoint.save(Path(folder), Position(0, "s", 1), flat)
+        read = checkpoint.read(path)["method"]
+    loaded = checkpoint.restore(case.shapes[0], read, "the checkpoint")
     assert same(state, loaded), "what was loaded is not what was saved"
     uninterrupted = case.update(case.method, state, case.batches[1], case.key)
     assert same(uninterrupted, case.update(case.method, loaded, case.batches[1], case.key))
@@ -323,6 +334,51 @@ def check_every_option_traces(case: Case) -> None:
                 assert field.name in str(error) or cls.__name__ in str(error), error
 
 
+def check_misspelt_choices_are_refused(case: Case) -> str | None:
+    """Every option that is a word is misspelt: it must be refused, with the word that is nearest.
+
+    Otherwise a typing error quietly runs another algorithm.
+    """
+    method, cls = case.method, type(case.method)
+    words = {field.name: choices_of(cls, field.name) for field in dataclasses.fields(cls)}
+    for name in words:
+        value = getattr(method, name)
+        if isinstance(value, str) and value not in words[name]:
+            words[name] += (value,)
+    checked = jaxtyping.config.jaxtyping_disable
+    # As users have it: where annotations are checked, they refuse before Headwater looks.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        for name, known in words.items():
+            for word in known:
+                _check_refusal(method, name, word)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", checked)
+    return None if any(words.values()) else "no option is a word"
+
+
+def _check_refusal(method: AbstractMethod, name: str, word: str) -> None:
+    wrong, where = misspelt(word), f"{type(method).__name__}.{name}"
+    try:
+        dataclasses.replace(method, **{name: wrong})
+    except SpecificationError as error:
+        said = str(error)
+        assert where in said and word in said, (
+            f"{name} = {wrong!r} is refused without naming {where} and {word!r}: {said}"
+        )
+    else:
+        raise AssertionError(
+            f"{name} = {wrong!r} is taken, though it only looks like {word!r}: give the field a "
+            "Literal and `choice`"
+        )
+
+
+def misspelt(word: str) -> str:
+    """`word` with its last two letters the other way round, or one more where they are alike."""
+    turned = word[:-2] + word[:-3:-1]
+    return word + word[-1] if turned == word else turned
+
+
 # Data -------------------------------------------------------------------------------------------
 
 
@@ -343,12 +399,12 @@ def check_terminal_rows_ignore_the_next_observation(case: Case) -> None:
         assert same(edited, reference), f"{what} behind a terminal row changes the update"
 
 
-def check_truncated_rows_bootstrap(case: Case) -> None:
+def check_truncated_rows_bootstrap(case: Case) -> str | None:
     """Where the next observation counts at all, it counts behind a truncated row too."""
     reference = case.changed(lambda data: data)
     ordinary = slice(kinds.TRUNCATED.stop, None)
     if same(case.changed(lambda data: _next_observation(data, ordinary, 7.5)), reference):
-        pytest.skip("the update never looks at the next observation")
+        return "the update never looks at the next observation"
     edited = case.changed(lambda data: _next_observation(data, kinds.TRUNCATED, 7.5))
     assert not same(edited, reference), "a truncated row is treated as terminal"
 
@@ -367,14 +423,14 @@ def check_rewards_are_read_as_said(case: Case) -> None:
     assert unread is not case.method.info.rewards, "Info.rewards says otherwise"
 
 
-def check_row_order_is_irrelevant(case: Case) -> None:
+def check_row_order_is_irrelevant(case: Case) -> str | None:
     """A batch is a set, unless each row has randomness of its own."""
     if not case.kind.flat:
-        pytest.skip("the rows of this kind of data are ordered")
+        return "the rows of this kind of data are ordered"
     data, other = case.batches[0], jax.random.fold_in(case.key, 99)
     one = case.update(case.method, case.first, data, case.key)
     if not same(one, case.update(case.method, case.first, data, other)):
-        pytest.skip("the update draws random numbers for each row")
+        return "the update draws random numbers for each row"
     order = np.random.default_rng(0).permutation(kinds.ROWS)
     permuted = jax.tree.map(lambda x: x[order], data)
     assert_close(case.update(case.method, case.first, permuted, case.key), one, "permuted")
@@ -461,8 +517,9 @@ def check_table_policy(case: Case) -> None:
     assert isinstance(method, AbstractTablePolicy)
     tasks = () if problem.tasks is None else (problem.tasks,)
     for explore in (False, True):
+        policy = jit(lambda s, e=explore: method.policy(s, explore=e))
         for state in (case.first, case.trained):
-            table = np.asarray(jit(lambda s, e=explore: method.policy(s, explore=e))(state))
+            table = np.asarray(policy(state))
             assert table.shape[-3:] == problem.sizes, table.shape
             assert table.shape[: len(tasks)] == tasks, table.shape
             assert explore or table.shape == (*tasks, *problem.sizes), table.shape
@@ -474,8 +531,9 @@ def check_certificate(case: Case) -> None:
     """No gap is negative, and none is larger than all that can be earned."""
     method = case.method
     assert isinstance(method, AbstractCertificate)
+    certify = jit(method.suboptimality_bound)
     for state in (case.first, case.trained):
-        bound = float(jit(method.suboptimality_bound)(state))
+        bound = float(certify(state))
         assert -1e-5 <= bound <= case.kind.problem.horizon + 1e-5, bound
 
 
@@ -496,6 +554,7 @@ CHECKS = (
     check_checkpoint_continues_exactly,
     check_floats_can_be_swept,
     check_every_option_traces,
+    check_misspelt_choices_are_refused,
     check_finite_on_hard_inputs,
     check_row_order_is_irrelevant,
 )

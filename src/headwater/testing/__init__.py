@@ -1,0 +1,15 @@
+"""For people who add a method: `check_method` runs every check that methods have to pass."""
+
+import importlib
+
+_HOMES = {"check_method": "headwater.testing.contract", "Report": "headwater.testing.contract"}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'headwater.testing' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
