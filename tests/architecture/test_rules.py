@@ -356,7 +356,8 @@ def own_loops(text: str) -> list[int]:
 
 def test_only_the_loop_updates_methods():
     for path in FILES:
-        if _room(path) not in ("runs", "methods"):
+        # The contract compares the loop with updates one by one.
+        if _room(path) not in ("runs", "methods", "testing"):
             lines = own_loops(path.read_text(encoding="utf-8"))
             assert not lines, f"{path}, line {lines[0]}: call `learn` or `run` instead of `update`"
 
