@@ -82,7 +82,7 @@ def finite_task(cls, process) -> FiniteTask:
     )
 
 
-SIZES = {"hidden_sizes": (8, 8), "num_critics": 3, "critic_updates": 2, "num_proposals": 2}
+SIZES = {"hidden_sizes": (8, 8), "num_critics": 3, "num_critic_updates": 2, "num_proposals": 2}
 
 
 def small(name):
