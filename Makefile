@@ -27,6 +27,9 @@ docs: .venv/docs-installed  ## Build the documentation as a site in site/ (open 
 test: check  ## Lint, check types and run every test (WORKERS=2 processes).
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
 
+evidence: .venv/tests-installed  ## Run the long tests that `make test` leaves out.
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 -m evidence
+
 check: .venv/tests-installed  ## Lint and check types only.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -14,6 +14,10 @@ pytestmark = pytest.mark.slow
 TRAIN = ("train", "IQL", "-d", "log.npz", "-e", "pendulum", "--seeds", 2, "--updates", 400, *TINY)
 OFTEN = ("--evaluations", 20, "--episodes", 2)
 
+# Whole commands, killed and started again: minutes. Interruption within one process is tested
+# in `tests/runs`.
+pytestmark = pytest.mark.evidence
+
 
 @pytest.fixture
 def folder(tmp_path):
