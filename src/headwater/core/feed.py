@@ -14,6 +14,8 @@ class Feed(enum.Enum):
     ACTING = "what it does itself"
     """The method acts, and learns from what happens."""
     BOTH = "what was stored before and what it does itself, side by side"
+    STREAM = "each step once, in the order in which it happens"
+    """Single steps: what the method does itself, or what is done while it predicts."""
     SAMPLED = "what it writes itself, and rewards of that"
     """The method writes responses, and learns from their rewards."""
     RESETS = "rewards of how it goes on from stored beginnings"

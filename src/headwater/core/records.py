@@ -39,6 +39,21 @@ class Transitions(eqx.Module):
     return_to_go: Float[Array, "*batch"] | None = None
 
 
+class Transition(eqx.Module):
+    """One step of a stream, as it happens: the next one begins where this one led.
+
+    **Arguments:** as of `Transitions`, without leading axes. After a step that is terminal or
+    truncated the next one belongs to a new episode.
+    """
+
+    observation: Float[Array, " observation"]
+    action: Float[Array, " action"] | Int[Array, ""]
+    reward: Float[Array, ""]
+    next_observation: Float[Array, " observation"]
+    terminal: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+
+
 class Episodes(eqx.Module):
     """Whole episodes of a finite process, which all have the same number of steps.
 

@@ -31,7 +31,7 @@ from headwater.core.method import (
     AbstractTablePolicy,
     AbstractValue,
 )
-from headwater.core.records import Transitions
+from headwater.core.records import Transition, Transitions
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -107,9 +107,9 @@ class Case:
                 answers[f"policy, explore={explore}"] = method.policy(state, explore=explore)
         if isinstance(method, AbstractCertificate):
             answers["suboptimality_bound"] = method.suboptimality_bound(state)
-        if not isinstance(self.batches[0], Transitions):
+        data = self.batches[0]
+        if not isinstance(data, Transition | Transitions):
             return answers
-        data = jax.tree.map(lambda x: x[0], self.batches[0])
         while data.reward.ndim:
             data = jax.tree.map(lambda x: x[0], data)
         if isinstance(method, AbstractPolicy):
@@ -393,7 +393,7 @@ def check_finite_on_hard_inputs(case: Case) -> None:
 
 def check_terminal_rows_ignore_the_next_observation(case: Case) -> None:
     """Nothing follows the end of a process: not even a NaN there may reach the learner."""
-    reference = case.changed(lambda data: data)
+    reference = case.changed(lambda data: _marked(data, kinds.TERMINAL))
     for what, value in (("another one", 7.5), ("a NaN", jnp.nan)):
         edited = case.changed(lambda data, v=value: _next_observation(data, kinds.TERMINAL, v))
         assert same(edited, reference), f"{what} behind a terminal row changes the update"
@@ -401,9 +401,10 @@ def check_terminal_rows_ignore_the_next_observation(case: Case) -> None:
 
 def check_truncated_rows_bootstrap(case: Case) -> str | None:
     """Where the next observation counts at all, it counts behind a truncated row too."""
-    reference = case.changed(lambda data: data)
+    reference = case.changed(lambda data: _marked(data, kinds.TRUNCATED))
     ordinary = slice(kinds.TRUNCATED.stop, None)
-    if same(case.changed(lambda data: _next_observation(data, ordinary, 7.5)), reference):
+    unmarked = case.changed(lambda data: _marked(data, ordinary))
+    if same(case.changed(lambda data: _next_observation(data, ordinary, 7.5)), unmarked):
         return "the update never looks at the next observation"
     edited = case.changed(lambda data: _next_observation(data, kinds.TRUNCATED, 7.5))
     assert not same(edited, reference), "a truncated row is treated as terminal"
@@ -412,11 +413,13 @@ def check_truncated_rows_bootstrap(case: Case) -> str | None:
 def check_rewards_are_read_as_said(case: Case) -> None:
     """`Info.rewards` says whether anything depends on the rewards of the data."""
 
-    def other(data: Transitions) -> Transitions:
+    def other(data: Transition | Transitions) -> Transition | Transitions:
         def edited(x):
             return None if x is None else 2.0 * x + jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape)
 
-        edits = {"reward": edited(data.reward), "return_to_go": edited(data.return_to_go)}
+        edits = {"reward": edited(data.reward)}
+        if isinstance(data, Transitions):
+            edits["return_to_go"] = edited(data.return_to_go)
         return dataclasses.replace(data, **edits)
 
     unread = same(case.changed(other), case.changed(lambda data: data))
@@ -440,7 +443,9 @@ def check_missing_columns_are_explained(case: Case) -> None:
     """Without statistics and logged-only columns a method works, or says in words what it needs."""
     problem = kinds.without_statistics(case.kind.problem)
     state = eqx.filter_eval_shape(case.method.init, problem, key=case.key)
-    data = dataclasses.replace(case.batches[0], next_action=None, return_to_go=None)
+    data = case.batches[0]
+    if isinstance(data, Transitions):
+        data = dataclasses.replace(data, next_action=None, return_to_go=None)
     try:
         eqx.filter_eval_shape(case.method.update, state, data, key=case.key)
     except (SpecificationError, DataError) as error:
@@ -594,5 +599,21 @@ def _policy(case: Case) -> AbstractPolicy:
     return case.method
 
 
-def _next_observation(data: Transitions, rows: slice, value: float) -> Transitions:
-    return dataclasses.replace(data, next_observation=data.next_observation.at[rows].set(value))
+def _marked(data: Any, rows: slice) -> Any:
+    """The data in which `rows` are what they are called: a single step is made what is asked for.
+
+    **Arguments:** `rows`: `TERMINAL`, `TRUNCATED`, or others, which are neither.
+    """
+    if isinstance(data, Transitions):
+        return data
+    return dataclasses.replace(
+        data,
+        terminal=jnp.asarray(rows == kinds.TERMINAL),
+        truncated=jnp.asarray(rows == kinds.TRUNCATED),
+    )
+
+
+def _next_observation(data: Any, rows: slice, value: float) -> Any:
+    data = _marked(data, rows)
+    at = rows if isinstance(data, Transitions) else slice(None)
+    return dataclasses.replace(data, next_observation=data.next_observation.at[at].set(value))

@@ -19,6 +19,7 @@ from headwater.core.records import (
     Completions,
     EpisodeComparisons,
     Episodes,
+    Transition,
     Transitions,
 )
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
@@ -122,6 +123,16 @@ def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
     )
 
 
+def _one_step(key, discrete: bool) -> Transition:
+    """A step of a stream, which once in four times ends an episode in one of the two ways."""
+    step_key, end_key = jax.random.split(key)
+    row = jax.tree.map(lambda x: x[0], _transitions(step_key, (1,), discrete))
+    end = jax.random.randint(end_key, (), 0, 8)
+    return Transition(
+        row.observation, row.action, row.reward, row.next_observation, end == 0, end == 1
+    )
+
+
 def _edge(action):
     if jnp.issubdtype(action.dtype, jnp.integer):
         return action
@@ -141,6 +152,15 @@ _HARD_TRANSITIONS = {
         d, action=_edge(d.action), next_action=_edge(d.next_action)
     ),
     "large rewards": lambda d: replace(d, reward=1e6 * d.reward, return_to_go=1e6 * d.return_to_go),
+}
+
+
+_HARD_STEPS = {
+    "all terminal": lambda d: replace(d, terminal=jnp.ones_like(d.terminal)),
+    "no rewards": lambda d: replace(d, reward=jnp.zeros_like(d.reward)),
+    "one observation": lambda d: jax.tree.map(jnp.zeros_like, d),
+    "actions at the edge": lambda d: replace(d, action=_edge(d.action)),
+    "large rewards": lambda d: replace(d, reward=1e6 * d.reward),
 }
 
 
@@ -305,6 +325,16 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             True,
             _HARD_TRANSITIONS,
         ),
+    ),
+    (Spaces, Transition): tuple(
+        Kind(
+            f"a stream of {name}",
+            problem,
+            lambda key, discrete=problem.discrete: _one_step(key, discrete),
+            False,
+            _HARD_STEPS,
+        )
+        for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
     ),
     (ValueClass, Episodes): (
         # One episode for each step of the horizon, in this order.

@@ -1,0 +1,1 @@
+"""Methods that learn from each step once, as it happens."""
