@@ -71,8 +71,7 @@ def test_exploratory_actions_and_ends_clear_the_trace_and_greedy_ones_do_not():
 
 @pytest.mark.oracle
 def test_it_balances_a_pole():
-    environment = CartPole()
-    method = StreamQ(exploration_updates=4_000.0)
+    environment, method = CartPole(), StreamQ()
 
     def ends(agent, data):
         return {"ends": (data.terminal | data.truncated).astype(jnp.float32)}
@@ -80,15 +79,13 @@ def test_it_balances_a_pole():
     @jax.jit
     @jax.vmap
     def run(key):
-        source = Stream(environment)
-        found = learn(
-            method, environment.spaces, source, 40_000, measure=ends, every=10_000, key=key
-        )
-        return found.sums["ends"]
+        source, spaces = Stream(environment), environment.spaces
+        return learn(method, spaces, source, 30_000, measure=ends, every=10_000, key=key).sums
 
-    lengths = 10_000 / np.asarray(run(jax.random.split(jax.random.key(0), 3))).mean(0)
-    # A random policy stays up for 22 steps, and a fixed step size for about 30.
-    assert lengths[-1] > 120, lengths
+    ended = np.asarray(run(jax.random.split(jax.random.key(0), 2))["ends"])
+    lengths = (10_000 / ended).mean(0)
+    # A random policy stays up for 22 steps; with a fixed step size nothing is learned.
+    assert lengths[0] < 100 and lengths[-1] > 150, lengths
 
 
 def test_it_refuses_actions_that_are_numbers():

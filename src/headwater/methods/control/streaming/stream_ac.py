@@ -138,8 +138,8 @@ class StreamAC(
             "actor_step_size": actor_size,
             "entropy": entropy,
         }
-        traces = cleared((actor_trace, critic_trace), over)
-        return StreamACState(actor, critic, *traces, scales), metrics
+        actor_trace, critic_trace = cleared((actor_trace, critic_trace), over)
+        return StreamACState(actor, critic, actor_trace, critic_trace, scales), metrics
 
     def act(self, state: StreamACState, observation: Array, *, key: PRNGKeyArray, explore: bool):
         policy = self._policy(state, observation, live=explore)
