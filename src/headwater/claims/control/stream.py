@@ -14,7 +14,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.control.streaming.stream_ac import StreamAC
 from headwater.methods.control.streaming.stream_q import StreamQ
 from headwater.runs.learn import learn, seed_key
-from headwater.sources.stream import Stream
+from headwater.sources.rollout import Stream
 
 
 def _returns(

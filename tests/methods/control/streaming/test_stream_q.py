@@ -10,7 +10,7 @@ from headwater.core.errors import SpecificationError
 from headwater.environments.control.cart_pole import CartPole
 from headwater.methods.control.streaming.stream_q import StreamQ
 from headwater.runs.learn import learn
-from headwater.sources.stream import Stream
+from headwater.sources.rollout import Stream
 
 from .stream_twin import (
     FIELDS,

@@ -7,7 +7,7 @@ import numpy as np
 from headwater.core.method import Agent
 from headwater.environments.control.cart_pole import CartPole
 from headwater.methods.control.streaming.stream_td import StreamTD
-from headwater.sources.stream import Stream
+from headwater.sources.rollout import Stream
 
 
 def _push_right(observation, key):
