@@ -16,7 +16,7 @@ def _push_right(observation, key):
 
 def test_steps_follow_each_other_and_episodes_begin_anew():
     source, environment = Stream(CartPole(), act=_push_right), CartPole()
-    method = StreamTD(widths=())
+    method = StreamTD(hidden_sizes=())
     agent = Agent(method, method.init(environment.spaces, key=jax.random.key(0)))
     state = source.init(key=jax.random.key(1))
     draw = jax.jit(lambda state, key: source.draw(state, agent, key=key))

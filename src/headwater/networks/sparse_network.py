@@ -18,7 +18,7 @@ class SparseNetwork(eqx.Module):
     Weights begin uniform in ±1/√fan-in; then for each output a random share of the inputs, rounded
     up, is set to zero, but for one input at least. Biases begin at zero.
 
-    **Arguments:** `input_size`, `output_size`, `widths`: sizes; without widths it is linear;
+    **Arguments:** `input_size`, `output_size`, `hidden_sizes`: sizes; without hidden_sizes it is linear;
     `sparsity`: the share of zeros.
     """
 
@@ -29,12 +29,12 @@ class SparseNetwork(eqx.Module):
         self,
         input_size: int,
         output_size: int,
-        widths: tuple[int, ...],
+        hidden_sizes: tuple[int, ...],
         *,
         sparsity: float | Float[Array, ""],
         key: PRNGKeyArray,
     ):
-        sizes = list(pairwise((input_size, *widths, output_size)))
+        sizes = list(pairwise((input_size, *hidden_sizes, output_size)))
         keys = jax.random.split(key, len(sizes))
         self.weights = tuple(
             _sparse(fan_in, fan_out, sparsity, key) for (fan_in, fan_out), key in zip(sizes, keys)

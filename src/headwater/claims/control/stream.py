@@ -68,8 +68,8 @@ def _bounded_steps(
 ) -> Finding:
     tenth = scale["steps"] / 10
     arms = {
-        "bounded": StreamQ(exploration_updates=tenth),
-        "fixed": StreamQ(exploration_updates=tenth, bounded=False, learning_rate=fixed),
+        "bounded": StreamQ(exploration_decay_updates=tenth),
+        "fixed": StreamQ(exploration_decay_updates=tenth, bounded=False, learning_rate=fixed),
     }
     found = {name: _returns(method, CartPole(), seed, **scale) for name, method in arms.items()}
     return _finding(

@@ -14,7 +14,7 @@ from headwater.core.records import Transition
 from headwater.core.spaces import Box, Discrete, Spaces
 
 OBSERVATION, CHOICES, STEPS = 3, 4, 12
-FIELDS = {"discount": 0.9, "trace_decay": 0.7, "widths": (5, 4), "sparsity": 0.5}
+FIELDS = {"discount": 0.9, "trace_decay": 0.7, "hidden_sizes": (5, 4), "sparsity": 0.5}
 """Settings of the comparisons."""
 STEP_SIZES = ((1.0, True), (1e-3, True), (0.01, False))
 """Learning rates, and whether they are bounded: far above the bound, below it, and without it."""

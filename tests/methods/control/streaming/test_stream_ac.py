@@ -66,7 +66,7 @@ def test_an_episode_after_the_other(discrete, learning_rate, bounded):
 @pytest.mark.oracle
 def test_it_finds_the_better_of_two_arms():
     """One-step episodes, in which the second of two actions earns 1 and the other nothing."""
-    method, spaces = StreamAC(widths=(8, 8)), Spaces(Box((-1.0,), (1.0,)), Discrete(2))
+    method, spaces = StreamAC(hidden_sizes=(8, 8)), Spaces(Box((-1.0,), (1.0,)), Discrete(2))
     here = jnp.zeros(1)
 
     def pull(state, key):

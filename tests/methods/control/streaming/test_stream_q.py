@@ -53,7 +53,7 @@ def test_an_episode_after_the_other(learning_rate, bounded):
 
 @pytest.mark.oracle
 def test_exploratory_actions_and_ends_clear_the_trace_and_greedy_ones_do_not():
-    method = StreamQ(**FIELDS, initial_exploration=0.5)
+    method = StreamQ(**FIELDS, initial_exploration_rate=0.5)
     state = begun(method, problem(), "network")
     data = eqx.tree_at(lambda d: (d.terminal, d.truncated), steps()[0], (False, False))
     likely = [method.log_probability(state, data.observation, jnp.asarray(a)) for a in range(4)]

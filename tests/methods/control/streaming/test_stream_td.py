@@ -69,7 +69,7 @@ def test_the_predictors_example(trace_decay, answer):
         bounded=False,
         normalise_observations=False,
         scale_rewards=False,
-        widths=(),
+        hidden_sizes=(),
     )
     spaces = Spaces(Box((0.0, 0.0), (1.0, 1.0)), Discrete(2))
     state, episodes = method.init(spaces, key=jax.random.key(0)), _predictor()

@@ -68,7 +68,7 @@ class StreamAC(
     - `bounded`: let the step size shrink; if not, it is the learning rate.
     - `normalise_observations`: standardise with mean and deviation of what was seen so far.
     - `scale_rewards`: divide by the deviation of discounted sums of rewards so far.
-    - `widths`: hidden layers, of both networks.
+    - `hidden_sizes`: hidden layers, of both networks.
 
     **Reference:** Elsayed, Vasan, Mahmood (2024), arXiv:2410.14606.
 
@@ -95,7 +95,7 @@ class StreamAC(
     bounded: bool = flag(True)
     normalise_observations: bool = flag(True)
     scale_rewards: bool = flag(True)
-    widths: tuple[int, ...] = sizes((128, 128))
+    hidden_sizes: tuple[int, ...] = sizes((128, 128))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> StreamACState:
         actor_key, critic_key = jax.random.split(key)
@@ -103,7 +103,9 @@ class StreamAC(
 
         def network(outputs: int, key: PRNGKeyArray) -> SparseNetwork:
             inputs = problem.observation_size
-            return SparseNetwork(inputs, outputs, self.widths, sparsity=self.sparsity, key=key)
+            return SparseNetwork(
+                inputs, outputs, self.hidden_sizes, sparsity=self.sparsity, key=key
+            )
 
         actor = StreamActor(network(outputs, actor_key), problem.discrete)
         critic = network(1, critic_key)

@@ -60,13 +60,13 @@ class StreamQ(
     - `trace_decay`: λ.
     - `learning_rate`: α, the largest step size.
     - `kappa`: κ; larger keeps steps farther from overshooting.
-    - `initial_exploration`, `final_exploration`: ε before the first update and in the end.
-    - `exploration_updates`: updates over which ε falls.
+    - `initial_exploration_rate`, `final_exploration_rate`: ε before the first update and in the end.
+    - `exploration_decay_updates`: updates over which ε falls.
     - `sparsity`: share of the weights that begin at zero.
     - `bounded`: let the step size shrink; if not, it is the learning rate.
     - `normalise_observations`: standardise with mean and deviation of what was seen so far.
     - `scale_rewards`: divide by the deviation of discounted sums of rewards so far.
-    - `widths`: hidden layers.
+    - `hidden_sizes`: hidden layers.
 
     **Reference:** Elsayed, Vasan, Mahmood (2024), arXiv:2410.14606.
 
@@ -86,21 +86,21 @@ class StreamQ(
     trace_decay: float = share(0.8)
     learning_rate: float = non_negative(1.0)
     kappa: float = non_negative(2.0)
-    initial_exploration: float = share(1.0)
-    final_exploration: float = share(0.01)
-    exploration_updates: float = positive(10_000.0)
+    initial_exploration_rate: float = share(1.0)
+    final_exploration_rate: float = share(0.01)
+    exploration_decay_updates: float = positive(10_000.0)
     sparsity: float = share(0.9)
     bounded: bool = flag(True)
     normalise_observations: bool = flag(True)
     scale_rewards: bool = flag(True)
-    widths: tuple[int, ...] = sizes((32, 32))
+    hidden_sizes: tuple[int, ...] = sizes((32, 32))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> StreamQState:
         problem.require_discrete("StreamQ")
         network = SparseNetwork(
             problem.observation_size,
             problem.action_size,
-            self.widths,
+            self.hidden_sizes,
             sparsity=self.sparsity,
             key=key,
         )
@@ -152,6 +152,6 @@ class StreamQ(
         return state.network(standardised(self, state.scales, observation, live))
 
     def _epsilon(self, state: StreamQState) -> Float[Array, ""]:
-        progress = jnp.minimum(state.scales.step / self.exploration_updates, 1.0)
-        change = self.final_exploration - self.initial_exploration
-        return self.initial_exploration + progress * change
+        progress = jnp.minimum(state.scales.step / self.exploration_decay_updates, 1.0)
+        change = self.final_exploration_rate - self.initial_exploration_rate
+        return self.initial_exploration_rate + progress * change

@@ -49,7 +49,7 @@ class StreamTD(AbstractMethod[Spaces, Transition, StreamTDState]):
     - `bounded`: let the step size shrink; if not, it is the learning rate.
     - `normalise_observations`: standardise with mean and deviation of what was seen so far.
     - `scale_rewards`: divide by the deviation of discounted sums of rewards so far.
-    - `widths`: hidden layers; without any the value is linear.
+    - `hidden_sizes`: hidden layers; without any the value is linear.
 
     **Reference:** Elsayed, Vasan, Mahmood (2024), arXiv:2410.14606; Sutton (1988).
 
@@ -71,11 +71,11 @@ class StreamTD(AbstractMethod[Spaces, Transition, StreamTDState]):
     bounded: bool = flag(True)
     normalise_observations: bool = flag(True)
     scale_rewards: bool = flag(True)
-    widths: tuple[int, ...] = sizes((128, 128))
+    hidden_sizes: tuple[int, ...] = sizes((128, 128))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> StreamTDState:
         network = SparseNetwork(
-            problem.observation_size, 1, self.widths, sparsity=self.sparsity, key=key
+            problem.observation_size, 1, self.hidden_sizes, sparsity=self.sparsity, key=key
         )
         return StreamTDState(network, no_trace(network), begin_scales(problem))
 
