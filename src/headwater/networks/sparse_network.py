@@ -18,8 +18,8 @@ class SparseNetwork(eqx.Module):
     Weights begin uniform in ±1/√fan-in; then for each output a random share of the inputs, rounded
     up, is set to zero, but for one input at least. Biases begin at zero.
 
-    **Arguments:** `input_size`, `output_size`, `hidden_sizes`: sizes; without hidden_sizes it is linear;
-    `sparsity`: the share of zeros.
+    **Arguments:** `input_size`, `output_size`, `hidden_sizes`: sizes; without hidden ones it is
+    linear; `sparsity`: the share of zeros.
     """
 
     weights: tuple[Float[Array, "fan_in fan_out"], ...]

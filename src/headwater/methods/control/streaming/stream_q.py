@@ -60,7 +60,8 @@ class StreamQ(
     - `trace_decay`: λ.
     - `learning_rate`: α, the largest step size.
     - `kappa`: κ; larger keeps steps farther from overshooting.
-    - `initial_exploration_rate`, `final_exploration_rate`: ε before the first update and in the end.
+    - `initial_exploration_rate`, `final_exploration_rate`: ε before the first update and
+      in the end.
     - `exploration_decay_updates`: updates over which ε falls.
     - `sparsity`: share of the weights that begin at zero.
     - `bounded`: let the step size shrink; if not, it is the learning rate.
