@@ -155,6 +155,43 @@ def text_dialect(folder: Path) -> Path:
     return folder / "log.csv.gz"
 
 
+def npz_padded(folder: Path) -> Path:
+    """Arrays with an axis of episodes."""
+    given = {name: values.reshape(4, 10, *values.shape[1:]) for name, values in columns().items()}
+    np.savez(folder / "log.npz", **given, lengths=np.array([10, 10, 10, 7]))  # pyright: ignore
+    return folder / "log.npz"
+
+
+def hdf5_numbered(folder: Path) -> Path:
+    """d3rlpy's second layout."""
+    import h5py
+
+    given = columns()
+    with h5py.File(folder / "log.h5", "w") as file:
+        file["num_episodes"], file["version"] = 4, "2.1"
+        for episode in range(4):
+            for name in ("observations", "actions", "rewards"):
+                file[f"{name}_{episode}"] = given[name][10 * episode : 10 * episode + 10]
+            file[f"terminated_{episode}"] = episode < 2
+    return folder / "log.h5"
+
+
+def hdf5_groups(folder: Path) -> Path:
+    """robomimic's layout."""
+    import h5py
+
+    given = columns()
+    with h5py.File(folder / "log.hdf5", "w") as file:
+        for episode in range(4):
+            group = file.create_group(f"data/demo_{episode}")
+            rows = slice(10 * episode, 10 * episode + 10)
+            group["obs/a"], group["obs/b"] = given["observations"][rows], given["rewards"][rows]
+            group["actions"], group["rewards"] = given["actions"][rows], given["rewards"][rows]
+            group["dones"] = given["terminals"][rows]
+        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift"})
+    return folder / "log.hdf5"
+
+
 def column_directory(folder: Path) -> Path:
     """Headwater's own format."""
     from headwater.datasets.write import write
@@ -324,6 +361,9 @@ SEEDS: dict[str, Callable[[Path], Path]] = {
         declared,
         csv,
         text_dialect,
+        npz_padded,
+        hdf5_numbered,
+        hdf5_groups,
         column_directory,
         run,
         model,

@@ -15,7 +15,7 @@ from .readers import read
 from .seeds import SEEDS
 
 # Each is looked at in a process of its own first, which takes longer than all else.
-NATIVE = ("hdf5", "hdf5_compressed", "minari")
+NATIVE = ("hdf5", "hdf5_compressed", "hdf5_numbered", "hdf5_groups", "minari")
 # Training the examples takes seconds; the drill has them.
 TRAINED = ("run", "reward_run")
 # Arrays in memory, whose types tests check before any reader does.

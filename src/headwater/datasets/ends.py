@@ -7,7 +7,10 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 
-SIGNALS = ("terminals", "truncations", "dones", "ends", "starts", "episodes", "steps")
+RECORDS = "records"
+"""The role of a number that changes where one record ends and the next begins: a file of several,
+or a row of an array of episodes. Formats give it; it is no column."""
+SIGNALS = ("terminals", "truncations", "dones", "ends", "starts", "episodes", "steps", RECORDS)
 """The roles that say where episodes end."""
 _FLAGS = ("terminals", "truncations", "dones", "ends", "starts")
 _MARKS = ("terminals", "truncations", "dones", "ends")
@@ -90,7 +93,7 @@ def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool 
             np.full(rows, ended),
             np.full(rows, not ended),
             np.zeros(rows, bool),
-            {signal.column: reason for signal in signals},
+            {signal.column: reason for signal in signals if signal.role != RECORDS},
         )
     claims: dict[str, _Claim] = {}
     ignored: dict[str, str] = {}
@@ -102,6 +105,10 @@ def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool 
             claims[role] = _flag_claim(role, found)
         elif role == "episodes":
             claims[role] = _number_claim(found)
+        elif role == RECORDS:
+            # Within a record there may be any number of episodes, so it denies nothing.
+            none = np.zeros(rows, bool)
+            claims[role] = _Claim(_changes(found[0]), none, RECORDS, str, str)
         else:
             claim, unused = _counter_claim(found)
             ignored |= unused
@@ -150,7 +157,7 @@ def _settled(
             "`--episode-per-row`)"
         )
     unmarked = boundary & ~marked
-    whole = any(role in ends for role in ("starts", "episodes", "steps"))
+    whole = any(role in ends for role in ("starts", "episodes", "steps", RECORDS))
     if complete and rows and not marked[-1] and (whole or said.episodes_end == "terminal"):
         unmarked[-1] = True
     if said.episodes_end == "terminal":

@@ -23,25 +23,37 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
 
     Raises `DataError` for a damaged file, a missing column or data kept outside of the file.
     """
+    # These use what is below.
+    from headwater.datasets.formats.hdf5_episodes import (
+        groups_of_episodes,
+        is_numbered,
+        open_groups,
+        open_numbered,
+    )
+
     with open_file(path) as file:
         try:
             names = [name for name in file if _is_array(_item(file, name))]
         except DataError:
             raise
         except Exception as error:  # As below.
-            raise _damaged(error) from None
+            raise damaged(error) from None
         if not names and any(name.startswith("episode_") for name in file):
             raise DataError(
                 "this is the data file of a Minari dataset, whose spaces are in metadata.json next "
                 "to it: load the directory, not the file"
             )
+        if is_numbered(names):
+            return open_numbered(path, names, mapping, rows)
+        if groups_of_episodes(file):
+            return open_groups(path, mapping, rows)
         reading = resolve(names, mapping)
         try:
             stored = _stored(file)
         except DataError:
             raise
         except Exception as error:  # The library raises whatever a damaged file makes it trip on.
-            raise _damaged(error) from None
+            raise damaged(error) from None
     return {**stored, "reading": reading}, _chunks(path, reading.columns, rows)
 
 
@@ -56,8 +68,10 @@ def open_file(path: Path) -> Any:
         )
     try:
         file = h5py.File(path, "r")
+    except PermissionError as error:
+        raise DataError(f"it cannot be read ({error.strerror}): check its permissions") from None
     except (OSError, RuntimeError) as error:
-        raise _damaged(error) from None
+        raise damaged(error) from None
     try:
         refuse_beyond(_refuse_outside(file, "", set()), path.stat().st_size)
     except DataError:
@@ -65,7 +79,7 @@ def open_file(path: Path) -> Any:
         raise
     except Exception as error:
         file.close()
-        raise _damaged(error) from None
+        raise damaged(error) from None
     return file
 
 
@@ -107,15 +121,21 @@ def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterat
         step = longest if rows is None else rows
         for begin in range(0, longest, max(step, 1)):
             yield {
-                role: _read(file, columns, slice(begin, begin + step))
+                role: read_columns(file, columns, slice(begin, begin + step))
                 for role, columns in roles.items()
             }
 
 
-def _read(file, columns: list[str], rows: slice) -> np.ndarray:
+def read_columns(file, columns: list[str], rows: slice) -> np.ndarray:
     try:
         parts = [np.asarray(file[name][rows]) for name in columns]
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if "filter" in str(error) and "not registered" in str(error):
+            raise DataError(
+                f"column '{columns[0]}' is compressed by a filter that is not installed "
+                f"({_reason(error)}): write the file again with gzip or without compression, as "
+                "`h5repack -f NONE` does"
+            ) from None
         raise DataError(
             f"column '{columns[0]}' cannot be read ({_reason(error)}): the file is truncated or "
             "corrupt; copy or download it again"
@@ -187,6 +207,10 @@ def _stored(file) -> dict[str, Any]:
                 stored[name.removeprefix(_PREFIX)] = json_text.parse(text)
             except (ValueError, TypeError):
                 raise DataError(f"attribute '{name}' is no JSON text: remove it") from None
+    # d3rlpy 1 says whether actions are numbers of a finite set.
+    kind = file.get("discrete_action")
+    if isinstance(kind, h5py.Dataset) and kind.shape == () and kind.dtype.kind in "bui":
+        stored.setdefault("discrete", bool(kind[()]))
     # D4RL keeps what it knows of the behaviour policy in a group of this name.
     found: dict[str, Any] = {}
     group = file.get("metadata")
@@ -203,7 +227,7 @@ def _stored(file) -> dict[str, Any]:
     return stored
 
 
-def _damaged(error: Exception) -> DataError:
+def damaged(error: Exception) -> DataError:
     return DataError(
         f"this HDF5 file is truncated or corrupt ({_reason(error)}): copy or download it again"
     )
@@ -214,7 +238,7 @@ def _reason(error: Exception) -> str:
 
 
 class _D4RL(AbstractFormat):
-    title = "D4RL HDF5"
+    title = "HDF5"
     variants = ("d4rl",)
     suffixes = (".hdf5", ".h5")
 

@@ -11,6 +11,7 @@ from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
+from headwater.datasets.formats.padded import is_length, is_padded, unrolled
 
 _OPTIONS = (
     "action_low",
@@ -37,6 +38,11 @@ def open_archive(path: Path, mapping: Mapping | None):
             reading = resolve(names, mapping)
             columns = reading.columns
             chunk: Chunk = {role: _read(archive, names) for role, names in columns.items()}
+            if is_padded(chunk):
+                lengths = [name for name in reading.unused if is_length(name)]
+                chunk, said = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
+                kept = {**(stored.get("metadata") or {}), "reading": [said]}
+                stored["metadata"] = kept
     except HeadwaterError:
         raise
     except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
