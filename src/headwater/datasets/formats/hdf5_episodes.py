@@ -68,7 +68,7 @@ def groups_of_episodes(file) -> list[str]:
             continue
         prefix = f"{holder}/" if holder else ""
         found = [
-            prefix + name
+            f"{prefix}{name}"
             for name in group
             if isinstance(group.get(name), h5py.Group) and _plays(group[name], "actions")
         ]

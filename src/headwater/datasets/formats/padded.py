@@ -37,8 +37,8 @@ def unrolled(chunk: Chunk, extra: dict[str, np.ndarray]) -> tuple[Chunk, str]:
 
     Raises `DataError` if shapes do not fit, or if it is left open what is padding.
     """
-    rewards = chunk["rewards"].reshape(chunk["rewards"].shape[:2])
-    episodes, steps = rewards.shape
+    episodes, steps = np.shape(chunk["rewards"])[:2]
+    rewards = chunk["rewards"].reshape(episodes, steps)
     observations = chunk["observations"]
     if observations.shape[:2] not in ((episodes, steps), (episodes, steps + 1)):
         raise DataError(
