@@ -127,6 +127,10 @@ def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterat
 
 
 def read_columns(file, columns: list[str], rows: slice) -> np.ndarray:
+    """These rows of the arrays of those names, side by side.
+
+    Raises `DataError` for what cannot be read or holds no numbers.
+    """
     try:
         parts = [np.asarray(file[name][rows]) for name in columns]
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
@@ -228,6 +232,7 @@ def _stored(file) -> dict[str, Any]:
 
 
 def damaged(error: Exception) -> DataError:
+    """What to say of a file that the library trips on."""
     return DataError(
         f"this HDF5 file is truncated or corrupt ({_reason(error)}): copy or download it again"
     )
