@@ -1,24 +1,20 @@
-"""The file that CONTRIBUTING.md shows to newcomers is a method like any other, and learns."""
+"""The three files that CONTRIBUTING.md gives to newcomers are a method, its test and its claim."""
 
+import importlib.util
 import shutil
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import headwater.methods.control.imitation as imitation
 from headwater.core import listing
 from headwater.core.catalogue import all_methods, family
-from headwater.core.records import Transitions
-from headwater.core.spaces import Box, Spaces
 from headwater.testing import check_method
 
 from . import test_rules
 
 ROOT = Path(__file__).parents[2]
-SKELETON = ROOT / "docs" / "skeleton_method.py"
+SKELETON = ROOT / "docs" / "skeleton"
 NAME = "LinearCloning"
 
 
@@ -28,7 +24,7 @@ def methods(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods") / "control" / "imitation"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    shutil.copy(SKELETON, folder / "linear_cloning.py")
+    shutil.copy(SKELETON / "method.py", folder / "linear_cloning.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listing, "_ROOT", folder.parents[1])
         path = [*imitation.__path__, str(folder)]
@@ -64,35 +60,30 @@ def test_there_are_rules():
     assert len(RULES) == 7
 
 
-def test_it_finds_a_linear_policy(methods, key):
-    """What a test of your own method should have: a problem whose answer is known."""
-    box = Box((-1.0, -1.0), (1.0, 1.0))
-    method = methods[NAME](learning_rate=0.02, weight_penalty=0.0)
-    observation = jax.random.normal(key, (64, 2))
-    noise = 0.05 * jax.random.normal(jax.random.key(1), (64, 1))
-    action = observation @ jnp.asarray([[0.3], [-0.2]]) + 0.1 + noise
-    zeros = jnp.zeros(64)
-    data = Transitions(observation, action, zeros, observation, zeros > 0, zeros > 0)
-    state = method.init(Spaces(box, Box((-2.0,), (2.0,))), key=key)
-
-    @jax.jit
-    def learn(state):
-        step = lambda state, key: method.update(state, data, key=key)
-        return jax.lax.scan(step, state, jax.random.split(key, 1000))
-
-    state, metrics = learn(state)
-    columns = np.hstack([observation, np.ones((64, 1))])
-    fit, *_ = np.linalg.lstsq(columns, np.asarray(action)[:, 0], rcond=None)
-    np.testing.assert_allclose(state.policy.weight[0], fit[:2], atol=1e-3)
-    np.testing.assert_allclose(state.policy.bias[0], fit[2], atol=1e-3)
-    residual = np.std(np.asarray(action)[:, 0] - columns @ fit)
-    np.testing.assert_allclose(np.exp(state.policy.log_std[0]), residual, rtol=0.01)
-    assert metrics["policy_loss"][-1] < metrics["policy_loss"][0]
+def _executed(name):
+    """A file of the skeleton as a module."""
+    specification = importlib.util.spec_from_file_location(f"skeleton_{name}", SKELETON / name)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-def test_contributing_shows_it_as_it_is():
+def test_its_test_passes(methods):
+    module = _executed("test_method.py")
+    assert module.LinearCloning is methods[NAME]
+    tests = [test for name, test in vars(module).items() if name.startswith("test_")]
+    assert [mark.name for test in tests for mark in test.pytestmark] == ["oracle"]
+    for test in tests:
+        test()
+
+
+def test_its_claim_holds(methods):
+    (claim,) = _executed("claim.py").CLAIMS
+    assert claim.methods == (NAME,) and claim.paper == methods[NAME].info.paper
+    assert claim.find("smoke").verdict == "holds"
+
+
+def test_contributing_names_the_files():
     shown = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    blocks = [block.split("\n```", 1)[0] for block in shown.split("```python\n")[1:]]
-    assert SKELETON.read_text(encoding="utf-8").rstrip("\n") in blocks, (
-        "CONTRIBUTING.md shows another text than docs/skeleton_method.py"
-    )
+    for file in sorted(SKELETON.glob("*.py")):
+        assert f"docs/skeleton/{file.name}" in shown

@@ -156,7 +156,7 @@ class Journal:
             if self.keep:
                 parts = {"method": checkpoint.flatten(state)}
                 checkpoint.save(self.directory.snapshots, place.position(update), parts, kept=None)
-        self.progress.note(f"{place.stage.name} {update:,}: mean return {returns.mean():,.1f}")
+        self.progress.note(f"{place.stage.name} {update:,}: mean return {returns.mean():,.4g}")
 
     def _read(self, place: Place, update: int, outcomes: Outcomes):
         assert self.directory is not None
