@@ -909,6 +909,7 @@ _OWN: dict[str, tuple[Callable[[Path, Draw], None], ...]] = {
     "arrow": (table_columns, table_columns, table_planted),
     "declared": (declaration, table_columns),
     "csv": (csv_text, declaration, json_damaged),
+    "parquet_files": (),
     "npz_padded": (),
     "hdf5_numbered": (),
     "hdf5_groups": (),

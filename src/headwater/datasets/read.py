@@ -1,8 +1,9 @@
 """Reading logged experience, whatever format it is in."""
 
+import contextlib
 import itertools
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +16,14 @@ from headwater.datasets.columns import Chunk, Mapping, Options, finish, join, wh
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat, all_formats, format_of
 from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
+from headwater.datasets.several import files_of_directory, files_of_pattern, open_several
 
 _SIDECARS = (".columns.toml", ".columns.json")
 _PACKED = ".gz"
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     columns: Mapping | None = None,
     action_low: Any = None,
@@ -39,10 +41,11 @@ def load(
 ) -> Dataset:
     """The dataset in a file or directory, or the Minari dataset of that name on this machine.
 
-    The format is recognised by the content: Minari (HDF5, Arrow or Parquet), D4RL's HDF5, tables
-    (Parquet, Arrow/Feather, CSV), NumPy's `.npz`, and Headwater's column directory. Options may
-    also be written, as TOML or JSON, into a file next to it, such as `log.columns.toml` for
-    `log.parquet`.
+    Several files are one dataset if they are given as a list, as a pattern such as
+    `logs/*.parquet`, or as the directory that holds them. The format is recognised by the content:
+    Minari (HDF5, Arrow or Parquet), HDF5, tables (Parquet, Arrow/Feather, text), NumPy's `.npz`,
+    and Headwater's column directory. Options may also be written, as TOML or JSON, into a file next
+    to it, such as `log.columns.toml` for `log.parquet`, or `logs.columns.toml` for all in `logs/`.
 
     **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
@@ -76,40 +79,43 @@ def load(
         action_labels,
         action_bounds,
     )
-    place = locate(path)
+    place, files = _places(path)
     try:
-        options, opened = _open(place, options, None)
+        options, opened = _open(files, options, None)
         if isinstance(opened, Dataset):
             dataset = opened
             dataset.metadata.update(metadata or {})
         else:
-            dataset = finish(join(opened), options)
+            with _counted_through(files):
+                dataset = finish(join(opened), options)
     except DataError as error:
         raise _named(place, error) from None
-    dataset.metadata.setdefault("name", place.stem)
+    dataset.metadata.setdefault("name", _title(place))
     dataset.metadata["source"] = place.name
     return dataset
 
 
-def load_blocks(path: str | Path, rows: int, options: Options | None = None) -> Iterator[Dataset]:
+def load_blocks(
+    path: str | Path | Sequence[str | Path], rows: int, options: Options | None = None
+) -> Iterator[Dataset]:
     """The same data as blocks of whole episodes, at least `rows` rows each, read as they are used.
 
     Memory use is that of a few blocks, or of the longest episode, except for `.npz` and CSV, which
     are read whole. Raises `DataError` as `load` does.
     """
     options = options or Options()
-    place = locate(path)
+    place, files = _places(path)
     try:
-        options, opened = _open(place, options, rows)
+        options, opened = _open(files, options, rows)
         if isinstance(opened, Dataset):
             yield opened
             return
         if options.action_bounds is not None:
             # Bounds are of the whole, so that it is read twice.
             options = _bounded(opened, options)
-            _, opened = _open(place, options, rows)
+            _, opened = _open(files, options, rows)
         for _, block in whole_episodes(opened, options, rows):
-            block.metadata.setdefault("name", place.stem)
+            block.metadata.setdefault("name", _title(place))
             block.metadata["source"] = place.name
             yield block
     except DataError as error:
@@ -123,7 +129,9 @@ def locate(path: str | Path) -> Path:
     """
     try:
         place = Path(path).expanduser()
-        return place if place.exists() else _named_dataset(place, path)
+        if place.exists() or files_of_pattern(path):
+            return place
+        return _named_dataset(place, path)
     except (OSError, ValueError, RuntimeError) as error:
         # Too long a name, a link that leads to itself, no such user.
         reason = error.strerror if isinstance(error, OSError) else error
@@ -151,14 +159,62 @@ def _named_dataset(place: Path, path: str | Path) -> Path:
     )
 
 
-def _open(place: Path, options: Options, rows: int | None) -> tuple[Options, Any]:
+def _places(path: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]]:
+    """What the data is called in messages, and the files or the directory that it is in."""
+    if isinstance(path, str | Path):
+        place = locate(path)
+        if not place.exists():
+            return place, files_of_pattern(place)
+        if place.is_dir() and format_of(place, b"") is None:
+            try:
+                return place, files_of_directory(place) or [place]
+            except DataError as error:
+                raise _named(place, error) from None
+        return place, [place]
+    given = list(path)
+    if not given:
+        raise DataError("the list of files is empty: name at least one")
+    files = [file for each in given for file in _places(each)[1]]
+    return locate(given[0]), files
+
+
+def _open(files: list[Path], options: Options, rows: int | None) -> tuple[Options, Any]:
     """The options with what is stored with the data, and chunks of it; or the dataset itself."""
-    sidecar = _sidecar(place)
+    if len(files) == 1:
+        return _open_one(files[0], options, rows)
+
+    def one(place: Path) -> tuple[Options, Iterator[Chunk]]:
+        found, chunks = _open_one(place, options, rows)
+        if isinstance(chunks, Dataset):
+            raise DataError("a column directory is read alone: it cannot be one of several files")
+        return found, chunks
+
+    return open_several(files, one)
+
+
+def _open_one(place: Path, options: Options, rows: int | None) -> tuple[Options, Any]:
+    sidecar = _sidecar(place) or _sidecar(place.parent)
     opened = _recognised(place).open(place, options.over(sidecar).columns, rows)
     if isinstance(opened, Dataset):
         return options, opened
     stored, chunks = opened
     return options.over({**stored, **sidecar}), chunks
+
+
+@contextlib.contextmanager
+def _counted_through(files: list[Path]) -> Iterator[None]:
+    """Says in errors on the whole of several files how rows are counted."""
+    try:
+        yield
+    except DataError as error:
+        if len(files) == 1 or str(error).startswith(tuple(map(str, files))):
+            raise
+        raise DataError(f"{error} (rows are counted through all {len(files):,} files)") from None
+
+
+def _title(place: Path) -> str:
+    """What a dataset is called that has no name: a pattern is called after its directory."""
+    return place.stem if place.exists() else place.absolute().parent.name
 
 
 def _recognised(place: Path) -> AbstractFormat:
