@@ -106,8 +106,10 @@ def suitable(name, shelf):
     method, options = small(name), dict(SMALL[flow.kind])
     inputs = {}
     if flow.kind == "control":
-        discrete = name in ("DQN", "DiscreteCQL")
-        options |= {"steps": 12, "random_steps": 4} if flow.acts else {"updates": 2}
+        discrete = name in ("DQN", "DiscreteCQL", "StreamQ")
+        options |= {"steps": 12} if flow.acts else {"updates": 2}
+        if flow.acts and cls.feed is not Feed.STREAM:
+            options["random_steps"] = 4
         if "data" in flow.needs:
             inputs["data"] = cart_pole_log() if discrete else pendulum_log()
         if flow.acts:
@@ -154,6 +156,10 @@ def suitable(name, shelf):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_trained_from_what_it_learns_from(name, shelf):
     method, inputs, options = suitable(name, shelf)
+    if name == "StreamTD":
+        with pytest.raises(SpecificationError, match="StreamTD predicts and does not act"):
+            hw.train(method, **inputs, **options, progress=False)
+        return
     run = hw.train(method, **inputs, **options, progress=False)
     assert run.seeds == 2 and run.finished
     assert run.metrics and all(
@@ -167,6 +173,19 @@ def test_every_method_is_trained_from_what_it_learns_from(name, shelf):
         assert (run.regret is not None) == flow.acts
     if isinstance(method, AbstractTokenPolicy):
         assert len(run.models) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"env": "cart-pole", "random_steps": 3}, "leave out random_steps"),
+        ({"env": "cart-pole", "block": 4}, "leave out block"),
+        ({"env": "gymnasium:CartPole-v1"}, "CartPole-v1 is none"),
+    ],
+)
+def test_what_a_stream_cannot_be(given, message):
+    with pytest.raises(SpecificationError, match=message):
+        hw.train("StreamQ", **given, steps=10, progress=False)
 
 
 WRONG = ("transitions", "environment", "process", "model", "nothing", "everything", "strange")

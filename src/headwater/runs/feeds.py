@@ -20,13 +20,14 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractMethod, AbstractPolicy
 from headwater.core.records import (
     ComparisonsAndCompletions,
     CompletionComparisons,
     Completions,
     EpisodeComparisons,
     Episodes,
+    Transition,
     Transitions,
 )
 from headwater.core.source import AbstractHostSource
@@ -37,6 +38,7 @@ from headwater.core.tokens import (
     TokenProblem,
 )
 from headwater.datasets.finite_files import read_episode_comparisons, read_episodes
+from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.language.token_tasks import ExactMatch
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.ops.language.generation import generate
@@ -55,6 +57,7 @@ from headwater.sources.completions import AbstractWriting, Stored, Written
 from headwater.sources.episodes import FreshEpisodes, WholeLog
 from headwater.sources.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
 from headwater.sources.resets import Resets
+from headwater.sources.rollout import Stream
 from headwater.texts.completion_advantages import advantages, prompt_values
 from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import read_comparisons, read_completions, read_prompts
@@ -239,10 +242,11 @@ def feed(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     **Arguments:** `options`: settled. Raises `SpecificationError` or `DataError` for what does not
     fit together.
     """
-    if inputs.budget is not None and flow_of(type(method)).kind == "control":
+    flow = flow_of(type(method))
+    if inputs.budget is not None and flow.kind == "control" and not flow.acts:
         # A method that learned from a log may go on by acting.
         return _acting(method, inputs, options)
-    return flow_of(type(method)).stage(method, inputs, options)
+    return flow.stage(method, inputs, options)
 
 
 # Logged transitions, and acting ------------------------------------------------------------------
@@ -268,6 +272,25 @@ def _acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     rows = logged.transitions(method) if isinstance(logged, Logged) else None
     stage = online_stage(method, task, inputs.budget, data=rows, begin=inputs.begin)
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
+
+
+def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    task, name = inputs.task, type(method).__name__
+    if not isinstance(method, AbstractPolicy):
+        raise SpecificationError(
+            f"{name} predicts and does not act: give the source Stream an `act`, in Python"
+        )
+    if options.random_steps or options.block != 1:
+        idle = "random_steps" if options.random_steps else "block"
+        raise SpecificationError(f"{name} learns from every step when it happens: leave out {idle}")
+    assert task is not None
+    if not isinstance(task, AbstractEnvironment):
+        raise SpecificationError(
+            f"{name} learns in environments that are compiled, and {task.name} is none: take "
+            "one of Headwater's own, or write it in JAX"
+        )
+    stage = Stage("online", method, Stream(task), options.steps, begin=inputs.begin)
+    return Fed(stage, task.spaces)
 
 
 def _spaces(logged: Logged | None, task: Task | None) -> Any:
@@ -757,6 +780,10 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         _LOG,
         _acting,
         True,
+    ),
+    (Transition, Feed.STREAM): Flow(
+        "from each step once, as it happens",
+        ("env",), (), ("acting",), {**_LOG, "random_steps": 0, "block": 1}, _streaming, True,
     ),
     (Transitions, Feed.BOTH): Flow(
         "online and from a log", ("data", "env"), (), ("data", "acting"), _LOG, _acting, True
