@@ -14,7 +14,7 @@ from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 from headwater.sources.fresh_texts import FreshTexts
 
 
@@ -36,7 +36,9 @@ def main(updates: int = 150) -> None:
     downstream = Stage(
         "rewards alone",
         GRPO(learning_rate=1e-3),
-        Written(prompts, reward=ExactMatch(every), rows=16, samples=8, new_tokens=3, end=task.end),
+        SampledCompletions(
+            prompts, reward=ExactMatch(every), rows=16, samples=8, new_tokens=3, end=task.end
+        ),
         updates=updates // 2,
         # It goes on with the network that the first stage left.
         begin=lambda outcomes, problem, key: GRPO(learning_rate=1e-3).init(

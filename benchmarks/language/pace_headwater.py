@@ -17,7 +17,7 @@ from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 asked = SimpleNamespace(**json.loads(sys.argv[1]))
 random = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def training(method, data) -> float:
     """Tokens, those of the prompts included, in a second of a long run less a short one."""
 
     def seconds(updates: int) -> float:
-        stage = Stage("tuning", method, Stored(data, asked.rows), updates)
+        stage = Stage("tuning", method, CompletionReplay(data, asked.rows), updates)
         before = time.perf_counter()
         run([stage], TokenProblem(decoder), logs=1, progress=False)
         return time.perf_counter() - before

@@ -408,7 +408,7 @@ class NoPolicy(AbstractMethod):
 
 
 def test_a_method_that_cannot_act_is_refused(tmp_path):
-    with pytest.raises(SpecificationError, match="NoPolicy is no policy: it cannot act"):
+    with pytest.raises(SpecificationError, match="NoPolicy is not a policy: it cannot act"):
         headwater.export(untrained(NoPolicy(), False), tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_rlpd_takes_the_task_that_its_data_names():
     "method, data, options, sentence",
     [
         ("IQQL", True, {}, "unknown method 'IQQL': did you mean IQL"),
-        (int, True, {}, "<class 'int'> is no method: give one such as"),
+        (int, True, {}, "<class 'int'> is not a method: give one such as"),
         (IQL(), False, {}, "IQL learns from logged experience: give it data$"),
         (
             SAC(),

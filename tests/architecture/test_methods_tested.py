@@ -53,11 +53,13 @@ def test_every_method_is_compared_with_something(name):
 )
 def test_files_and_marks_name_methods_that_exist(path):
     assert path in {file_for(module) for module in method_modules().values()}, (
-        f"{path.relative_to(TESTS.parent)} is no method's: where is what it tests?"
+        f"{path.relative_to(TESTS.parent)} is not a method's: where is what it tests?"
     )
     for test, mark, named in comparisons(path.read_text(encoding="utf-8")):
         unknown = set(named) - set(method_modules())
-        assert not unknown, f"{test}: {mark} names {', '.join(sorted(unknown))}, which is no method"
+        assert not unknown, (
+            f"{test}: {mark} names {', '.join(sorted(unknown))}, which is not a method"
+        )
 
 
 def test_a_method_without_a_comparison_is_noticed(tmp_path):

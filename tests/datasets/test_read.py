@@ -292,7 +292,7 @@ def test_lengths_types_and_missing_values_name_the_column_and_row(tmp_path, colu
     table(observations=[*observations[:5], [0.0], *observations[6:]])
     refused(path, "column 'observations' has 3 components at row 0 but 1 at row 5")
     table(rewards=["a"] * ROWS)
-    refused(path, "column 'rewards' has type string, which is no number")
+    refused(path, "column 'rewards' has type string, which is not a number")
     table(rewards=[np.nan] * ROWS)
     refused(path, "rewards holds nan at row 0")
     table(actions=[[0.0, 0.0]] * 11 + [[0.0, 5.0]])

@@ -46,10 +46,10 @@ def test_only_likely_tokens_of_the_first_network_are_left():
     base, tuned, untuned = _tables(3)
     tokens = jnp.asarray([[0, 2, 1]])
     logits = np.asarray(emulated(base, tuned, untuned, top_p=0.6).logits(tokens))
-    chances = np.exp(_log_softmax(base.logits(tokens)))
+    probabilities = np.exp(_log_softmax(base.logits(tokens)))
     for position in range(3):
-        order = np.argsort(-chances[0, position])
-        held = np.cumsum(chances[0, position][order])
+        order = np.argsort(-probabilities[0, position])
+        held = np.cumsum(probabilities[0, position][order])
         kept = set(order[: 1 + int(np.searchsorted(held, 0.6))])
         assert set(np.nonzero(np.isfinite(logits[0, position]))[0]) == kept
 

@@ -52,10 +52,10 @@ def test_rounds_of_mirror_descent_close_the_gap(key):
 
 
 def test_the_step_is_the_optimum_of_the_squared_loss(key):
-    """On all pairs in proportion to the iterate's chances, which is what INPO samples."""
+    """On all pairs in proportion to the iterate's probabilities, which is what INPO samples."""
     preference, reference = (x[0] for x in _game(key))
     policy = jax.nn.log_softmax(jax.random.normal(key, (5,)))
-    chances, share = np.exp(np.asarray(policy, np.float64)), 0.2 / 0.6
+    probabilities, share = np.exp(np.asarray(policy, np.float64)), 0.2 / 0.6
     design, target, weight = [], [], []
     mixture = share * np.asarray(reference) + (1 - share) * np.asarray(policy)
     for i in range(5):
@@ -63,7 +63,7 @@ def test_the_step_is_the_optimum_of_the_squared_loss(key):
             design.append(np.eye(5)[i] - np.eye(5)[j])
             mean = (2 * float(preference[i, j]) - 1) / 1.2
             target.append(mean + mixture[i] - mixture[j])
-            weight.append(np.sqrt(chances[i] * chances[j]))
+            weight.append(np.sqrt(probabilities[i] * probabilities[j]))
     weight = np.asarray(weight)
     logits = np.linalg.lstsq(np.asarray(design) * weight[:, None], target * weight)[0]
     step = mirror_step(policy[None], reference[None], preference[None], 0.2, 0.6)[0]

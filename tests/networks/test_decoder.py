@@ -126,8 +126,8 @@ def test_a_llama_by_hand(key):
             shared = slice(head // 2 * a.head_width, (head // 2 + 1) * a.head_width)
             for i in range(len(tokens)):
                 scores = [turned(q[i, mine], i) @ turned(k[j, shared], j) for j in range(i + 1)]
-                chances = np.exp(np.array(scores) / np.sqrt(a.head_width))
-                seen[i, mine] = chances / chances.sum() @ v[: i + 1, shared]
+                probabilities = np.exp(np.array(scores) / np.sqrt(a.head_width))
+                seen[i, mine] = probabilities / probabilities.sum() @ v[: i + 1, shared]
         x = x + seen @ blocks.output.weight[layer]
         y = norm(x, blocks.feed_forward_norm.scale[layer])
         gate = y @ blocks.gate.weight[layer]

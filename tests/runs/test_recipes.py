@@ -26,7 +26,7 @@ from headwater.runs.recipes import (
     rows_per_update,
     warm_start,
 )
-from headwater.runs.stage import Outcome, carry_on
+from headwater.runs.stage import Outcome, continue_from
 from headwater.sources.collect import Collect, HostCollect
 from headwater.sources.mixed import HostMixed, Mixed
 from headwater.sources.replay import Replay
@@ -236,7 +236,9 @@ def test_going_on_with_iql_does_not_stop_learning():
     unchanged = build_method("AWAC")
     assert continuing(unchanged) is unchanged
     outcome = learned("IQL")
-    assert carry_on("before")({"before": outcome}, CONTINUOUS, jax.random.key(0)) is outcome.state
+    assert (
+        continue_from("before")({"before": outcome}, CONTINUOUS, jax.random.key(0)) is outcome.state
+    )
 
 
 @pytest.mark.parametrize(

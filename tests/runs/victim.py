@@ -19,12 +19,12 @@ def main(path: Path) -> None:
         time.sleep(0.03)
         return tiny.evaluate(method, states, key)
 
-    def carry_on(outcomes, problem, key):
+    def continue_from(outcomes, problem, key):
         return list(outcomes.values())[-1].state
 
     kinds = ("replay", "collect", "host")
     stages = [
-        Stage(kind, tiny.Tiny(), tiny.source(kind), 60, begin=carry_on if i else None)
+        Stage(kind, tiny.Tiny(), tiny.source(kind), 60, begin=continue_from if i else None)
         for i, kind in enumerate(kinds)
     ]
     begun = (path / "run.json").is_file()

@@ -10,7 +10,7 @@ from headwater.evaluation.exact_tokens import log_policy
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.sources.completion_pairs import BestOfN
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 
 RESPONSES = every_response(vocabulary=3, new_tokens=2)
 
@@ -20,7 +20,9 @@ def test_the_best_of_several_by_own_probability_or_by_reward(key):
     values = jax.random.normal(key, (1, 9))
     agent = Agent(SFT(), SFT().init(TokenProblem(network), key=key))
     for reward in (None, TableReward(values, 3)):
-        written = Written(RESPONSES.prompts, reward, network, rows=5, samples=6, new_tokens=2)
+        written = SampledCompletions(
+            RESPONSES.prompts, reward, network, rows=5, samples=6, new_tokens=2
+        )
         _, every = written.draw(written.init(key=key), agent, key=key)
         _, best = BestOfN(written).draw(written.init(key=key), agent, key=key)
         worth = log_policy(network, RESPONSES)[0] if reward is None else values[0]

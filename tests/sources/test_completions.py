@@ -14,7 +14,7 @@ from headwater.environments.language.token_process import TableReward, every_res
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.sources.completions import Stored, Written
+from headwater.sources.completions import CompletionReplay, SampledCompletions
 from headwater.sources.resets import Resets
 
 
@@ -51,7 +51,7 @@ def test_stored_rows_are_drawn_uniformly(key):
     data = Completions(
         jnp.arange(12, dtype=jnp.int32).reshape(4, 3), jnp.ones((4, 3), bool), jnp.arange(4.0)
     )
-    _, batch = draw(Stored(data, rows=4000), agent_of(NETWORK), key)
+    _, batch = draw(CompletionReplay(data, rows=4000), agent_of(NETWORK), key)
     assert isinstance(batch, Completions) and batch.reward is not None
     np.testing.assert_array_equal(batch.tokens[:, 0], 3 * batch.reward)
     counts = np.bincount(np.asarray(batch.reward).astype(int), minlength=4)
@@ -60,14 +60,16 @@ def test_stored_rows_are_drawn_uniformly(key):
 
 def test_stored_rows_are_drawn_in_proportion_to_weights(key):
     data = Completions(jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2), bool), jnp.arange(3.0))
-    _, batch = draw(Stored(data, 4000, jnp.asarray([0.0, 1.0, 3.0])), agent_of(NETWORK), key)
+    _, batch = draw(
+        CompletionReplay(data, 4000, jnp.asarray([0.0, 1.0, 3.0])), agent_of(NETWORK), key
+    )
     assert isinstance(batch, Completions) and batch.reward is not None
     counts = np.bincount(np.asarray(batch.reward).astype(int), minlength=3)
     assert counts[0] == 0 and abs(counts[1] - 1000) < 120
 
 
 def test_stored_rows_may_be_taken_as_they_are(key):
-    _, batch = draw(Stored(STORED, rows=None), agent_of(NETWORK), key)
+    _, batch = draw(CompletionReplay(STORED, rows=None), agent_of(NETWORK), key)
     assert isinstance(batch, Completions)
     np.testing.assert_array_equal(batch.tokens, STORED.tokens)
 
@@ -75,7 +77,9 @@ def test_stored_rows_may_be_taken_as_they_are(key):
 def test_written_responses_are_the_policys_own_and_judged(key):
     responses = every_response(vocabulary=3, new_tokens=2)
     values = jnp.arange(9.0)[None]
-    source = Written(responses.prompts, TableReward(values, 3), rows=2, samples=5, new_tokens=2)
+    source = SampledCompletions(
+        responses.prompts, TableReward(values, 3), rows=2, samples=5, new_tokens=2
+    )
     state, data = draw(source, agent_of(NETWORK), key)
     assert data.tokens.shape == (2, 5, 3) and int(source.environment_steps(state)) == 10
     np.testing.assert_array_equal(
@@ -88,7 +92,7 @@ def test_written_responses_are_the_policys_own_and_judged(key):
 def test_another_policy_may_write(key):
     sure = eqx.tree_at(lambda n: n.table, NETWORK, jnp.zeros_like(NETWORK.table).at[:, 2].set(99.0))
     prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-    source = Written(prompts, None, sure, rows=1, samples=4, new_tokens=3)
+    source = SampledCompletions(prompts, None, sure, rows=1, samples=4, new_tokens=3)
     _, data = draw(source, agent_of(NETWORK), key)
     assert data.reward is None and np.all(np.asarray(data.tokens)[..., 1:] == 2)
 

@@ -60,9 +60,9 @@ def test_noisy_rewards_and_costs_are_zero_or_one_with_the_expectation(process, p
 
 
 def test_an_index_without_probability_is_never_drawn():
-    chances = jnp.asarray([0.0, 0.5, 0.0, 0.5, 0.0])
+    probabilities = jnp.asarray([0.0, 0.5, 0.0, 0.5, 0.0])
     uniform = jnp.asarray([0.0, 0.25, 0.4999999, 0.5, 0.75, 1.0 - 2.0**-24])
-    drawn = jax.vmap(lambda u: draw_index(chances, u))(uniform)
+    drawn = jax.vmap(lambda u: draw_index(probabilities, u))(uniform)
     assert drawn.tolist() == [1, 1, 1, 3, 3, 3]
 
 

@@ -16,7 +16,7 @@ from headwater.core.spaces import Box, Discrete, Spaces
 from headwater.environments.control.pendulum import Pendulum
 from headwater.sources.collect import Collect
 from headwater.sources.mixed import Mixed, interleave, mixed
-from headwater.sources.replay import Nothing, Replay
+from headwater.sources.replay import NoState, Replay
 from headwater.sources.ring import empty, push, sample
 from headwater.sources.rollout import Rollout
 from headwater.sources.weighted import WeightedReplay
@@ -30,7 +30,7 @@ def _numbered(count: int, start: int = 0) -> Transitions:
     return Transitions(wide, wide[:, :1] / 1e7, number, wide + 1, no, no)
 
 
-class _Push(AbstractMethod[Spaces, Transitions, Nothing], AbstractPolicy[Nothing]):
+class _Push(AbstractMethod[Spaces, Transitions, NoState], AbstractPolicy[NoState]):
     """Always pushes the same way and learns nothing."""
 
     feed: ClassVar[Feed] = Feed.ACTING
@@ -39,7 +39,7 @@ class _Push(AbstractMethod[Spaces, Transitions, Nothing], AbstractPolicy[Nothing
     action: float = 0.0
 
     def init(self, problem, *, key):
-        return Nothing()
+        return NoState()
 
     def update(self, state, data, *, key):
         return state, {}
@@ -50,7 +50,7 @@ class _Push(AbstractMethod[Spaces, Transitions, Nothing], AbstractPolicy[Nothing
 
 
 def _pushing(action: float) -> Agent:
-    return Agent(_Push(action), Nothing())
+    return Agent(_Push(action), NoState())
 
 
 # Replay -----------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def _pushing(action: float) -> Agent:
 def _drawn(source, draws: int, key) -> np.ndarray:
     @jax.jit
     def rewards(key):
-        return source.draw(Nothing(), _pushing(0.0), key=key)[1].reward
+        return source.draw(NoState(), _pushing(0.0), key=key)[1].reward
 
     return np.asarray(jax.vmap(rewards)(jax.random.split(key, draws))).reshape(-1)
 
@@ -71,7 +71,7 @@ def test_replay_draws_every_row_equally_often(key):
 
 
 def test_rows_stay_together(key):
-    data = Replay(_numbered(100), 64).draw(Nothing(), _pushing(0.0), key=key)[1]
+    data = Replay(_numbered(100), 64).draw(NoState(), _pushing(0.0), key=key)[1]
     np.testing.assert_array_equal(data.observation[:, 1], data.reward)
     np.testing.assert_array_equal(data.next_observation[:, 2], data.reward + 1)
 

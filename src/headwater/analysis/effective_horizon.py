@@ -291,8 +291,8 @@ class _Gorp:
         if step == self.horizon:
             return np.zeros(runs)
         if self.atoms is not None:
-            values, chances = self.atoms[step][state]
-            return generator.multinomial(samples, chances, runs) @ values / samples
+            values, probabilities = self.atoms[step][state]
+            return generator.multinomial(samples, probabilities, runs) @ values / samples
         here = np.full((runs, samples), state)
         total = np.zeros((runs, samples))
         for late in range(step, self.horizon):

@@ -95,7 +95,7 @@ def evaluate(
             "language evaluate`"
         )
     if not isinstance(method, AbstractPolicy):
-        raise SpecificationError(f"{type(method).__name__} is no policy: it cannot be evaluated")
+        raise SpecificationError(f"{type(method).__name__} is not a policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
         task = run.specification.task.build()
     else:

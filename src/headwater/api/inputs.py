@@ -58,7 +58,7 @@ def as_method(method: AbstractMethod | str | type) -> AbstractMethod:
     if isinstance(method, type) and issubclass(method, AbstractMethod):
         return build_method(method.__name__)
     if not isinstance(method, AbstractMethod):
-        raise SpecificationError(f"{method!r} is no method: give one such as IQL() or its name")
+        raise SpecificationError(f"{method!r} is not a method: give one such as IQL() or its name")
     method_class(type(method).__name__)
     return method
 

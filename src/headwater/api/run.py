@@ -107,14 +107,14 @@ class Run:
         """The policy of every seed: a `Policy`, or for a finite process the probabilities of
         actions, `[step, state, action]`.
 
-        Raises `SpecificationError` if the method is no policy.
+        Raises `SpecificationError` if the method is not a policy.
         """
         if isinstance(self.method, AbstractTablePolicy):
             method = self.method
             tables = jax.vmap(lambda state: method.policy(state, explore=False))(self.state)
             return list(np.asarray(tables))
         if not isinstance(self.method, AbstractPolicy):
-            raise SpecificationError(f"{type(self.method).__name__} is no policy: it cannot act")
+            raise SpecificationError(f"{type(self.method).__name__} is not a policy: it cannot act")
         return [Policy(self.method, _one_of(self.state, i), self.spaces) for i in range(self.seeds)]
 
     @property

@@ -28,7 +28,7 @@ from headwater.runs.feeds import Fed, Flow, Inputs, feed, flow_of, token_problem
 from headwater.runs.logged import DataChoice, Logged
 from headwater.runs.options import Options
 from headwater.runs.recipes import Budget, Task
-from headwater.runs.stage import Stage, carry_on
+from headwater.runs.stage import Stage, continue_from
 from headwater.texts.models import LanguageModel, load_language_model
 
 UPSTREAM = "offline"
@@ -401,7 +401,7 @@ def begin_of(asked: Specification, method: AbstractMethod) -> Any:
     if asked.recipe == "wsrl":
         return recipes.warm_start(method, UPSTREAM)
     if asked.recipe == "continue":
-        return carry_on(UPSTREAM)
+        return continue_from(UPSTREAM)
     return None
 
 

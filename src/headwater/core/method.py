@@ -234,7 +234,7 @@ class Agent(eqx.Module):
     ) -> tuple[UnbatchedAction, PyTree[Shaped[Array, "..."]]]:
         """See `AbstractPolicy.act`."""
         if not isinstance(self.method, AbstractPolicy):
-            raise TypeError(f"{type(self.method).__name__} is no policy: it cannot act")
+            raise TypeError(f"{type(self.method).__name__} is not a policy: it cannot act")
         return self.method.act(self.state, observation, key=key, explore=explore)
 
     def policy(self, *, explore: bool) -> Float[Array, "*episodes horizon state action"]:

@@ -530,7 +530,8 @@ def _numbers(values, column: str) -> np.ndarray:
         ) from None
     if array.dtype.kind not in "biuf":
         raise DataError(
-            f"{column} has type {array.dtype}, which is no number: convert it to float32 or int32"
+            f"{column} has type {array.dtype}, which is not a number: convert it "
+            "to float32 or int32"
         )
     return array
 

@@ -19,7 +19,7 @@ from headwater.runs.learn import learn
 from headwater.sources.episodes import FreshEpisodes
 
 
-class Course(NamedTuple):
+class ConstrainedProgress(NamedTuple):
     """How a method went about learning, in each of several processes.
 
     **Arguments:** `state`: at the end; `episodes`: played at every mark; `exact`: expected reward
@@ -91,7 +91,7 @@ def course_of(
     every: int,
     explore: bool,
     key: PRNGKeyArray,
-) -> Course:
+) -> ConstrainedProgress:
     """Learns in each of stacked processes, one program for all of them.
 
     **Arguments:** `draws`: how often episodes are drawn and learned from; `every`: draws between
@@ -106,7 +106,7 @@ def course_of(
     state, exact, seen, played = _learn(
         method, process, jnp.asarray(budgets, jnp.float32), draws // every, every, explore, keys
     )
-    return Course(state, np.cumsum(np.asarray(played[0])), exact, seen)
+    return ConstrainedProgress(state, np.cumsum(np.asarray(played[0])), exact, seen)
 
 
 @eqx.filter_jit

@@ -150,7 +150,7 @@ def fit_value(
     """
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(
-            f"{type(method).__name__} is no policy, so it has no value: evaluate one that is"
+            f"{type(method).__name__} is not a policy, so it has no value: evaluate one that is"
         )
     choice_key, fit_key, draw_key = jax.random.split(key, 3)
     next_choices = policy_choices(

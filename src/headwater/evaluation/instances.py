@@ -58,7 +58,7 @@ def _learn(method, simulators, problems, evaluate, updates: int, keys):
     return jax.vmap(one)(arrays, keys)
 
 
-class Worth(eqx.Module):
+class ExactReturn(eqx.Module):
     """Measures the exact expected return of the policy that a method is judged by.
 
     **Arguments:** `process`: what it is exact for.

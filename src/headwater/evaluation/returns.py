@@ -39,7 +39,9 @@ def evaluate_returns(
     """
     name = type(method).__name__
     if not isinstance(method, AbstractPolicy):
-        raise SpecificationError(f"{name} is no policy, so it has no returns: evaluate one that is")
+        raise SpecificationError(
+            f"{name} is not a policy, so it has no returns: evaluate one that is"
+        )
     if episodes < 1:
         raise SpecificationError(f"episodes = {episodes}: at least one is needed for a return")
     if isinstance(task, AbstractEnvironment):

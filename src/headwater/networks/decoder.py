@@ -350,9 +350,9 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
             query = query.reshape(rows, a.key_value_heads, -1, a.head_width)
             scores = jnp.where(earlier, _scores("rkgh,rkph->rkgp", query, keys), _NEVER)
             own = _scores("rkgh,rkh->rkg", query, key)[..., None]
-            chances = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1)).astype(x.dtype)
-            seen = jnp.einsum("rkgp,rkph->rkgh", chances[..., :-1], values)
-            seen = seen + chances[..., -1:] * jnp.broadcast_to(value[:, :, None], seen.shape)
+            probabilities = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1)).astype(x.dtype)
+            seen = jnp.einsum("rkgp,rkph->rkgh", probabilities[..., :-1], values)
+            seen = seen + probabilities[..., -1:] * jnp.broadcast_to(value[:, :, None], seen.shape)
             x = x + block.output(seen.reshape(rows, -1))
             return x + _fed_forward(block, x), (key, value)
 
@@ -400,8 +400,8 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
             key = apart(_turned(_heads(block.key(y), a), turn))
             value = apart(block.value(y))
             scores = _scores("rqh,rph->rqp", query, key).reshape(-1, positions, positions)
-            chances = jax.nn.softmax(jnp.where(causal, scores, _NEVER)).astype(x.dtype)
-            seen = chances.reshape(rows * groups, -1, positions) @ value
+            probabilities = jax.nn.softmax(jnp.where(causal, scores, _NEVER)).astype(x.dtype)
+            seen = probabilities.reshape(rows * groups, -1, positions) @ value
             seen = jnp.moveaxis(seen.reshape(rows, groups, -1, positions, pieces), 3, 1)
             x = x + scale * block.output(seen.reshape(rows * positions, -1))
             x = x + scale * _fed_forward(block, x)

@@ -18,7 +18,14 @@ from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, TokenPr
 from headwater.networks.value_head import WithValue, with_value
 from headwater.ops.language.rollouts import clipped_loss, sampler_gap, whitened
 from headwater.ops.language.tokens import averaged, token_log_probabilities
-from headwater.parts.fine_tuning import Schedule, Scheduled, Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import (
+    Schedule,
+    Scheduled,
+    TuningState,
+    begin_tuning,
+    schedule_of,
+    tune,
+)
 
 State = TypeVar("State")
 Rows = TypeVar("Rows")
@@ -58,7 +65,7 @@ class Judgement(NamedTuple):
     reference: Float[Array, "*batch position"]
 
 
-def begin_with_value(problem: TokenProblem, schedule: Schedule, method: str) -> Tuned:
+def begin_with_value(problem: TokenProblem, schedule: Schedule, method: str) -> TuningState:
     """The state of a method that trains a policy and its value together, beside a reference."""
     problem.require_hidden(method)
     network = problem.network
@@ -66,10 +73,10 @@ def begin_with_value(problem: TokenProblem, schedule: Schedule, method: str) -> 
     copied = None
     if not isinstance(network, AbstractAdapted):
         copied = jax.tree.map(jnp.copy, network)
-    return Tuned(begun.network, copied, begun.optimiser, begun.step)
+    return TuningState(begun.network, copied, begun.optimiser, begun.step)
 
 
-def first_policy(state: Tuned) -> AbstractTokenNetwork:
+def first_policy(state: TuningState) -> AbstractTokenNetwork:
     """The policy before training."""
     network = with_value(state.network).network
     if isinstance(network, AbstractAdapted):
@@ -78,7 +85,9 @@ def first_policy(state: Tuned) -> AbstractTokenNetwork:
     return state.frozen
 
 
-def judge(state: Tuned, data: Completions, temperature: float | Float[Array, ""]) -> Judgement:
+def judge(
+    state: TuningState, data: Completions, temperature: float | Float[Array, ""]
+) -> Judgement:
     """What holds before the update.
 
     The policy that wrote the texts is known by the log-probabilities that come with them; without
@@ -94,14 +103,14 @@ def judge(state: Tuned, data: Completions, temperature: float | Float[Array, ""]
 
 def improve_clipped(
     settings: ClippedSettings,
-    state: Tuned,
+    state: TuningState,
     data: Completions,
     before: Judgement,
     reward: Float[Array, "*batch position"],
     valued: Bool[Array, "*batch position"],
     *,
     key: PRNGKeyArray,
-) -> tuple[Tuned, Metrics]:
+) -> tuple[TuningState, Metrics]:
     """Epochs of steps of the policy up the clipped advantage and of the value towards the returns.
 
     **Arguments:** `reward`: on choosing each token; `valued`: tokens over which advantages are
@@ -112,7 +121,7 @@ def improve_clipped(
     target = advantage + value
     advantage = whitened(advantage, response)
 
-    def step(state: Tuned, rows):
+    def step(state: TuningState, rows):
         data, valued, old, advantage, value, target = rows
         response = data.response
 

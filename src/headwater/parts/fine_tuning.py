@@ -13,7 +13,7 @@ from headwater.core.method import Metrics
 from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork
 
 
-class Tuned(eqx.Module):
+class TuningState(eqx.Module):
     """A network in training.
 
     **Arguments:** `network`; `frozen`: a copy of the first weights, where a reference is needed and
@@ -85,20 +85,22 @@ def schedule_of(method: Scheduled) -> Schedule:
     )
 
 
-def begin_tuning(network: AbstractTokenNetwork, schedule: Schedule, *, reference: bool) -> Tuned:
+def begin_tuning(
+    network: AbstractTokenNetwork, schedule: Schedule, *, reference: bool
+) -> TuningState:
     """The state before training. `reference`: whether the first policy has to be remembered."""
     trained = eqx.filter(network, network.trainable())
     step = jnp.zeros((), jnp.int32)
     copy = reference and not isinstance(network, AbstractAdapted)
     frozen = jax.tree.map(jnp.copy, network) if copy else None
-    return Tuned(network, frozen, schedule.optimiser(step).init(trained), step)
+    return TuningState(network, frozen, schedule.optimiser(step).init(trained), step)
 
 
 def tune(
-    state: Tuned,
+    state: TuningState,
     schedule: Schedule,
     loss: Callable[[AbstractTokenNetwork], tuple[Float[Array, ""], Metrics]],
-) -> tuple[Tuned, Metrics]:
+) -> tuple[TuningState, Metrics]:
     """One step down the gradient of `loss`, whose metrics are returned with the gradient's norm."""
     trained, fixed = eqx.partition(state.network, state.network.trainable())
 
@@ -109,5 +111,5 @@ def tune(
     updates, optimiser = schedule.optimiser(state.step).update(gradients, state.optimiser, trained)
     network = eqx.combine(eqx.apply_updates(trained, updates), fixed)
     norm = optax.tree.norm(gradients)
-    state = Tuned(network, state.frozen, optimiser, state.step + 1)
+    state = TuningState(network, state.frozen, optimiser, state.step + 1)
     return state, {**metrics, "gradient_norm": norm}

@@ -165,7 +165,7 @@ def check_target_members(method: str, members: int, num_target_critics: int) -> 
         )
 
 
-def wished_entropy(
+def target_entropy(
     policy: AbstractDistribution, given: Number | None, per_component: float = -1.0
 ) -> Number:
     """The entropy that the temperature aims at: `given`, or one that follows from the actions.
@@ -264,7 +264,7 @@ def improve_policy(
 ) -> tuple[SoftActorCritic, Metrics]:
     """One step of the actor, then one of the temperature by the entropy that the policy had."""
     policy = state.actor(observation)
-    target = wished_entropy(policy, settings.target_entropy, entropy_per_component)
+    target = target_entropy(policy, settings.target_entropy, entropy_per_component)
     state, improved = improve_actor(settings, state, observation, reduction=reduction, key=key)
     state, tuned = improve_temperature(settings, state, improved["entropy"], target)
     return state, {**improved, **tuned}
@@ -281,7 +281,7 @@ def improve_temperature_first(
 ) -> tuple[SoftActorCritic, Metrics]:
     """One step of the temperature, then one of the actor with the new one."""
     policy = state.actor(observation)
-    target = wished_entropy(policy, settings.target_entropy)
+    target = target_entropy(policy, settings.target_entropy)
     _, log_density, weight = policy.expectation(temperature_key)
     entropy = _entropy(log_density, weight)
     state, tuned = improve_temperature(settings, state, entropy, target)

@@ -52,8 +52,8 @@ from headwater.sources.comparisons import (
     FreshComparisons,
     LoggedComparisons,
 )
-from headwater.sources.completion_pairs import BradleyTerry, JudgedPairs, StoredBesideWritten
-from headwater.sources.completions import AbstractWriting, Stored, Written
+from headwater.sources.completion_pairs import BradleyTerry, JudgedPairs, ReplayAndSampled
+from headwater.sources.completions import AbstractWriting, CompletionReplay, SampledCompletions
 from headwater.sources.episodes import FreshEpisodes, WholeLog
 from headwater.sources.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
 from headwater.sources.resets import Resets
@@ -212,8 +212,8 @@ def check_options(cls: type[AbstractMethod], options: Options) -> None:
 def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Options]:
     """Both with everything settled that was left open.
 
-    A method that reads the chances of what is written does so at the temperature of writing. Raises
-    `SpecificationError` if the two were given different ones.
+    A method that reads the probabilities of what is written does so at the temperature of writing.
+    Raises `SpecificationError` if the two were given different ones.
     """
     flow = flow_of(type(method))
     usual = {n: value for n, value in flow.usual.items() if getattr(options, n) is None}
@@ -544,9 +544,11 @@ class _Texts:
             )
         return TextJudge(function, self.model.text, _name_of(function))
 
-    def written(self, prompts: Prompts, *, samples: int | None = None, **others: Any) -> Written:
+    def written(
+        self, prompts: Prompts, *, samples: int | None = None, **others: Any
+    ) -> SampledCompletions:
         """Responses of the policy to prompts."""
-        return Written(
+        return SampledCompletions(
             prompts,
             temperature=self.temperature,
             rows=self.rows,
@@ -589,21 +591,21 @@ def _stored_texts(method: AbstractMethod, inputs: Inputs, options: Options) -> F
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.completions)
     held = None if others is None else HeldOut(others)
-    return texts.fed(Stored(data, texts.rows), texts.rows * tokens, held)
+    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
 
 
 def _stored_comparisons(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.comparisons)
     held = None if others is None else HeldOut(others)
-    return texts.fed(Stored(data, texts.rows), texts.rows * tokens, held)
+    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
 
 
 def _comparisons_and_written(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.comparisons)
     written = texts.written(texts.answerable(data.chosen))
-    source = StoredBesideWritten(Stored(data, texts.rows), written)
+    source = ReplayAndSampled(CompletionReplay(data, texts.rows), written)
     held = None if others is None else HeldOut(others)
     return texts.fed(source, texts.rows * tokens + texts.written_tokens, held)
 
@@ -698,10 +700,12 @@ def _with_advantages(method: AbstractMethod, inputs: Inputs, options: Options) -
     if not jnp.any(weights > 0.0):
         raise DataError(f"{texts.path}: no response is better than expected: none can be learned")
     held = None if others is None else HeldOut(others)
-    return texts.fed(Stored(data, texts.rows, weights), texts.rows * tokens, held)
+    return texts.fed(CompletionReplay(data, texts.rows, weights), texts.rows * tokens, held)
 
 
-def _with_reward(writing: Written | Resets, reward: Any) -> AbstractWriting | AbstractHostSource:
+def _with_reward(
+    writing: SampledCompletions | Resets, reward: Any
+) -> AbstractWriting | AbstractHostSource:
     if isinstance(reward, TextJudge):
         return HostRewarded(writing, reward)
     return dataclasses.replace(writing, reward=reward)

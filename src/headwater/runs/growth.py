@@ -1,8 +1,8 @@
 """Decoders that are grown while they learn: stages, each deeper than the one before.
 
 A stage trains what the last one left, with more layers; the optimiser's moments grow with it, and
-its schedule goes on. All of it is `Stage.begin`, so that any method whose state is `Tuned` can be
-grown.
+its schedule goes on. All of it is `Stage.begin`, so that any method whose state is `TuningState`
+can be grown.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ from headwater.networks.decoder import (
     with_inserted,
     with_layers,
 )
-from headwater.parts.fine_tuning import Tuned
+from headwater.parts.fine_tuning import TuningState
 from headwater.runs.loop import run
-from headwater.runs.stage import Outcomes, Stage, carry_on
+from headwater.runs.stage import Outcomes, Stage, continue_from
 
 Moments = Literal["copied", "empty"]
 
@@ -113,8 +113,13 @@ OPERATORS: dict[str, Operator] = {
 
 
 def grown(
-    state: Tuned, operator: Operator, more: int, *, key: PRNGKeyArray, moments: Moments = "copied"
-) -> Tuned:
+    state: TuningState,
+    operator: Operator,
+    more: int,
+    *,
+    key: PRNGKeyArray,
+    moments: Moments = "copied",
+) -> TuningState:
     """A state with a deeper network, and an optimiser that fits it.
 
     **Arguments:** `more`: layers; `moments`: whether new layers take over the moments of those that
@@ -134,7 +139,7 @@ def grown(
     frozen = state.frozen
     if isinstance(frozen, Decoder):
         frozen = operator(frozen, more, key)
-    return Tuned(operator(state.network, more, key), frozen, optimiser, state.step)
+    return TuningState(operator(state.network, more, key), frozen, optimiser, state.step)
 
 
 def _grown_moments(moments: Decoder, operator: Operator, more: int, key: PRNGKeyArray) -> Decoder:
@@ -194,10 +199,10 @@ def growing_stages(
 ) -> Plan:
     """Stages that train `layers / stages` layers, then twice as many, and so on up to all of them.
 
-    **Arguments:** `method`: whose state is `Tuned`, such as `SFT`; its schedule runs through all
-    stages; `source`; `layers`: of the decoder in the problem, a multiple of `stages`; `updates`: in
-    all; `power`: see `proportional_updates`; `operator`: one, or its name in `OPERATORS`;
-    `moments`: see `grown`.
+    **Arguments:** `method`: whose state is `TuningState`, such as `SFT`; its schedule runs through
+    all stages; `source`; `layers`: of the decoder in the problem, a multiple of `stages`;
+    `updates`: in all; `power`: see `proportional_updates`; `operator`: one, or its name in
+    `OPERATORS`; `moments`: see `grown`.
 
     **Reference:** Reddi et al. (2023), PMLR 202:14553; Saunshi et al. (2024), arXiv:2409.19044.
 
@@ -211,15 +216,15 @@ def growing_stages(
     chosen = _operator(operator)
     more = layers // stages
 
-    def first(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+    def first(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> TuningState:
         network = problem.network
         if not isinstance(network, Decoder) or network.layer_count != layers:
             raise SpecificationError(f"the problem needs a decoder of {layers} layers")
         shallow = with_layers(network, range(more))
         return method.init(TokenProblem(shallow, problem.end), key=key)
 
-    def later(before: str) -> Callable[[Outcomes, TokenProblem, PRNGKeyArray], Tuned]:
-        def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+    def later(before: str) -> Callable[[Outcomes, TokenProblem, PRNGKeyArray], TuningState]:
+        def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> TuningState:
             state = outcomes[before].state
             return grown(state, chosen, more, key=key, moments=moments)
 
@@ -248,7 +253,7 @@ def progressive_stages(
     for i, length in enumerate(lengths):
         name = f"{i + 1}: depth {depths[i]}"
         each = dataclasses.replace(method, path_length=depths[i])
-        begin = None if i == 0 else carry_on(found[-1].name)
+        begin = None if i == 0 else continue_from(found[-1].name)
         found.append(Stage(name, each, source, length, begin=begin))
     return Plan(found, sum(depth * length for depth, length in zip(depths, lengths)))
 
@@ -261,13 +266,13 @@ class Choice(NamedTuple):
     """
 
     name: str
-    state: Tuned
+    state: TuningState
     at_once: dict[str, float]
     after_lag: dict[str, float]
 
 
 def choose_operator(
-    state: Tuned,
+    state: TuningState,
     operators: Mapping[str, Operator],
     more: int,
     *,
@@ -307,8 +312,8 @@ def choose_operator(
     return Choice(best, states[best], at_once, after_lag)
 
 
-def _given(state: Tuned):
-    def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> Tuned:
+def _given(state: TuningState):
+    def begin(outcomes: Outcomes, problem: TokenProblem, key: PRNGKeyArray) -> TuningState:
         return state
 
     return begin

@@ -58,6 +58,6 @@ class Stage(eqx.Module):
             )
 
 
-def carry_on(upstream: str) -> Begin:
+def continue_from(upstream: str) -> Begin:
     """A `Stage.begin` that takes over the state of the stage called `upstream` as it is."""
     return lambda outcomes, problem, key: outcomes[upstream].state

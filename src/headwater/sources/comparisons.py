@@ -14,7 +14,8 @@ from headwater.core.method import Agent
 from headwater.core.records import EpisodeComparisons, Episodes
 from headwater.core.source import AbstractSource
 from headwater.ops.linear.preference import trajectory_features
-from headwater.sources.episodes import Played, Unchanging, play_each
+from headwater.sources.episodes import Played, play_each
+from headwater.sources.replay import NoState
 
 
 class AbstractJudge(eqx.Module):
@@ -67,7 +68,7 @@ class FreshComparisons(AbstractSource[Played, EpisodeComparisons]):
         return state.steps
 
 
-class LoggedComparisons(AbstractSource[Unchanging, EpisodeComparisons]):
+class LoggedComparisons(AbstractSource[NoState, EpisodeComparisons]):
     """All logged comparisons in every draw: the source of methods that learn in one step.
 
     **Arguments:** `data`: any number of comparisons.
@@ -75,10 +76,10 @@ class LoggedComparisons(AbstractSource[Unchanging, EpisodeComparisons]):
 
     data: EpisodeComparisons
 
-    def init(self, *, key: PRNGKeyArray) -> Unchanging:
-        return Unchanging()
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
 
-    def draw(self, state: Unchanging, agent: Agent, *, key: PRNGKeyArray):
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
         return state, self.data
 
 

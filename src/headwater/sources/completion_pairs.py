@@ -14,7 +14,7 @@ from headwater.core.records import (
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, AbstractPreference
 from headwater.ops.language.tokens import lengths
-from headwater.sources.completions import Stored, Written
+from headwater.sources.completions import CompletionReplay, SampledCompletions
 
 
 class BradleyTerry(AbstractPreference):
@@ -33,7 +33,7 @@ class JudgedPairs(AbstractSource[Int[Array, ""], CompletionComparisons]):
     the method's exploring network writes; `preference`: the judge, whose answers are drawn.
     """
 
-    written: Written
+    written: SampledCompletions
     preference: AbstractPreference
 
     def __check_init__(self):
@@ -88,7 +88,7 @@ class BestOfN(AbstractSource[Int[Array, ""], Completions]):
     under the policy that wrote it; `normalise_lengths`: log-probability for each token.
     """
 
-    written: Written
+    written: SampledCompletions
     normalise_lengths: bool = eqx.field(static=True, default=False)
 
     def init(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
@@ -112,14 +112,14 @@ class BestOfN(AbstractSource[Int[Array, ""], Completions]):
         return self.written.environment_steps(state)
 
 
-class StoredBesideWritten(AbstractSource[Int[Array, ""], ComparisonsAndCompletions]):
+class ReplayAndSampled(AbstractSource[Int[Array, ""], ComparisonsAndCompletions]):
     """Stored comparisons, and beside them fresh responses of the current policy.
 
     **Arguments:** `stored`: comparisons; `written`.
     """
 
-    stored: Stored
-    written: Written
+    stored: CompletionReplay
+    written: SampledCompletions
 
     def init(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         return self.written.init(key=key)

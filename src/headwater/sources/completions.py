@@ -14,7 +14,7 @@ from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork
 from headwater.ops.language.generation import generate
 
 
-class Stored(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
+class CompletionReplay(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
     """Rows of stored texts or comparisons, drawn with replacement.
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
@@ -57,7 +57,7 @@ class AbstractWriting(AbstractSource[Int[Array, ""], Completions]):
         rewards are about, whoever chose its first tokens."""
 
 
-class Written(AbstractWriting):
+class SampledCompletions(AbstractWriting):
     """Responses of the current policy to prompts, with rewards: `[prompt, sample, position]`.
 
     **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given;

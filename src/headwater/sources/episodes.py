@@ -9,6 +9,7 @@ from headwater.core.finite import AbstractFiniteSimulator, AbstractPartialView, 
 from headwater.core.method import Agent
 from headwater.core.records import Episodes
 from headwater.core.source import AbstractSource
+from headwater.sources.replay import NoState
 
 
 class Played(eqx.Module):
@@ -45,11 +46,7 @@ class FreshEpisodes(AbstractSource[Played, Episodes]):
         return state.steps
 
 
-class Unchanging(eqx.Module):
-    """Nothing to remember."""
-
-
-class WholeLog(AbstractSource[Unchanging, Episodes]):
+class WholeLog(AbstractSource[NoState, Episodes]):
     """All logged episodes in every draw: the source of methods that learn in one step.
 
     **Arguments:** `data`: any number of episodes.
@@ -57,10 +54,10 @@ class WholeLog(AbstractSource[Unchanging, Episodes]):
 
     data: Episodes
 
-    def init(self, *, key: PRNGKeyArray) -> Unchanging:
-        return Unchanging()
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
 
-    def draw(self, state: Unchanging, agent: Agent, *, key: PRNGKeyArray):
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
         return state, self.data
 
 

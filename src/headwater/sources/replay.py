@@ -9,11 +9,11 @@ from headwater.core.records import Transitions
 from headwater.core.source import AbstractSource
 
 
-class Nothing(eqx.Module):
+class NoState(eqx.Module):
     """The state of a source that remembers nothing."""
 
 
-class Replay(AbstractSource[Nothing, Transitions]):
+class Replay(AbstractSource[NoState, Transitions]):
     """Draws rows uniformly, with replacement, from logged transitions.
 
     **Arguments:** `data`: every transition, `[row, …]`; `batch_size`: rows per draw.
@@ -22,10 +22,10 @@ class Replay(AbstractSource[Nothing, Transitions]):
     data: Transitions
     batch_size: int = eqx.field(static=True, default=256)
 
-    def init(self, *, key: PRNGKeyArray) -> Nothing:
-        return Nothing()
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
 
-    def draw(self, state: Nothing, agent: Agent, *, key: PRNGKeyArray):
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
         size = self.data.reward.shape[0]
         rows = jax.random.randint(key, (self.batch_size,), 0, size)
         return state, take(self.data, rows)

@@ -10,10 +10,10 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
 from headwater.core.source import AbstractSource
-from headwater.sources.replay import Nothing, take
+from headwater.sources.replay import NoState, take
 
 
-class WeightedReplay(AbstractSource[Nothing, Transitions]):
+class WeightedReplay(AbstractSource[NoState, Transitions]):
     """Draws rows with replacement, each with probability proportional to its weight.
 
     The weights' cumulative sum is held as 32-bit integers, so that a draw is exact to 2⁻³² of the
@@ -34,10 +34,10 @@ class WeightedReplay(AbstractSource[Nothing, Transitions]):
         self.upper = _upper_ends(np.asarray(weights, np.float64), data.reward.shape[0])
         self.batch_size = batch_size
 
-    def init(self, *, key: PRNGKeyArray) -> Nothing:
-        return Nothing()
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
 
-    def draw(self, state: Nothing, agent: Agent, *, key: PRNGKeyArray):
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
         points = jax.random.bits(key, (self.batch_size,), jnp.uint32)
         # `upper[i]` is the last point that belongs to row i.
         return state, take(self.data, jnp.searchsorted(self.upper, points, side="left"))

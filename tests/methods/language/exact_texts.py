@@ -71,7 +71,7 @@ def expected_gradient(method, state, reward, *, key, with_chances=True):
 
     It is read off the first moment of Adam, a tenth of the gradient after one step.
     """
-    chances = log_policy(state.network, RESPONSES)[0]
+    probabilities = log_policy(state.network, RESPONSES)[0]
     first, second = (x.ravel() for x in np.meshgrid(np.arange(9), np.arange(9)))
     pairs = np.stack([first, second], axis=1)[:, None]
     tokens, response = (jnp.asarray(x)[0][pairs] for x in (_TOKENS, _MASK))
@@ -85,7 +85,7 @@ def expected_gradient(method, state, reward, *, key, with_chances=True):
         return 10.0 * optax.tree.get(moved.optimiser, "mu").table, metrics
 
     gradients, metrics = jax.jit(jax.vmap(gradient))(data)
-    weights = jnp.exp(chances[pairs[:, 0, 0]] + chances[pairs[:, 0, 1]])
+    weights = jnp.exp(probabilities[pairs[:, 0, 0]] + probabilities[pairs[:, 0, 1]])
     return jnp.tensordot(weights, gradients, axes=1), metrics
 
 

@@ -40,11 +40,11 @@ def _as_torch(network, torch):
 
     def forward(_, input_ids, labels, **others):
         logits = torch.tensor(np.asarray(network.logits(jnp.asarray(input_ids.numpy()))))[:, :-1]
-        chances, next_labels = logits.log_softmax(-1), labels[:, 1:]
-        chosen = chances.gather(-1, next_labels.clamp(min=0)[..., None])[..., 0]
+        probabilities, next_labels = logits.log_softmax(-1), labels[:, 1:]
+        chosen = probabilities.gather(-1, next_labels.clamp(min=0)[..., None])[..., 0]
         return SimpleNamespace(
             log_probs=torch.where(next_labels >= 0, chosen, 0.0),
-            entropy=-(chances.exp() * chances).sum(-1),
+            entropy=-(probabilities.exp() * probabilities).sum(-1),
             mean_logits=logits.mean(-1),
             is_top1=logits.argmax(-1) == next_labels,
         )

@@ -139,10 +139,10 @@ def test_greedy_takes_the_likeliest_tokens(key):
 
 
 def test_what_top_k_and_top_p_leave():
-    chances = jnp.log(jnp.asarray([[0.5, 0.05, 0.3, 0.15]]))
+    probabilities = jnp.log(jnp.asarray([[0.5, 0.05, 0.3, 0.15]]))
 
     def left(top_k, top_p):
-        return list(np.nonzero(np.isfinite(narrowed(chances, top_k, top_p)[0]))[0])
+        return list(np.nonzero(np.isfinite(narrowed(probabilities, top_k, top_p)[0]))[0])
 
     assert left(None, None) == [0, 1, 2, 3]
     assert left(1, None) == [0]

@@ -58,11 +58,11 @@ def test_expectation_maximisation_never_lowers_the_likelihood():
     for seed in range(3):
         counts = _planted(seed, 4)[2]
         rows = jnp.asarray(np.moveaxis(counts, 0, 2).reshape(-1, _TASKS, _STATES))
-        chances = jnp.asarray(random.dirichlet(np.ones(_RANK), 12), jnp.float32)
+        probabilities = jnp.asarray(random.dirichlet(np.ones(_RANK), 12), jnp.float32)
         found = []
         for _ in range(15):
-            measure, share = maximise(rows, chances, _SMOOTHING)
-            chances, scores = expect(rows, measure, share)
+            measure, share = maximise(rows, probabilities, _SMOOTHING)
+            probabilities, scores = expect(rows, measure, share)
             by_kind = np.asarray(scores, np.float64) + np.log(np.asarray(share, np.float64))
             added = _SMOOTHING * (np.log(measure).sum() + np.log(share).sum())
             found.append(np.log(np.exp(by_kind).sum(-1)).sum() + added)

@@ -40,7 +40,7 @@ def some_policy(seed, shape=(HORIZON, STATES, ACTIONS)):
 
 def by_hand(process, policy):
     """State and action values of a policy with three loops, in double precision."""
-    transition, reward, chances = (
+    transition, reward, probabilities = (
         np.asarray(x, np.float64) for x in (process.transition, process.reward, policy)
     )
     horizon, states, actions = reward.shape
@@ -50,7 +50,9 @@ def by_hand(process, policy):
             for a in range(actions):
                 following = sum(transition[h, s, a, t] * value[h + 1, t] for t in range(states))
                 action_value[h, s, a] = reward[h, s, a] + following
-            value[h, s] = sum(chances[h, s, a] * action_value[h, s, a] for a in range(actions))
+            value[h, s] = sum(
+                probabilities[h, s, a] * action_value[h, s, a] for a in range(actions)
+            )
     return value, action_value
 
 
@@ -118,8 +120,8 @@ def test_soft_values_are_those_written_out():
         action_value = np.asarray(process.reward[h]) + np.asarray(process.transition[h]) @ value
         value = temperature * np.log(np.exp(action_value / temperature).sum(axis=-1))
         np.testing.assert_allclose(plan.value[h], value, rtol=1e-5)
-        chances = np.exp((action_value - value[:, None]) / temperature)
-        np.testing.assert_allclose(plan.policy[h], chances, rtol=1e-4)
+        probabilities = np.exp((action_value - value[:, None]) / temperature)
+        np.testing.assert_allclose(plan.policy[h], probabilities, rtol=1e-4)
 
 
 def test_soft_values_are_reward_plus_entropy_of_their_policy():

@@ -18,7 +18,7 @@ from headwater.networks.hugging_face import write_decoder
 from headwater.runs.directory import RunDirectory
 from headwater.runs.growth import Plan, growing_stages, progressive_stages
 from headwater.runs.loop import run
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 from headwater.texts.texts import read_completions
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 
@@ -97,7 +97,7 @@ def grow_language(
         vocabulary, asked.context, asked.width, asked.layers, asked.heads, tied=True
     )
     read = read_completions(asked.data, tokenizer, asked.context)
-    plan = _plan(asked, Stored(read.data, asked.rows))
+    plan = _plan(asked, CompletionReplay(read.data, asked.rows))
     problem = TokenProblem(Decoder(architecture, key=jax.random.key(asked.seed)), tokenizer.end)
     if directory is None:
         directory = RunDirectory.create(out, specification)
@@ -118,7 +118,7 @@ def grow_language(
     return GrownModel(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
 
 
-def _plan(asked: GrowthSettings, source: Stored) -> Plan:
+def _plan(asked: GrowthSettings, source: CompletionReplay) -> Plan:
     if min(asked.layers, asked.stages, asked.updates, asked.rows) < 1:
         raise SpecificationError("layers, stages, updates and rows must be at least 1")
     rates: dict[str, Any] = {

@@ -117,10 +117,10 @@ def _by_rows(function, data):
 def _losses(model: LanguageModel, data: Completions) -> tuple[np.ndarray, np.ndarray]:
     """Of each row the negative log-likelihood of its response, and its tokens."""
     data = Completions(data.tokens, data.response)
-    chances = _by_rows(
+    log_probabilities = _by_rows(
         lambda part: jnp.sum(token_log_probabilities(model.decoder, part), axis=-1), data
     )
-    return -np.asarray(chances, np.float64), np.asarray(data.response).sum(-1)
+    return -np.asarray(log_probabilities, np.float64), np.asarray(data.response).sum(-1)
 
 
 def _agreement(

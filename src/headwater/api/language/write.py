@@ -58,12 +58,12 @@ def generate_texts(
     written = answers(
         model, given, new_tokens, samples, temperature, top_k, top_p, greedy, jax.random.key(seed)
     )
-    marks, chances = np.asarray(written.response), np.asarray(written.log_probability)
+    marks, log_probabilities = np.asarray(written.response), np.asarray(written.log_probability)
     return [
         [
             {
                 "text": model.tokenizer.decode_after(rows[i], written.tokens[i, j][marks[i, j]]),
-                "log_probability": float(chances[i, j].sum()),
+                "log_probability": float(log_probabilities[i, j].sum()),
             }
             for j in range(samples)
         ]

@@ -12,7 +12,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _ASK, _ANSWER, _RAMBLES, _ANSWERS = 0, 1, 4, 20
 _FIRST_ANSWER = 2 + _RAMBLES
@@ -36,9 +36,9 @@ def _measured(network: AbstractTokenNetwork, facts):
     held = jnp.arange(_TUNED_ON, facts.shape[0])
     ask = jnp.full_like(held, _ASK)
     tokens = jnp.stack([ask, _FIRST_ENTITY + held, jnp.full_like(held, _ANSWER)], axis=-1)
-    chances = next_log_probabilities(network.logits(tokens))
-    direct = jnp.mean(jnp.exp(chances[:, 1, _ANSWER]))
-    known = jnp.mean(jnp.argmax(chances[:, 2], axis=-1) == _FIRST_ANSWER + facts[held])
+    log_probabilities = next_log_probabilities(network.logits(tokens))
+    direct = jnp.mean(jnp.exp(log_probabilities[:, 1, _ANSWER]))
+    known = jnp.mean(jnp.argmax(log_probabilities[:, 2], axis=-1) == _FIRST_ANSWER + facts[held])
     return jnp.stack([direct, known.astype(jnp.float32)])
 
 
@@ -48,7 +48,7 @@ def _instance(entities: int, widths: tuple[int, int], learning: int, tuning: int
     entity = jnp.tile(jnp.arange(entities), 20)
     ramble = jax.random.randint(keys[1], entity.shape, 0, _RAMBLES)
     direct = jax.random.bernoulli(keys[2], _DIRECT, entity.shape)
-    corpus = Stored(_texts(entity, facts[entity], ramble, direct), rows=256)
+    corpus = CompletionReplay(_texts(entity, facts[entity], ramble, direct), rows=256)
     shown = jnp.arange(_TUNED_ON)
     lesson = _texts(shown, facts[shown], jnp.zeros_like(shown), jnp.ones(_TUNED_ON, bool))
     networks = {}
@@ -59,7 +59,7 @@ def _instance(entities: int, widths: tuple[int, int], learning: int, tuning: int
         base = learn(read, TokenProblem(begun), corpus, learning, key=keys[5]).state.network
         tune = SFT(learning_rate=3e-3)
         tuned = learn(
-            tune, TokenProblem(base), Stored(lesson, rows=None), tuning, key=keys[6]
+            tune, TokenProblem(base), CompletionReplay(lesson, rows=None), tuning, key=keys[6]
         ).state.network
         networks |= {size: base, f"tuned {size}": tuned}
     networks |= {

@@ -18,7 +18,7 @@ from headwater.analysis.effective_horizon import (
 )
 from headwater.core.finite import FiniteProcess
 from headwater.environments.tabular.finite import combination_lock
-from headwater.evaluation.instances import Worth, learn_instances
+from headwater.evaluation.instances import ExactReturn, learn_instances
 from headwater.evaluation.statistics import Interval, frequency
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly
 from headwater.methods.tabular.online.gorp import GORP
@@ -50,7 +50,7 @@ def locks(*, seed: int, horizons: tuple[int, ...], runs: int, learned: int) -> F
         GORP(lookahead=1, episodes_per_sequence=samples),
         stacked,
         _stack([process.problem()] * learned),
-        Worth(stacked),
+        ExactReturn(stacked),
         updates=process.horizon,
         key=jax.random.key(seed),
     )["return"]
@@ -116,7 +116,7 @@ def random_processes(
                 SQIRL(lookahead=depth, episodes_per_iteration=count),
                 repeated,
                 problems,
-                Worth(repeated),
+                ExactReturn(repeated),
                 updates=horizon,
                 key=jax.random.key(seed),
             )["return"][:, -1]
@@ -220,7 +220,7 @@ def _q_learning_cost(process, problems, best, instances: int, episodes: int, see
                 QLearning(learning_rate=rate, exploration_rate=exploration),
                 process,
                 problems,
-                Worth(process),
+                ExactReturn(process),
                 updates=episodes,
                 key=jax.random.key(seed + 1),
             )["return"]

@@ -17,7 +17,7 @@ from headwater.environments.tabular.decodable import (
     windows,
 )
 from headwater.evaluation.exact import best_return
-from headwater.evaluation.instances import Worth, learn_instances
+from headwater.evaluation.instances import ExactReturn, learn_instances
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
 from headwater.methods.tabular.online.m_golf import MGOLF
 from headwater.methods.tabular.online.q_learning import QLearning
@@ -134,7 +134,7 @@ def _tuned_q_learning(process: FiniteProcess, problems: FiniteProblem, long: int
             method = QLearning(learning_rate=rate, exploration_rate=exploration)
             key = jax.random.key(seed + 1)
             found = learn_instances(
-                method, process, problems, Worth(process), updates=long, key=key
+                method, process, problems, ExactReturn(process), updates=long, key=key
             )["return"]
             if best.size == 1 or found[:, -1].mean() > best[:, -1].mean():
                 best = found
@@ -174,7 +174,7 @@ def more_observations(
             MGOLF(memory_length=2, num_episodes=float(rounds), radius_scale=scale),
             simulators,
             classes,
-            Worth(process),
+            ExactReturn(process),
             updates=rounds,
             key=jax.random.fold_in(jax.random.key(seed), count),
         )["return"]
@@ -244,7 +244,7 @@ def _tuned_ucbvi(simulators, process, problems, target, episodes: int, seed: int
             UCBVI(bonus_scale=scale, num_episodes=float(episodes)),
             simulators,
             _stack(problems),
-            Worth(process),
+            ExactReturn(process),
             updates=episodes,
             key=jax.random.key(seed + 1),
         )["return"]

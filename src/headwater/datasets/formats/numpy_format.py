@@ -100,7 +100,8 @@ def _read(archive, columns: list[str]) -> np.ndarray:
             raise
         if part.dtype.kind not in "biuf":
             raise DataError(
-                f"array '{name}' has type {part.dtype}, which is no number: convert it to float32 "
+                f"array '{name}' has type {part.dtype}, which is not a number: convert it "
+                "to float32 "
                 "or int32"
             )
         if part.ndim == 0:

@@ -185,7 +185,7 @@ def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
     array = values.to_numpy(zero_copy_only=False)
     if array.dtype.kind not in "biuf" and not anything:
         raise DataError(
-            f"column '{name}' has type {values.type}, which is no number: convert it, or map "
+            f"column '{name}' has type {values.type}, which is not a number: convert it, or map "
             "another column"
         )
     return array.reshape(rows, *shape)
@@ -200,7 +200,7 @@ def _flags(values, name: str, start: int, per_row: int) -> np.ndarray:
         strange = next((text for text in strange if not _is_number(text)), strange[0])
         first = values.to_pylist().index(strange)
         raise DataError(
-            f"column '{name}' has type string, which is no number (it holds '{strange[:40]}' at "
+            f"column '{name}' has type string, which is not a number (it holds '{strange[:40]}' at "
             f"row {start + first // max(per_row, 1)}): convert it, or map another column"
         )
     codes = {text: _WORDS[text.strip().lower()] for text in known}

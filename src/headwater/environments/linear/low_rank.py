@@ -51,19 +51,23 @@ class LowRankTasks(eqx.Module):
         Raises `SpecificationError` if the weights are no distribution over the tasks, or the tasks
         share no features.
         """
-        chances = np.asarray(weight, np.float64)
-        if chances.shape != (self.tasks,) or chances.min() < 0.0 or abs(chances.sum() - 1) > 1e-6:
+        probabilities = np.asarray(weight, np.float64)
+        if (
+            probabilities.shape != (self.tasks,)
+            or probabilities.min() < 0.0
+            or abs(probabilities.sum() - 1) > 1e-6
+        ):
             raise SpecificationError(
                 f"weight must be {self.tasks} numbers that are not negative and add up to one, "
                 f"one for each task, not {list(weight)}"
             )
         if self.feature.ndim != 4:
             raise SpecificationError("tasks that share no features have no mixture of their rank")
-        measure = np.einsum("t,thfs->hfs", chances, np.asarray(self.measure, np.float64))
+        measure = np.einsum("t,thfs->hfs", probabilities, np.asarray(self.measure, np.float64))
         return FiniteProcess.from_arrays(
             np.asarray(self.feature, np.float64) @ measure[:, None],
             self.process.reward[0],
-            chances @ np.asarray(self.process.initial, np.float64),
+            probabilities @ np.asarray(self.process.initial, np.float64),
             noisy=self.process.noisy,
         )
 
@@ -174,8 +178,8 @@ def block_processes(
     processes, measures = [], []
     for _ in range(tasks):
         shows = _emissions(random, block, blocks)
-        chances = _dirichlet(random, concentration, blocks, (horizon, blocks * actions))
-        measure = chances @ shows[1:]
+        probabilities = _dirichlet(random, concentration, blocks, (horizon, blocks * actions))
+        measure = probabilities @ shows[1:]
         reward = np.zeros((horizon, states, actions))
         reward[-1, block[-2] == goal[0], goal[1]] = 1.0
         start = shows[0].mean(0)

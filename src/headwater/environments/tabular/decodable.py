@@ -275,11 +275,11 @@ def _window_process(seen: Windows, hidden: Int[Array, "horizon window"]) -> Fini
     reward = jax.vmap(lambda reward, hidden: reward[hidden])(model.reward, hidden)
 
     def one(transition, hidden, emission, following):
-        chances = jnp.einsum("wat,to->wao", transition[hidden], emission)
+        probabilities = jnp.einsum("wat,to->wao", transition[hidden], emission)
         window = jnp.arange(seen.states)[:, None, None]
         action = jnp.arange(seen.actions)[None, :, None]
         rows = jnp.zeros((seen.states, seen.actions, seen.states))
-        return rows.at[window, action, following].add(chances)
+        return rows.at[window, action, following].add(probabilities)
 
     rows = jax.vmap(one)(model.transition[:-1], hidden[:-1], emission[1:], seen.following)
     stay = jnp.zeros((seen.horizon, seen.states, seen.actions, seen.states)).at[..., 0].set(1.0)
@@ -317,8 +317,8 @@ def window_return(seen: Windows, policy: Float[Array, "horizon window action"]) 
     later = jnp.concatenate([emission[1:], emission[-1:]])
 
     def one(joint, step):
-        chances, reward, transition, emission, following = step
-        taken = joint[:, :, None] * chances[None]
+        probabilities, reward, transition, emission, following = step
+        taken = joint[:, :, None] * probabilities[None]
         moved = jnp.einsum("swa,sat->wat", taken, transition)
         arrived = jnp.einsum("wat,to->twao", moved, emission)
         flat = arrived.reshape(model.states, -1)

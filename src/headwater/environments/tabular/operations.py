@@ -28,17 +28,17 @@ def inventory_control(
     rest overnight; profits are moved and scaled into [0, 1], so an episode of expected return R
     makes a profit of `horizon * low + R * (high - low)`, with `low`, `high` from `profit_range`.
 
-    **Arguments:** `capacity`: of the store, in units; `demand`: the chances of a demand of 0, 1, …
-    units, or the mean of a Poisson demand; `initial`: units in stock at the start.
+    **Arguments:** `capacity`: of the store, in units; `demand`: the probabilities of a demand of 0,
+    1, … units, or the mean of a Poisson demand; `initial`: units in stock at the start.
 
-    Raises `SpecificationError` for sizes below one, a negative price or cost, or chances that do
-    not add up to one.
+    Raises `SpecificationError` for sizes below one, a negative price or cost, or probabilities that
+    do not add up to one.
     """
     require_sizes(capacity=capacity, horizon=horizon)
     for name, value in (("price", price), ("order_cost", order_cost), ("fixed_cost", fixed_cost)):
         if not value >= 0.0:
             raise SpecificationError(f"{name} = {value:g} must not be negative")
-    chances = _chances(demand, capacity)
+    probabilities = _chances(demand, capacity)
     stock = np.arange(capacity + 1)
     transition = np.zeros((capacity + 1,) * 3)
     profit = np.zeros((capacity + 1, capacity + 1))
@@ -47,7 +47,7 @@ def inventory_control(
             taken = min(order, capacity - here)
             held = here + taken
             paid = order_cost * taken + fixed_cost * (taken > 0)
-            for wanted, chance in enumerate(chances):
+            for wanted, chance in enumerate(probabilities):
                 sold = min(held, wanted)
                 transition[here, order, held - sold] += chance
                 profit[here, order] += chance * (price * sold - holding_cost * (held - sold))
@@ -116,9 +116,14 @@ def _chances(demand: Sequence[float] | float, capacity: int) -> np.ndarray:
         below = [math.exp(-demand) * demand**size / math.factorial(size) for size in sizes]
         # More than the store holds is as good as a full store.
         return np.append(below, max(0.0, 1.0 - sum(below)))
-    chances = np.asarray(demand, np.float64)
-    if chances.ndim != 1 or (chances < 0.0).any() or abs(chances.sum() - 1.0) > 1e-5:
+    probabilities = np.asarray(demand, np.float64)
+    if (
+        probabilities.ndim != 1
+        or (probabilities < 0.0).any()
+        or abs(probabilities.sum() - 1.0) > 1e-5
+    ):
         raise SpecificationError(
-            f"the chances of demand must be at least zero and add up to 1, not to {chances.sum():g}"
+            f"the probabilities of demand must be at least zero and add up to 1, "
+            f"not to {probabilities.sum():g}"
         )
-    return chances / chances.sum()
+    return probabilities / probabilities.sum()

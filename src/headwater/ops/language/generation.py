@@ -76,9 +76,9 @@ def narrowed(
         log_probabilities = jnp.where(log_probabilities >= least, log_probabilities, -jnp.inf)
     if top_p is not None:
         ordered = jnp.sort(log_probabilities, axis=-1, descending=True)
-        chances = jnp.exp(ordered - jax.nn.logsumexp(ordered, axis=-1, keepdims=True))
+        probabilities = jnp.exp(ordered - jax.nn.logsumexp(ordered, axis=-1, keepdims=True))
         # A token stays if those before it do not hold `top_p` yet; so the likeliest always stays.
-        kept = jnp.cumsum(chances, axis=-1) - chances < top_p
+        kept = jnp.cumsum(probabilities, axis=-1) - probabilities < top_p
         least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
         log_probabilities = jnp.where(log_probabilities >= least, log_probabilities, -jnp.inf)
     return log_probabilities
@@ -98,17 +98,17 @@ def _generate(
     def one(carry):
         step, cache, logits, tokens, chosen, stop, done = carry
         place = prompts.length + step
-        chances = next_log_probabilities(logits, temperature)
+        log_probabilities = next_log_probabilities(logits, temperature)
         if greedy:
-            token = jnp.argmax(chances, axis=-1)
+            token = jnp.argmax(log_probabilities, axis=-1)
         else:
-            drawn_from = narrowed(chances, top_k, top_p)
+            drawn_from = narrowed(log_probabilities, top_k, top_p)
             token = jax.random.categorical(jax.random.fold_in(key, step), drawn_from, axis=-1)
         token = token.astype(tokens.dtype)
         # Rows that have ended write beyond the end, where it is dropped.
         written = jnp.where(done, width, place)
         tokens = tokens.at[row, written].set(token, mode="drop")
-        chosen = chosen.at[row, written].set(chances[row, token], mode="drop")
+        chosen = chosen.at[row, written].set(log_probabilities[row, token], mode="drop")
         stop = jnp.where(done, stop, place + 1)
         done = done | jnp.any(token[:, None] == ends, axis=-1) | (place + 1 >= limit)
         cache, logits = reader.read_one(cache, token, jnp.minimum(place, width - 1))

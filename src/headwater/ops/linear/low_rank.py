@@ -112,23 +112,25 @@ def fit_mixture(
     starts = jax.vmap(lambda drawn: _scattered_kinds(row_distances(rows), weight, drawn))(
         uniform[1:].reshape(restarts, rank, pairs)
     )
-    chances = jnp.concatenate(
+    responsibilities = jnp.concatenate(
         [jax.nn.one_hot(starts, rank), previous.feature.reshape(1, pairs, rank)]
     )
 
-    def step(chances, is_soft):
-        soft, scores = expect(rows, *maximise(rows, chances, smoothing))
+    def step(responsibilities, is_soft):
+        soft, scores = expect(rows, *maximise(rows, responsibilities, smoothing))
         hard = jax.nn.one_hot(jnp.argmax(scores, axis=-1), rank)
         return jnp.where(is_soft, soft, hard), None
 
-    def search(chances):
-        chances = jax.lax.scan(step, chances, jnp.arange(soft_steps + hard_steps) < soft_steps)[0]
-        measure, share = maximise(rows, chances, smoothing)
-        chances, scores = expect(rows, measure, share)
+    def search(responsibilities):
+        responsibilities = jax.lax.scan(
+            step, responsibilities, jnp.arange(soft_steps + hard_steps) < soft_steps
+        )[0]
+        measure, share = maximise(rows, responsibilities, smoothing)
+        responsibilities, scores = expect(rows, measure, share)
         kind = jnp.argmax(scores, axis=-1)
         return kind, measure, jnp.sum(jnp.max(scores, axis=-1))
 
-    kinds, measures, likelihood = jax.vmap(search)(chances)
+    kinds, measures, likelihood = jax.vmap(search)(responsibilities)
     best = jnp.argmax(likelihood)
     kind = jnp.where(weight > 0.0, kinds[best], jnp.floor(uniform[0] * rank).astype(jnp.int32))
     feature = jax.nn.one_hot(kind, rank).reshape(states, actions, rank)
@@ -208,16 +210,18 @@ def log_likelihoods(
 
 def maximise(
     rows: Float[Array, "pair task state"],
-    chances: Float[Array, "pair rank"],
+    responsibilities: Float[Array, "pair rank"],
     smoothing: float | Float[Array, ""],
 ) -> tuple[Float[Array, "rank task state"], Float[Array, " rank"]]:
-    """Measures and shares of the kinds, given the chances of each pair to be of each kind.
+    """Measures and shares of the kinds, given the responsibilities of each pair to be of each kind.
 
     `smoothing` is added to the count of every next state, and of every kind.
     """
-    times = (chances.T @ rows.reshape(rows.shape[0], -1)).reshape(-1, *rows.shape[1:]) + smoothing
+    times = (responsibilities.T @ rows.reshape(rows.shape[0], -1)).reshape(
+        -1, *rows.shape[1:]
+    ) + smoothing
     tried = jnp.sum(rows, axis=(1, 2)) > 0.0
-    pairs = jnp.sum(jnp.where(tried[:, None], chances, 0.0), axis=0) + smoothing
+    pairs = jnp.sum(jnp.where(tried[:, None], responsibilities, 0.0), axis=0) + smoothing
     return times / jnp.sum(times, axis=-1, keepdims=True), pairs / jnp.sum(pairs)
 
 

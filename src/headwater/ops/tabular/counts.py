@@ -127,10 +127,10 @@ def certified_gap(
 
     def one(following, step):
         upper, lower = following
-        rows, radius, high, low, chances = step
+        rows, radius, high, low, probabilities = step
         best = high - worst_expectation(rows, -upper, radius)
         worst = low + worst_expectation(rows, lower, radius)
-        return (jnp.max(best, axis=-1), jnp.sum(chances * worst, axis=-1)), None
+        return (jnp.max(best, axis=-1), jnp.sum(probabilities * worst, axis=-1)), None
 
     zero = jnp.zeros(states)
     upper, lower = jax.lax.scan(

@@ -42,9 +42,9 @@ def policy_values(process: FiniteProcess, policy: Float[Array, "horizon state ac
     """What `policy` is worth. Raises `SpecificationError` if its shape is not the process's."""
     _require_shape(process, policy)
 
-    def choose(transition, reward, following, chances):
+    def choose(transition, reward, following, probabilities):
         action_value = reward + transition @ following
-        return chances, action_value, jnp.sum(chances * action_value, axis=-1)
+        return probabilities, action_value, jnp.sum(probabilities * action_value, axis=-1)
 
     return _backwards(process, choose, policy)
 
@@ -98,8 +98,8 @@ def occupancy(
     _require_shape(process, policy)
 
     def forwards(here, step):
-        transition, chances = step
-        visited = here[:, None] * chances
+        transition, probabilities = step
+        visited = here[:, None] * probabilities
         return jnp.einsum("sa,sat->t", visited, transition), visited
 
     return jax.lax.scan(forwards, process.initial, (process.transition, policy))[1]

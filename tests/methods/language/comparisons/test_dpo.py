@@ -56,9 +56,15 @@ def test_dpo_begins_with_half_the_gradient_of_the_margin(key):
     method = DPO(beta=0.3, learning_rate=1.0)
 
     def margin(network):
-        chances = log_policy(network, RESPONSES)[0]
+        probabilities = log_policy(network, RESPONSES)[0]
         return jnp.mean(
-            jnp.stack([chances[0] - chances[4], chances[8] - chances[1], chances[2] - chances[0]])
+            jnp.stack(
+                [
+                    probabilities[0] - probabilities[4],
+                    probabilities[8] - probabilities[1],
+                    probabilities[2] - probabilities[0],
+                ]
+            )
         )
 
     gradient = jax.jit(jax.grad(margin))(task.network).table

@@ -19,7 +19,7 @@ from headwater.methods.language.rewards.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
 from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import JudgedPairs
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 
 from ..text_twin import CONTEXT, DATA, VOCABULARY, moved, response_log_probability
 
@@ -58,7 +58,7 @@ def test_inpo_on_sampled_pairs_closes_the_gap(key):
     one_token = every_response(3, 1)
     reference = log_policy(network, one_token)
     method = INPO(kl_weight=0.1, iterate_weight=0.6, updates_per_round=40, learning_rate=0.05)
-    written = Written(one_token.prompts, rows=128, samples=2, new_tokens=1)
+    written = SampledCompletions(one_token.prompts, rows=128, samples=2, new_tokens=1)
     source = JudgedPairs(written, TablePreference(preference, 3))
     state = jax.jit(lambda: learn(method, TokenProblem(network), source, 1000, key=key).state)()
     gaps = [

@@ -30,6 +30,6 @@ def test_sft_reaches_the_frequencies_of_what_it_is_shown(key):
     shown = np.asarray([0, 0, 0, 1, 4, 4, 8, 8])
     data = jax.tree.map(lambda x: x[0, shown], RESPONSES.data)
     state, _ = learn(SFT(learning_rate=0.1), task, data, key=key, updates=300)
-    chances = np.exp(log_policy(state.network, RESPONSES))[0]
+    probabilities = np.exp(log_policy(state.network, RESPONSES))[0]
     frequencies = np.bincount(shown, minlength=9) / len(shown)
-    np.testing.assert_allclose(chances, frequencies, atol=0.01)
+    np.testing.assert_allclose(probabilities, frequencies, atol=0.01)

@@ -8,7 +8,7 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.environments.tabular.finite import combination_lock
-from headwater.evaluation.instances import Worth, learn_instances
+from headwater.evaluation.instances import ExactReturn, learn_instances
 from headwater.methods.tabular.online.sqirl import SQIRL
 
 from ..random_episodes import KEY, A, H, S, episodes_of
@@ -59,7 +59,7 @@ def test_sqirl_opens_a_lock():
     stacked = jax.tree.map(lambda x: jnp.stack([x] * 20), process)
     problems = jax.tree.map(lambda x: jnp.stack([x] * 20), process.problem())
     found = learn_instances(
-        SQIRL(lookahead=1, episodes_per_iteration=64), stacked, problems, Worth(stacked), updates=3,
-        key=jax.random.key(0),
+        SQIRL(lookahead=1, episodes_per_iteration=64), stacked, problems, ExactReturn(stacked),
+        updates=3, key=jax.random.key(0),
     )["return"]  # fmt: skip
     assert found[:, -1].mean() > 0.9 and found.shape == (20, 4)

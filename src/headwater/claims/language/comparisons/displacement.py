@@ -13,7 +13,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _TOPICS, _REST = 24, 3
 _REFUSALS, _COMPLIANCES = (0.4, 0.3, 0.2, 0.1), (0.6, 0.4)
@@ -34,20 +34,20 @@ def _texts(topic, opener) -> Completions:
 
 
 def _sampled_texts(rows: int, key) -> Completions:
-    chances = np.concatenate(
+    probabilities = np.concatenate(
         [_REFUSED * np.asarray(_REFUSALS), (1 - _REFUSED) * np.asarray(_COMPLIANCES)]
     )
     first, second = jax.random.split(key)
     topic = jax.random.randint(first, (rows,), 0, _TOPICS)
-    opener = jax.random.categorical(second, jnp.log(jnp.asarray(chances)), shape=(rows,))
+    opener = jax.random.categorical(second, jnp.log(jnp.asarray(probabilities)), shape=(rows,))
     return _texts(topic, opener)
 
 
 def _refusals(network: AbstractTokenNetwork):
     """How often the policy refuses, over all topics."""
     prompts = (_KINDS + jnp.arange(_TOPICS))[:, None]
-    chances = jnp.exp(next_log_probabilities(network.logits(prompts)[:, 0]))
-    return jnp.mean(jnp.sum(chances[:, : len(_REFUSALS)], axis=-1))
+    probabilities = jnp.exp(next_log_probabilities(network.logits(prompts)[:, 0]))
+    return jnp.mean(jnp.sum(probabilities[:, : len(_REFUSALS)], axis=-1))
 
 
 def _pairs(key) -> tuple[CompletionComparisons, CompletionComparisons]:
@@ -66,7 +66,7 @@ def _instance(width: int, learning: int, updates: int, key):
     network_key, data_key, pair_key, key = jax.random.split(key, 4)
     shape = Architecture(_WORDS + 16, _REST + 2, width=width, layers=2, heads=2)
     network = Decoder(shape, key=network_key, deviation=0.1)
-    texts = Stored(_sampled_texts(2048, data_key), rows=64)
+    texts = CompletionReplay(_sampled_texts(2048, data_key), rows=64)
     clone = SFT(learning_rate=3e-3, decay_updates=float(learning))
     base = learn(clone, TokenProblem(network), texts, learning, key=key).state.network
     alike, unlike = _pairs(pair_key)
@@ -83,7 +83,7 @@ def _instance(width: int, learning: int, updates: int, key):
 
     def refine(data, cloning):
         tuned = with_numbers(method, cloning_weight=cloning)
-        task, source = TokenProblem(base), Stored(data, rows=None)
+        task, source = TokenProblem(base), CompletionReplay(data, rows=None)
         after = learn(tuned, task, source, updates, key=key).state.network
         return displacement(after, base, data)[0].mean(), _refusals(after)
 

@@ -21,8 +21,8 @@ from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.hypo import HyPO
 from headwater.networks.token_table import LogLinearResponses
 from headwater.runs.learn import learn
-from headwater.sources.completion_pairs import StoredBesideWritten
-from headwater.sources.completions import Stored, Written
+from headwater.sources.completion_pairs import ReplayAndSampled
+from headwater.sources.completions import CompletionReplay, SampledCompletions
 
 _RESPONSES, _FEATURES, _SEEN, _PAIRS, _BATCH = 200, 24, 20, 400, 64
 
@@ -49,10 +49,10 @@ def _learn(method, samples: int, updates: int, key):
     key, instance_key = jax.random.split(key)
     network, gold, data, seen = _instance(instance_key)
     responses = every_response(_RESPONSES, 1)
-    source = Stored(data, rows=_BATCH)
+    source = CompletionReplay(data, rows=_BATCH)
     if isinstance(method, HyPO):
-        written = Written(responses.prompts, rows=1, samples=samples, new_tokens=1)
-        source = StoredBesideWritten(source, written)
+        written = SampledCompletions(responses.prompts, rows=1, samples=samples, new_tokens=1)
+        source = ReplayAndSampled(source, written)
     state = learn(method, TokenProblem(network), source, updates, key=key).state
     policy = log_policy(Agent(method, state).network(), responses)
     reference = log_policy(network, responses)

@@ -14,7 +14,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _WORDS, _WIDTH, _PAIRS = 60, 16, 400
 
@@ -96,7 +96,7 @@ def _accuracies(noise: float, updates: int, key):
         _pairs(good, half, _WORDS, 0, half, keys[5]),
         _pairs(good, half, _WORDS, half, _WORDS, keys[6]),
     ]
-    source = Stored(train, rows=64)
+    source = CompletionReplay(train, rows=64)
     policy = DPO(learning_rate=0.01)
     tuned = learn(policy, task, source, updates, key=keys[7]).state
     implicit = [implicit_accuracy(tuned.network, task.network, test) for test in tests]

@@ -13,7 +13,7 @@ from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.ipo import IPO
 from headwater.networks.token_table import PrefixTable
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _WEIGHTS = (0.1, 0.5, 2.0)
 _ARMS = 3
@@ -29,7 +29,7 @@ def _learn(method, weight, key, updates: int):
     rejected = jnp.stack([middle, worst, worst])
     rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (chosen, rejected)]
     method = with_numbers(method, beta=weight)
-    source = Stored(CompletionComparisons(*rows), rows=None)
+    source = CompletionReplay(CompletionComparisons(*rows), rows=None)
     state = learn(method, task, source, updates, key=key).state
     order = jnp.stack([best, middle, worst])
     return tuple(

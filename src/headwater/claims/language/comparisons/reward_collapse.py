@@ -14,7 +14,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _PAPER = "song2023reward"
 _SHAPES = {
@@ -102,7 +102,7 @@ def _rewards(method: RewardModel, width: int, updates: int, key) -> Array:
     ranked, pairs = _pairs(data_key)
     shape = Architecture(_PROMPTS + _ANSWERS, 2, width=width, layers=1, heads=2)
     task = TokenProblem(Decoder(shape, key=network_key, deviation=0.3))
-    state = learn(method, task, Stored(pairs, rows=None), updates, key=key).state
+    state = learn(method, task, CompletionReplay(pairs, rows=None), updates, key=key).state
     return method.rate(state, ranked)
 
 

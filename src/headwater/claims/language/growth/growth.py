@@ -26,7 +26,7 @@ from headwater.runs.growth import (
     rearrange,
 )
 from headwater.runs.loop import run
-from headwater.runs.stage import Outcome, Stage, carry_on
+from headwater.runs.stage import Outcome, Stage, continue_from
 from headwater.sources.fresh_texts import FreshTexts
 
 _RATES = {"learning_rate": 2e-3, "warmup_updates": 20.0}
@@ -50,8 +50,8 @@ def _judge(task: ShiftedCopies, seed: int) -> Callable[[Outcome], np.ndarray]:
     data = everywhere(task.texts(512, key=jax.random.fold_in(jax.random.key(seed), 2**31)))
 
     def loss(network):
-        chances = token_log_probabilities(network, data)
-        return -averaged(chances, jnp.asarray(data.response), "token")
+        log_probabilities = token_log_probabilities(network, data)
+        return -averaged(log_probabilities, jnp.asarray(data.response), "token")
 
     each = jax.jit(lambda states: jax.lax.map(lambda state: loss(state.network), states))
     return lambda outcome: np.asarray(each(outcome.state), np.float64)
@@ -186,8 +186,8 @@ def _choose(
     for name, way in ways.items():
         stages += [
             Stage(f"{name}, at once", method, source, 0, begin=grow(way)),
-            Stage(f"{name}, lag", method, source, lag, begin=carry_on(f"{name}, at once")),
-            Stage(name, method, source, updates - lag, begin=carry_on(f"{name}, lag")),
+            Stage(f"{name}, lag", method, source, lag, begin=continue_from(f"{name}, at once")),
+            Stage(name, method, source, updates - lag, begin=continue_from(f"{name}, lag")),
         ]
     outcomes = run(stages, problem, seeds=runs, seed=seed, logs=1, progress=False).outcomes
     judge = _judge(task, seed)

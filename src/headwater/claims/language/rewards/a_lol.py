@@ -17,7 +17,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 from headwater.texts.completion_advantages import advantages, prompt_values
 
 _PROMPTS, _RESPONSES = 20, 30
@@ -32,8 +32,8 @@ def _learn(bad: float, rows: int, updates: int, key):
     worse = jax.nn.log_softmax(-4.0 * values, axis=-1)
     low = jax.random.bernoulli(keys[1], bad, (rows,))
     prompt = jax.random.randint(keys[2], (rows,), 0, _PROMPTS)
-    chances = jnp.where(low[:, None], worse[prompt], 0.0)
-    response = jax.random.categorical(keys[3], chances, axis=-1)
+    logits = jnp.where(low[:, None], worse[prompt], 0.0)
+    response = jax.random.categorical(keys[3], logits, axis=-1)
     listed = responses.data
     tokens, mask = listed.tokens[prompt, response], listed.response[prompt, response]
     data = Completions(tokens, mask, values[prompt, response])
@@ -42,19 +42,19 @@ def _learn(bad: float, rows: int, updates: int, key):
         return learn(method, task, source, updates, key=key).state.network
 
     problem = TokenProblem(PrefixTable(_RESPONSES, 2))
-    imitated = train(SFT(learning_rate=_RATE), problem, Stored(data, _ROWS), keys[4])
+    imitated = train(SFT(learning_rate=_RATE), problem, CompletionReplay(data, _ROWS), keys[4])
     # The reference and the start of all others is what maximum likelihood makes of the data.
     task = TokenProblem(imitated)
     wanted = responses.prompts
     own = _written(imitated, wanted, values, keys[5])
     judged, priority = advantages(data, prompt_values(imitated, own, data))
-    best = Stored(judged, _ROWS, priority)
+    best = CompletionReplay(judged, _ROWS, priority)
     networks = {
         "NLL": imitated,
         "weighted BC": train(
             ALoL(importance_sampling_level="none", learning_rate=_RATE),
             task,
-            Stored(data, _ROWS),
+            CompletionReplay(data, _ROWS),
             keys[6],
         ),
         "reference-free": train(

@@ -24,7 +24,7 @@ from headwater.methods.language.rewards.dr_po import DRPO
 from headwater.methods.language.rewards.ppo import PPO
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 from headwater.sources.resets import Resets
 
 _TOKENS, _EPISODES = 4, 64
@@ -102,7 +102,7 @@ def _opens(length: int, resets: bool, rate, updates: int, key):
     else:
         method = PPO(**_SETTINGS)
         prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-        source = Written(prompts, reward, rows=_EPISODES, samples=1, new_tokens=length)
+        source = SampledCompletions(prompts, reward, rows=_EPISODES, samples=1, new_tokens=length)
     method = with_numbers(method, learning_rate=rate)
     state = learn(method, TokenProblem(network), source, updates, key=key).state
     learned = Agent(method, state).network()

@@ -15,7 +15,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_nu
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.networks.token_table import PrefixTable
 from headwater.runs.learn import learn
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 
 _VOCABULARY, _LENGTH = 6, 4
 _FIRST_SUCCESS, _BONUS = 0.015, 0.2
@@ -41,7 +41,7 @@ def _learn(scale: _Scale, rate, updates: int, key):
     logits = table.table.at[rows, tokens[answer, 1:]].set(favour)
     network = jax.tree.map(lambda _: logits, table)
     method = with_numbers(GRPO(scale_rewards=scale, max_gradient_norm=1e9), learning_rate=rate)
-    source = Written(responses.prompts, reward, rows=16, samples=8, new_tokens=_LENGTH)
+    source = SampledCompletions(responses.prompts, reward, rows=16, samples=8, new_tokens=_LENGTH)
 
     def success(agent: Agent):
         return jnp.exp(log_policy(agent.network(), responses)[0, answer])

@@ -15,7 +15,7 @@ from headwater.networks.token_table import LogLinearResponses
 from headwater.ops.linear_algebra import solve
 from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import JudgedPairs
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 
 _RESPONSES, _WEIGHT, _ITERATE_WEIGHT, _EXACT_ROUNDS = 30, 0.05, 0.3, 60
 
@@ -61,7 +61,7 @@ def _learn(rounds: int, updates: int, pairs: int, key):
         updates_per_round=updates,
         learning_rate=0.03,
     )
-    written = Written(responses.prompts, rows=pairs, samples=2, new_tokens=1)
+    written = SampledCompletions(responses.prompts, rows=pairs, samples=2, new_tokens=1)
     source = JudgedPairs(written, TablePreference(preference, _RESPONSES))
 
     def evaluate(agent: Agent):

@@ -18,7 +18,7 @@ from headwater.networks.token_table import LogLinearResponses, PrefixTable
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
 from headwater.sources.completion_pairs import BestOfN
-from headwater.sources.completions import Written
+from headwater.sources.completions import SampledCompletions
 
 _PAPER = "huang2025self"
 _ROWS = 16
@@ -27,18 +27,20 @@ _ROWS = 16
 def _base(responses: int, key):
     """A policy whose likeliest response, number zero, has twice the uniform probability."""
     others = jax.random.dirichlet(key, jnp.full(responses - 1, 20.0)) * (1.0 - 2.0 / responses)
-    chances = jnp.concatenate([jnp.asarray([2.0 / responses]), others])
+    probabilities = jnp.concatenate([jnp.asarray([2.0 / responses]), others])
     # None of the others may be likelier.
-    chances = chances.at[1:].set(jnp.minimum(chances[1:], 1.9 / responses))
-    chances = chances.at[1:].multiply((1.0 - chances[0]) / jnp.sum(chances[1:]))
-    return LogLinearResponses(jnp.eye(responses), jnp.log(chances))
+    probabilities = probabilities.at[1:].set(jnp.minimum(probabilities[1:], 1.9 / responses))
+    probabilities = probabilities.at[1:].multiply(
+        (1.0 - probabilities[0]) / jnp.sum(probabilities[1:])
+    )
+    return LogLinearResponses(jnp.eye(responses), jnp.log(probabilities))
 
 
 def _best_of_n(responses: int, samples: int, draws: int, key):
     """How often the best of `samples` is the likeliest response."""
     base_key, key = jax.random.split(key)
     base = _base(responses, base_key)
-    written = Written(
+    written = SampledCompletions(
         every_response(responses, 1).prompts, None, base, rows=_ROWS, samples=samples, new_tokens=1
     )
     source = BestOfN(written)
@@ -66,7 +68,9 @@ def _masses(seed: int, sizes: tuple[int, ...], draws: int, updates: int) -> Find
     size = sizes[0]
     base, responses = _base(size, keys[1]), every_response(size, 1)
     task, before = TokenProblem(base), log_policy(base, responses)
-    written = Written(responses.prompts, None, base, rows=128, samples=size // 2, new_tokens=1)
+    written = SampledCompletions(
+        responses.prompts, None, base, rows=128, samples=size // 2, new_tokens=1
+    )
     clone = SFT(learning_rate=0.1, decay_updates=float(updates))
     after = jax.jit(
         lambda: log_policy(
@@ -110,7 +114,9 @@ def _greedy(seed: int, instances: int) -> Finding:
             text = generate(network, responses.prompts, 2, key=key, greedy=True).tokens[0, 1:]
             return jnp.all(text == 0).astype(jnp.float32)
 
-        written = Written(responses.prompts, None, base, rows=64, samples=4, new_tokens=2)
+        written = SampledCompletions(
+            responses.prompts, None, base, rows=64, samples=4, new_tokens=2
+        )
         clone = SFT(learning_rate=0.1)
         state = learn(clone, TokenProblem(base), BestOfN(written), 60, key=key).state
         return succeeds(base), succeeds(state.network)

@@ -11,7 +11,7 @@ from headwater.methods.language.texts.mezo import MeZO
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.zeroth_order import descended, random_seed, slope
 from headwater.runs.learn import learn
-from headwater.sources.completions import Stored
+from headwater.sources.completions import CompletionReplay
 
 _PAPER = "malladi2023fine"
 
@@ -66,7 +66,7 @@ def _replay(seed: int, updates: int, runs: int) -> Finding:
         data = jax.tree.map(lambda x: x[0, rows], responses.data)
         method = MeZO(learning_rate=0.1, decay_updates=2.0 * updates, weight_decay=0.01)
 
-        found = learn(method, task, Stored(data, rows=None), updates, every=1, key=key)
+        found = learn(method, task, CompletionReplay(data, rows=None), updates, every=1, key=key)
         return task.network, found.state.network, found.sums
 
     keys = jax.random.split(jax.random.key(seed), runs)

@@ -13,12 +13,12 @@ from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import comparison_metrics, log_ratio, log_ratios
 from headwater.ops.language.rollouts import leave_one_out
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class HyPO(
-    AbstractMethod[TokenProblem, ComparisonsAndCompletions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, ComparisonsAndCompletions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""DPO on stored comparisons, and the divergence from the reference on the policy's own texts.
 
@@ -55,10 +55,10 @@ class HyPO(
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
 
-    def update(self, state: Tuned, data: ComparisonsAndCompletions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: ComparisonsAndCompletions, *, key: PRNGKeyArray):
         reference = state.reference
 
         def loss(network: AbstractTokenNetwork):
@@ -77,5 +77,5 @@ class HyPO(
 
         return tune(state, schedule_of(self), loss)
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

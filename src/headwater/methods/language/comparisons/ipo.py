@@ -12,12 +12,12 @@ from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import comparison_metrics, log_ratios
 from headwater.ops.language.tokens import lengths
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class IPO(
-    AbstractMethod[TokenProblem, CompletionComparisons, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, CompletionComparisons, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Learns from comparisons by a squared loss, which stays regularised when labels are certain.
 
@@ -56,10 +56,10 @@ class IPO(
     max_gradient_norm: float = positive(1.0, infinite=True)
     normalise_lengths: bool = flag(True)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
 
-    def update(self, state: Tuned, data: CompletionComparisons, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: CompletionComparisons, *, key: PRNGKeyArray):
         reference = state.reference
 
         def loss(network: AbstractTokenNetwork):
@@ -73,5 +73,5 @@ class IPO(
 
         return tune(state, schedule_of(self), loss)
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

@@ -13,12 +13,12 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.reward_head import WithReward, with_reward
 from headwater.ops.language.comparing import Utility, utility
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class RewardModel(
-    AbstractMethod[TokenProblem, CompletionComparisons, Tuned],
-    AbstractCompletionScorer[Tuned],
+    AbstractMethod[TokenProblem, CompletionComparisons, TuningState],
+    AbstractCompletionScorer[TuningState],
 ):
     r"""Learns a reward of responses under which the chosen ones come out higher.
 
@@ -63,11 +63,11 @@ class RewardModel(
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         problem.require_hidden("RewardModel")
         return begin_tuning(WithReward(problem.network), schedule_of(self), reference=False)
 
-    def update(self, state: Tuned, data: CompletionComparisons, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: CompletionComparisons, *, key: PRNGKeyArray):
         def loss(network: AbstractTokenNetwork):
             chosen, rejected = self._rate(network, data.chosen), self._rate(network, data.rejected)
             margin = chosen - rejected
@@ -84,7 +84,7 @@ class RewardModel(
 
         return tune(state, schedule_of(self), loss)
 
-    def rate(self, state: Tuned, data: Completions) -> Float[Array, "*batch"]:
+    def rate(self, state: TuningState, data: Completions) -> Float[Array, "*batch"]:
         return self._rate(state.network, data)
 
     def _rate(self, network: AbstractTokenNetwork, data: Completions):

@@ -13,12 +13,12 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.tokens import averaged, of_tokens
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class RaPTr(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Trains a random sub-network of a decoder at each update: some layers, in their order.
 
@@ -61,14 +61,14 @@ class RaPTr(
                 "the last layer"
             )
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         if not isinstance(problem.network, AbstractLayered):
             raise SpecificationError(
                 f"RaPTr leaves out layers, which {type(problem.network).__name__} does not have"
             )
         return begin_tuning(problem.network, schedule_of(self), reference=False)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         response, tokens = jnp.asarray(data.response), jnp.asarray(data.tokens)
         assert isinstance(state.network, AbstractLayered)
         layers = state.network.layer_count
@@ -85,7 +85,7 @@ class RaPTr(
 
         return tune(state, schedule_of(self), loss)
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network
 
 

@@ -13,12 +13,12 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.rollouts import rewards_of
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class ALoL(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Imitates what was better than expected, as much as it was, and never samples.
 
@@ -65,10 +65,10 @@ class ALoL(
     max_gradient_norm: float = positive(1.0, infinite=True)
     importance_sampling_level: Literal["sequence", "token", "none"] = choice("sequence")
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         advantage = rewards_of(data, "ALoL")
         reference = token_log_probabilities(state.reference, data)
 
@@ -91,5 +91,5 @@ class ALoL(
         state, metrics = tune(state, schedule_of(self), loss)
         return state, {**metrics, "advantage": jnp.mean(advantage)}
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

@@ -19,12 +19,12 @@ from headwater.parts.clipped_policy import (
     last_tokens,
     texts,
 )
-from headwater.parts.fine_tuning import Tuned, schedule_of
+from headwater.parts.fine_tuning import TuningState, schedule_of
 
 
 class DRPO(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""PPO on responses that begin as good stored ones do (`sources.resets.Resets`).
 
@@ -78,10 +78,10 @@ class DRPO(
     num_epochs: int = integer(4)
     num_minibatches: int = integer(1)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_with_value(problem, schedule_of(self), "DRPO")
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         score, response = rewards_of(data, "DRPO"), jnp.asarray(data.response)
         before = judge(state, data, self.temperature)
         divergence, text = before.log_probability - before.reference, texts(response)
@@ -93,5 +93,5 @@ class DRPO(
         total = jnp.mean(jnp.sum(jnp.where(response, divergence, 0.0), axis=-1))
         return state, {**metrics, "reward": jnp.mean(score), "divergence": total}
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return with_value(state.network).network

@@ -27,12 +27,12 @@ from headwater.ops.language.tokens import (
     lengths,
     token_log_probabilities,
 )
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class GRPO(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Learns from rewards of groups of responses, without a critic.
 
@@ -96,11 +96,11 @@ class GRPO(
     importance_sampling_level: Literal["token", "sequence"] = choice("token")
     num_epochs: int = integer(1)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         held = self.kl_weight is not None
         return begin_tuning(problem.network, schedule_of(self), reference=held)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         reward, response = rewards_of(data, "GRPO", groups=True), jnp.asarray(data.response)
         advantage = group_advantage(reward, self.scale_rewards)[..., None]
         advantage = jnp.broadcast_to(advantage, response.shape)
@@ -122,13 +122,13 @@ class GRPO(
             measured = {}
             if self.kl_weight is not None:
                 estimate = divergence_estimate(own - reference, "k3")
-                dear = estimate
+                kl_loss = estimate
                 if self.kl_estimator == "surrogate":
-                    dear = divergence_surrogate(own, reference)
-                dear = averaged(
-                    dear, response, self.loss_aggregation, float(self.max_completion_length)
+                    kl_loss = divergence_surrogate(own, reference)
+                kl_loss = averaged(
+                    kl_loss, response, self.loss_aggregation, float(self.max_completion_length)
                 )
-                value = value + self.kl_weight * dear
+                value = value + self.kl_weight * kl_loss
                 measured = {"divergence": averaged(estimate, response, "token")}
             return value, {
                 "loss": value,
@@ -146,5 +146,5 @@ class GRPO(
         }
         return state, {**metrics, **measured}
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

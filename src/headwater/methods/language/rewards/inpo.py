@@ -13,7 +13,7 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import comparison_metrics, log_ratios
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class NashTuned(eqx.Module):
@@ -23,7 +23,7 @@ class NashTuned(eqx.Module):
     began, which writes the responses of the round.
     """
 
-    tuned: Tuned
+    tuned: TuningState
     iterate: AbstractTokenNetwork
 
 
@@ -96,7 +96,7 @@ class INPO(
         fresh = schedule.optimiser(tuned.step).init(trained)
         optimiser = jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, tuned.optimiser)
         iterate = jax.tree.map(lambda a, b: jnp.where(over, a, b), tuned.network, iterate)
-        tuned = Tuned(tuned.network, tuned.frozen, optimiser, tuned.step)
+        tuned = TuningState(tuned.network, tuned.frozen, optimiser, tuned.step)
         return NashTuned(tuned, iterate), metrics
 
     def network(self, state: NashTuned) -> AbstractTokenNetwork:

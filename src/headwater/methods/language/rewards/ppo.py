@@ -19,12 +19,12 @@ from headwater.parts.clipped_policy import (
     judge,
     last_tokens,
 )
-from headwater.parts.fine_tuning import Tuned, schedule_of
+from headwater.parts.fine_tuning import TuningState, schedule_of
 
 
 class PPO(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Clipped policy gradient with a value of every prefix: the token is the action.
 
@@ -83,10 +83,10 @@ class PPO(
     num_epochs: int = integer(4)
     num_minibatches: int = integer(1)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_with_value(problem, schedule_of(self), "PPO")
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         score, response = rewards_of(data, "PPO"), jnp.asarray(data.response)
         before = judge(state, data, self.temperature)
         divergence = divergence_estimate(
@@ -100,5 +100,5 @@ class PPO(
         total = jnp.mean(jnp.sum(jnp.where(response, divergence, 0.0), axis=-1))
         return state, {**metrics, "reward": jnp.mean(score), "divergence": total}
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return with_value(state.network).network

@@ -13,7 +13,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.rollouts import rewards_of
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class ReinforceState(eqx.Module):
@@ -23,7 +23,7 @@ class ReinforceState(eqx.Module):
     the weights.
     """
 
-    tuned: Tuned
+    tuned: TuningState
     mean: Float[Array, ""]
     square: Float[Array, ""]
     weight: Float[Array, ""]
@@ -93,8 +93,8 @@ class Reinforce(
         advantage = (priced - centre) / (deviation + 1e-4)
 
         def loss(network: AbstractTokenNetwork):
-            chances = token_log_probabilities(network, data, self.temperature)
-            value = -jnp.mean(advantage * jnp.sum(chances, axis=-1))
+            log_probabilities = token_log_probabilities(network, data, self.temperature)
+            value = -jnp.mean(advantage * jnp.sum(log_probabilities, axis=-1))
             return value, {"loss": value}
 
         tuned, metrics = tune(tuned, schedule_of(self), loss)

@@ -20,12 +20,12 @@ from headwater.ops.language.rollouts import (
     sampling_log_probabilities,
 )
 from headwater.ops.language.tokens import divergence_surrogate, token_log_probabilities
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class RLOO(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Policy gradient on whole responses, each judged against the others to the same prompt.
 
@@ -78,10 +78,10 @@ class RLOO(
     normalise_advantages: bool = flag(False)
     num_epochs: int = integer(1)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         reward = rewards_of(data, "RLOO", groups=True)
         response = jnp.asarray(data.response)
         sampled = sampling_log_probabilities(state.network, data, self.temperature)
@@ -96,20 +96,20 @@ class RLOO(
             advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage, ddof=1) + 1e-4)
 
         def loss(network: AbstractTokenNetwork):
-            chances = token_log_probabilities(network, data, self.temperature)
-            own = jnp.sum(chances, axis=-1)
+            log_probabilities = token_log_probabilities(network, data, self.temperature)
+            own = jnp.sum(log_probabilities, axis=-1)
             gains, bounded = clipped_loss(
                 own - old, advantage, self.clip_range, self.upper_clip_range
             )
             value = jnp.mean(gains)
             if self.kl_in == "loss":
                 weight = jnp.exp(jax.lax.stop_gradient(own) - old)
-                dear = jnp.mean(weight * divergence_surrogate(own, reference))
-                value = value + self.kl_weight * dear
+                kl_loss = jnp.mean(weight * divergence_surrogate(own, reference))
+                value = value + self.kl_weight * kl_loss
             return value, {
                 "loss": value,
                 "clipped": jnp.mean(bounded.astype(jnp.float32)),
-                "sampler_gap": sampler_gap(chances, sampled, response),
+                "sampler_gap": sampler_gap(log_probabilities, sampled, response),
             }
 
         state, metrics = epochs(lambda s: tune(s, schedule_of(self), loss), state, self.num_epochs)
@@ -120,5 +120,5 @@ class RLOO(
         }
         return state, {**metrics, **measured}
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

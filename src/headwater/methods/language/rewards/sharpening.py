@@ -14,12 +14,12 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.comparing import log_ratio
 from headwater.ops.language.tokens import lengths
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class RLHFSharpening(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Moves probability to the responses that the policy itself found likeliest.
 
@@ -61,10 +61,10 @@ class RLHFSharpening(
     max_gradient_norm: float = positive(1.0, infinite=True)
     normalise_lengths: bool = flag(False)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         if data.tokens.ndim < 3 or data.tokens.shape[-2] < 2:
             raise SpecificationError(
                 "RLHFSharpening compares responses to the same prompt, [prompt, sample, position]: "
@@ -86,7 +86,7 @@ class RLHFSharpening(
 
         return tune(state, schedule_of(self), loss)
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network
 
 

@@ -11,12 +11,12 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.tokens import averaged, token_log_probabilities
-from headwater.parts.fine_tuning import Tuned, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 
 class SFT(
-    AbstractMethod[TokenProblem, Completions, Tuned],
-    AbstractTokenPolicy[Tuned],
+    AbstractMethod[TokenProblem, Completions, TuningState],
+    AbstractTokenPolicy[TuningState],
 ):
     r"""Imitates the responses that it is shown: maximum likelihood.
 
@@ -47,18 +47,18 @@ class SFT(
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
 
-    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> Tuned:
+    def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=False)
 
-    def update(self, state: Tuned, data: Completions, *, key: PRNGKeyArray):
+    def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
         response = jnp.asarray(data.response)
 
         def loss(network: AbstractTokenNetwork):
-            chances = token_log_probabilities(network, data)
-            value = -averaged(chances, response, "token")
+            log_probabilities = token_log_probabilities(network, data)
+            value = -averaged(log_probabilities, response, "token")
             return value, {"loss": value, "tokens": jnp.sum(response).astype(jnp.float32)}
 
         return tune(state, schedule_of(self), loss)
 
-    def network(self, state: Tuned) -> AbstractTokenNetwork:
+    def network(self, state: TuningState) -> AbstractTokenNetwork:
         return state.network

@@ -79,10 +79,10 @@ class RCPO(AbstractMethod[FiniteProblem, Episodes, RCPOState], AbstractTablePoli
 
         def loss(tables):
             logits, value = tables
-            chances = jax.nn.log_softmax(logits)
+            log_probabilities = jax.nn.log_softmax(logits)
             advantage = ahead - value[here]
-            gain = chances[here, data.action] * jax.lax.stop_gradient(advantage)
-            entropy = -jnp.sum(jnp.exp(chances) * chances, axis=-1)[here]
+            gain = log_probabilities[here, data.action] * jax.lax.stop_gradient(advantage)
+            entropy = -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)[here]
             error = jnp.mean(jnp.square(advantage))
             actor = -jnp.mean(gain + self.entropy_weight * entropy)
             return actor + self.value_weight * error, error

@@ -63,12 +63,14 @@ class PosteriorSampling(
         if explore:
             return greedy_table(state.action_value)[0]
         counts, problem = state.counts, state.problem
-        chances = self.concentration + counts.following
+        concentrations = self.concentration + counts.following
         reward = problem.reward
         if reward is None:
             earned = self.reward_concentration + counts.reward
             reward = earned / (2.0 * self.reward_concentration + counts.visits)
-        return _best(chances / jnp.sum(chances, axis=-1, keepdims=True), reward).policy
+        return _best(
+            concentrations / jnp.sum(concentrations, axis=-1, keepdims=True), reward
+        ).policy
 
     def _draw(self, counts: Counts, problem: FiniteProblem, key: PRNGKeyArray):
         row_key, reward_key = jax.random.split(key)
