@@ -29,11 +29,11 @@ _HOMES = {
     "headwater.api.evaluate": ("evaluate",),
     "headwater.api.execute": ("resume",),
     "headwater.api.export": ("export",),
-    "headwater.api.papers": ("cite",),
+    "headwater.api.evidence.papers": ("cite",),
     "headwater.api.run": ("open_run",),
     "headwater.api.query": ("query",),
     "headwater.api.solve": ("solve",),
-    "headwater.api.sweep": ("open_sweep", "sweep"),
+    "headwater.api.sweeps.sweep": ("open_sweep", "sweep"),
     "headwater.api.train": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

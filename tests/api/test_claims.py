@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwater.api import claims
-from headwater.api.claims import run_claims
+from headwater.api.evidence.claims import run_claims
 from headwater.core.errors import SpecificationError
 from headwater.evidence import registry
 from headwater.evidence.record import read_records

@@ -11,9 +11,9 @@ from headwater.api.specification import MethodChoice, Specification, TaskChoice
 from headwater.core.errors import SpecificationError
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.online.sac import SAC
-from headwater.runs.logged import DataChoice
+from headwater.runs.feeds.logged import DataChoice
 from headwater.runs.options import Options
-from headwater.runs.recipes import Budget
+from headwater.runs.recipes.online import Budget
 
 from .problems import pendulum_log
 

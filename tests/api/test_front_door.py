@@ -22,7 +22,7 @@ from headwater.environments.tabular.constrained import mars_rover
 from headwater.environments.tabular.finite import random_process, river_swim
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import write_decoder
-from headwater.runs.feeds import FLOWS, flow_of
+from headwater.runs.feeds.table import FLOWS, flow_of
 from headwater.sources.episodes import log_episodes
 from headwater.texts.tokenizers import ByteTokenizer
 

@@ -21,9 +21,9 @@ from headwater.environments.control.point_maze import PointMaze
 from headwater.methods.control.offline.cal_ql import CalQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.sac import SAC
-from headwater.runs.logged import DataChoice
+from headwater.runs.feeds.logged import DataChoice
 from headwater.runs.options import Options
-from headwater.runs.recipes import Budget
+from headwater.runs.recipes.online import Budget
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
 

@@ -10,8 +10,8 @@ from headwater.core.listing import method_modules
 PACKAGE = Path(__file__).parents[2] / "src" / "headwater"
 ROOMS = ("api", "cli", "runs", "sweeps", "sources", "exports", "evaluation")
 NAMED = {
-    "runs/recipes.py": "WSRL goes on with SAC or DQN: that is the recipe",
-    "runs/growth.py": "growing trains by these two, whichever way it grows",
+    "runs/recipes/online.py": "WSRL goes on with SAC or DQN: that is the recipe",
+    "runs/recipes/growth.py": "growing trains by these two, whichever way it grows",
     "api/language/grow.py": "growing trains by these two, whichever way it grows",
 }
 """Named chains of stages may name their methods; nothing else may."""
@@ -70,7 +70,7 @@ def test_no_method_is_a_special_case(path):
     if where in NAMED:
         assert found, f"{where} names no method any more: take it off the list"
         return
-    assert not found, f"{where} {found[0]}: let the method declare what it needs (runs/feeds.py)"
+    assert not found, f"{where} {found[0]}: let the method declare what it needs (runs/feeds/)"
 
 
 @pytest.mark.parametrize(

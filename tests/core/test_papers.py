@@ -8,7 +8,7 @@ from headwater.core.catalogue import all_methods
 from headwater.core.errors import SpecificationError
 from headwater.core.papers import all_papers, citation, paper, read_papers
 from headwater.evidence.registry import all_claims
-from headwater.runs.recipes import RECIPE_PAPERS
+from headwater.runs.recipes.online import RECIPE_PAPERS
 
 ENTRY = """@article{doe2020a,
   title={On {MDP}s,

@@ -100,7 +100,7 @@ def _process(path: Path) -> None:
     """Arrays are the user's to read, so those that NumPy refuses are no concern of ours."""
     from headwater.core.finite import FiniteProcess
     from headwater.core.records import Episodes
-    from headwater.runs.feeds import check_episodes
+    from headwater.runs.feeds.finite import check_episodes
 
     if not path.is_file():
         raise DataError("not a file")

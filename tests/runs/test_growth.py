@@ -14,7 +14,8 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.runs.growth import (
+from headwater.runs.loop import run
+from headwater.runs.recipes.growth import (
     choose_operator,
     growing_stages,
     grown,
@@ -25,7 +26,6 @@ from headwater.runs.growth import (
     repeat_middle,
     stack_last,
 )
-from headwater.runs.loop import run
 from headwater.sources.fresh_texts import FreshTexts
 
 TASK = ShiftedCopies(size=3)

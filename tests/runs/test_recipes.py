@@ -18,7 +18,7 @@ from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.loop import run
-from headwater.runs.recipes import (
+from headwater.runs.recipes.online import (
     Budget,
     continuing,
     online_method,

@@ -10,7 +10,7 @@ from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.linear.pessimistic_lsvi import PEVI
 from headwater.methods.low_rank.raffle import RAFFLE
 from headwater.ops.tabular.planning import uniform_policy
-from headwater.runs.representation import downstream_stage, learned_features, upstream_stage
+from headwater.runs.recipes.representation import downstream_stage, learned_features, upstream_stage
 from headwater.runs.stage import Outcome
 from headwater.sources.episodes import FreshEpisodes, WholeLog, log_episodes
 

@@ -109,7 +109,7 @@ def test_a_task_of_a_cluster_fits_on_one_machine():
 
 
 def test_a_worker_ends_with_whoever_started_it(tmp_path):
-    code = "from headwater.api import sweep_run; import threading, time\n"
+    code = "from headwater.api.sweeps import member as sweep_run; import threading, time\n"
     code += "threading.Thread(target=sweep_run._end_with_parent, daemon=True).start()\n"
     code += "print('ready', flush=True); time.sleep(60)"
     ends = subprocess.Popen(
@@ -127,7 +127,7 @@ def test_a_worker_keeps_to_its_cores(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps({"token": "another"}))
     one = max(available_cores())
     # It finds another sweep than it was sent for, says so, and does nothing.
-    code = "import os, sys; from headwater.api import sweep_run\n"
+    code = "import os, sys; from headwater.api.sweeps import member as sweep_run\n"
     code += f"sweep_run.main([{str(tmp_path)!r}, 'token', 'x', '{one}'])\n"
     code += "print(sorted(os.sched_getaffinity(0)), file=sys.stderr)"
     pipe = subprocess.PIPE

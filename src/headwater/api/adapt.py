@@ -14,7 +14,7 @@ from headwater.core.errors import DataError, RunError, SpecificationError, neare
 from headwater.core.method import AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
-from headwater.runs.recipes import (
+from headwater.runs.recipes.online import (
     Budget,
     Recipe,
     Task,

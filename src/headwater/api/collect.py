@@ -28,10 +28,10 @@ from headwater.evaluation.returns import evaluate_returns
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
-from headwater.runs.feeds import check_inputs
+from headwater.runs.feeds.table import check_inputs
 from headwater.runs.loop import run
 from headwater.runs.options import check_seed
-from headwater.runs.recipes import Budget, Task, online_stage, rows_per_update
+from headwater.runs.recipes.online import Budget, Task, online_stage, rows_per_update
 
 KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert", "full-replay")
 """Grades of data: a uniformly random policy; the behaviour policy a third of the way from there to

@@ -23,7 +23,7 @@ from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_p
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.options import check_seed
-from headwater.runs.recipes import Task
+from headwater.runs.recipes.online import Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

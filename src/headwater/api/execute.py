@@ -38,7 +38,7 @@ from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import Evaluate, run
-from headwater.runs.recipes import Task
+from headwater.runs.recipes.online import Task
 
 _DATA_DIRECTORY = "data"
 """Where a run's directory holds data that was given as an object."""

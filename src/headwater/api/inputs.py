@@ -34,10 +34,11 @@ from headwater.datasets.read import load, locate
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.processes import make_process, process_names
 from headwater.environments.registry import make, make_recorded
-from headwater.runs.feeds import EXACT_MATCH, Flow
-from headwater.runs.logged import DataChoice, file_fingerprint
+from headwater.runs.feeds.flow import Flow
+from headwater.runs.feeds.language import EXACT_MATCH
+from headwater.runs.feeds.logged import DataChoice, file_fingerprint
 from headwater.runs.options import Options
-from headwater.runs.recipes import Task
+from headwater.runs.recipes.online import Task
 
 
 class Chosen(NamedTuple):

@@ -38,7 +38,7 @@ from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.evaluations import returns_by_update
-from headwater.runs.feeds import episodes_of_an_update
+from headwater.runs.feeds.finite import episodes_of_an_update
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.texts.models import LanguageModel
 

@@ -14,7 +14,7 @@ from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.statistics import Interval, interval
-from headwater.runs.feeds import flow_of
+from headwater.runs.feeds.table import flow_of
 from headwater.runs.options import Options
 
 

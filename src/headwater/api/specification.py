@@ -23,11 +23,13 @@ from headwater.environments.processes import make_process
 from headwater.environments.registry import make, make_recorded
 from headwater.evaluation.exact import best_return, regret_of, returns_of
 from headwater.ops.products import check_name
-from headwater.runs import recipes
-from headwater.runs.feeds import Fed, Flow, Inputs, feed, flow_of, token_problem
-from headwater.runs.logged import DataChoice, Logged
+from headwater.runs.feeds.flow import Fed, Flow, Inputs
+from headwater.runs.feeds.language import token_problem
+from headwater.runs.feeds.logged import DataChoice, Logged
+from headwater.runs.feeds.table import feed, flow_of
 from headwater.runs.options import Options
-from headwater.runs.recipes import Budget, Task
+from headwater.runs.recipes import online as recipes
+from headwater.runs.recipes.online import Budget, Task
 from headwater.runs.stage import Stage, continue_from
 from headwater.texts.models import LanguageModel, load_language_model
 

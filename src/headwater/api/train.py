@@ -10,9 +10,9 @@ from headwater.api.run import Run
 from headwater.api.specification import Given, MethodChoice, Specification
 from headwater.core.method import AbstractMethod
 from headwater.environments.environment import AbstractEnvironment
-from headwater.runs.feeds import check_inputs, check_options, flow_of, settle
+from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import Options, described
-from headwater.runs.recipes import Budget, Task, rows_per_update
+from headwater.runs.recipes.online import Budget, Task, rows_per_update
 
 HOST_BLOCK = 8
 """Environment steps between updates where the simulator runs on the host, unless told."""

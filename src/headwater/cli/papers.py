@@ -31,7 +31,7 @@ def command(
     from headwater.evidence.record import read_records
 
     if of is not None:
-        from headwater.api.papers import cite, papers_of
+        from headwater.api.evidence.papers import cite, papers_of
 
         if json:
             print_json(papers_of(of))

@@ -40,7 +40,7 @@ def command(
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    from headwater.api.sweep import sweep
+    from headwater.api.sweeps.sweep import sweep
 
     found = sweep(
         table,

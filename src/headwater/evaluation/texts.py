@@ -15,7 +15,7 @@ from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, Prompts
 from headwater.ops.language.comparing import log_ratios
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import lengths, token_log_probabilities
-from headwater.runs.feeds import HeldOut
+from headwater.runs.feeds.flow import HeldOut
 from headwater.sources.host_rewards import TextJudge
 
 _ROWS = 64

@@ -62,8 +62,8 @@ class SampledCompletions(AbstractWriting):
 
     **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given;
     `rows`: prompts in a batch; `samples`: responses to each; `new_tokens`: in a response at most;
-    `end`: the token that ends it; `temperature`: of the policy; `policy`: who writes, if not the
-    policy that learns.
+    `end`: the token, or tokens, that end it; `temperature`: of the policy; `policy`: who writes, if
+    not the policy that learns.
     """
 
     prompts: Prompts
@@ -73,7 +73,7 @@ class SampledCompletions(AbstractWriting):
     rows: int = eqx.field(static=True, default=16)
     samples: int = eqx.field(static=True, default=4)
     new_tokens: int = eqx.field(static=True, default=16)
-    end: int = eqx.field(static=True, default=-1)
+    end: int | tuple[int, ...] = eqx.field(static=True, default=-1)
 
     def init(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         return jnp.zeros((), jnp.int32)

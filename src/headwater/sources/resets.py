@@ -27,8 +27,8 @@ class Resets(AbstractWriting):
     **Arguments:** `stored`: texts `[row, position]`, in which a response is one stretch of tokens,
     as wide as new texts may become; `reward`: if given; `chance`: that something is given at all,
     otherwise the policy begins at the prompt; `rows`: texts in a batch; `samples`: continuations of
-    each, all from the same place; `new_tokens`: in a whole response at most; `end`: the token that
-    ends it; `temperature`. Raises `DataError` if the stored texts do not come in rows.
+    each, all from the same place; `new_tokens`: in a whole response at most; `end`: the token, or
+    tokens, that end it; `temperature`. Raises `DataError` if the stored texts do not come in rows.
     """
 
     stored: Completions
@@ -38,7 +38,7 @@ class Resets(AbstractWriting):
     rows: int = eqx.field(static=True, default=16)
     samples: int = eqx.field(static=True, default=4)
     new_tokens: int = eqx.field(static=True, default=16)
-    end: int = eqx.field(static=True, default=-1)
+    end: int | tuple[int, ...] = eqx.field(static=True, default=-1)
 
     def __check_init__(self):
         if self.stored.tokens.ndim != 2:

@@ -10,7 +10,7 @@ from headwater.evaluation.model_error import worst_model_error
 from headwater.methods.linear.lsvi_ucb import LSVIUCB
 from headwater.methods.low_rank.refuel import REFUEL
 from headwater.runs.loop import run
-from headwater.runs.representation import downstream_stage, upstream_stage
+from headwater.runs.recipes.representation import downstream_stage, upstream_stage
 
 from .locks import expect_other_problems_refused, locks
 from .low_rank_twin import (

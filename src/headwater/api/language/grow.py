@@ -16,8 +16,8 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import write_decoder
 from headwater.runs.directory import RunDirectory
-from headwater.runs.growth import Plan, growing_stages, progressive_stages
 from headwater.runs.loop import run
+from headwater.runs.recipes.growth import Plan, growing_stages, progressive_stages
 from headwater.sources.completions import CompletionReplay
 from headwater.texts.texts import read_completions
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer

@@ -17,7 +17,7 @@ from headwater.evaluation.returns import evaluate_returns
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.logs import dataset_of
 from headwater.runs.loop import run
-from headwater.runs.recipes import Budget, online_stage
+from headwater.runs.recipes.online import Budget, online_stage
 from headwater.runs.stage import Stage
 from headwater.sources.replay import Replay
 

@@ -17,7 +17,13 @@ from headwater.evaluation.statistics import Interval
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.logs import record
 from headwater.runs.loop import run
-from headwater.runs.recipes import Budget, online_method, online_stage, rows_per_update, warm_start
+from headwater.runs.recipes.online import (
+    Budget,
+    online_method,
+    online_stage,
+    rows_per_update,
+    warm_start,
+)
 from headwater.runs.stage import Stage
 from headwater.sources.replay import Replay
 

@@ -39,7 +39,7 @@ def command(
         file: A Python file with claims of your own, which is executed; may be repeated.
         json: Print as JSON.
     """
-    from headwater.api.claims import run_claims
+    from headwater.api.evidence.claims import run_claims
 
     if all == bool(names):
         raise SpecificationError("name the claims to run, or give --all (but not both)")

@@ -16,7 +16,8 @@ from headwater.methods.language.growth.raptr import RaPTr
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import averaged, token_log_probabilities
-from headwater.runs.growth import (
+from headwater.runs.loop import run
+from headwater.runs.recipes.growth import (
     Operator,
     Plan,
     growing_stages,
@@ -25,7 +26,6 @@ from headwater.runs.growth import (
     progressive_stages,
     rearrange,
 )
-from headwater.runs.loop import run
 from headwater.runs.stage import Outcome, Stage, continue_from
 from headwater.sources.fresh_texts import FreshTexts
 

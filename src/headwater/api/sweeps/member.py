@@ -1,6 +1,6 @@
 """What a worker does: one run of a sweep, from where it stands to its end.
 
-`python -m headwater.api.sweep_run DIRECTORY TOKEN RUN CORES` answers with one line of JSON.
+`python -m headwater.api.sweeps.member DIRECTORY TOKEN RUN CORES` answers with one line of JSON.
 """
 
 import json

@@ -9,7 +9,7 @@ from headwater.core.listing import method_modules
 from headwater.core.method import AbstractMethod
 from headwater.core.papers import all_papers
 from headwater.evidence.registry import all_claims
-from headwater.runs.recipes import RECIPE_PAPERS
+from headwater.runs.recipes.online import RECIPE_PAPERS
 
 
 def cite(what: Run | AbstractMethod | type | str | Path) -> str:

@@ -28,10 +28,11 @@ from headwater.datasets.references import References
 from headwater.environments.registry import make
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.ops.products import check_precision
-from headwater.runs.feeds import Flow, check_inputs, flow_of, settle
+from headwater.runs.feeds.flow import Flow
+from headwater.runs.feeds.table import check_inputs, flow_of, settle
 from headwater.runs.options import GROUPS, Options, seed_list
 from headwater.runs.progress import Progress
-from headwater.runs.recipes import Task
+from headwater.runs.recipes.online import Task
 from headwater.sweeps.directory import Member, SweepDirectory, is_sweep
 from headwater.sweeps.table import MOST_RUNS, Setting, Table, named, read_table, settings_of
 from headwater.sweeps.workers import (
@@ -439,14 +440,14 @@ def _workers(
     kept: SweepDirectory, on: str, address: str | None, jobs: int | None
 ) -> AbstractWorkers:
     if on == "ray":
-        from headwater.api import sweep_run
+        from headwater.api.sweeps import member as sweep_run
         from headwater.sweeps.ray_cluster import RayWorkers
 
         path = str(kept.path.resolve())
         return RayWorkers(sweep_run.carry_out, sweep_run.lacks, path, kept.token, address, jobs)
     # By what there is in all, so that going on later gives every run the same share.
     count = min(jobs or len(available_cores()), len(kept.members))
-    module = "headwater.api.sweep_run"
+    module = "headwater.api.sweeps.member"
     return LocalWorkers(module, kept.path, kept.token, count, kept.logs)
 
 

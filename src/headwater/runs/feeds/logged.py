@@ -17,7 +17,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load
 from headwater.runs.options import Options
-from headwater.runs.recipes import rows_per_update
+from headwater.runs.recipes.online import rows_per_update
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay

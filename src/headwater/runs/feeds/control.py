@@ -1,0 +1,104 @@
+"""Logged transitions, and acting in an environment."""
+
+import dataclasses
+from typing import Any
+
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.records import (
+    Transition,
+    Transitions,
+)
+from headwater.environments.environment import AbstractEnvironment
+from headwater.runs.feeds.flow import Fed, Flow, Inputs
+from headwater.runs.feeds.logged import Logged
+from headwater.runs.options import Options
+from headwater.runs.recipes.online import Task, online_stage, rows_per_update
+from headwater.runs.stage import Stage
+from headwater.sources.rollout import Stream
+
+
+def _offline(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged = inputs.data
+    assert isinstance(logged, Logged) and options.updates and options.batch_size
+    rows = len(options.seed_list) * rows_per_update(method, options.batch_size)
+    pieces = logged.updates_per_draw(options.updates, rows)
+    source = logged.source(method, pieces * options.batch_size)
+    stage = Stage("offline", method, source, options.updates, pieces, inputs.begin)
+    return Fed(stage, _spaces(logged, inputs.task))
+
+
+def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    """A stage that acts in an environment, perhaps with a log beside it."""
+    logged, task = inputs.data, inputs.task
+    assert task is not None and inputs.budget is not None
+    if isinstance(logged, Logged) and options.weights is not None:
+        raise SpecificationError(
+            f"{type(method).__name__} draws its log uniformly while it acts: leave out weights"
+        )
+    rows = logged.transitions(method) if isinstance(logged, Logged) else None
+    stage = online_stage(method, task, inputs.budget, data=rows, begin=inputs.begin)
+    return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
+
+
+def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    task, name = inputs.task, type(method).__name__
+    if not isinstance(method, AbstractPolicy):
+        raise SpecificationError(
+            f"{name} predicts and does not act: give the source Stream an `act`, in Python"
+        )
+    if options.random_steps or options.block != 1:
+        idle = "random_steps" if options.random_steps else "block"
+        raise SpecificationError(f"{name} learns from every step when it happens: leave out {idle}")
+    assert task is not None
+    if not isinstance(task, AbstractEnvironment):
+        raise SpecificationError(
+            f"{name} learns in environments that are compiled, and {task.name} is none: take "
+            "one of Headwater's own, or write it in JAX"
+        )
+    stage = Stage("online", method, Stream(task), options.steps, begin=inputs.begin)
+    return Fed(stage, task.spaces)
+
+
+def _spaces(logged: Logged | None, task: Task | None) -> Any:
+    if logged is None:
+        assert task is not None
+        return task.spaces
+    if task is not None:
+        reason = logged.spaces.mismatch(task.spaces, "in the data", "in it")
+        if reason is not None:
+            raise SpecificationError(f"the data does not fit the environment {task.name}: {reason}")
+    horizon = logged.spaces.horizon or (task.spaces.horizon if task is not None else None)
+    return dataclasses.replace(logged.spaces, horizon=horizon)
+
+
+_LOG = {"updates": 100_000, "batch_size": 256, "seeds": 4}
+
+FLOWS: dict[tuple[type, Feed], Flow] = {
+    (Transitions, Feed.STORED): Flow(
+        "from logged experience", ("data",), ("env",), ("data",), _LOG, _offline
+    ),
+    (Transitions, Feed.ACTING): Flow(
+        "online, from what it does and not from a log",
+        ("env",),
+        (),
+        ("acting",),
+        _LOG,
+        acting,
+        True,
+    ),
+    (Transition, Feed.STREAM): Flow(
+        "from each step once, as it happens",
+        ("env",),
+        (),
+        ("acting",),
+        {**_LOG, "random_steps": 0, "block": 1},
+        _streaming,
+        True,
+    ),
+    (Transitions, Feed.BOTH): Flow(
+        "online and from a log", ("data", "env"), (), ("data", "acting"), _LOG, acting, True
+    ),
+}
+"""What methods declare, and how that is brought to them."""

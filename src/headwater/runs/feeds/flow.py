@@ -1,0 +1,116 @@
+"""What a flow of data is: what a user has to give, and the stage that is made of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from headwater.core.errors import SpecificationError
+from headwater.core.hypotheses import FiniteTask
+from headwater.core.method import AbstractMethod
+from headwater.core.records import (
+    CompletionComparisons,
+    Completions,
+    EpisodeComparisons,
+    Episodes,
+)
+from headwater.core.tokens import (
+    AbstractCompletionReward,
+    AbstractPreference,
+    Prompts,
+)
+from headwater.runs.feeds.logged import Logged
+from headwater.runs.options import Options
+from headwater.runs.recipes.online import Budget, Task
+from headwater.runs.stage import Stage
+from headwater.sources.comparisons import (
+    AbstractJudge,
+)
+from headwater.sources.host_rewards import TextJudge
+from headwater.texts.models import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a user gave, opened as far as every flow needs it.
+
+    **Arguments:** `data`: logged transitions, or where episodes, comparisons or texts lie (or these
+    themselves); `task`: to act in; `process`: a finite one; `model`: a language model; `reward`,
+    `judge`: of what is done or written; `budget`: of acting, `begin`: see `Stage`, both of a run
+    that acts.
+    """
+
+    data: Logged | Path | Episodes | EpisodeComparisons | None = None
+    task: Task | None = None
+    process: FiniteTask | None = None
+    model: LanguageModel | None = None
+    reward: AbstractCompletionReward | Callable[..., Any] | None = None
+    judge: AbstractPreference | AbstractJudge | Callable[..., Any] | None = None
+    budget: Budget | None = None
+    begin: Any = None
+
+
+class HeldOut(NamedTuple):
+    """What a language model is evaluated on while it learns.
+
+    **Arguments:** `data`: texts or comparisons; or prompts, to which responses are written, and
+    `reward`: what judges these.
+    """
+
+    data: Completions | CompletionComparisons | Prompts
+    reward: AbstractCompletionReward | TextJudge | None = None
+
+    @property
+    def score(self) -> str:
+        """What is measured on it; more is better."""
+        if self.reward is not None:
+            return "reward"
+        if isinstance(self.data, CompletionComparisons):
+            return "accuracy"
+        return "log-likelihood"
+
+
+class Fed(NamedTuple):
+    """A stage, and what is known of it.
+
+    **Arguments:** `stage`; `problem`: what the method is initialised for; `held_out`: of language
+    models; `tokens`: that one update learns from, about.
+    """
+
+    stage: Stage
+    problem: Any
+    held_out: HeldOut | None = None
+    tokens: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """How one kind of data reaches the methods that are fed in one way.
+
+    **Arguments:** `learns`: to go on with after the name of a method; `needs`, `takes`: of `data`,
+    `env`, `process`, `model`, `reward`, `judge`, what has to be given and what else may be;
+    `groups`: of options; `usual`: what options are by default; `stage`: makes the stage; `acts`:
+    steps of an environment are what limits it.
+    """
+
+    learns: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...]
+    groups: tuple[str, ...]
+    usual: Mapping[str, Any]
+    stage: Callable[[AbstractMethod, Inputs, Options], Fed]
+    acts: bool = False
+
+    @property
+    def kind(self) -> Literal["control", "finite", "language"]:
+        """What there is to learn about."""
+        if "model" in self.needs:
+            return "language"
+        return "finite" if "process" in (*self.needs, *self.takes) else "control"
+
+
+def wrong_data(method: AbstractMethod, wanted: str, data: Any) -> SpecificationError:
+    """The refusal of data of another kind than `wanted`."""
+    return SpecificationError(
+        f"{type(method).__name__} learns from {wanted}, not from a {type(data).__name__}"
+    )

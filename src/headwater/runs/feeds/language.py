@@ -1,0 +1,439 @@
+"""Texts that a language model learns from, or writes."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.core.errors import DataError, SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractMethod
+from headwater.core.records import (
+    ComparisonsAndCompletions,
+    CompletionComparisons,
+    Completions,
+)
+from headwater.core.source import AbstractHostSource
+from headwater.core.tokens import (
+    AbstractCompletionReward,
+    AbstractPreference,
+    Prompts,
+    TokenProblem,
+)
+from headwater.environments.language.token_tasks import ExactMatch
+from headwater.networks.low_rank_adapters import Adapted
+from headwater.ops.language.generation import generate
+from headwater.runs.feeds.flow import Fed, Flow, HeldOut, Inputs, wrong_data
+from headwater.runs.options import Options
+from headwater.runs.stage import Stage
+from headwater.sources.comparisons import (
+    AbstractJudge,
+)
+from headwater.sources.completion_pairs import BradleyTerry, JudgedPairs, ReplayAndSampled
+from headwater.sources.completions import AbstractWriting, CompletionReplay, SampledCompletions
+from headwater.sources.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
+from headwater.sources.resets import Resets
+from headwater.texts.completion_advantages import advantages, prompt_values
+from headwater.texts.models import LanguageModel, prompts_within
+from headwater.texts.texts import read_comparisons, read_completions, read_prompts
+
+EXACT_MATCH = "exact-match"
+"""The reward that is 1 for the completion in the file, else 0."""
+
+
+def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
+    """What methods are told of a model: all of it, or small additions to it, is to be trained.
+
+    Raises `SpecificationError` for additions that are larger than the model allows.
+    """
+    rank, width = options.rank, model.decoder.architecture.width
+    if rank > width:
+        raise SpecificationError(
+            f"rank = {rank}: adapters of a model of width {width} have at most that rank"
+        )
+    network: Any = model.decoder
+    if rank:
+        key = jax.random.key(options.seed)
+        network = Adapted(network, key=key, rank=rank, alpha=2.0 * rank)
+    return TokenProblem(network, model.tokenizer.end)
+
+
+class _Texts:
+    """The inputs of a language model, and the pieces that its flows are put together from."""
+
+    def __init__(self, method: AbstractMethod, inputs: Inputs, options: Options):
+        self.method, self.inputs, self.options = method, inputs, options
+        model = inputs.model
+        assert model is not None and options.updates and options.batch_size
+        self.model: LanguageModel = model
+        self.rows: int = options.batch_size
+        if not isinstance(inputs.data, Path):
+            raise wrong_data(method, "a file of texts", inputs.data)
+        self.path: Path = inputs.data
+
+    def fed(self, source: Any, tokens: float, held_out: HeldOut | None) -> Fed:
+        assert self.options.updates is not None
+        problem = token_problem(self.model, self.options)
+        stage = Stage("language", self.method, source, self.options.updates)
+        return Fed(stage, problem, held_out, tokens)
+
+    def completions(self, path: Path) -> tuple[Completions, float]:
+        """Texts, and tokens in one of them."""
+        read = read_completions(
+            path,
+            self.model.tokenizer,
+            self.model.decoder.context,
+            too_long=self.options.too_long,
+        )
+        return read.data, read.tokens_per_record
+
+    def comparisons(self, path: Path) -> tuple[CompletionComparisons, float]:
+        """Pairs of texts, and tokens in one of them."""
+        read = read_comparisons(
+            path,
+            self.model.tokenizer,
+            self.model.decoder.context,
+            too_long=self.options.too_long,
+        )
+        return read.data, read.tokens_per_record
+
+    def prompts(self, path: Path) -> Prompts:
+        """Prompts alone, that leave room for a response."""
+        room = self.model.decoder.context - self.options.new_tokens
+        if room < 1:
+            raise SpecificationError(
+                f"{self.options.new_tokens} new tokens leave no room for prompts in a context of "
+                f"{self.model.decoder.context}"
+            )
+        read = read_prompts(path, self.model.tokenizer, room, too_long=self.options.too_long)
+        return read.data
+
+    def divided(self, read: Callable[[Path], Any]) -> tuple[Any, Any, float]:
+        """What is learned from, what is held out (or `None`), and tokens in a record."""
+        found = read(self.path)
+        data, tokens = found if isinstance(found, tuple) else (found, 0.0)
+        said = self.options.held_out
+        if said is None:
+            return data, None, tokens
+        try:
+            share = float(said)
+        except ValueError:
+            other = read(Path(said))
+            return data, other[0] if isinstance(other, tuple) else other, tokens
+        count = jax.tree.leaves(data)[0].shape[0]
+        kept = round(share * count)
+        if not 0.0 < share < 1.0 or not 0 < kept < count:
+            raise SpecificationError(
+                f"held_out = {said}: a share of {count} rows must leave at least one on both sides"
+            )
+        order = np.random.default_rng(self.options.seed).permutation(count)
+        mine, others = np.sort(order[kept:]), np.sort(order[:kept])
+        parts = (jax.tree.map(lambda x, i=i: jnp.asarray(x)[i], data) for i in (mine, others))
+        return (*parts, tokens)
+
+    def judged(self, right: Completions | None) -> AbstractCompletionReward | TextJudge:
+        """The reward that was given, else the file's completions."""
+        reward = self.inputs.reward
+        if reward is None:
+            assert right is not None
+            return ExactMatch(Completions(right.tokens, right.response))
+        return reward if isinstance(reward, AbstractCompletionReward) else self.asking(reward)
+
+    def asking(self, function: Callable[..., Any]) -> TextJudge:
+        """A Python function that reads what was written as text."""
+        if not callable(function):
+            raise SpecificationError(
+                f"a reward is a function of texts, not a {type(function).__name__}"
+            )
+        return TextJudge(function, self.model.text, _name_of(function))
+
+    def written(
+        self, prompts: Prompts, *, samples: int | None = None, **others: Any
+    ) -> SampledCompletions:
+        """Responses of the policy to prompts."""
+        return SampledCompletions(
+            prompts,
+            temperature=self.temperature,
+            rows=self.rows,
+            samples=samples or self.options.samples,
+            new_tokens=self.options.new_tokens,
+            end=self.model.tokenizer.ends,
+            **others,
+        )
+
+    def answerable(self, data: Completions) -> Prompts:
+        """The prompts of texts, if answers fit behind them."""
+        return prompts_within(data, self.model, self.path, self.options.new_tokens)
+
+    @property
+    def temperature(self) -> float:
+        assert self.options.temperature is not None
+        return self.options.temperature
+
+    @property
+    def written_tokens(self) -> float:
+        return float(self.rows * self.options.samples * self.options.new_tokens)
+
+    def asked(self) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | TextJudge]:
+        """Prompts to answer, those held out, and the reward of answers."""
+        if self.inputs.reward is None:
+            right, others, _ = self.divided(self.completions)
+            everything = right
+            if others is not None:
+                everything = _stacked(right, others)
+            reward = self.judged(everything)
+            prompts = self.answerable(right)
+            held = None if others is None else HeldOut(self.answerable(others), reward)
+            return prompts, held, reward
+        prompts, others, _ = self.divided(self.prompts)
+        reward = self.judged(None)
+        return prompts, None if others is None else HeldOut(others, reward), reward
+
+
+def _stored_texts(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    data, others, tokens = texts.divided(texts.completions)
+    held = None if others is None else HeldOut(others)
+    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+
+
+def _stored_comparisons(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    data, others, tokens = texts.divided(texts.comparisons)
+    held = None if others is None else HeldOut(others)
+    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+
+
+def _comparisons_and_written(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    data, others, tokens = texts.divided(texts.comparisons)
+    written = texts.written(texts.answerable(data.chosen))
+    source = ReplayAndSampled(CompletionReplay(data, texts.rows), written)
+    held = None if others is None else HeldOut(others)
+    return texts.fed(source, texts.rows * tokens + texts.written_tokens, held)
+
+
+def _rewarded(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    prompts, held, reward = texts.asked()
+    return texts.fed(_with_reward(texts.written(prompts), reward), texts.written_tokens, held)
+
+
+def _from_resets(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    right, others, _ = texts.divided(texts.completions)
+    reward = texts.judged(right if others is None else _stacked(right, others))
+    prompts = texts.answerable(right)
+    resets = Resets(
+        _as_wide(right, prompts.tokens.shape[-1] + options.new_tokens),
+        temperature=texts.temperature,
+        rows=texts.rows,
+        samples=options.samples,
+        new_tokens=options.new_tokens,
+        end=texts.model.tokenizer.ends,
+    )
+    held = None if others is None else HeldOut(texts.answerable(others), reward)
+    return texts.fed(_with_reward(resets, reward), texts.written_tokens, held)
+
+
+def _reference_written(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    if options.samples < 2:
+        raise SpecificationError(f"{type(method).__name__} compares samples: at least 2 are needed")
+    prompts, others, _ = texts.divided(texts.prompts)
+    reward = None if inputs.reward is None else texts.judged(None)
+    if others is not None and reward is None:
+        raise SpecificationError(
+            f"{type(method).__name__} knows no reward to evaluate by: give one, or leave out "
+            "held_out"
+        )
+    held = None if others is None else HeldOut(others, reward)
+    source = texts.written(prompts, policy=texts.model.decoder)
+    return texts.fed(source, texts.written_tokens, held)
+
+
+def _judged_pairs(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, dataclasses.replace(inputs), dataclasses.replace(options, samples=2))
+    judge = inputs.judge
+    if judge is None:
+        prompts, held, reward = texts.asked()
+        written = texts.written(prompts)
+        source: Any
+        if isinstance(reward, TextJudge):
+            source = HostJudgedPairs(written, reward)
+        else:
+            source = JudgedPairs(written, BradleyTerry(reward))
+        return texts.fed(source, texts.written_tokens, held)
+    prompts, others, _ = texts.divided(texts.prompts)
+    if others is not None and inputs.reward is None:
+        raise SpecificationError(
+            "a judge gives no reward to evaluate by: give a reward too, or leave out held_out"
+        )
+    held = None if others is None else HeldOut(others, texts.judged(None))
+    written = texts.written(prompts)
+    if isinstance(judge, AbstractPreference):
+        return texts.fed(JudgedPairs(written, judge), texts.written_tokens, held)
+    if isinstance(judge, AbstractJudge):
+        raise SpecificationError("a judge of episodes does not judge texts: give a function")
+    source = HostJudgedPairs(written, texts.asking(judge), rewards=False)
+    return texts.fed(source, texts.written_tokens, held)
+
+
+def _with_advantages(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    """Texts with advantages over the model's own, drawn in proportion to what is positive.
+
+    Without a reward to judge the model's own responses by, the advantage is over what the file's
+    responses to such prompts earn.
+    """
+    texts = _Texts(method, inputs, options)
+    data, others, tokens = texts.divided(texts.completions)
+    reward = None if inputs.reward is None else texts.judged(None)
+    if data.reward is None and reward is None:
+        raise DataError(
+            f"{texts.path}: {type(method).__name__} learns from rewards: give a column reward, or "
+            "a reward"
+        )
+    if data.reward is None:
+        assert reward is not None
+        data = _scored(data, reward, texts.rows)
+    own = data
+    if reward is not None:
+        own = _scored(_answers(texts, texts.answerable(data)), reward, texts.rows)
+    data, weights = advantages(data, prompt_values(texts.model.decoder, own, data))
+    if not jnp.any(weights > 0.0):
+        raise DataError(f"{texts.path}: no response is better than expected: none can be learned")
+    held = None if others is None else HeldOut(others)
+    return texts.fed(CompletionReplay(data, texts.rows, weights), texts.rows * tokens, held)
+
+
+def _with_reward(
+    writing: SampledCompletions | Resets, reward: Any
+) -> AbstractWriting | AbstractHostSource:
+    if isinstance(reward, TextJudge):
+        return HostRewarded(writing, reward)
+    return dataclasses.replace(writing, reward=reward)
+
+
+def _scored(data: Completions, reward: Any, rows: int) -> Completions:
+    if isinstance(reward, TextJudge):
+        found = jnp.asarray(reward.rewards(data.tokens, data.response))
+    else:
+        found = jax.lax.map(reward, Completions(data.tokens, data.response), batch_size=rows)
+    return Completions(data.tokens, data.response, found)
+
+
+def _answers(texts: _Texts, prompts: Prompts) -> Completions:
+    """One response of the model to every prompt."""
+    model, options = texts.model, texts.options
+    key = jax.random.key(options.seed)
+
+    @jax.jit
+    def answers(prompts: Prompts) -> Completions:
+        keys = jax.random.split(key, prompts.tokens.shape[0])
+
+        def one(each):
+            prompt, key = each
+            data = generate(
+                model.decoder,
+                jax.tree.map(lambda x: x[None], prompt),
+                options.new_tokens,
+                key=key,
+                end=model.tokenizer.ends,
+                temperature=texts.temperature,
+            )
+            return jax.tree.map(lambda x: x[0], Completions(data.tokens, data.response))
+
+        return jax.lax.map(one, (prompts, keys), batch_size=texts.rows)
+
+    return answers(prompts)
+
+
+def _as_wide(data: Completions, width: int) -> Completions:
+    room = width - data.tokens.shape[-1]
+    if room <= 0:
+        return jax.tree.map(lambda x: x[..., :width] if x.ndim > 1 else x, data)
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room))) if x.ndim > 1 else x, data)
+
+
+def _stacked(one: Completions, other: Completions) -> Completions:
+    width = max(one.tokens.shape[-1], other.tokens.shape[-1])
+    parts = [
+        _as_wide(Completions(jnp.asarray(x.tokens), jnp.asarray(x.response)), width)
+        for x in (one, other)
+    ]
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), *parts)
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+_READ = {"updates": 1_000, "batch_size": 16, "seeds": 1}
+_WRITING = ("texts", "writing")
+
+FLOWS: dict[tuple[type, Feed], Flow] = {
+    (Completions, Feed.STORED): Flow(
+        "a language model from texts", ("model", "data"), (), ("texts",), _READ, _stored_texts
+    ),
+    (Completions, Feed.ADVANTAGES): Flow(
+        "a language model from texts and their rewards",
+        ("model", "data"),
+        ("reward",),
+        _WRITING,
+        _READ,
+        _with_advantages,
+    ),
+    (CompletionComparisons, Feed.STORED): Flow(
+        "a language model from compared texts",
+        ("model", "data"),
+        (),
+        ("texts",),
+        _READ,
+        _stored_comparisons,
+    ),
+    (ComparisonsAndCompletions, Feed.BOTH): Flow(
+        "a language model from compared texts and what it writes",
+        ("model", "data"),
+        (),
+        _WRITING,
+        _READ,
+        _comparisons_and_written,
+    ),
+    (Completions, Feed.SAMPLED): Flow(
+        "a language model from rewards of what it writes",
+        ("model", "data"),
+        ("reward",),
+        _WRITING,
+        _READ,
+        _rewarded,
+    ),
+    (Completions, Feed.RESETS): Flow(
+        "a language model from rewards of how it goes on with stored texts",
+        ("model", "data"),
+        ("reward",),
+        _WRITING,
+        _READ,
+        _from_resets,
+    ),
+    (Completions, Feed.REFERENCE): Flow(
+        "a language model from what it wrote before training",
+        ("model", "data"),
+        ("reward",),
+        _WRITING,
+        _READ,
+        _reference_written,
+    ),
+    (CompletionComparisons, Feed.JUDGED): Flow(
+        "a language model from pairs that it writes and a judge compares",
+        ("model", "data"),
+        ("reward", "judge"),
+        _WRITING,
+        _READ,
+        _judged_pairs,
+    ),
+}
+"""What methods declare, and how that is brought to them."""

@@ -1,0 +1,122 @@
+"""From what a method declares and what a user has to a stage that can run.
+
+A method declares its kind of data and how it is fed; `FLOWS` says for every such pair what a user
+has to give and makes the source of it. Nothing else knows methods by name or by folder, and this is
+the only place that grows with a new flow of data."""
+
+import dataclasses
+
+from headwater.core.catalogue import all_methods, build_method, learns_from, settings
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractMethod
+from headwater.runs.feeds import control, finite, language
+from headwater.runs.feeds.flow import Fed, Flow, Inputs
+from headwater.runs.options import GROUPS, Options
+
+FLOWS: dict[tuple[type, Feed], Flow] = {**control.FLOWS, **finite.FLOWS, **language.FLOWS}
+"""Every flow of data: what methods declare, and how that is brought to them."""
+
+
+def flow_of(cls: type[AbstractMethod]) -> Flow:
+    """The flow of the methods of this class. Raises `SpecificationError` if there is none."""
+    data = learns_from(cls)[1]
+    if (data, cls.feed) not in FLOWS:
+        raise SpecificationError(
+            f"{cls.__name__} learns from {data.__name__}, fed as {cls.feed.name}, for which "
+            "runs/feeds/ has no flow: build its source in Python"
+        )
+    return FLOWS[data, cls.feed]
+
+
+_IN_WORDS = {
+    "data": "data",
+    "env": "an environment",
+    "process": "a process",
+    "model": "a model",
+    "reward": "a reward",
+    "judge": "a judge",
+}
+
+
+def check_inputs(cls: type[AbstractMethod], given: set[str]) -> None:
+    """Raises `SpecificationError`, in one sentence, for what is missing or is not looked at.
+
+    **Arguments:** `given`: which of `data`, `env`, `process`, `model`, `reward`, `judge` there are.
+    """
+    flow, name = flow_of(cls), cls.__name__
+    idle = [what for what in _IN_WORDS if what in given and what not in (*flow.needs, *flow.takes)]
+    missing = [what for what in flow.needs if what not in given]
+    said = f"{name} learns {flow.learns}"
+    if missing:
+        wanted = " and ".join(_IN_WORDS[what] for what in missing)
+        out = "" if not idle else f", and leave out {' and '.join(idle)}"
+        raise SpecificationError(f"{said}: give it {wanted}{out}")
+    if idle:
+        others = _others(cls, given)
+        instead = f" (or take {' or '.join(others)})" if others else ""
+        raise SpecificationError(f"{said}: leave out {' and '.join(idle)}{instead}")
+
+
+def _others(cls: type[AbstractMethod], given: set[str]) -> list[str]:
+    """A few methods for the same problem that look at all that is given, and best need all."""
+    found: dict[str, int] = {}
+    for name, other in all_methods().items():
+        flow = FLOWS.get((learns_from(other)[1], other.feed))
+        if flow is None or learns_from(other)[0] is not learns_from(cls)[0]:
+            continue
+        if given <= {*flow.needs, *flow.takes} and given >= set(flow.needs):
+            found[name] = len(flow.needs)
+    return [name for name, needed in found.items() if needed == max(found.values())][:3]
+
+
+def check_options(cls: type[AbstractMethod], options: Options) -> None:
+    """Raises `SpecificationError` for an option that this class of methods does not look at."""
+    flow = flow_of(cls)
+    for group in GROUPS:
+        unusual = options.unusual((group,)) if group not in ("training", *flow.groups) else []
+        if unusual:
+            raise SpecificationError(
+                f"{unusual[0]} is one of the {GROUPS[group]} options, but {cls.__name__} learns "
+                f"{flow.learns}: leave it out"
+            )
+
+
+def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Options]:
+    """Both with everything settled that was left open.
+
+    A method that reads the probabilities of what is written does so at the temperature of writing.
+    Raises `SpecificationError` if the two were given different ones.
+    """
+    flow = flow_of(type(method))
+    usual = {n: value for n, value in flow.usual.items() if getattr(options, n) is None}
+    options = dataclasses.replace(options, **usual)
+    options = dataclasses.replace(options, seeds=tuple(options.seed_list))
+    if "writing" not in flow.groups:
+        return method, options
+    own = settings(method)
+    if "temperature" not in own:
+        given = 1.0 if options.temperature is None else options.temperature
+        return method, dataclasses.replace(options, temperature=given)
+    if options.temperature is None:
+        return method, dataclasses.replace(options, temperature=own["temperature"])
+    name = type(method).__name__
+    if own["temperature"] not in (options.temperature, settings(build_method(name))["temperature"]):
+        raise SpecificationError(
+            f"texts are written at temperature {options.temperature}, but {name} was told "
+            f"{own['temperature']}: give the temperature once"
+        )
+    return build_method(name, {**own, "temperature": options.temperature}), options
+
+
+def feed(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    """The stage in which `method` learns from `inputs`.
+
+    **Arguments:** `options`: settled. Raises `SpecificationError` or `DataError` for what does not
+    fit together.
+    """
+    flow = flow_of(type(method))
+    if inputs.budget is not None and flow.kind == "control" and not flow.acts:
+        # A method that learned from a log may go on by acting.
+        return control.acting(method, inputs, options)
+    return flow.stage(method, inputs, options)
