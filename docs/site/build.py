@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from commands import commands_page
+from claim_pages import claim_pages, papers_page
+from command_pages import commands_page
 from links import ROOT, WRITTEN, Site, link, name_methods, page_of
-
-from evidence import claim_pages, papers_page
-from methods import families, family_table, method_pages, methods_of
+from method_pages import families, family_table, method_pages, methods_of
 
 HERE = Path(__file__).parent
 ASSETS = ("site.css", "iframe-worker.js")

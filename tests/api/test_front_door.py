@@ -243,12 +243,12 @@ def test_every_flow_is_somebodys():
     [
         ("IQL", {"samples": 3}, "samples is one of the text-writing options, but IQL learns from "
          "logged experience: leave it out"),
-        ("UCBVI", {"rank": 4}, "rank is one of the language-model options"),
+        ("UCBVI", {"process": "river-swim", "rank": 4}, "rank is one of the language-model"),
         ("IQL", {"updats": 4}, "unknown option 'updats': did you mean updates"),
         ("IQL", {"updates": "many"}, "updates = 'many' must be a whole number"),
         ("UCBVI", {"process": "river-swym"}, "unknown process 'river-swym': did you mean "
          "river-swim"),
-        ("UCBVI", {"process": "lost/x.npz"}, "there is no file"),
+        ("UCBVI", {"process": "lost/x.npz"}, "lost/x.npz: there is no such file"),
         ("UCBVI", {"process": "deep-sea"}, "deep-sea needs the option size: give size="),
         ("UCBVI", {"process": "river-swim", "process_options": {"horizn": 3}},
          "river-swim: unknown option 'horizn': did you mean horizon"),

@@ -213,7 +213,7 @@ def test_methods():
     listed = json.loads(done("methods", "--json"))
     assert {"IQL", "BC", "SAC", "RLPD"} <= {method["name"] for method in listed}
     shown = json.loads(done("methods", "iql", "--json"))
-    assert shown["kind"] == "offline" and shown["hyper_parameters"]["expectile"] == 0.7
+    assert shown["kind"] == "control/offline" and shown["hyper_parameters"]["expectile"] == 0.7
     assert "expectile" in done("methods", "IQL") and "IQL" in done("methods")
 
 

@@ -65,7 +65,7 @@ def test_every_command_tells_its_options(site):
 
 def test_every_family_is_among_what_one_can_choose():
     text = (DOCS / "choose.md").read_text(encoding="utf-8")
-    methods = module("methods")
+    methods = module("method_pages")
     with_methods = [folder for folder in methods.families() if methods.methods_of(folder)]
     assert sorted(re.findall(r"<!-- methods: (\S+) -->", text)) == sorted(with_methods)
 

@@ -93,7 +93,7 @@ def answers(
         raise SpecificationError(f"top-p = {top_p} is a probability above 0 and at most 1")
     if top_k is not None and not 1 <= top_k <= model.decoder.vocabulary:
         raise SpecificationError(f"top-k = {top_k} must be from 1 to {model.decoder.vocabulary}")
-    options = {"end": model.tokenizer.end, "samples": samples, "greedy": greedy}
+    options = {"end": model.tokenizer.ends, "samples": samples, "greedy": greedy}
     options |= {"top_k": top_k, "top_p": top_p}
     write = eqx.filter_jit(
         lambda decoder, part, key: generate(

@@ -54,7 +54,7 @@ def test_a_round_of_appropo():
 @pytest.mark.oracle
 def test_the_best_within_the_budget_is_learned():
     expect_best_within_budget(
-        ApproPO(reward_threshold=0.98 * BEST, episodes_per_response=5), 200, 0.93, 0.05
+        ApproPO(reward_threshold=0.98 * BEST, episodes_per_response=5), 400, 0.93, 0.05
     )
 
 

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from claim_pages import citation, claims_of
 from links import ROOT, method_link, page_of, title_of
 from tables import stacked, table
 
-from evidence import citation, claims_of
 from headwater.core.catalogue import (
     all_methods,
     family,
