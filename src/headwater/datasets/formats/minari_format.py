@@ -18,7 +18,7 @@ from headwater.datasets.columns import Chunk, Mapping, lasting
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet
-from headwater.datasets.formats.hdf5_format import open_file
+from headwater.datasets.formats.hdf5_file import open_file
 
 _COMPONENTS = 1_000_000
 """More numbers than that are in no observation."""
