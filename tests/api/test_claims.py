@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.api import claims
+from headwater.api.evidence import claims
 from headwater.api.evidence.claims import run_claims
 from headwater.core.errors import SpecificationError
 from headwater.evidence import registry

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import headwater as hw
-from headwater.api import sweep as verb
 from headwater.api.sweeps import member as sweep_run
+from headwater.api.sweeps import sweep as verb
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.evaluation.statistics import interval, seed_means

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from headwater.api import sweep as verb
 from headwater.api.sweeps import member as sweep_run
+from headwater.api.sweeps import sweep as verb
 from headwater.sweeps.workers import AbstractWorkers, Ended
 
 from .asking import ask, begin, done, write_log

@@ -278,7 +278,10 @@ GOOD = {
             {"next_observations": np.zeros((4, 3))},
             "next_observations has shape (4, 3) but observations has shape (4, 2)",
         ),
-        ({"observations": np.array([None] * 4)}, "observations has type object, which is not a num"),
+        (
+            {"observations": np.array([None] * 4)},
+            "observations has type object, which is not a num",
+        ),
         ({"observations": [[1, 2], [3], [4], [5]]}, "observations is no rectangular array"),
         ({name: np.zeros((0, 1)) for name in GOOD}, "the data has no rows"),
         ({"observations": np.zeros((4, 0))}, "observations has rows without components"),

@@ -14,8 +14,9 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.datasets.write import write
 from headwater.methods.control.imitation.bc import BC
-from headwater.runs import checkpoint, logged
+from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
+from headwater.runs.feeds import logged
 from headwater.runs.loop import run
 from headwater.runs.options import Options
 from headwater.runs.stage import Stage

@@ -223,6 +223,8 @@ class _Graph:
             if params["y"] == 2:
                 return [self.emit("Mul", x, x)]
             return [self.emit("Pow", x, np.asarray(params["y"], source.dtype))]
+        if kind == "log1p":
+            return [self.emit("Log", self.emit("Add", x, np.asarray(1.0, source.dtype)))]
         if kind == "rsqrt":
             return [self.emit("Reciprocal", self.emit("Sqrt", x))]
         if kind == "clamp":

@@ -168,7 +168,7 @@ def assert_close(a: Any, b: Any, what: str) -> None:
         )
 
 
-def swept(method: AbstractMethod) -> dict[str, float]:
+def swept(method: AbstractMethod) -> dict[str, float | int]:
     """The settings that are numbers and not static, by name."""
     found = {}
     for field in dataclasses.fields(method):

@@ -21,7 +21,7 @@ def is_length(name: str) -> bool:
 
 def is_padded(chunk: Chunk) -> bool:
     """Whether rewards and actions are laid out `[episode, step, …]`."""
-    shape = np.shape(chunk["rewards"])
+    shape = np.shape(chunk.get("rewards", ()))
     wide = len(shape) in (2, 3) and shape[1] > 1 and (len(shape) == 2 or shape[2] == 1)
     return (
         wide and np.ndim(chunk["observations"]) >= 2 and np.shape(chunk["actions"])[:2] == shape[:2]
