@@ -95,7 +95,8 @@ def test_a_sweep_says_what_came_out_and_what_failed(folder, monkeypatch):
     ]
     lost[0] = ""
     answer = ask("resume", "sweeps/table", "--env", "pendulum")
-    assert answer.err == "error: the environment of a sweep is in its table: leave out --env\n"
+    expected = "what a sweep learns from is in its table: leave out --env, --reward and --judge"
+    assert answer.err == f"error: {expected}\n"
     answer = ask("resume", "sweeps/table", "--json")
     assert answer.status == 0 and answer.err == ""
     found = json.loads(answer.out)
