@@ -27,7 +27,7 @@ MAY_IMPORT = {
 """Room to the rooms below it, as far as their order is no single line."""
 ABOVE = (
     *("runs", "testing", "sweeps", "evaluation", "analysis", "exports"),
-    *("evidence", "claims", "report", "api", "cli"),
+    *("evidence", "claims", "reports", "api", "cli"),
 )
 """Each of these may import every room above and every earlier one of these."""
 for _i, _room in enumerate(ABOVE):

@@ -12,8 +12,8 @@ from headwater.core.errors import SpecificationError, nearest
 from headwater.environments.catalogue import environment_class, environment_names
 from headwater.evaluation.savings import Savings, sample_savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
-from headwater.report.curves import draw_learning_curves
-from headwater.report.intervals import draw_intervals
+from headwater.reports.curves import draw_learning_curves
+from headwater.reports.intervals import draw_intervals
 
 _TARGET_SHARE = 0.9
 """How far from its first to its last level the baseline's target is, unless one is given."""

@@ -36,10 +36,10 @@ from headwater.environments.control.pendulum import Pendulum, swing_up_action
 from headwater.environments.interaction import begin, interact, random_action
 from headwater.evaluation.savings import Savings
 from headwater.evaluation.statistics import Interval, band, interval
-from headwater.report import page
-from headwater.report.curves import draw_learning_curves
-from headwater.report.dataset_figure import draw_description
-from headwater.report.intervals import draw_intervals
+from headwater.reports import page
+from headwater.reports.curves import draw_learning_curves
+from headwater.reports.dataset_figure import draw_description
+from headwater.reports.intervals import draw_intervals
 from headwater.runs.files import explain, write_json
 
 MASS = 1.5

@@ -61,7 +61,7 @@ class Solution:
             raise SpecificationError(
                 "there is no regret to draw: it needs a method that acts, in a FiniteProcess"
             )
-        from headwater.report.curves import draw_learning_curves
+        from headwater.reports.curves import draw_learning_curves
 
         name = type(self.method).__name__
         start = np.zeros((len(self.regret), 1))

@@ -28,7 +28,7 @@ def command(
     from headwater.evidence.record import read_records
     from headwater.evidence.registry import all_claims
     from headwater.evidence.summary import summarise
-    from headwater.report.claims import write_claims
+    from headwater.reports.claims import write_claims
 
     records, complaints = read_records(results)
     known = all_claims(file)

@@ -31,7 +31,7 @@ def command(
     """
     from headwater.analysis.describe import describe
     from headwater.datasets.read import load
-    from headwater.report.dataset_figure import draw_description
+    from headwater.reports.dataset_figure import draw_description
 
     dataset = load(data)
     description = describe(

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from headwater.core.errors import RunError
-from headwater.report import page
-from headwater.report.style import new_figure, save
+from headwater.reports import page
+from headwater.reports.style import new_figure, save
 
 
 def test_a_page_holds_everything_itself(tmp_path):

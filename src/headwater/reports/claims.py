@@ -7,7 +7,7 @@ from typing import Any
 from headwater.evidence.claim import Criterion
 from headwater.evidence.record import Record
 from headwater.evidence.summary import Standing, Summary
-from headwater.report import page, style
+from headwater.reports import page, style
 from headwater.runs.files import write_atomically
 
 _KINDS: dict[Standing, page.Kind] = {

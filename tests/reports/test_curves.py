@@ -10,9 +10,9 @@ import pytest
 
 from headwater.core.errors import DataError, RunError
 from headwater.evaluation.statistics import Interval, interval
-from headwater.report import style
-from headwater.report.curves import draw_learning_curves, draw_performance_profile
-from headwater.report.intervals import draw_intervals
+from headwater.reports import style
+from headwater.reports.curves import draw_learning_curves, draw_performance_profile
+from headwater.reports.intervals import draw_intervals
 
 STEPS = np.arange(0, 5001, 500.0)
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(tmp_path):
 
 def test_importing_figures_does_not_import_matplotlib():
     code = (
-        "import sys, headwater.report.curves, headwater.report.intervals;"
+        "import sys, headwater.reports.curves, headwater.reports.intervals;"
         "sys.exit('matplotlib' in sys.modules or 'jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

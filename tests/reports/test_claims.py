@@ -8,7 +8,7 @@ import pytest
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.evidence.record import run_claim
 from headwater.evidence.summary import summarise
-from headwater.report.claims import draw_claim, write_claims
+from headwater.reports.claims import draw_claim, write_claims
 
 
 def _walk(seed: int, size: int) -> Finding:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headwater.core.errors import DataError
 from headwater.evaluation.statistics import FEWEST_SEEDS, Band, band, performance_profile
-from headwater.report import style
+from headwater.reports import style
 
 _STATISTICS = {"iqm": "interquartile mean", "mean": "mean", "median": "median"}
 

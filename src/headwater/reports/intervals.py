@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headwater.core.errors import DataError
 from headwater.evaluation.statistics import Interval
-from headwater.report import style
+from headwater.reports import style
 
 
 def draw_intervals(

@@ -3,7 +3,7 @@ import pytest
 
 from headwater.analysis.describe import describe
 from headwater.datasets.dataset import Dataset
-from headwater.report.dataset_figure import draw_description
+from headwater.reports.dataset_figure import draw_description
 
 
 @pytest.mark.parametrize("kind", ["continuous", "discrete", "tiny"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from headwater.analysis.describe import Description
 from headwater.datasets.dataset import Dataset
-from headwater.report import style
+from headwater.reports import style
 
 _MAIN, _SECOND = style.COLOURS[:2]
 _POINTS = 4_000
