@@ -14,8 +14,8 @@ from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
-from headwater.sources.completions import SampledCompletions
-from headwater.sources.fresh_texts import FreshTexts
+from headwater.sources.language.completions import SampledCompletions
+from headwater.sources.language.fresh_texts import FreshTexts
 
 
 def main(updates: int = 150) -> None:

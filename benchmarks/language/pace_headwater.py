@@ -17,7 +17,7 @@ from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 asked = SimpleNamespace(**json.loads(sys.argv[1]))
 random = np.random.default_rng(0)

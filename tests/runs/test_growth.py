@@ -26,7 +26,7 @@ from headwater.runs.recipes.growth import (
     repeat_middle,
     stack_last,
 )
-from headwater.sources.fresh_texts import FreshTexts
+from headwater.sources.language.fresh_texts import FreshTexts
 
 TASK = ShiftedCopies(size=3)
 SOURCE = FreshTexts(TASK, rows=4, whole=True)

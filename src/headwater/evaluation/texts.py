@@ -16,7 +16,7 @@ from headwater.ops.language.comparing import log_ratios
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import lengths, token_log_probabilities
 from headwater.runs.feeds.flow import HeldOut
-from headwater.sources.host_rewards import TextJudge
+from headwater.sources.language.host_rewards import TextJudge
 
 _ROWS = 64
 """Texts that are looked at together, so that logits of all of them need no room at once."""

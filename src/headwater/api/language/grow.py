@@ -18,7 +18,7 @@ from headwater.networks.hugging_face import write_decoder
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run
 from headwater.runs.recipes.growth import Plan, growing_stages, progressive_stages
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 from headwater.texts.texts import read_completions
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 

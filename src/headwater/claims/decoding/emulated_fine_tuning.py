@@ -12,7 +12,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _ASK, _ANSWER, _RAMBLES, _ANSWERS = 0, 1, 4, 20
 _FIRST_ANSWER = 2 + _RAMBLES

@@ -26,7 +26,7 @@ from headwater.runs.stage import Stage
 from headwater.sources.comparisons import (
     AbstractJudge,
 )
-from headwater.sources.host_rewards import TextJudge
+from headwater.sources.language.host_rewards import TextJudge
 from headwater.texts.models import LanguageModel
 
 

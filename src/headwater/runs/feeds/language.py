@@ -33,10 +33,14 @@ from headwater.runs.stage import Stage
 from headwater.sources.comparisons import (
     AbstractJudge,
 )
-from headwater.sources.completion_pairs import BradleyTerry, JudgedPairs, ReplayAndSampled
-from headwater.sources.completions import AbstractWriting, CompletionReplay, SampledCompletions
-from headwater.sources.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
-from headwater.sources.resets import Resets
+from headwater.sources.language.completion_pairs import BradleyTerry, JudgedPairs, ReplayAndSampled
+from headwater.sources.language.completions import (
+    AbstractWriting,
+    CompletionReplay,
+    SampledCompletions,
+)
+from headwater.sources.language.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
+from headwater.sources.language.resets import Resets
 from headwater.texts.completion_advantages import advantages, prompt_values
 from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import read_comparisons, read_completions, read_prompts

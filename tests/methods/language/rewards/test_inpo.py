@@ -18,8 +18,8 @@ from headwater.evaluation.preferences import duality_gap
 from headwater.methods.language.rewards.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
 from headwater.runs.learn import learn
-from headwater.sources.completion_pairs import JudgedPairs
-from headwater.sources.completions import SampledCompletions
+from headwater.sources.language.completion_pairs import JudgedPairs
+from headwater.sources.language.completions import SampledCompletions
 
 from ..text_twin import CONTEXT, DATA, VOCABULARY, moved, response_log_probability
 

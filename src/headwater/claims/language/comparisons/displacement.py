@@ -13,7 +13,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _TOPICS, _REST = 24, 3
 _REFUSALS, _COMPLIANCES = (0.4, 0.3, 0.2, 0.1), (0.6, 0.4)

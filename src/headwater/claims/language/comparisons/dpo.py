@@ -15,7 +15,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_nu
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.networks.token_table import LogLinearResponses
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _RESPONSES, _FEATURES, _COMPARED = 40, 12, 5
 _METHODS = {"DPO": (1.0, 0.0), "Flex-DPO": (0.5, 0.0), "SFT-DPO": (1.0, 0.02)}

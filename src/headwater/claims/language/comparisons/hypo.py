@@ -21,8 +21,8 @@ from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.hypo import HyPO
 from headwater.networks.token_table import LogLinearResponses
 from headwater.runs.learn import learn
-from headwater.sources.completion_pairs import ReplayAndSampled
-from headwater.sources.completions import CompletionReplay, SampledCompletions
+from headwater.sources.language.completion_pairs import ReplayAndSampled
+from headwater.sources.language.completions import CompletionReplay, SampledCompletions
 
 _RESPONSES, _FEATURES, _SEEN, _PAIRS, _BATCH = 200, 24, 20, 400, 64
 

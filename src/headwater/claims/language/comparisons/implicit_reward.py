@@ -14,7 +14,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _WORDS, _WIDTH, _PAIRS = 60, 16, 400
 

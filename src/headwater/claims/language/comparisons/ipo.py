@@ -13,7 +13,7 @@ from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.ipo import IPO
 from headwater.networks.token_table import PrefixTable
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _WEIGHTS = (0.1, 0.5, 2.0)
 _ARMS = 3

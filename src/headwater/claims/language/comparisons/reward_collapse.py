@@ -14,7 +14,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.methods.language.comparisons.reward_model import RewardModel
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _PAPER = "song2023reward"
 _SHAPES = {

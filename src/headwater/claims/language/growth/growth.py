@@ -27,7 +27,7 @@ from headwater.runs.recipes.growth import (
     rearrange,
 )
 from headwater.runs.stage import Outcome, Stage, continue_from
-from headwater.sources.fresh_texts import FreshTexts
+from headwater.sources.language.fresh_texts import FreshTexts
 
 _RATES = {"learning_rate": 2e-3, "warmup_updates": 20.0}
 

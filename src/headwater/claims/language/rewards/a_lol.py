@@ -17,7 +17,7 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 from headwater.texts.completion_advantages import advantages, prompt_values
 
 _PROMPTS, _RESPONSES = 20, 30

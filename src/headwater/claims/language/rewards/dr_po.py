@@ -24,8 +24,8 @@ from headwater.methods.language.rewards.dr_po import DRPO
 from headwater.methods.language.rewards.ppo import PPO
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.learn import learn
-from headwater.sources.completions import SampledCompletions
-from headwater.sources.resets import Resets
+from headwater.sources.language.completions import SampledCompletions
+from headwater.sources.language.resets import Resets
 
 _TOKENS, _EPISODES = 4, 64
 _SETTINGS: dict[str, Any] = {"kl_weight": 0.0, "value_weight": 1.0, "value_clip_range": 1e9}

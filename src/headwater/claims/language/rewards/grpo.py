@@ -15,7 +15,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_nu
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.networks.token_table import PrefixTable
 from headwater.runs.learn import learn
-from headwater.sources.completions import SampledCompletions
+from headwater.sources.language.completions import SampledCompletions
 
 _VOCABULARY, _LENGTH = 6, 4
 _FIRST_SUCCESS, _BONUS = 0.015, 0.2

@@ -14,8 +14,8 @@ from headwater.methods.language.rewards.inpo import INPO
 from headwater.networks.token_table import LogLinearResponses
 from headwater.ops.linear_algebra import solve
 from headwater.runs.learn import learn
-from headwater.sources.completion_pairs import JudgedPairs
-from headwater.sources.completions import SampledCompletions
+from headwater.sources.language.completion_pairs import JudgedPairs
+from headwater.sources.language.completions import SampledCompletions
 
 _RESPONSES, _WEIGHT, _ITERATE_WEIGHT, _EXACT_ROUNDS = 30, 0.05, 0.3, 60
 

@@ -17,8 +17,8 @@ from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import LogLinearResponses, PrefixTable
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
-from headwater.sources.completion_pairs import BestOfN
-from headwater.sources.completions import SampledCompletions
+from headwater.sources.language.completion_pairs import BestOfN
+from headwater.sources.language.completions import SampledCompletions
 
 _PAPER = "huang2025self"
 _ROWS = 16

@@ -11,7 +11,7 @@ from headwater.methods.language.texts.mezo import MeZO
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.zeroth_order import descended, random_seed, slope
 from headwater.runs.learn import learn
-from headwater.sources.completions import CompletionReplay
+from headwater.sources.language.completions import CompletionReplay
 
 _PAPER = "malladi2023fine"
 

@@ -26,7 +26,7 @@ class DRPO(
     AbstractMethod[TokenProblem, Completions, TuningState],
     AbstractTokenPolicy[TuningState],
 ):
-    r"""PPO on responses that begin as good stored ones do (`sources.resets.Resets`).
+    r"""PPO on responses that begin as good stored ones do (`sources.language.resets.Resets`).
 
     A text is given up to some place of a stored response and the policy goes on from there, so that
     rewards far away are met early; later, from earlier places, what follows is known. As `PPO`,

@@ -11,7 +11,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractCompletionReward, Prompts, position_mask
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import lengths
-from headwater.sources.completions import AbstractWriting, drawn, rewarded
+from headwater.sources.language.completions import AbstractWriting, drawn, rewarded
 
 
 class Resets(AbstractWriting):

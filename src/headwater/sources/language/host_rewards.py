@@ -13,8 +13,8 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.source import AbstractHostSource, Keys
-from headwater.sources.completion_pairs import in_order
-from headwater.sources.completions import AbstractWriting
+from headwater.sources.language.completion_pairs import in_order
+from headwater.sources.language.completions import AbstractWriting
 
 RewardFunction = Callable[..., Sequence[float]]
 """`reward(prompts=[…], completions=[…])`: a number for each text."""

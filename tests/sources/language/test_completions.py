@@ -14,8 +14,8 @@ from headwater.environments.language.token_process import TableReward, every_res
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.sources.completions import CompletionReplay, SampledCompletions
-from headwater.sources.resets import Resets
+from headwater.sources.language.completions import CompletionReplay, SampledCompletions
+from headwater.sources.language.resets import Resets
 
 
 class Length(AbstractCompletionReward):

@@ -9,8 +9,8 @@ from headwater.environments.language.token_process import TableReward, every_res
 from headwater.evaluation.exact_tokens import log_policy
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
-from headwater.sources.completion_pairs import BestOfN
-from headwater.sources.completions import SampledCompletions
+from headwater.sources.language.completion_pairs import BestOfN
+from headwater.sources.language.completions import SampledCompletions
 
 RESPONSES = every_response(vocabulary=3, new_tokens=2)
 

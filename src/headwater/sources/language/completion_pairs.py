@@ -14,7 +14,7 @@ from headwater.core.records import (
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, AbstractPreference
 from headwater.ops.language.tokens import lengths
-from headwater.sources.completions import CompletionReplay, SampledCompletions
+from headwater.sources.language.completions import CompletionReplay, SampledCompletions
 
 
 class BradleyTerry(AbstractPreference):

@@ -1,0 +1,1 @@
+"""Where texts come from: written by the model, stored, judged."""
