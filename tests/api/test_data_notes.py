@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-import headwater
 from headwater.analysis.describe import describe
+from headwater.api.evaluate import evaluate
+from headwater.api.train import train
 from headwater.core.errors import DataError
 from headwater.datasets.read import load
 
@@ -28,16 +29,16 @@ def test_rewards_that_were_all_dropped_are_not_trained_without(tmp_path):
     path = outcome_log(tmp_path / "log.npz")
     options = {"columns": {"episodes": "stay_id"}, "never_terminal": True}
     with pytest.raises(DataError) as raised:
-        headwater.train("IQL", path, data_options=options, progress=False, **SMALL)
+        train("IQL", path, data_options=options, progress=False, **SMALL)
     assert str(raised.value) == (
         "all rewards that are not zero were lost, so that IQL has nothing to learn from: 3 last "
         "rows of truncated episodes had no known successor and were dropped; 3 of them had "
         "rewards, together 1; if the process ended there, say so with episodes_end='terminal' "
-        "(`headwater data convert --episodes-end terminal`, or the same in a file "
+        "(`--episodes-end terminal`, or the same in a file "
         "NAME.columns.toml beside the data), else give next_observations"
     )
     # Imitation does not read them, and nothing is lost where the process ended.
-    headwater.train("BC", path, data_options=options, progress=False, **SMALL)
+    train("BC", path, data_options=options, progress=False, **SMALL)
     options = {"columns": {"episodes": "stay_id"}, "episodes_end": "terminal"}
     assert load(path, **options).episode_returns().tolist() == [1.0, -1.0, 1.0]
 
@@ -45,7 +46,7 @@ def test_rewards_that_were_all_dropped_are_not_trained_without(tmp_path):
 def test_serious_notes_and_the_reading_are_repeated(tmp_path, capsys):
     path = outcome_log(tmp_path / "log.npz", charttime=np.arange(12.0))
     options = {"columns": {"episodes": "stay_id"}, "never_terminal": True}
-    headwater.train("BC", path, data_options=options, **SMALL)
+    train("BC", path, data_options=options, **SMALL)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("data, ")]
     assert told[:2] == [
         "data, columns used: observations: observations; actions: actions; rewards: rewards; "
@@ -60,7 +61,7 @@ def test_serious_notes_and_the_reading_are_repeated(tmp_path, capsys):
         "data, note: all episodes have the same return",
         "data, note: all rewards are zero",
     ]
-    headwater.train("BC", path, data_options=options, progress=False, **SMALL)
+    train("BC", path, data_options=options, progress=False, **SMALL)
     assert "data, " not in capsys.readouterr().err
 
 
@@ -74,14 +75,14 @@ def test_demonstrations_without_rewards_suffice_for_imitation_alone(tmp_path, ca
     )
     data = load(path)
     assert data.metadata["missing"] == ["rewards"] and not data.rewards.any()
-    run = headwater.train("BC", data, **SMALL)
+    run = train("BC", data, **SMALL)
     assert "the data has no rewards: only imitation, such as BC, learns from it" in (
         capsys.readouterr().err
     )
     with pytest.raises(
         DataError, match=r"demonstrations\.npz: IQL needs rewards, and no column is"
     ):
-        headwater.train("IQL", data, progress=False, **SMALL)
+        train("IQL", data, progress=False, **SMALL)
     with pytest.raises(DataError, match="off-policy evaluation needs rewards, and no column is"):
-        headwater.evaluate(run, env="none", data=data)
+        evaluate(run, env="none", data=data)
     assert "all rewards are zero" not in " ".join(describe(data).notes)

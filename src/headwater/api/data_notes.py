@@ -25,8 +25,8 @@ def check_rewards(method: AbstractMethod, data: Dataset | None, metadata: dict[s
         raise DataError(
             f"all rewards that are not zero were lost, so that {name} has nothing to learn from: "
             f"{dropped_sentence(metadata)}; if the process ended there, say so with "
-            "episodes_end='terminal' (`headwater data convert --episodes-end terminal`, or the "
-            "same in a file NAME.columns.toml beside the data), else give next_observations"
+            "episodes_end='terminal' (`--episodes-end terminal`, or the same in a file "
+            "NAME.columns.toml beside the data), else give next_observations"
         )
 
 

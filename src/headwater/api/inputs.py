@@ -126,6 +126,11 @@ def choose_transitions(
     if data is None:
         return None, None
     if isinstance(data, Dataset):
+        if options:
+            raise SpecificationError(
+                f"{next(iter(options))} says how a file is read, and the data is read already: "
+                "leave it out"
+            )
         return DataChoice(None, {}, data.fingerprint()), data
     if not isinstance(data, str | os.PathLike):
         raise SpecificationError(

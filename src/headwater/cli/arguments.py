@@ -154,6 +154,13 @@ def _sentence(complaint: str, command: Callable[..., Any]) -> str:
             for parameter in inspect.signature(command).parameters.values()
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name != _OPTIONS
         ]
+        # A default that is a group of options stands for its fields.
+        known += [
+            "--" + field.name.replace("_", "-")
+            for parameter in inspect.signature(command).parameters.values()
+            if dataclasses.is_dataclass(parameter.default)
+            for field in dataclasses.fields(parameter.default)
+        ]
         if _OPTIONS in inspect.signature(command).parameters:
             known += ["--" + name.replace("_", "-") for name in _USUAL]
         return nearest(given, known, "option").rstrip(".")

@@ -7,6 +7,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import chosen_task, print_json, read_options, read_settings
+from headwater.cli.reading_options import AS_IT_IS, Reading
 
 
 def command(
@@ -23,6 +24,7 @@ def command(
     env_option: Settings = (),
     process_option: Settings = (),
     json: Flag = False,
+    reading: Reading = AS_IT_IS,
     options: Any = None,
 ) -> None:
     """Train a method, from whatever it learns from, with several seeds at once.
@@ -70,6 +72,7 @@ def command(
         model=model,
         reward=reward,
         judge=judge,
+        data_options=reading.given(),
         process_options=read_options(process_option) or None,
         out=where,
         progress=None if json else True,

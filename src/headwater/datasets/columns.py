@@ -13,7 +13,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
 from headwater.datasets.dataset import COUNTS, Dataset, add_counts, truncate_at
-from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine
+from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine, without_last_rows
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
 Mapping = dict[str, str | list[str]]
@@ -191,6 +191,7 @@ class Options(NamedTuple):
     episode_per_row: bool = False
     action_labels: list[int] | None = None
     action_bounds: Literal["data"] | None = None
+    last_row: Literal["step", "observation"] | None = None
     reading: Reading | None = None
 
     @property
@@ -256,6 +257,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "episode_per_row": ("true or false", lambda value: isinstance(value, bool)),
     "action_labels": ("a list of whole numbers", _is_labels),
     "action_bounds": ("'data'", lambda value: value == "data"),
+    "last_row": ("'step' or 'observation'", lambda value: value in ("step", "observation")),
     "reading": ("left to the reader of the format", lambda value: isinstance(value, Reading)),
 }
 """What may be stored under each option."""
@@ -325,8 +327,8 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
             raise DataError(
                 f"no column is recognised as {role}; the columns are {_listed(names)}: say which "
                 f"one it is with columns={{'{role}': 'NAME'}} (a list, or a family such as "
-                "'NAME_*', if every component has its own), or as a command with `headwater data "
-                f"convert --column {role}=NAME`"
+                "'NAME_*', if every component has its own), or as a command with `--column "
+                f"{role}=NAME`"
             )
     used = {name for columns in found.values() for name in columns}
     unused = tuple(name for name in names if name not in used)
@@ -353,6 +355,9 @@ def finish(
         ends = endings(chunk, rows, options)
     if whole:
         _refuse_single(ends, rows, options)
+    if options.last_row == "observation":
+        chunk, ends = without_last_rows(chunk, ends)
+        rows = _count(chunk)
     metadata = dict(options.metadata or {})
     remarks = metadata.pop("reading", None)
     metadata["reading"] = _told(options, ends.ignored, remarks)
@@ -429,13 +434,20 @@ def _told(options: Options, ignored: dict[str, str], remarks: Any) -> dict[str, 
         if (kept := [name for name in names if name not in ignored])
     }
     unused = [*found.unused, *(name for name in ignored if name not in found.unused)]
+    notes = [str(remark) for remark in remarks] if isinstance(remarks, list) else []
+    names = {name.lower() for name in (*columns.get("starts", ()), *columns.get("ends", ()))}
+    if options.last_row is None and {"is_first", "is_last"} <= names:
+        notes.append(
+            "the last row of each episode is taken as a step; where it is the last observation "
+            "alone, as RLDS writes it, say last_row='observation' (`--last-row observation`)"
+        )
     return {
         "columns": columns,
         "unused": unused,
         "looks": found.looks,
         "ignored": ignored,
         "episodes_end": options.episodes_end,
-        "notes": [str(remark) for remark in remarks] if isinstance(remarks, list) else [],
+        "notes": notes,
     }
 
 

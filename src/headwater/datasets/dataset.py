@@ -470,7 +470,7 @@ def require_rewards(metadata: dict[str, Any], who: str) -> None:
         raise DataError(
             f"{metadata.get('source') or metadata.get('name') or 'the data'}: {who} needs rewards, "
             "and no column is recognised as them: say which one it is with columns={'rewards': "
-            "'NAME'}, or as a command with `headwater data convert --column rewards=NAME`; without "
+            "'NAME'}, or as a command with `--column rewards=NAME`; without "
             "rewards only imitation learns, such as BC"
         )
 
@@ -705,7 +705,7 @@ def _actions(
             else "if actions are in other units, declare their bounds with action_low and "
             f"action_high (here they span {array.min():g} to {array.max():g}), or take those of "
             "the data with action_bounds='data', in Python, in a file NAME.columns.toml beside the "
-            "data, or by `headwater data convert`"
+            "data, or with a command's `--action-low`, `--action-high` or `--action-bounds data`"
         )
         raise DataError(
             f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "

@@ -118,6 +118,43 @@ def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool 
     return _settled(claims, rows, said, complete, ignored)
 
 
+def without_last_rows(
+    rows: dict[str, np.ndarray], ends: Ends
+) -> tuple[dict[str, np.ndarray], Ends]:
+    """The steps alone, where the last row of each episode is its last observation and no step.
+
+    **Arguments:** `rows`: columns by role; `ends`: where the episodes of these rows end.
+
+    Raises `DataError` if such a row has a reward, which would be lost, or if nothing is left.
+    """
+    last = ends.terminals.copy()
+    if ends.truncations is not None:
+        last |= ends.truncations
+    if last.size:
+        last[-1] = True
+    rewards = rows.get("rewards")
+    if rewards is not None and rewards.dtype.kind in "biuf":
+        kept = last & (np.nan_to_num(rewards.reshape(last.size, -1)).any(1))
+        if kept.any():
+            row = int(np.argmax(kept))
+            raise DataError(
+                f"the last row of an episode, row {row}, has the reward "
+                f"{np.asarray(rewards).reshape(-1)[row]:.6g} (and {np.count_nonzero(kept) - 1:,} "
+                "more have one), so it is no observation alone: leave out last_row='observation', "
+                "or move each reward to the row of the action that earned it"
+            )
+    steps = np.flatnonzero(~last)
+    if not steps.size:
+        raise DataError("every episode has a single row, so without last rows no step is left")
+    found = {role: values[steps] for role, values in rows.items()}
+    if "next_observations" not in rows:
+        found["next_observations"] = rows["observations"][steps + 1]
+    final = last[steps + 1]
+    terminals = final & ends.terminals[steps + 1]
+    unmarked = final & ends.unmarked[steps + 1]
+    return found, Ends(terminals, final & ~terminals, unmarked, ends.ignored)
+
+
 def _check_words(said: Said) -> None:
     for word in (said.dones, said.episodes_end):
         if word is not None and word not in MEANINGS:
@@ -152,9 +189,8 @@ def _settled(
             "no column says where the process ended (terminals): map one with "
             "columns={'terminals': 'NAME'}, or say never_terminal=True if episodes only ever end "
             "by a time limit, episodes_end='terminal' or 'truncated' if all of them end alike, or "
-            "episode_per_row=True if every row is an episode of its own (as a command: `headwater "
-            "data convert --column terminals=NAME`, `--never-terminal`, `--episodes-end` or "
-            "`--episode-per-row`)"
+            "episode_per_row=True if every row is an episode of its own (as a command: `--column "
+            "terminals=NAME`, `--never-terminal`, `--episodes-end` or `--episode-per-row`)"
         )
     unmarked = boundary & ~marked
     whole = any(role in ends for role in ("starts", "episodes", "steps", RECORDS))

@@ -14,6 +14,7 @@ from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Chunk, Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.foreign import HEAD, refuse_directory, refuse_file
 from headwater.datasets.format import AbstractFormat, all_formats, format_of
 from headwater.datasets.formats.minari_format import data_directory, local_names, local_root
 from headwater.datasets.several import files_of_directory, files_of_pattern, open_several
@@ -38,14 +39,16 @@ def load(
     episode_per_row: bool = False,
     action_labels: list[int] | None = None,
     action_bounds: Literal["data"] | None = None,
+    last_row: Literal["step", "observation"] | None = None,
 ) -> Dataset:
     """The dataset in a file or directory, or the Minari dataset of that name on this machine.
 
     Several files are one dataset if they are given as a list, as a pattern such as
     `logs/*.parquet`, or as the directory that holds them. The format is recognised by the content:
-    Minari (HDF5, Arrow or Parquet), HDF5, tables (Parquet, Arrow/Feather, text), NumPy's `.npz`,
-    and Headwater's column directory. Options may also be written, as TOML or JSON, into a file next
-    to it, such as `log.columns.toml` for `log.parquet`, or `logs.columns.toml` for all in `logs/`.
+    Minari (HDF5, Arrow or Parquet), LeRobot, HDF5, tables (Parquet, Arrow/Feather, text, JSON),
+    NumPy's `.npz` or a directory of `.npy`, and Headwater's column directory. Options may also be
+    written, as TOML or JSON, into a file next to it, such as `log.columns.toml` for `log.parquet`,
+    or `logs.columns.toml` for all in `logs/`.
 
     **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
@@ -56,7 +59,9 @@ def load(
     `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:
     the process never ends by itself, so that no column says so; `episodes_end`: how episodes end
     where an episode's number, a start or a counter alone shows that they do (truncated unless
-    said); `episode_per_row`: every row is an episode of its own, which ends with it.
+    said); `episode_per_row`: every row is an episode of its own, which ends with it; `last_row`:
+    what the last row of an episode is: a step like any other, or `"observation"`, as in RLDS, what
+    was observed after the last step.
 
     All columns that say where episodes end are combined. What was read as what, and what was not
     read, stands in the dataset's `metadata["reading"]`; `headwater data describe` puts it into
@@ -78,6 +83,7 @@ def load(
         episode_per_row,
         action_labels,
         action_bounds,
+        last_row,
     )
     place, files = _places(path)
     try:
@@ -167,6 +173,7 @@ def _places(path: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]]:
             return place, files_of_pattern(place)
         if place.is_dir() and format_of(place, b"") is None:
             try:
+                refuse_directory(place)
                 return place, files_of_directory(place) or [place]
             except DataError as error:
                 raise _named(place, error) from None
@@ -196,6 +203,13 @@ def _open_one(place: Path, options: Options, rows: int | None) -> tuple[Options,
     sidecar = _sidecar(place) or _sidecar(place.parent)
     opened = _recognised(place).open(place, options.over(sidecar).columns, rows)
     if isinstance(opened, Dataset):
+        # What is not said is not stored there anew.
+        said = [n for n, value in options._asdict().items() if value and n != "metadata"]
+        if said:
+            raise DataError(
+                f"a column directory holds what was said when it was written, so {said[0]} cannot "
+                "be said again: leave it out, or convert the original once more"
+            )
         return options, opened
     stored, chunks = opened
     return options.over({**stored, **sidecar}), chunks
@@ -228,16 +242,12 @@ def _recognised(place: Path) -> AbstractFormat:
     require_regular(place)
     try:
         with place.open("rb") as file:
-            head = file.read(8)
+            head = file.read(HEAD)
     except OSError as error:
         raise DataError(f"it cannot be read ({error.strerror}): check its permissions") from None
     if not head:
         raise DataError("the file is empty: copy or download it again")
-    if head.startswith((b"\x80", b"\x93NUMPY")) or place.suffix in (".pkl", ".pickle"):
-        raise DataError(
-            "this is a pickle or a single array: pickles are never loaded because they can run "
-            "code; save the columns with np.savez"
-        )
+    refuse_file(place, head)
     found = format_of(place, head)
     if found is not None:
         return found

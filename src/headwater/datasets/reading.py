@@ -36,7 +36,7 @@ def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
                 (
                     "not used",
                     f"{name}, which looks like {what}: if it is, say columns={{'{role}': "
-                    f"'{name}'}} (`headwater data convert --column {role}={name}`)",
+                    f"'{name}'}} (`--column {role}={name}`)",
                 )
             )
         rows.extend(("read as", note) for note in reading["notes"])
@@ -52,7 +52,7 @@ def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
                     f"{said}, as you say"
                     if said
                     else "taken as truncated; if the process ended there, say "
-                    "episodes_end='terminal' (`headwater data convert --episodes-end terminal`)"
+                    "episodes_end='terminal' (`--episodes-end terminal`)"
                 ),
             )
         )

@@ -14,7 +14,7 @@ from headwater.datasets.columns import Chunk, Options
 from headwater.datasets.ends import RECORDS
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
-_SUFFIXES += (".hdf5", ".h5")
+_SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson")
 _MOST = 1_000_000
 
 Opened = tuple[Options, Iterator[Chunk]]
@@ -119,7 +119,7 @@ def _chain(
             _refuse_other(place, others, places[0], options)
         fresh = True
         for chunk in chunks:
-            if not len(chunk["rewards"]):
+            if not len(chunk["observations"]):
                 continue
             roles = roles or set(chunk)
             if set(chunk) != roles:
@@ -131,7 +131,7 @@ def _chain(
             last = {role: values[-1:] for role, values in chunk.items()}
             inner = chunk.get(RECORDS)
             if inner is None:
-                given = np.full(len(chunk["rewards"]), record)
+                given = np.full(len(chunk["observations"]), record)
             else:
                 given = record + np.cumsum(np.append(0, inner[1:] != inner[:-1]))
                 record = int(given[-1])

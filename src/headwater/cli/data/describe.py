@@ -7,6 +7,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
+from headwater.cli.reading_options import AS_IT_IS, Reading
 
 
 def command(
@@ -17,6 +18,7 @@ def command(
     random_return: Annotated[float | None, option("X")] = None,
     online_return: Annotated[float | None, option("X")] = None,
     json: Flag = False,
+    reading: Reading = AS_IT_IS,
 ) -> None:
     """Say what is in a dataset, draw it, and suggest what kind of method to expect to work.
 
@@ -33,7 +35,7 @@ def command(
     from headwater.datasets.read import load
     from headwater.reports.dataset_figure import draw_description
 
-    dataset = load(data)
+    dataset = load(data, **(reading.given() or {}))
     description = describe(
         dataset,
         reference=None if reference is None else load(reference),

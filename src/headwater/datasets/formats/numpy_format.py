@@ -1,5 +1,7 @@
-"""NumPy archives (`.npz`): one array per column, never a pickle."""
+"""NumPy archives (`.npz`), directories of `.npy` and arrays of records: never a pickle."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError
-from headwater.core.stored_size import refuse_beyond
-from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
+from headwater.core.stored_size import refuse_beyond, require_regular
+from headwater.datasets.columns import ROLES, Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
+from headwater.datasets.formats.directory_format import is_column_directory
 from headwater.datasets.formats.padded import is_length, is_padded, unrolled
 
 _OPTIONS = (
@@ -29,27 +32,80 @@ def open_archive(path: Path, mapping: Mapping | None):
 
     Raises `DataError` for a damaged file, a missing column or Python objects instead of numbers.
     """
+    with (
+        _damage_told("this .npz file"),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        unpacked = sum(member.file_size for member in archive.zip.infolist())
+        refuse_beyond(unpacked, path.stat().st_size)
+        return _opened(archive, list(archive.files), mapping)
+
+
+def open_arrays(path: Path, mapping: Mapping | None):
+    """The same of a directory with an `.npy` file for each column.
+
+    Raises `DataError` as `open_archive` does.
+    """
+    files = {file.stem: file for file in sorted(path.glob("*.npy"))}
+    with _damage_told("a file in this directory"):
+        for file in files.values():
+            require_regular(file)
+        return _opened(_Arrays(files), list(files), mapping)
+
+
+def open_records(path: Path, mapping: Mapping | None):
+    """The same of an array of records, whose fields are the columns.
+
+    Raises `DataError` as `open_archive` does, and for an array without fields.
+    """
+    with _damage_told("this .npy file"):
+        try:
+            array = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            if "allow_pickle" in str(error):
+                raise _objects(path.name) from None
+            raise
+        if array.dtype.names is None or array.ndim != 1:
+            raise DataError(
+                f"this is a single array of shape {list(array.shape)}, and a log needs several: "
+                "save them together with np.savez('log.npz', observations=…, actions=…, "
+                "rewards=…, terminals=…), or as files of these names in a directory of their own"
+            )
+        return _opened(array, list(array.dtype.names), mapping)
+
+
+class _Arrays:
+    """The files of a directory by name, as an archive has its arrays."""
+
+    def __init__(self, files: dict[str, Path]):
+        self.places = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.load(self.places[name], allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _damage_told(what: str) -> Iterator[None]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            unpacked = sum(member.file_size for member in archive.zip.infolist())
-            refuse_beyond(unpacked, path.stat().st_size)
-            stored = _stored(archive)
-            names = [name for name in archive.files if name not in stored]
-            reading = resolve(names, mapping)
-            columns = reading.columns
-            chunk: Chunk = {role: _read(archive, names) for role, names in columns.items()}
-            if is_padded(chunk):
-                lengths = [name for name in reading.unused if is_length(name)]
-                chunk, said = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
-                kept = {**(stored.get("metadata") or {}), "reading": [said]}
-                stored["metadata"] = kept
+        yield
     except HeadwaterError:
         raise
-    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
+    except Exception as error:  # Whatever a damaged file makes the libraries trip on.
         reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"this .npz file is truncated or corrupt ({reason}): copy or download it again"
+            f"{what} is truncated or corrupt ({reason}): copy or download it again"
         ) from None
+
+
+def _opened(archive: Any, files: list[str], mapping: Mapping | None):
+    stored = _stored(archive, files)
+    reading = resolve([name for name in files if name not in stored], mapping)
+    chunk: Chunk = {role: _read(archive, names) for role, names in reading.columns.items()}
+    if is_padded(chunk):
+        lengths = [name for name in reading.unused if is_length(name)]
+        chunk, said = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
+        stored["metadata"] = {**(stored.get("metadata") or {}), "reading": [said]}
     return {**stored, "reading": reading}, iter([chunk])
 
 
@@ -68,10 +124,10 @@ def write_archive(dataset: Dataset, path: Path) -> None:
         np.savez(file, **{**arrays, **extra})  # pyright: ignore[reportArgumentType]
 
 
-def _stored(archive) -> dict[str, Any]:
+def _stored(archive, files: list[str]) -> dict[str, Any]:
     stored: dict[str, Any] = {}
     for name in _OPTIONS:
-        if name not in archive.files:
+        if name not in files:
             continue
         try:
             value = archive[name]
@@ -137,4 +193,29 @@ class _NumPyArchive(AbstractFormat):
         write_archive(dataset, place)
 
 
-FORMATS = (_NumPyArchive(),)
+class _NumPyDirectory(AbstractFormat):
+    title = "directory of .npy files"
+    sign = "observations.npy"
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        if not place.is_dir() or is_column_directory(place):
+            return False
+        names = {file.stem.lower() for file in place.glob("*.npy")}
+        return bool(names & set(ROLES["observations"])) and bool(names & set(ROLES["actions"]))
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_arrays(place, mapping)
+
+
+class _NumPyRecords(AbstractFormat):
+    title = ".npy of records"
+    suffixes = (".npy",)
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        return head.startswith(b"\x93NUMPY")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_records(place, mapping)
+
+
+FORMATS = (_NumPyArchive(), _NumPyDirectory(), _NumPyRecords())

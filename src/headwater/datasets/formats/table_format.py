@@ -1,5 +1,6 @@
 """Tables: Parquet and Arrow (Feather), by a declared mapping of columns."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolv
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
+from headwater.datasets.formats.trajectories import SAID, is_trajectories, unrolled
 
 _KEY = b"headwater"
 _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
@@ -46,6 +48,18 @@ def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
         Options().over({"columns": given})
     reading = resolve(names, mapping or stored.pop("columns", None))
     stored.pop("columns", None)
+    first = next((batch for batch in batches if batch.num_rows), None)
+    if first is None:
+        return {**stored, "reading": reading}, iter(())
+    batches = itertools.chain([first], batches)
+    if is_trajectories(first, reading.columns):
+        kept = {**(stored.get("metadata") or {}), "reading": [SAID]}
+
+        def column(values: Any, name: str, start: int) -> np.ndarray:
+            return _column(values, name, start, anything=False)
+
+        stored = {**stored, "reading": reading, "metadata": kept}
+        return stored, unrolled(batches, reading.columns, column)
     return {**stored, "reading": reading}, _chunks(batches, reading.columns)
 
 

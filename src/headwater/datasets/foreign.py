@@ -1,0 +1,201 @@
+"""What a file or a directory is that is not read, and how it becomes one that is."""
+
+import zipfile
+from pathlib import Path
+
+from headwater.core.errors import DataError
+
+HEAD = 512
+"""Bytes from the beginning of a file by which it is told what it is."""
+
+_NEVER_LOADED = "pickles are never loaded because they can run code"
+_COLUMNS = "np.savez('log.npz', observations=…, actions=…, rewards=…, terminals=…)"
+_TRUSTED = f"where it was made, or wherever you trust it, load it and write {_COLUMNS}"
+_PANDAS = "`.to_parquet('log.parquet')` writes what is read"
+_UNPACK = "unpack it first, and give the directory or the file that was in it"
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "this is a pointer of Git LFS and not the file itself: `git lfs pull` fetches that",
+    ),
+    (
+        b"SQLite format 3\0",
+        "this is an SQLite database: read the table with pandas.read_sql, and " + _PANDAS,
+    ),
+    (
+        b"Obj\x01",
+        "this is an Avro file: pandas.DataFrame(fastavro.reader(open(PATH, 'rb'))) reads it, and "
+        + _PANDAS,
+    ),
+    (
+        b"ORC",
+        "this is an ORC file: pyarrow.orc.read_table reads it, and pyarrow.parquet.write_table "
+        "writes what is read",
+    ),
+    (
+        b"FEA1",
+        "this is a Feather file of version 1: pandas.read_feather reads it, and " + _PANDAS,
+    ),
+    (b"PARE", "this is an encrypted Parquet file: decrypt it with its key first"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "this is an Excel workbook: save the sheet as CSV, or read it with pandas.read_excel, and "
+        + _PANDAS,
+    ),
+    (
+        b"#ROSBAG",
+        "this is a bag of ROS 1: its messages have times and no steps; read the topics with the "
+        f"package rosbags, take one row for each step, and write {_COLUMNS}",
+    ),
+    (
+        b"\x89MCAP0",
+        "this is an MCAP recording: its messages have times and no steps; read the topics with the "
+        f"package mcap, take one row for each step, and write {_COLUMNS}",
+    ),
+    (
+        b"MATLAB 5.0",
+        f"this is a MATLAB file: scipy.io.loadmat reads it; then write {_COLUMNS}",
+    ),
+    (
+        b"MATLAB 7.3",
+        f"this is a MATLAB file of version 7.3: read its arrays with h5py (their axes are "
+        f"reversed), and write {_COLUMNS}",
+    ),
+    (b"BZh", f"this is a bzip2 archive: {_UNPACK}"),
+    (b"\xfd7zXZ\0", f"this is an xz archive: {_UNPACK}"),
+    (b"\x28\xb5\x2f\xfd", f"this is a zstd archive: {_UNPACK}"),
+    (b"7z\xbc\xaf\x27\x1c", f"this is a 7z archive: {_UNPACK}"),
+)
+"""How the content of kinds of files begins that are not read, and what is said of them."""
+
+_RECORDS = (
+    "TFRecord files, as RLDS and TensorFlow Datasets write them: with TensorFlow Datasets, "
+    "`tfds.builder_from_directory(PATH).as_dataset(split='train')` gives the episodes; write their "
+    "steps one after the other into a table with observation, action, reward, is_first, is_last "
+    "and is_terminal, and load that with last_row='observation'"
+)
+
+
+def refuse_file(place: Path, head: bytes) -> None:
+    """Raises `DataError`, with what it is and how to convert it, for a known kind that is not read.
+
+    **Arguments:** `head`: its first `HEAD` bytes.
+    """
+    said = _file(place, head)
+    if said is not None:
+        raise DataError(said)
+
+
+def refuse_directory(place: Path) -> None:
+    """Raises `DataError` as `refuse_file` does, for a directory."""
+    said = _directory(place)
+    if said is not None:
+        raise DataError(said)
+
+
+def _file(place: Path, head: bytes) -> str | None:
+    name = place.name.lower()
+    suffix = place.suffix.lower()
+    for magic, said in _MAGIC:
+        if head.startswith(magic):
+            return said
+    if suffix in (".pkl", ".pickle") or (head[:1] == b"\x80" and head[1:2] <= b"\x05"):
+        what = "a file of PyTorch" if suffix in (".pt", ".pth") else "a pickle"
+        return f"this is {what}: {_NEVER_LOADED}; {_TRUSTED}"
+    if head.startswith(b"PK"):
+        return _archive(place)
+    if head[257:262] == b"ustar":
+        return f"this is a tar archive: {_UNPACK}"
+    if head.startswith(b"\x1f\x8b") and not name.endswith((".csv.gz", ".tsv.gz")):
+        return (
+            f"this is a gzip archive, of which only text tables (.csv.gz, .tsv.gz) are read as "
+            f"they are: {_UNPACK}"
+        )
+    if _is_records(head, place.stat().st_size) and ("tfrecord" in name or "tfevents" in name):
+        if "tfevents" in name:
+            return (
+                "this is a log of TensorBoard: it has curves of a training and no transitions; "
+                "give the data that was learned from"
+            )
+        return f"this is one of the {_RECORDS}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "this is a web page and no data: the address leads to a page about the file"
+    return None
+
+
+def _archive(place: Path) -> str | None:
+    """What a ZIP file is that holds no plain arrays."""
+    try:
+        with zipfile.ZipFile(place) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return None  # Whoever opens it says what is wrong with it.
+    bare = {name.rpartition("/")[2] for name in names}
+    if "[Content_Types].xml" in bare:
+        return (
+            "this is an Excel workbook: save the sheet as CSV, or read it with pandas.read_excel, "
+            f"and {_PANDAS}"
+        )
+    if "policy.pth" in bare:
+        return (
+            "this is a policy of Stable-Baselines3 and no log: record what it does with `headwater "
+            "data collect`, or with Minari's DataCollector"
+        )
+    if "data.pkl" in bare:
+        return f"this is a file of PyTorch, which is a pickle: {_NEVER_LOADED}; {_TRUSTED}"
+    if bare & {".zgroup", ".zarray", "zarr.json"}:
+        return _zarr()
+    if any(name.endswith(".npy") for name in names):
+        return None
+    return f"this is a ZIP archive without arrays: {_UNPACK}" if names else None
+
+
+def _directory(place: Path) -> str | None:
+    names = {item.name for item in place.iterdir()}
+    if names & {".zgroup", ".zarray", ".zmetadata", "zarr.json"}:
+        return _zarr()
+    if "data.mdb" in names:
+        return (
+            "this is an LMDB database, whose values only their writer can read: read them with "
+            f"that program, and write {_COLUMNS}"
+        )
+    if "metadata.yaml" in names and any(n.endswith((".db3", ".mcap")) for n in names):
+        return (
+            "this is a bag of ROS 2: its messages have times and no steps; read the topics with "
+            f"the package rosbags, take one row for each step, and write {_COLUMNS}"
+        )
+    if any("tfrecord" in name for name in names) or _holds(place, "*/*.tfrecord*"):
+        return f"this directory holds {_RECORDS}"
+    for pattern in ("", "monitor/", "*/monitor/"):
+        actions = next(iter(sorted(place.glob(f"{pattern}agent_actions.csv"))), None)
+        if actions is not None and (actions.parent / "observations.csv").is_file():
+            where = str(actions.parent.relative_to(place)).replace(".", "this directory", 1)
+            return (
+                "this is a log of sinergym, with a file for each of observations (one row more "
+                f"than steps), actions and rewards, as in {where}: for each episode, join "
+                "observations.csv without its last row, agent_actions.csv and rewards.csv side by "
+                "side into one table, next to the observations without their first row as columns "
+                "next_NAME, number the episodes in a column 'episode', and load it with "
+                "columns={'observations': […], 'actions': […]} and episodes_end='truncated'"
+            )
+    return None
+
+
+def _zarr() -> str:
+    return (
+        "this is a Zarr store: zarr.open(PATH, mode='r') reads its arrays; write them with "
+        f"{_COLUMNS} (for the layout of Diffusion Policy, truncations are true where meta/"
+        "episode_ends say so, less one)"
+    )
+
+
+def _holds(place: Path, pattern: str) -> bool:
+    return next(place.glob(pattern), None) is not None
+
+
+def _is_records(head: bytes, size: int) -> bool:
+    """Whether it begins with the length of a record, of which the file holds at least one."""
+    length = int.from_bytes(head[:8], "little")
+    return len(head) >= 16 and 0 < length <= size - 16

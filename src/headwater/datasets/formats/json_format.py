@@ -1,0 +1,109 @@
+"""JSON and JSON Lines: an object for each step, or for each episode."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from headwater.core import json_text
+from headwater.core.errors import DataError
+from headwater.datasets.columns import Mapping
+from headwater.datasets.format import AbstractFormat
+from headwater.datasets.formats.table_format import open_batches
+
+_LARGEST = 2**31 - 1
+"""Bytes that the reader of lines takes at once."""
+
+
+def open_json(path: Path, mapping: Mapping | None, rows: int | None):
+    """What is stored beside the columns, and the columns in chunks of about `rows`.
+
+    A list of objects, an object that holds nothing but such a list, or a single object, which is
+    an episode, are read as lines are. Objects within an object are columns `NAME.PART`. Raises
+    `DataError` for what is no JSON, or no table.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise DataError("this JSON file is larger than 2 GiB: split it, or write Parquet instead")
+    table = _lines(path, size) if path.suffix.lower() != ".json" else None
+    if table is None:
+        table = _document(path)
+    while any(_is_object(column.type) for column in table.columns):
+        table = table.flatten()
+    return open_batches(table.schema, iter(table.to_batches(rows)), mapping)
+
+
+def _lines(path: Path, size: int) -> Any:
+    """The table of a file with an object in each line; nothing if it begins as a list."""
+    import pyarrow
+    import pyarrow.json
+
+    with path.open("rb") as file:
+        text = file.read()
+    if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        return None
+    try:
+        return pyarrow.json.read_json(
+            io.BytesIO(text.removeprefix(b"\xef\xbb\xbf")),
+            read_options=pyarrow.json.ReadOptions(block_size=max(size, 1)),
+        )
+    except pyarrow.ArrowException as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"it is no JSON Lines with an object of the same fields in every line ({reason}): "
+            "correct the lines that differ"
+        ) from None
+
+
+def _document(path: Path) -> Any:
+    import pyarrow
+
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        found = json_text.parse(text)
+    except (ValueError, RecursionError):
+        # An object in each line is what many call by this suffix too.
+        lines = _lines(path, len(text))
+        if lines is None:
+            raise DataError("this is no JSON, or it is cut off: write it again") from None
+        return lines
+    if isinstance(found, dict):
+        inner = [value for value in found.values() if _is_rows(value)]
+        found = inner[0] if len(inner) == 1 else [found]
+    if not _is_rows(found):
+        raise DataError(
+            "this JSON holds no table: give a list of objects, one for each step or each episode, "
+            "with fields such as observations, actions and rewards"
+        )
+    try:
+        return pyarrow.Table.from_pylist(found)
+    except (pyarrow.ArrowException, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"the objects in this JSON are not alike ({reason}): every field needs the same kind "
+            "of value in all of them"
+        ) from None
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _is_object(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_struct(kind)
+
+
+class _Json(AbstractFormat):
+    title = "JSON"
+    suffixes = ()
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        known = place.suffix.lower() in (".json", ".jsonl", ".ndjson")
+        return known and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_json(place, mapping, rows)
+
+
+FORMATS = (_Json(),)
