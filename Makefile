@@ -2,7 +2,7 @@
 
 WORKERS ?= 2
 # What the tests need beside the library and the development tools.
-EXTRAS ?= onnx,stablehlo,language
+EXTRAS ?= digits,onnx,stablehlo,language
 # Which Python to build .venv with; the first one that is new enough if not given.
 PYTHON ?=
 CANDIDATES = $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3 python)

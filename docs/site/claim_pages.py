@@ -104,19 +104,19 @@ def _claim_page(summary: Summary, file: str) -> str:
 
 
 def papers_page() -> str:
-    """Every paper with its methods, its claims and their verdicts."""
+    """Every paper with its methods, analyses, claims and their verdicts."""
     rows = []
     for row in coverage(records()):
         claims = [
             f"[{s.claim.name}](/docs/claims/{s.claim.name}.md): {_mark(s.verdict)}"
             for s in row.claims
         ]
-        methods = ", ".join(map(method_link, row.methods))
-        rows.append([citation(row.paper.key), methods, "<br>".join(claims)])
+        named = [*map(method_link, row.methods), *(f"`{name}`" for name in row.analyses)]
+        rows.append([citation(row.paper.key), ", ".join(named), "<br>".join(claims)])
     text = "---\nhide: [toc]\n---\n\n# Papers\n\n"
     text += f"{len(rows)} papers, what there is of each, and what [claims](/docs/claims.md) found. "
     text += "`headwater papers` prints the same.\n\n"
-    return text + stacked(["paper", "methods", "claims and verdicts"], rows, "papers")
+    return text + stacked(["paper", "methods and analyses", "claims and verdicts"], rows, "papers")
 
 
 def citation(key: str) -> str:

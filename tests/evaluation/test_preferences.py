@@ -1,14 +1,12 @@
-"""Agreement with preferences, games between policies, and displacement."""
+"""Agreement with preferences, and games between policies."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.analysis.displacement import ches, displacement
-from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_process import TablePreference, every_response
 from headwater.evaluation.exact_tokens import log_policy
@@ -21,7 +19,7 @@ from headwater.evaluation.preferences import (
 )
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.comparisons.reward_model import RewardModel
-from headwater.networks.token_table import LogLinearResponses, PrefixTable
+from headwater.networks.token_table import PrefixTable
 
 
 def _game(key, size=5):
@@ -86,7 +84,7 @@ def _pairs():
     return CompletionComparisons(chosen, rejected)
 
 
-def test_accuracies_and_displacement(key):
+def test_accuracies(key):
     data, before = _pairs(), PrefixTable(3, 3, key=key)
     assert float(implicit_accuracy(before, before, data)) == 0.5
     after = PrefixTable(3, 3, key=jax.random.fold_in(key, 1))
@@ -94,9 +92,6 @@ def test_accuracies_and_displacement(key):
     moved = np.asarray(log_policy(after, responses) - log_policy(before, responses))[0]
     accuracy = np.mean([moved[0] > moved[8], moved[4] > moved[5]])
     assert float(implicit_accuracy(after, before, data)) == accuracy
-    chosen, rejected = displacement(after, before, data)
-    np.testing.assert_allclose(chosen, moved[[0, 4]], atol=1e-5)
-    np.testing.assert_allclose(rejected, moved[[8, 5]], atol=1e-5)
     method, task = RewardModel(learning_rate=0.1), TokenProblem(before)
     state = jax.jit(lambda: method.init(task, key=key))()
     assert float(explicit_accuracy(Agent(method, state), data)) == 0.5
@@ -104,18 +99,3 @@ def test_accuracies_and_displacement(key):
     assert float(explicit_accuracy(Agent(method, state), data)) == 1.0
     with pytest.raises(TypeError, match="DPO rates no responses"):
         explicit_accuracy(Agent(DPO(), state), data)
-
-
-def test_ches_counts_the_texts_that_pairs_share():
-    """Hidden states of a table are one-hot: products count beginnings that both have."""
-    network = PrefixTable(3, 4)
-    tokens = jnp.asarray([[0, 1, 2, 0], [0, 1, 0, 2], [1, 2, 2, 2]])
-    response = jnp.asarray([[False, True, True, True]] * 2 + [[False, True, True, False]])
-    chosen = Completions(tokens[jnp.asarray([0, 0, 0])], response[jnp.asarray([0, 0, 0])])
-    data = CompletionComparisons(chosen, Completions(tokens, response))
-    # The same text; a text with the prompt and one token in common; nothing in common.
-    np.testing.assert_allclose(ches(network, data), [0.0, 2.0 - 3.0, -3.0])
-    averaged = ches(network, data, normalise_lengths=True)
-    np.testing.assert_allclose(averaged, [0.0, 2 / 9 - 3 / 9, -3 / 9], rtol=1e-6)
-    with pytest.raises(SpecificationError, match="LogLinearResponses does not show"):
-        ches(LogLinearResponses(jnp.eye(3), jnp.zeros(3)), data)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from headwater.analysis.registry import analysis
 from headwater.core.errors import SpecificationError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
@@ -10,6 +11,7 @@ from headwater.ops.language.comparing import log_ratios
 from headwater.ops.language.tokens import lengths
 
 
+@analysis(paper="razin2025unintentional")
 def ches(
     network: AbstractTokenNetwork, data: CompletionComparisons, *, normalise_lengths: bool = False
 ) -> Float[Array, "*batch"]:
@@ -21,14 +23,14 @@ def ches(
     **Arguments:** `normalise_lengths`: take means in place of sums, to compare pairs of different
     lengths; to filter data, keep those with the lowest values.
 
-    Razin, Malladi, Bhaskar, Chen, Arora, Hanin (2025), arXiv:2410.08847. Raises
-    `SpecificationError` if the network shows no hidden states.
+    Raises `SpecificationError` if the network shows no hidden states.
     """
     chosen = _summed(network, data.chosen, normalise_lengths)
     rejected = _summed(network, data.rejected, normalise_lengths)
     return jnp.sum(chosen * rejected, axis=-1) - jnp.sum(chosen**2, axis=-1)
 
 
+@analysis(paper="razin2025unintentional")
 def displacement(
     network: AbstractTokenNetwork, reference: AbstractTokenNetwork, data: CompletionComparisons
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:

@@ -45,11 +45,11 @@ def command(
         return
     print_table(
         "",
-        ["paper", "methods", "verdicts of claims"],
+        ["paper", "methods and analyses", "verdicts of claims"],
         [
             [
                 f"{entry.paper.short}\n{entry.paper.key}",
-                "\n".join(entry.methods),
+                "\n".join(entry.methods + entry.analyses),
                 ", ".join(f"{verdict}: {n}" for verdict, n in _verdicts(entry).items()),
             ]
             for entry in found

@@ -203,6 +203,25 @@ class AbstractReturnsToGo(eqx.Module):
     discount: eqx.AbstractVar[float]
 
 
+class AbstractLoss(eqx.Module, Generic[State, Data]):
+    """Capability: has a loss for each row of data, minus the log-likelihood of the row's target."""
+
+    @abc.abstractmethod
+    def losses(self, state: State, data: Data) -> Float[Array, "*batch"]:
+        """The loss of each row, which says nothing of other rows. `data` may be a single row."""
+
+    @abc.abstractmethod
+    def possible_targets(
+        self, state: State, data: Data, *, key: PRNGKeyArray
+    ) -> tuple[Data, Float[Array, "target *batch"]]:
+        """The rows with every target that was learned to be possible, along a new first axis.
+
+        **Arguments:** `key`: for targets that cannot be enumerated: one for each row is drawn.
+
+        **Returns:** the rows, and how probable each target is.
+        """
+
+
 class AbstractTokenPolicy(eqx.Module, Generic[State]):
     """Capability: writes text."""
 

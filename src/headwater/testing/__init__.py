@@ -1,8 +1,13 @@
-"""For people who add a method: `check_method` runs every check that methods have to pass."""
+"""For people who add a method or an analysis: `check_method` runs every check that methods have to
+pass, `check_analysis` those of analyses."""
 
 import importlib
 
-_HOMES = {"check_method": "headwater.testing.contract", "Report": "headwater.testing.contract"}
+_HOMES = {
+    "check_analysis": "headwater.testing.analyses",
+    "check_method": "headwater.testing.contract",
+    "Report": "headwater.testing.contract",
+}
 
 
 def __getattr__(name: str):

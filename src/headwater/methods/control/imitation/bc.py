@@ -13,6 +13,7 @@ from headwater.core.fields import flag, non_negative, sizes
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractLikelihood,
+    AbstractLoss,
     AbstractMethod,
     AbstractPolicy,
     ActorCriticParts,
@@ -48,6 +49,7 @@ class BC(
     AbstractPolicy[BCState],
     AbstractLikelihood[BCState],
     AbstractActorCritic[BCState],
+    AbstractLoss[BCState, Transitions],
 ):
     r"""Behavioural cloning: predicts the logged action from the observation, nothing else.
 
@@ -101,9 +103,7 @@ class BC(
         observation = state.normaliser(data.observation)
 
         def loss(actor) -> Float[Array, ""]:
-            if isinstance(actor, DeterministicActor):
-                return jnp.mean((actor(observation) - data.action) ** 2)
-            return -jnp.mean(actor(observation).log_density(data.action))
+            return jnp.mean(_losses(actor, observation, data.action))
 
         actor_loss, gradients = jax.value_and_grad(loss)(state.actor)
         actor, optimiser = descend(
@@ -127,5 +127,27 @@ class BC(
             return Normal(mean, log_std).log_density(action)
         return actor(observation).log_density(action)
 
+    def losses(self, state: BCState, data: Transitions) -> Float[Array, "*batch"]:
+        return _losses(state.actor, state.normaliser(data.observation), data.action)
+
+    def possible_targets(self, state: BCState, data: Transitions, *, key: PRNGKeyArray):
+        actor, observation = state.actor, state.normaliser(data.observation)
+        if isinstance(actor, DeterministicActor):
+            # The normal distribution whose log-likelihood is minus the squared error.
+            mean = actor(observation)
+            deviation = (mean.shape[-1] / 2.0) ** 0.5
+            action = (mean + deviation * jax.random.normal(key, mean.shape))[None]
+            probability = jnp.ones(action.shape[:-1])
+        else:
+            action, _, probability = actor(observation).expectation(key)
+        rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(action), *x.shape)), data)
+        return eqx.tree_at(lambda rows: rows.action, rows, action), probability
+
     def parts(self, state: BCState) -> ActorCriticParts:
         return ActorCriticParts(state.actor, state.normaliser)
+
+
+def _losses(actor, observation: Array, action: Array) -> Float[Array, "*batch"]:
+    if isinstance(actor, DeterministicActor):
+        return jnp.mean((actor(observation) - action) ** 2, axis=-1)
+    return -actor(observation).log_density(action)
