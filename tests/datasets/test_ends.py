@@ -269,7 +269,8 @@ def test_names_of_other_libraries_are_read_with_their_successors(tmp_path):
     np.testing.assert_array_equal(data.next_observations[:, 0], np.arange(10) + 1.0)
     np.testing.assert_array_equal(data.truncations, every["timeouts"])
     reading = data.metadata["reading"]
-    assert reading["columns"]["steps"] == ["t"] and reading["unused"] == ["action_logp"]
+    assert reading["columns"]["steps"] == ["t"] and reading["unused"] == []
+    assert reading["columns"]["log_propensities"] == ["action_logp"]
 
 
 def test_blocks_cut_where_the_whole_is_cut(tmp_path):

@@ -42,8 +42,9 @@ class Description:
     random policy (0) to the best one found online (1); `upside`: positive-sided variance of the
     returns scaled to [0, 1], `positive_sided_variance` the same unscaled;
     `effective_return_weights` and `effective_advantage_weights`: effective share of the rows under
-    RW and AW; `reading`: which columns were used for what, as names and values; `notes`: what looks
-    odd; `suggestions`: what kind of method to expect to work.
+    RW and AW; `propensities`: how probable the logged actions were (densities of canonical
+    actions), if that was logged; `reading`: which columns were used for what, as names and values;
+    `notes`: what looks odd; `suggestions`: what kind of method to expect to work.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Description:
     effective_return_weights: float
     effective_advantage_weights: float
     duplicate_rows: int
+    propensities: dict[str, Any] | None
     fingerprint: str
     reading: list[tuple[str, str]]
     notes: list[str]
@@ -127,6 +129,7 @@ class Description:
             )
         )
         rows.extend(_action_rows(self.actions))
+        rows.append(("propensities", _propensity_sentence(self.propensities, self.discrete)))
         rows.append(("distinct state–action pairs", f"{self.unique_pairs:,.0f}"))
         rows.append(
             (
@@ -238,6 +241,7 @@ def describe(
         effective_return_weights=shares[0],
         effective_advantage_weights=shares[1],
         duplicate_rows=duplicate_rows(dataset),
+        propensities=_propensities(dataset),
         fingerprint=dataset.fingerprint(),
         notes=_notes(dataset, saturated),
         reading=reading_rows(dataset.metadata),
@@ -274,6 +278,25 @@ def action_support(dataset: Dataset) -> dict[str, Any]:
         "at_bounds": np.mean(np.abs(actions) >= _AT_BOUND, axis=0).tolist(),
         "bins_visited": visited,
     }
+
+
+def _propensities(dataset: Dataset) -> dict[str, Any] | None:
+    """Smallest, median and largest propensity, if they were logged."""
+    logs = dataset.log_propensities
+    if logs is None:
+        return None
+    low, middle, high = (float(value) for value in np.quantile(np.exp(logs), (0.0, 0.5, 1.0)))
+    return {"low": low, "median": middle, "high": high}
+
+
+def _propensity_sentence(found: dict[str, Any] | None, discrete: bool) -> str:
+    if found is None:
+        return "not logged"
+    kind = "probability" if discrete else "density"
+    return (
+        f"{kind} of the logged action {found['low']:.3g} to {found['high']:.3g}, median "
+        f"{found['median']:.3g}"
+    )
 
 
 def _quality(

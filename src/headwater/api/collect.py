@@ -15,15 +15,17 @@ import numpy as np
 from headwater.api.inputs import as_method
 from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import RunError, SpecificationError, nearest
-from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.propensities import log_volume
 from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.datasets.write import write
 from headwater.environments.adapters.host_interaction import host_transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.interaction import begin, interact, random_action
+from headwater.evaluation.fitted_value import log_probabilities
 from headwater.evaluation.returns import evaluate_returns
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -317,11 +319,12 @@ class _Behaviour:
         truncated = np.asarray(rows.truncated).copy()
         truncated[-1] |= ~np.asarray(rows.terminal)[-1]
         columns = {**vars(rows), "truncated": truncated}
-        return {
+        flat = {
             name: np.asarray(column).swapaxes(0, 1).reshape(-1, *column.shape[2:])
             for name, column in columns.items()
             if column is not None
         }
+        return {**flat, **_chances(method, state, flat)}
 
     def _log_host(self, method, state, transitions: int, seed: int) -> dict[str, np.ndarray]:
         assert isinstance(self.task, AbstractHostTask)
@@ -335,7 +338,16 @@ class _Behaviour:
         start = int(jax.random.randint(key, (), 0, 2**31 - 1))
         columns = host_transitions(self.task, act, steps=copies * steps, seed=start, copies=copies)
         del columns["copy"]
-        return columns
+        return {**columns, **_chances(method, state, columns)}
+
+
+def _chances(method, state, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Log-probability of each action under the policy that chose it, if that policy knows it."""
+    if not isinstance(method, AbstractLikelihood):
+        return {}
+    own = jax.tree.map(lambda leaf: leaf[0], state)
+    logs = log_probabilities(method, own, columns["observation"], columns["action"])
+    return {"log_propensity": np.asarray(logs)}
 
 
 def _first(name: str, before: Any, now: Any) -> str:
@@ -346,13 +358,18 @@ def _first(name: str, before: Any, now: Any) -> str:
     return f"{name} = {old}, not {new}"
 
 
-class _Random(AbstractPolicy):
+class _Random(AbstractPolicy, AbstractLikelihood):
     """Draws actions uniformly."""
 
     spaces: Spaces
 
     def act(self, state, observation, *, key, explore: bool):
         return random_action(self.spaces, key=key), ()
+
+    def log_probability(self, state, observation, action):
+        size = self.spaces.action_size
+        each = -jnp.log(float(size)) if self.spaces.discrete else -size * jnp.log(2.0)
+        return jnp.asarray(each, jnp.float32)
 
 
 def task_options(task: Task) -> dict[str, Any]:
@@ -386,6 +403,9 @@ def _dataset(spaces: Spaces, **columns: np.ndarray) -> Dataset:
         columns["truncated"],
         columns["next_observation"],
         horizon=spaces.horizon,
+        log_propensities=columns["log_propensity"] - log_volume(space)
+        if "log_propensity" in columns
+        else None,
         **bounds,
     )
 

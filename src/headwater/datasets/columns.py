@@ -125,6 +125,52 @@ ROLES: dict[str, tuple[str, ...]] = {
         "obs_next",
         "next_observation_state",
     ),
+    "propensities": (
+        "propensities",
+        "propensity",
+        "propensity_scores",
+        "propensity_score",
+        "pscores",
+        "pscore",
+        "p_score",
+        "action_probs",
+        "action_prob",
+        "action_probabilities",
+        "action_probability",
+        "prob_action",
+        "behavior_probs",
+        "behavior_prob",
+        "behavior_probability",
+        "behaviour_probs",
+        "behaviour_prob",
+        "behaviour_probability",
+        "logging_prob",
+        "logging_probability",
+    ),
+    "log_propensities": (
+        "log_propensities",
+        "log_propensity",
+        "action_log_probs",
+        "action_log_prob",
+        "action_log_probability",
+        "action_logps",
+        "action_logp",
+        "action_logprob",
+        "log_probs",
+        "log_prob",
+        "logprobs",
+        "logprob",
+        "logp",
+        "logp_a",
+        "old_log_probs",
+        "old_log_prob",
+        "behavior_log_probs",
+        "behavior_log_prob",
+        "behavior_logp",
+        "behaviour_log_probs",
+        "behaviour_log_prob",
+        "behaviour_logp",
+    ),
     "unused": (),
 }
 """Every role a column can play, and the names by which it is recognised unasked: in lower case,
@@ -154,6 +200,12 @@ _LOOKS: dict[str, re.Pattern[str]] = {
     "the number of an episode": re.compile(
         rf"^(?:{_EPISODE})$|"
         rf"(?:^|_)(?:{_EPISODE})_?(?:ids?|idx|index|indices|numbers?|num|nr|no|name|uuid|key)$"
+    ),
+    "the probability of the logged action": re.compile(
+        _WORD.format(
+            "propensit(?:y|ies)|p_?scores?|probs?|probabilit(?:y|ies)|log_?probs?|log_?p|log_?pi|"
+            "likelihoods?|log_?likelihoods?|ips"
+        )
     ),
 }
 """What the name of a column may say of it, where it is none of the usual ones."""
@@ -381,6 +433,8 @@ def finish(
         action_bounds=options.action_bounds,
         horizon=options.horizon,
         metadata=metadata,
+        propensities=chunk.get("propensities"),
+        log_propensities=chunk.get("log_propensities"),
     )
 
 
@@ -414,7 +468,7 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
         return
     for name, what in reading.looks.items():
         role = ROLE_OF_LOOKS[what]
-        if role != "next_observations":
+        if role not in ("next_observations", "propensities"):
             raise DataError(
                 f"all {rows:,} rows would be one episode, but the column '{name}' looks like "
                 f"{what}: say columns={{'{role}': '{name}'}} (`--column {role}={name}`), or, if it "

@@ -15,6 +15,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.datasets.propensities import canonical_log_propensities, log_volume
 from headwater.datasets.references import References, published_references
 
 COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
@@ -42,7 +43,9 @@ class Dataset:
     episode and neither elsewhere; `episode_starts`: int64 `[episode + 1]`, first row of each
     episode and, last, the number of rows; `spaces`: with the user's action bounds and the
     statistics of this data; `metadata`: plain values that JSON can hold (`name`, `environment`,
-    `source`, `behaviour_score`, `reference_returns`, `missing` columns, …).
+    `source`, `behaviour_score`, `reference_returns`, `missing` columns, …); `log_propensities`:
+    float32 `[row]`, log-probability of each action under the policy that chose it (of continuous
+    ones the log-density of the canonical action), `None` if it was not logged.
     """
 
     observations: np.ndarray
@@ -54,6 +57,7 @@ class Dataset:
     episode_starts: np.ndarray
     spaces: Spaces
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    log_propensities: np.ndarray | None = None
 
     @classmethod
     def from_arrays(
@@ -73,6 +77,8 @@ class Dataset:
         action_bounds: str | None = None,
         horizon: int | None = None,
         metadata: dict[str, Any] | None = None,
+        propensities=None,
+        log_propensities=None,
     ) -> "Dataset":
         """A validated dataset from columns of equal length, episodes laid end to end.
 
@@ -96,7 +102,10 @@ class Dataset:
         and the largest, if there are negative ones or they begin at 1; those that occur, if most do
         not); `action_bounds`: `"data"` for the smallest and the largest value of each component;
         `horizon`: time limit in steps; without `truncations`, an episode that reaches it
-        unterminated is truncated there; `metadata`: plain values.
+        unterminated is truncated there; `metadata`: plain values; `propensities`: probability of
+        each action under the policy that chose it, `[row]` (of continuous actions the density in
+        the user's units; of discrete ones also of all, `[row, action]`); `log_propensities`: their
+        natural logarithms.
 
         Raises `DataError`, with column, row and remedy, for anything that cannot be learned from.
         """
@@ -119,6 +128,7 @@ class Dataset:
             action_low, action_high, discrete, action_count, action_labels, action_bounds
         )
         actions, action_space = _actions(actions, rows, said, details)
+        chances = canonical_log_propensities(propensities, log_propensities, actions, action_space)
         if not terminals[-1] and not truncations[-1]:
             truncations = truncations.copy()
             truncations[-1] = True
@@ -149,6 +159,7 @@ class Dataset:
                 )
             observations, actions, rewards = observations[keep], actions[keep], rewards[keep]
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
+            chances = None if chances is None else chances[keep]
         if dropped:
             add_counts(details, {"dropped_rows": dropped})
         if lost.size:
@@ -171,6 +182,7 @@ class Dataset:
                 _starts(terminals | truncations),
                 spaces,
                 details,
+                chances,
             )
         )
 
@@ -207,6 +219,13 @@ class Dataset:
             raw = self.spaces.action.from_canonical(self.actions.astype(np.float64))
             return raw.astype(np.float32)
         return np.asarray(self.spaces.action.from_canonical(self.actions))
+
+    def raw_log_propensities(self) -> np.ndarray | None:
+        """Log-probabilities of the actions, or log-densities in the user's units, `[row]`."""
+        if self.log_propensities is None:
+            return None
+        shift = log_volume(self.spaces.action)
+        return (self.log_propensities.astype(np.float64) - shift).astype(np.float32)
 
     def transitions(self, discount: float | None = 0.99) -> Transitions:
         """All rows as one batch with NumPy leaves.
@@ -279,6 +298,9 @@ class Dataset:
                 truncations=self.truncations[rows],
                 episode_starts=starts,
                 metadata=dict(self.metadata),
+                log_propensities=None
+                if self.log_propensities is None
+                else self.log_propensities[rows],
             )
         )
 
@@ -329,6 +351,9 @@ class Dataset:
             column = np.ascontiguousarray(getattr(self, name))
             total.update(f"{name}{column.dtype.str}{column.shape}".encode())
             total.update(column.reshape(-1).view(np.uint8).data)
+        if self.log_propensities is not None:
+            total.update(b"log_propensities")
+            total.update(np.ascontiguousarray(self.log_propensities).view(np.uint8).data)
         action = self.spaces.action
         bounds = (action.low, action.high) if isinstance(action, Box) else action.count
         if isinstance(action, Discrete) and action.labels is not None:
@@ -361,6 +386,10 @@ class Dataset:
         if len(datasets) > 1:
             metadata["parts"] = [str(data.metadata.get("name", "unnamed")) for data in datasets]
         horizons = {data.spaces.horizon for data in datasets}
+        chances = [data.log_propensities for data in datasets]
+        known = [part for part in chances if part is not None]
+        if 0 < len(known) < len(chances):
+            remark(metadata, "propensities are not known of all parts, and were left out")
         columns = {
             name: np.concatenate([getattr(data, name) for data in datasets]) for name in COLUMNS
         }
@@ -374,6 +403,7 @@ class Dataset:
                     horizon=horizons.pop() if len(horizons) == 1 else None,
                 ),
                 metadata=metadata,
+                log_propensities=np.concatenate(known) if len(known) == len(chances) else None,
             )
         )
 

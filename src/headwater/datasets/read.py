@@ -53,7 +53,8 @@ def load(
     **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
     rewards, next_observations, what says where episodes end (terminals, truncations, dones, ends,
-    starts, episodes, steps), and unused, for columns to be left alone; `action_low`,
+    starts, episodes, steps), how probable the logged actions were (propensities,
+    log_propensities), and unused, for columns to be left alone; `action_low`,
     `action_high`, `discrete`, `action_count`, `action_labels`, `action_bounds`, `horizon`,
     `metadata`: see `Dataset.from_arrays`;
     `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:

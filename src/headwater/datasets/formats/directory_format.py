@@ -20,6 +20,7 @@ from headwater.datasets.format import AbstractFormat
 
 _DESCRIPTION = "dataset.json"
 _FORMAT = "headwater-columns-1"
+_PROPENSITIES = "log_propensities"
 _TYPES = {
     "observations": np.float32,
     "next_observations": np.float32,
@@ -34,13 +35,15 @@ class Columns:
     """A dataset that stays on disk.
 
     **Arguments:** `columns`: memory-mapped arrays by the names of the fields of `Dataset`, with
-    canonical actions; `episode_starts`: in memory; `spaces`, `metadata`: as in `Dataset`.
+    canonical actions; `episode_starts`: in memory; `spaces`, `metadata`: as in `Dataset`;
+    `log_propensities`: mapped, `None` if they were not logged.
     """
 
     columns: dict[str, np.ndarray]
     episode_starts: np.ndarray
     spaces: Spaces
     metadata: dict[str, Any]
+    log_propensities: np.ndarray | None = None
 
     def fingerprint(self) -> str:
         """A hash of boundaries, spaces and statistics: enough to notice other data, unread."""
@@ -95,7 +98,16 @@ def open_columns(path: Path | str) -> Columns:
                 f"{path / name}.npy has shape {column.shape} but {expected} is needed: write the "
                 "directory again"
             )
-    return Columns(columns, starts, spaces, lasting(description["metadata"]))
+    propensities = None
+    if description.get(_PROPENSITIES):
+        propensities = _open(path, _PROPENSITIES, description["rows"])
+        if propensities.dtype != np.float32 or propensities.ndim != 1:
+            raise DataError(
+                f"{path / _PROPENSITIES}.npy holds {propensities.dtype} of shape "
+                f"{propensities.shape} but one float32 for each row is needed: write the directory "
+                "again"
+            )
+    return Columns(columns, starts, spaces, lasting(description["metadata"]), propensities)
 
 
 def read_directory(path: Path) -> Dataset:
@@ -107,11 +119,21 @@ def read_directory(path: Path) -> Dataset:
     opened = open_columns(path)
     columns = {name: np.array(column) for name, column in opened.columns.items()}
     check_columns(columns, opened.episode_starts, opened.spaces)
+    propensities = opened.log_propensities
+    if propensities is not None:
+        propensities = np.array(propensities)
+        if not np.isfinite(propensities).all():
+            row = int(np.argmin(np.isfinite(propensities)))
+            raise DataError(
+                f"log_propensities holds {propensities[row]} at row {row}: every number must be "
+                "finite; write the directory again"
+            )
     return Dataset(
         **columns,
         episode_starts=opened.episode_starts,
         spaces=opened.spaces,
         metadata=opened.metadata,
+        log_propensities=propensities,
     )
 
 
@@ -132,7 +154,13 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
                 metadata = lasting(block.metadata)
             spaces = block.spaces if spaces is None else _wider(spaces, block.spaces)
             counts.append(block.metadata)
-            for name in COLUMNS:
+            held = () if block.log_propensities is None else (_PROPENSITIES,)
+            if writers and held != tuple(name for name in writers if name == _PROPENSITIES):
+                raise DataError(
+                    "some of the data has propensities and some has not: leave the column alone "
+                    "with columns={'unused': 'NAME'}"
+                )
+            for name in (*COLUMNS, *held):
                 column = getattr(block, name)
                 if name not in writers:
                     writers[name] = _Appender(path / f"{name}.npy", column)
@@ -159,6 +187,7 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
         "episodes": int(boundaries.size - 1),
         "spaces": dataclasses.replace(spaces, statistics=statistics).to_json(),
         "metadata": metadata,
+        _PROPENSITIES: _PROPENSITIES in writers,
     }
     text = json.dumps(description, indent=1) + "\n"
     (path / _DESCRIPTION).write_text(text, encoding="utf-8")

@@ -14,12 +14,13 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Chunk, Mapping, lasting
+from headwater.datasets.columns import ROLES, Chunk, Mapping, lasting
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet
 from headwater.datasets.formats.hdf5_file import open_file
 
+_PROPENSITIES = "log_propensities"
 _COMPONENTS = 1_000_000
 """More numbers than that are in no observation."""
 
@@ -100,6 +101,7 @@ def write_minari(
         action_space = gymnasium.spaces.Discrete(action.count, start=first)
     raw = dataset.raw_actions()
     raw = raw if isinstance(action, Box) else raw.astype(np.int64)
+    propensities = dataset.raw_log_propensities()
 
     def buffers():
         for number, begin in enumerate(dataset.episode_starts[:-1]):
@@ -113,7 +115,10 @@ def write_minari(
                 rewards=dataset.rewards[rows],  # pyright: ignore[reportArgumentType]
                 terminations=dataset.terminals[rows],  # pyright: ignore[reportArgumentType]
                 truncations=dataset.truncations[rows],  # pyright: ignore[reportArgumentType]
-                infos=None,
+                # As the information that came with each step; the first comes with the reset.
+                infos=None
+                if propensities is None
+                else {_PROPENSITIES: np.append(np.float32(0.0), propensities[rows])[:, None]},
             )
 
     with warnings.catch_warnings():
@@ -350,7 +355,25 @@ def _episode(storage, episode: dict[str, Any], number: int) -> Chunk:
         "terminals": terminals,
         "truncations": truncations,
         "next_observations": observations[1:],
+        **_propensities(episode.get("infos"), steps, number),
     }
+
+
+def _propensities(infos: Any, steps: int, number: int) -> Chunk:
+    """How probable the actions were, where the information that came with the steps says so."""
+    found: Chunk = {}
+    for role in ("propensities", _PROPENSITIES):
+        for name in ROLES[role] if isinstance(infos, dict) else ():
+            if role not in found and name in infos:
+                values = np.asarray(infos[name]).reshape(-1)
+                if len(values) not in (steps, steps + 1):
+                    raise DataError(
+                        f"episode {number} has {steps} rewards and {len(values)} {name}: one for "
+                        "each step is needed"
+                    )
+                # One more than steps: the first came with the reset.
+                found[role] = values[-steps:]
+    return found
 
 
 def _flat(space, values) -> np.ndarray:
@@ -376,6 +399,10 @@ def _flat(space, values) -> np.ndarray:
 
 
 def _stack(held: list[Chunk]) -> Chunk:
+    if any(part.keys() != held[0].keys() for part in held):
+        raise DataError(
+            "some episodes have propensities and others have not: all or none need them"
+        )
     return {role: np.concatenate([part[role] for part in held]) for role in held[0]}
 
 

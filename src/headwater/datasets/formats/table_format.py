@@ -92,17 +92,19 @@ def _table(dataset: Dataset):
         flat = arrow.array(np.ascontiguousarray(array).reshape(-1))
         return arrow.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
-    table = arrow.table(
-        {
-            "episode": rows(dataset.episode_of_row),
-            "observations": rows(dataset.observations),
-            "actions": rows(dataset.raw_actions()),
-            "rewards": rows(dataset.rewards),
-            "terminals": rows(dataset.terminals),
-            "truncations": rows(dataset.truncations),
-            "next_observations": rows(dataset.next_observations),
-        }
-    )
+    columns = {
+        "episode": rows(dataset.episode_of_row),
+        "observations": rows(dataset.observations),
+        "actions": rows(dataset.raw_actions()),
+        "rewards": rows(dataset.rewards),
+        "terminals": rows(dataset.terminals),
+        "truncations": rows(dataset.truncations),
+        "next_observations": rows(dataset.next_observations),
+    }
+    propensities = dataset.raw_log_propensities()
+    if propensities is not None:
+        columns["log_propensities"] = rows(propensities)
+    table = arrow.table(columns)
     stored = {name: json.loads(text) for name, text in stored_options(dataset).items()}
     return table.replace_schema_metadata({_KEY: json.dumps(stored).encode()})
 
