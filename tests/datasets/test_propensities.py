@@ -1,5 +1,7 @@
 """Logged propensities: found, checked, kept by every format, described."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ ROWS = 6
 CHANCES = np.asarray([0.5, 0.25, 1.0, 0.125, 0.9, 0.1])
 
 
-def columns(**more) -> dict:
+def columns(**more) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "obs": rng.normal(size=(ROWS, 2)).astype(np.float32),
@@ -25,6 +27,11 @@ def columns(**more) -> dict:
         "terminals": np.asarray([0, 0, 1, 0, 0, 1]),
         **more,
     }
+
+
+def logs_of(data: Dataset) -> np.ndarray:
+    assert data.log_propensities is not None
+    return data.log_propensities
 
 
 def archive(path, **more):
@@ -38,14 +45,14 @@ def archive(path, **more):
 )
 def test_usual_names_are_read(tmp_path, name):
     data = load(archive(tmp_path / "log.npz", **{name: CHANCES}))
-    np.testing.assert_allclose(data.log_propensities, np.log(CHANCES), rtol=1e-6)
+    np.testing.assert_allclose(logs_of(data), np.log(CHANCES), rtol=1e-6)
     assert data.metadata["reading"]["columns"]["propensities"] == [name]
 
 
 @pytest.mark.parametrize("name", ["logp", "action_logp", "action_log_prob", "old_log_probs"])
 def test_logarithms_are_read(tmp_path, name):
     data = load(archive(tmp_path / "log.npz", **{name: np.log(CHANCES)[:, None]}))
-    np.testing.assert_allclose(data.log_propensities, np.log(CHANCES), rtol=1e-6)
+    np.testing.assert_allclose(logs_of(data), np.log(CHANCES), rtol=1e-6)
 
 
 def test_text_tables_are_read(tmp_path):
@@ -53,14 +60,14 @@ def test_text_tables_are_read(tmp_path):
     lines += [f"0,{i},{i % 2},1,{int(i == 2)},{p}" for i, p in enumerate((0.5, 0.75, 0.2))]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     data = load(tmp_path / "log.csv", dones="terminal")
-    np.testing.assert_allclose(np.exp(data.log_propensities), [0.5, 0.75, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logs_of(data)), [0.5, 0.75, 0.2], rtol=1e-6)
 
 
 def test_a_matrix_of_all_actions_gives_that_of_the_one_taken(tmp_path):
     every = np.random.default_rng(1).dirichlet(np.ones(3), ROWS)
     data = load(archive(tmp_path / "log.npz", action_probs=every))
     taken = every[np.arange(ROWS), columns()["actions"]]
-    np.testing.assert_allclose(np.exp(data.log_propensities), taken, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(logs_of(data)), taken, rtol=1e-5)
 
 
 def test_densities_are_kept_per_canonical_action(tmp_path):
@@ -76,16 +83,16 @@ def test_densities_are_kept_per_canonical_action(tmp_path):
         action_high=[4, 1],
         propensities=given["propensity"],
     )
-    np.testing.assert_allclose(np.exp(data.log_propensities), 1 / 4, rtol=1e-6)
-    np.testing.assert_allclose(np.exp(data.raw_log_propensities()), 1 / 8, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logs_of(data)), 1 / 4, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(np.asarray(data.raw_log_propensities())), 1 / 8, rtol=1e-6)
     write(data, tmp_path / "log.npz")
     again = load(tmp_path / "log.npz")
-    np.testing.assert_allclose(again.log_propensities, data.log_propensities, atol=1e-6)
+    np.testing.assert_allclose(logs_of(again), logs_of(data), atol=1e-6)
     # A density may exceed 1.
     dense = Dataset.from_arrays(
         given["obs"], actions / 4, given["rewards"], given["terminals"], propensities=[3.0] * ROWS
     )
-    np.testing.assert_allclose(np.exp(dense.log_propensities), 3.0, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logs_of(dense)), 3.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("variant", sorted(variants()))
@@ -94,11 +101,11 @@ def test_every_format_keeps_them(tmp_path, variant):
     place = tmp_path / f"copy{SUFFIX.get(variant, '')}"
     write(data, place, variant)
     again = load(place)
-    np.testing.assert_array_equal(again.log_propensities, data.log_propensities)
+    np.testing.assert_array_equal(logs_of(again), logs_of(data))
     assert again.fingerprint() == data.fingerprint()
     if variant != "columns":
         blocks = convert(place, tmp_path / "blocks", rows=2)
-        np.testing.assert_array_equal(open_columns(blocks).log_propensities, data.log_propensities)
+        np.testing.assert_array_equal(open_columns(blocks).log_propensities, logs_of(data))
 
 
 def test_selection_and_concatenation_keep_them():
@@ -111,9 +118,9 @@ def test_selection_and_concatenation_keep_them():
 
     data = made(True)
     logs = np.log(CHANCES).astype(np.float32)
-    np.testing.assert_array_equal(data.select_episodes([1]).log_propensities, logs[3:])
+    np.testing.assert_array_equal(logs_of(data.select_episodes([1])), logs[3:])
     both = Dataset.concatenate([data, data])
-    np.testing.assert_array_equal(both.log_propensities, np.tile(logs, 2))
+    np.testing.assert_array_equal(logs_of(both), np.tile(logs, 2))
     mixed = Dataset.concatenate([data, made(False)])
     assert mixed.log_propensities is None
     assert "left out" in mixed.metadata["reading"]["notes"][-1]
@@ -125,7 +132,7 @@ def test_rows_without_a_successor_take_theirs_with_them():
     data = Dataset.from_arrays(
         c["obs"], c["actions"], c["rewards"], np.zeros(ROWS), c["terminals"], propensities=CHANCES
     )
-    np.testing.assert_allclose(np.exp(data.log_propensities), CHANCES[[0, 1, 3, 4]], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logs_of(data)), CHANCES[[0, 1, 3, 4]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
