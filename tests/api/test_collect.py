@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import headwater
 from headwater.api.collect import KINDS, Collection, collect, default_behaviour
 from headwater.core.errors import RunError, SpecificationError
+from headwater.datasets.read import load
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.control.pendulum import Pendulum
 from headwater.methods.control.offline.iql import IQL
@@ -56,7 +56,7 @@ def test_medium_and_expert_are_chosen_by_their_scores(pendulum, cart_pole):
 
 def test_every_kind_holds_what_it_is_called(pendulum):
     assert list(pendulum.paths) == list(KINDS)
-    data = {kind: headwater.load(path) for kind, path in pendulum.paths.items()}
+    data = {kind: load(path) for kind, path in pendulum.paths.items()}
     for kind, each in data.items():
         assert each.metadata["environment"] == "pendulum"
         assert each.metadata["name"] == f"pendulum-{kind}"
@@ -94,8 +94,8 @@ def test_every_kind_holds_what_it_is_called(pendulum):
 def test_replays_are_what_the_behaviour_policy_saw(pendulum, cart_pole):
     for made, prefix in ((pendulum, ".ring.data."), (cart_pole, "ring.")):
         seen = saw(made)
-        full = headwater.load(made.paths["full-replay"])
-        part = headwater.load(made.paths["medium-replay"])
+        full = load(made.paths["full-replay"])
+        part = load(made.paths["medium-replay"])
         assert part.size == made.medium.steps <= full.size == made.behaviour[-1].steps
         for data in (full, part):
             for column, name in (
@@ -113,7 +113,7 @@ def test_replays_are_what_the_behaviour_policy_saw(pendulum, cart_pole):
 
 
 def test_host_tasks_are_logged_like_compiled_ones(cart_pole):
-    data = {kind: headwater.load(path) for kind, path in cart_pole.paths.items()}
+    data = {kind: load(path) for kind, path in cart_pole.paths.items()}
     assert cart_pole.paths["random"].name == "CartPole-v1-random.parquet"
     for kind in ("random", "medium", "expert"):
         each = data[kind]
@@ -145,10 +145,10 @@ def test_asking_again_changes_nothing_and_rebuilds_what_is_gone(pendulum):
     assert again == pendulum
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")} == before
     for kind in ("medium", "medium-replay"):
-        content = headwater.load(pendulum.paths[kind]).fingerprint()
+        content = load(pendulum.paths[kind]).fingerprint()
         pendulum.paths[kind].unlink()
         assert collect(Pendulum(), out, **PENDULUM) == pendulum
-        assert headwater.load(pendulum.paths[kind]).fingerprint() == content
+        assert load(pendulum.paths[kind]).fingerprint() == content
     # Fewer kinds are part of the same collection.
     fewer = collect(Pendulum(), out, **{**PENDULUM, "kinds": ("expert",)})
     assert list(fewer.paths) == ["expert"] and fewer.expert == pendulum.expert
