@@ -77,10 +77,13 @@ def test_every_kind_holds_what_it_is_called(pendulum):
     np.testing.assert_array_equal(both.actions[400:], data["expert"].actions)
     assert (data["medium"].actions != data["random"].actions).any()
     # Policies that know how probable their actions were say so; the replay is of many policies.
-    np.testing.assert_allclose(data["random"].log_propensities, -np.log(2.0), atol=1e-6)
+    uniform, together = data["random"].log_propensities, both.log_propensities
+    assert uniform is not None and together is not None
+    np.testing.assert_allclose(uniform, -np.log(2.0), atol=1e-6)
     for kind, policy_rows in (("medium", slice(400)), ("expert", slice(400, 800))):
         logs = data[kind].log_propensities
-        np.testing.assert_array_equal(both.log_propensities[policy_rows], logs)
+        assert logs is not None
+        np.testing.assert_array_equal(together[policy_rows], logs)
         assert np.isfinite(logs).all() and logs.std() > 0.0
     assert data["medium-replay"].log_propensities is None
     # The log is the task's own: cosine and sine of one angle, and rewards that are never positive.
