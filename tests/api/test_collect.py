@@ -5,6 +5,7 @@ import pytest
 
 from headwater.api.collect import KINDS, Collection, collect, default_behaviour
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.spaces import Box
 from headwater.datasets.read import load
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.control.pendulum import Pendulum
@@ -66,7 +67,8 @@ def test_every_kind_holds_what_it_is_called(pendulum):
         assert each.metadata["local_returns"] == [pendulum.random, pendulum.expert.score]
         assert each.metadata["reference_returns"] == [-1231.0, -137.0]
         assert each.metadata["behaviour"]["medium"] == pendulum.medium._asdict()
-        assert each.spaces.action.low == (-2.0,) and each.spaces.horizon == 200
+        assert isinstance(each.spaces.action, Box) and each.spaces.action.low == (-2.0,)
+        assert each.spaces.horizon == 200
         assert Pendulum().spaces.mismatch(each.spaces) is None
     # Whole episodes of the time limit, two for 400 transitions.
     for kind in ("random", "medium", "expert"):
