@@ -30,6 +30,7 @@ _HOMES = {
     "headwater.api.execute": ("resume",),
     "headwater.api.export": ("export",),
     "headwater.api.evidence.papers": ("cite",),
+    "headwater.api.report": ("report",),
     "headwater.api.run": ("open_run",),
     "headwater.api.query": ("query",),
     "headwater.api.solve": ("solve",),

@@ -21,7 +21,9 @@ SEEDS = 4
 LOG = DataChoice("/log.npz", {}, "hash")
 
 
-def made(curves: dict[int, list[float]], *, task="pendulum", first: int = 50, **asked) -> Run:
+def made(
+    curves: dict[int, float], *, task: str | None = "pendulum", first: int = 50, **asked
+) -> Run:
     """A run whose seed `i` returned `i` more than its curve says, by environment steps.
 
     The first evaluation is made after `first` steps of warm-up. Both episodes return the same.

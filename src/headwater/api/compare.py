@@ -124,7 +124,7 @@ def compare(
             f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
             "run, and as many different names as runs"
         )
-    tasks = [_task(run) for run in opened]
+    tasks = [task_of(run) for run in opened]
     if len(set(tasks)) > 1:
         listed = ", ".join(sorted(set(tasks)))
         raise SpecificationError(f"the runs were evaluated in different tasks: {listed}")
@@ -174,7 +174,7 @@ def compare(
     return Comparison(rows, tasks[0], baseline, target, acted)
 
 
-def _task(run: Run) -> str:
+def task_of(run: Run) -> str:
     """The task that a run was evaluated in, with the options that are not the usual ones."""
     asked = run.specification
     if asked.process is not None:

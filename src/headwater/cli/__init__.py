@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "query": ("query", "look through the numbers of many runs, with SQL if you like"),
     "evaluate": ("evaluate", "measure the policies of a run"),
     "compare": ("compare", "set runs side by side: table, intervals, learning curves"),
+    "report": ("report", "one page about runs: curves, savings, the policy at work, provenance"),
     "export": ("export", "write a policy for use elsewhere: ONNX, StableHLO or safetensors"),
     "language generate": ("language.generate", "let a language model continue texts"),
     "language evaluate": ("language.evaluate", "judge a language model on texts or comparisons"),

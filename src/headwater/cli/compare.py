@@ -28,20 +28,20 @@ def command(
         target: The return whose samples are counted; by default nine tenths of the way from the
             first to the last level of the baseline.
         names: What to call the runs, one name each.
-        figure: Where to draw learning curves, as PNG; by default `comparison.png`.
+        figure: Where to draw learning curves, as PNG; by default nothing is drawn.
         level: Coverage of the intervals.
-        json: Print the result as JSON and draw only if --figure says where.
+        json: Print the result as JSON.
     """
     from headwater.api.compare import compare
 
     result = compare(runs, names=names or None, baseline=baseline, target=target, level=level)
+    drawn = None if figure is None else result.draw(figure)
     if json:
-        if figure is not None:
-            result.draw(figure)
         print_json(result.to_json())
         return
     print_comparison(result)
-    print(f"figure: {result.draw(figure or Path('comparison.png'))}")
+    if drawn is not None:
+        print(f"figure: {drawn}")
 
 
 def print_comparison(result) -> None:

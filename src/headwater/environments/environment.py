@@ -51,6 +51,31 @@ class AbstractEnvironment(eqx.Module):
         """The next state and what is seen of it."""
 
 
+class Sketch(NamedTuple):
+    """What a state looks like, as plain shapes in the units of `AbstractDrawable.view`.
+
+    **Arguments:** `lines`: from where to where, as (x, y); `discs`, `rings`: x, y and radius of
+    what moves and is filled, and of what stands and is not.
+    """
+
+    lines: Float[Array, "line 2 2"]
+    discs: Float[Array, "disc 3"]
+    rings: Float[Array, "ring 3"]
+
+
+class AbstractDrawable(eqx.Module):
+    """A capability of environments: a state can be drawn."""
+
+    @property
+    @abc.abstractmethod
+    def view(self) -> tuple[float, float, float, float]:
+        """What a picture shows: its left, right, lower and upper end."""
+
+    @abc.abstractmethod
+    def sketch(self, state: PyTree) -> Sketch:
+        """What one state looks like."""
+
+
 class HostStep(NamedTuple):
     """What one step of all copies of a host environment shows (NumPy, leading `copy` axis).
 

@@ -40,6 +40,7 @@ figure { margin: 1rem 0; }
 img { display: block; width: 100%; height: auto; background: #ffffff; border-radius: 6px;
   border: 1px solid var(--line); }
 figcaption { margin-top: .4rem; }
+figure.gif img { width: auto; max-width: 100%; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 body.broad { max-width: 76rem; }
@@ -142,14 +143,15 @@ def table(
 
 
 def picture(path: str | Path, caption: str) -> str:
-    """A PNG, held in the page itself. Raises `RunError` if it cannot be read."""
+    """A PNG or a GIF, held in the page itself. Raises `RunError` if it cannot be read."""
     try:
         image = base64.b64encode(Path(path).read_bytes()).decode("ascii")
     except OSError as error:
         raise RunError(explain(error, Path(path))) from error
     caption = html.escape(caption)
+    kind = Path(path).suffix.removeprefix(".")
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{image}">'
+        f'<figure class="{kind}"><img alt="{caption}" src="data:image/{kind};base64,{image}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

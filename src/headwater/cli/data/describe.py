@@ -20,16 +20,16 @@ def command(
     json: Flag = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Say what is in a dataset, draw it, and suggest what kind of method to expect to work.
+    """Say what is in a dataset, and suggest what kind of method to expect to work.
 
     Args:
         data: File or directory, or name of a local Minari dataset.
-        figure: Where to draw, as PNG; by default DATA-description.png in this directory.
+        figure: Where to draw, as PNG; by default nothing is drawn.
         reference: Another dataset, whose coverage SACo is relative to (a replay of online
             learning, say).
         random_return: Return of a random policy, for TQ; by default the dataset's reference.
         online_return: Best return of a policy trained online, for TQ; by default the same.
-        json: Print as JSON and draw only if --figure says where.
+        json: Print as JSON.
     """
     from headwater.analysis.describe import describe
     from headwater.datasets.read import load
@@ -42,15 +42,11 @@ def command(
         random_return=random_return,
         online_return=online_return,
     )
+    if figure is not None:
+        draw_description(dataset, description, figure)
     if json:
-        if figure is not None:
-            draw_description(dataset, description, figure)
         print_json(description.to_json())
         return
     print_table("", ["", ""], description.rows())
-    name = dataset.metadata.get("name", Path(data).stem)
-    # A file may call its data anything; letters of other alphabets take up to four bytes.
-    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in str(name))[:50]
-    where = figure or Path(f"{plain}-description.png")
-    draw_description(dataset, description, where)
-    print(f"figure: {where}")
+    if figure is not None:
+        print(f"figure: {figure}")

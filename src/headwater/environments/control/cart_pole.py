@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.environments.environment import AbstractEnvironment, Step
+from headwater.environments.environment import (
+    AbstractDrawable,
+    AbstractEnvironment,
+    Sketch,
+    Step,
+)
 
 _FAR = 2.4
 _TILTED = 12.0 * 2.0 * jnp.pi / 360.0
@@ -22,7 +27,7 @@ class CartPoleState(eqx.Module):
     time: Int[Array, ""]
 
 
-class CartPole(AbstractEnvironment):
+class CartPole(AbstractEnvironment, AbstractDrawable):
     """Push a cart left or right to keep its pole up, the dynamics of Gymnasium's `CartPole-v1`.
 
     Observation: position, velocity, angle, angular velocity. Reward: one for every step. Terminal
@@ -66,6 +71,26 @@ class CartPole(AbstractEnvironment):
         terminal = (jnp.abs(reached.motion[0]) > _FAR) | (jnp.abs(reached.motion[2]) > _TILTED)
         truncated = (reached.time >= 500) & ~terminal
         return reached, Step(reached.motion, jnp.ones(()), terminal, truncated)
+
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        return (-1.2 * _FAR, 1.2 * _FAR, -0.6, max(1.4, 2.6 * self.half_length))
+
+    def sketch(self, state: CartPoleState) -> Sketch:
+        place, _, angle, _ = state.motion
+        lean = jnp.stack([jnp.sin(angle), jnp.cos(angle)])
+        axle = jnp.stack([place, jnp.zeros(())])
+        tip = axle + 2.0 * self.half_length * lean
+        left, right = axle + jnp.asarray([-0.3, 0.0]), axle + jnp.asarray([0.3, 0.0])
+        down = jnp.asarray([0.0, -0.2])
+        track = jnp.asarray([[-_FAR, -0.3], [_FAR, -0.3]])
+        ends = [(axle, tip), (left, right), (right, right + down)]
+        ends += [(right + down, left + down), (left + down, left)]
+        lines = jnp.stack([jnp.stack(pair) for pair in ends])
+        wheels = jnp.asarray([[-0.2, -0.25, 0.05], [0.2, -0.25, 0.05]])
+        wheels = wheels.at[:, 0].add(place)
+        discs = jnp.concatenate([jnp.append(tip, 0.06)[None], wheels])
+        return Sketch(jnp.concatenate([lines, track[None]]), discs, jnp.zeros((0, 3)))
 
 
 def balancing_action(observation: Float[Array, " 4"]) -> Int[Array, ""]:

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.environments.environment import AbstractEnvironment, Step
+from headwater.environments.environment import (
+    AbstractDrawable,
+    AbstractEnvironment,
+    Sketch,
+    Step,
+)
 
 _LEFT, _RIGHT, _FASTEST = -1.2, 0.6, 0.07
 
@@ -20,7 +25,7 @@ class MountainCarState(eqx.Module):
     time: Int[Array, ""]
 
 
-class MountainCar(AbstractEnvironment):
+class MountainCar(AbstractEnvironment, AbstractDrawable):
     """The dynamics of Gymnasium's `MountainCarContinuous-v0`.
 
     Observation: position, velocity. Reward: 100 at the top of the hill, minus a tenth of the
@@ -51,8 +56,15 @@ class MountainCar(AbstractEnvironment):
         truncated = (reached.time >= 999) & ~terminal
         return reached, Step(reached.motion, reward, terminal, truncated)
 
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        return _VIEW
 
-class MountainCarDiscrete(AbstractEnvironment):
+    def sketch(self, state: MountainCarState) -> Sketch:
+        return _sketch(state, self.goal)
+
+
+class MountainCarDiscrete(AbstractEnvironment, AbstractDrawable):
     """The dynamics of Gymnasium's `MountainCar-v0`: full throttle left, none, full throttle right.
 
     Observation: position, velocity. Reward: minus one for every step. Terminal at the top; 200
@@ -82,6 +94,13 @@ class MountainCarDiscrete(AbstractEnvironment):
         truncated = (reached.time >= 200) & ~terminal
         return reached, Step(reached.motion, -jnp.ones(()), terminal, truncated)
 
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        return _VIEW
+
+    def sketch(self, state: MountainCarState) -> Sketch:
+        return _sketch(state, self.goal)
+
 
 def rocking_action(observation: Float[Array, " 2"], throttle: float = 0.3) -> Float[Array, " 1"]:
     """A scripted expert for `MountainCar`: throttle in the direction of travel.
@@ -91,6 +110,7 @@ def rocking_action(observation: Float[Array, " 2"], throttle: float = 0.3) -> Fl
     return jnp.where(observation[1:] < 0.0, -throttle, throttle)
 
 
+_VIEW = (_LEFT - 0.05, _RIGHT + 0.05, 0.0, 1.3)
 _ROAD = Box((_LEFT, -_FASTEST), (_RIGHT, _FASTEST))
 
 
@@ -112,3 +132,19 @@ def _roll(state: MountainCarState, push: Array) -> MountainCarState:
 
 def _arrived(state: MountainCarState, goal: float) -> Array:
     return (state.motion[0] >= goal) & (state.motion[1] >= 0.0)
+
+
+def _height(position: Array) -> Array:
+    return 0.45 * jnp.sin(3.0 * position) + 0.55
+
+
+def _sketch(state: MountainCarState, goal: float) -> Sketch:
+    across = jnp.linspace(_LEFT, _RIGHT, 41)
+    road = jnp.stack([across, _height(across)], axis=-1)
+    foot = jnp.stack([jnp.asarray(goal), _height(jnp.asarray(goal))])
+    mast = jnp.stack([foot, foot + jnp.asarray([0.0, 0.2])])
+    lines = jnp.concatenate([jnp.stack([road[:-1], road[1:]], axis=1), mast[None]])
+    place = state.motion[0]
+    car = jnp.stack([place, _height(place) + 0.05, jnp.asarray(0.05)])
+    flag = jnp.append(mast[1], 0.03)
+    return Sketch(lines, car[None], flag[None])

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.spaces import Box, Spaces
-from headwater.environments.environment import AbstractEnvironment, Step
+from headwater.environments.environment import (
+    AbstractDrawable,
+    AbstractEnvironment,
+    Sketch,
+    Step,
+)
 
 
 class PendulumState(eqx.Module):
@@ -19,7 +24,7 @@ class PendulumState(eqx.Module):
     time: Int[Array, ""]
 
 
-class Pendulum(AbstractEnvironment):
+class Pendulum(AbstractEnvironment, AbstractDrawable):
     """Torque-limited pendulum, the dynamics of Gymnasium's `Pendulum-v1`.
 
     Observation: cosine and sine of the angle, angular velocity. Reward: minus the squared angle,
@@ -61,6 +66,18 @@ class Pendulum(AbstractEnvironment):
         reached = PendulumState(angle + 0.05 * velocity, velocity, state.time + 1)
         terminal, truncated = jnp.zeros((), bool), reached.time >= 200
         return reached, Step(_observe(reached), -cost, terminal, truncated)
+
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        reach = 1.25 * self.length
+        return (-reach, reach, -reach, reach)
+
+    def sketch(self, state: PendulumState) -> Sketch:
+        # Gymnasium counts angles against the clock.
+        tip = self.length * jnp.stack([-jnp.sin(state.angle), jnp.cos(state.angle)])
+        bob = jnp.append(tip, 0.1 * self.length)
+        pivot = jnp.asarray([0.0, 0.0, 0.03 * self.length])
+        return Sketch(jnp.stack([jnp.zeros(2), tip])[None], bob[None], pivot[None])
 
 
 def _observe(state: PendulumState) -> Array:

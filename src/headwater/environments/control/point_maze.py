@@ -1,5 +1,6 @@
 """Steer a point through a U-shaped maze."""
 
+import itertools
 import math
 from typing import ClassVar
 
@@ -9,7 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.spaces import Box, Spaces
-from headwater.environments.environment import AbstractEnvironment, Step
+from headwater.environments.environment import (
+    AbstractDrawable,
+    AbstractEnvironment,
+    Sketch,
+    Step,
+)
 
 # A square room, [-1, 1] in both directions. One wall starts at its left side and leaves a gap on
 # the right, so that the way from the lower to the upper half bends like a U.
@@ -31,7 +37,7 @@ class PointMazeState(eqx.Module):
     time: Int[Array, ""]
 
 
-class PointMaze(AbstractEnvironment):
+class PointMaze(AbstractEnvironment, AbstractDrawable):
     """A point mass with drag in a maze; forces along both axes, walls that stop it.
 
     Starts lie in the lower left corner, the goal in the upper left one, and the only way leads
@@ -71,6 +77,19 @@ class PointMaze(AbstractEnvironment):
         terminal = there & self.ends_at_goal
         truncated = (reached.time >= _HORIZON) & ~terminal
         return reached, Step(_observe(reached), reward, terminal, truncated)
+
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        return (-1.1, 1.1, -1.1, 1.1)
+
+    def sketch(self, state: PointMazeState) -> Sketch:
+        room = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0)]
+        half = _WALL_HALF
+        wall = [(-1.0, -half), (_WALL_TIP, -half), (_WALL_TIP, half), (-1.0, half)]
+        edges = [*itertools.pairwise(room), *itertools.pairwise(wall)]
+        point = jnp.append(state.position, 0.06)
+        goal = jnp.asarray([*_GOAL, _GOAL_RADIUS])
+        return Sketch(jnp.asarray(edges), point[None], goal[None])
 
 
 def waypoint_action(observation: Float[Array, " 4"]) -> Float[Array, " 2"]:
