@@ -31,7 +31,9 @@ def record_log(steps: int = 4_000) -> hw.Dataset:
     )
 
 
-def main(updates: int = 3_000, steps: int = 2_000, seeds: int = 3) -> None:
+def main(
+    updates: int = 3_000, fit_updates: int = 3_000, steps: int = 2_000, seeds: int = 3
+) -> None:
     """Trains offline, adapts online, and holds the result against learning from nothing."""
     log = record_log()
     print(log)
@@ -39,7 +41,8 @@ def main(updates: int = 3_000, steps: int = 2_000, seeds: int = 3) -> None:
     offline = hw.train(method, log, seeds=seeds, updates=updates, evaluations=2)
     print("offline:", offline.score())
     small = {"batch_size": 64, "steps": steps, "evaluations": 4, "episodes": 5, "block": 20}
-    adapted = hw.adapt(offline, recipe="wsrl", **small)
+    small |= {"set": {"num_critics": 5}}
+    adapted = hw.adapt(offline, data=log, keep_data=0.5, critic_fit_updates=fit_updates, **small)
     scratch = hw.adapt(offline, recipe="scratch", **small)
     comparison = hw.compare([adapted, scratch], names=["adapted", "from scratch"])
     for row in comparison.rows:

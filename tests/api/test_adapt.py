@@ -16,13 +16,22 @@ from headwater.api.train import train
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.cql import CQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
+from headwater.runs.journal import Journal
+from headwater.runs.recipes.online import Start
 
 from .problems import assert_same, cart_pole_log, differ, pendulum_log
 
 OFFLINE = {"updates": 20, "seeds": 2, "batch_size": 16, "episodes": 2, "evaluations": 1}
-ONLINE = {"steps": 40, "block": 8, "evaluations": 2, "progress": False}
+ONLINE = {
+    "steps": 40,
+    "block": 8,
+    "evaluations": 2,
+    "critic_fit_updates": 6,
+    "progress": False,
+}
 CLONE = BC(hidden_sizes=(8, 8), stochastic=True)
 
 
@@ -36,8 +45,8 @@ class Interrupted(Exception):
     """Stands for anything that ends a process."""
 
 
-def interrupted(monkeypatch, nth: int, *arguments, **options) -> None:
-    """Adapts a run until its `nth` evaluation."""
+def interrupted(monkeypatch, nth: int, *arguments, by=adapt, **options) -> None:
+    """Adapts or resumes a run until its `nth` evaluation."""
     plain, seen = execute.evaluate_returns, []
 
     def evaluate(*arguments, **options):
@@ -49,7 +58,7 @@ def interrupted(monkeypatch, nth: int, *arguments, **options) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(execute, "evaluate_returns", evaluate)
         with pytest.raises(Interrupted):
-            adapt(*arguments, **options)
+            by(*arguments, **options)
 
 
 def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
@@ -65,17 +74,30 @@ def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
 
 
 def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch):
-    upstream = tmp_path / "offline"
+    upstream, out = tmp_path / "offline", tmp_path / "online"
     shutil.copytree(offline.path, upstream)
-    # Neither the log nor, later, the offline run is touched again.
-    shutil.rmtree(upstream / "data")
     whole = adapt(offline, **ONLINE)
-    interrupted(monkeypatch, 3, str(upstream), out=tmp_path / "online", **ONLINE)
-    assert not open_run(tmp_path / "online").finished
-    with pytest.raises(RunError, match="online is not finished: `headwater resume"):
-        adapt(tmp_path / "online", **ONLINE)
+    # Stopped while critics are fitted, which takes rows of the log: its copy is in the new run.
+    plain, rows = Journal.logged, []
+
+    def logged(*arguments):
+        rows.append(None)
+        if len(rows) == 5:
+            raise Interrupted
+        plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "logged", logged)
+        with pytest.raises(Interrupted):
+            adapt(str(upstream), out=out, **ONLINE)
     shutil.rmtree(upstream)
-    again = resume(tmp_path / "online", progress=False)
+    assert not open_run(out).finished
+    with pytest.raises(RunError, match="online is not finished: `headwater resume"):
+        adapt(out, **ONLINE)
+    interrupted(monkeypatch, 3, out, by=resume, progress=False)
+    # From the first step on the log is not touched again, and neither is the offline run.
+    shutil.rmtree(out / "data")
+    again = resume(out, progress=False)
     assert_same(whole, again)
     assert_same(again.upstream, offline)
     budget = again.specification.budget
@@ -83,12 +105,70 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     assert (budget.warm_up_steps, budget.random_steps, budget.rows) == (8, 0, 64)
     assert again.metrics[-1]["update"] == 32
     assert again.metrics[-1]["environment_steps"] == 40
-    assert again.specification.data is None and again.specification.options.seed == 1
+    assert again.specification.options.keep_data is None and again.specification.options.seed == 1
     assert isinstance(again.method, SAC) and again.method.hidden_sizes == (8, 8)
+    # Ten layer-normalised critics, two of which bound each target.
+    assert (again.method.num_critics, again.method.num_target_critics) == (10, 2)
+    assert again.method.layer_norm == "critics"
+    assert again.specification.start.fit_updates == 6
     # Before the first update it is the offline policy that was evaluated.
     np.testing.assert_array_equal(again.curve[0], [8, 24, 40])
     with pytest.raises(SpecificationError, match="online already learned online: adapt an offline"):
         adapt(again, **ONLINE)
+
+
+def test_settings_take_effect_or_are_refused(offline):
+    changes = {"num_critics": 3, "layer_norm": "none", "initial_temperature": 0.7}
+    still = {"temperature_learning_rate": 0.0}
+    run = adapt(offline, set={**changes, **still}, **{**ONLINE, "evaluations": 1})
+    network = run.state.critics.stacked.network
+    assert network.weights[0].shape[:2] == (2, 3) and network.scales == ()
+    np.testing.assert_allclose(np.exp(run.state.log_temperature), 0.7, rtol=1e-6)
+    for recipe, setting, sentence in (
+        ("wsrl", {"hidden_sizes": (4, 4)}, "hidden_sizes = 4,4 cannot take effect: the actor is"),
+        ("continue", {"stochastic": False}, "stochastic = False cannot take effect: the offline"),
+        ("scratch", {"normalise_observations": True}, "normalise_observations = True cannot take"),
+    ):
+        with pytest.raises(SpecificationError, match=sentence):
+            adapt(offline, recipe=recipe, set=setting, **ONLINE)
+
+
+def test_keep_data_keeps_a_share_of_every_batch(tmp_path, offline):
+    how = {**ONLINE, "evaluations": 1}
+    run = adapt(offline, keep_data=0.25, out=tmp_path / "online", **how)
+    asked = run.specification
+    assert (asked.recipe, asked.options.keep_data) == ("keep-data", 0.25)
+    assert asked.data is not None and run.upstream is not None
+    assert asked.start == Start(6)
+    # The same from a file.
+    assert open_run(tmp_path / "online").specification == asked
+    for recipe in ("wsrl", "scratch"):
+        with pytest.raises(SpecificationError, match=f"the recipe '{recipe}' keeps no data"):
+            adapt(offline, recipe=recipe, keep_data=0.25, **ONLINE)
+
+
+def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
+    method = CQL(hidden_sizes=(8, 8), num_action_samples=1, num_critics=4, layer_norm="both")
+    how = {**OFFLINE, "updates": 2, "progress": False}
+    before = train(method, pendulum_log(), **how)
+    still = {f"{what}_learning_rate": 0.0 for what in ("actor", "critic", "temperature")}
+    # No log is needed, and none is at hand; but that these critics know little is said.
+    run = adapt(before, set=still, **{**ONLINE, "evaluations": 1, "progress": None})
+    assert "the critics of CQL learned for 2 updates" in capsys.readouterr().err
+    assert run.specification.start == Start(0) and run.specification.data is None
+    assert run.method.num_critics == 4
+    for part in ("critics", "log_temperature"):
+        for ours, theirs in zip(
+            jax.tree.leaves(getattr(run.state, part)),
+            jax.tree.leaves(getattr(before.state.soft, part)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(SpecificationError, match="uses no log where the offline critics are taken"):
+        adapt(before, data=pendulum_log(), **ONLINE)
+    # Others cannot be, and are not begun with as they are.
+    with pytest.raises(SpecificationError, match=r"in memory: .* fresh ones are fitted on the log"):
+        adapt(before, set={"num_critics": 10}, **ONLINE)
 
 
 def test_wsrl_begins_with_the_offline_actor(offline):
@@ -141,10 +221,10 @@ def test_references_of_the_log_stay_with_the_run(tmp_path):
     data = pendulum_log(reference_returns=[-2000.0, 0.0])
     before = train(CLONE, data, progress=False, **OFFLINE)
     assert before.references.random == -2000.0
-    after = adapt(before, **ONLINE)
+    after = adapt(before, data=data, **ONLINE)
     assert after.references == before.references
     # Another task has its own.
-    other = adapt(before, env="Pendulum-v1", **{**ONLINE, "evaluations": 1, "steps": 10})
+    other = adapt(before, data=data, env="Pendulum-v1", **{**ONLINE, "evaluations": 1, "steps": 10})
     assert other.references is None
 
 
@@ -179,7 +259,8 @@ def test_a_log_on_disk_is_read_when_its_run_goes_online(tmp_path):
             {"set": {"num_critic": 3}},
             "SAC: unknown hyper-parameter 'num_critic': did you mean num_critics",
         ),
-        ({"data": "log.npz"}, "the recipe 'wsrl' uses no log: leave out data"),
+        ({"keep_data": 1.0}, "keep_data = 1.0: it must lie between 0 and 1, and be neither"),
+        ({"critic_fits": 3}, "unknown option 'critic_fits': did you mean critic_fit_updates"),
         ({"recipe": "scratch", "data": "log.npz"}, "the recipe 'scratch' uses no log"),
     ],
 )

@@ -31,8 +31,8 @@ def made(
     online = "budget" in asked
     method = SAC(hidden_sizes=(8, 8)) if online else BC(hidden_sizes=(8, 8))
     choice = None if task is None else TaskChoice(task, {})
-    updates = asked.pop("updates", 100)
-    options = Options(seeds=SEEDS, evaluations=2, episodes=2, batch_size=16, updates=updates)
+    chosen = {"updates": asked.pop("updates", 100), "recipe": asked.pop("recipe", None)}
+    options = Options(seeds=SEEDS, evaluations=2, episodes=2, batch_size=16, **chosen)
     specification = Specification("train", MethodChoice.of(method), options, task=choice, **asked)
     rows = [
         {
@@ -53,7 +53,7 @@ BUDGET = Budget(400)
 
 
 def scratch() -> Run:
-    return made({0: 0.0, 100: 20.0, 200: 40.0, 300: 60.0, 400: 100.0}, budget=BUDGET)
+    return made({0: 0.0, 100: 20.0, 200: 40.0, 300: 95.0, 400: 100.0}, budget=BUDGET)
 
 
 def adapted() -> Run:
@@ -75,9 +75,9 @@ def test_savings_and_advantage_of_known_curves():
     assert (wsrl.method, wsrl.recipe, wsrl.steps, wsrl.updates) == ("SAC", "wsrl", 400, 1600)
     assert wsrl.advantage.interval.point == pytest.approx(40.0)
     # All reach 91.5 at 400 steps without the log, and at 100 with it.
-    assert wsrl.savings.ratio == pytest.approx(4.0) and wsrl.savings.known == "exactly"
+    assert wsrl.savings.ratio == pytest.approx(3.0) and wsrl.savings.known == "exactly"
     np.testing.assert_array_equal(wsrl.savings.with_log.latest, [100.0] * SEEDS)
-    np.testing.assert_array_equal(wsrl.savings.without_log.latest, [400.0] * SEEDS)
+    np.testing.assert_array_equal(wsrl.savings.without_log.latest, [300.0] * SEEDS)
     # What did not act has no samples to save.
     assert before.savings is None and before.advantage.interval.point == pytest.approx(-30.0)
     assert before.recipe is None and before.steps == 0
@@ -88,15 +88,16 @@ def test_savings_and_advantage_of_known_curves():
     assert set(found.curves) == {"scratch", "wsrl"}
     stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [row["name"] for row in stored["runs"]] == ["scratch", "wsrl", "offline"]
-    assert stored["runs"][1]["savings"]["ratio"] == pytest.approx(4.0)
+    assert stored["runs"][1]["savings"]["ratio"] == pytest.approx(3.0)
     assert stored["runs"][0]["savings"] is None and stored["runs"][0]["normalised"] is None
 
 
 def test_targets_that_are_met_at_once_or_never():
     found = compare([scratch(), adapted()], names=["a", "b"], target=40.0)
     savings = found.rows[1].savings
-    # Before any new sample: at most the first evaluation after it; the other took 200.
-    assert savings.known == "at least" and savings.ratio == pytest.approx(200 / 100)
+    # Met before the first update, which is told beside, and held from the first evaluation on.
+    assert savings.known == "exactly" and savings.ratio == pytest.approx(200 / 100)
+    assert savings.before.point == pytest.approx(51.5)
     found = compare([scratch(), adapted()], names=["a", "b"], target=120.0)
     savings = found.rows[1].savings
     # Seeds 0 to 3 reach 120 at 200 steps; without the log it takes more than 400.

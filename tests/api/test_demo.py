@@ -65,12 +65,12 @@ def test_its_numbers_are_those_of_the_parts(made):
 
 def test_the_sentence_names_the_policy_only_if_there_is_something_to_say(made):
     result, _ = made
-    assert sentence(result).startswith("No run reaches -241 within 400 steps with the log")
+    assert sentence(result).startswith("No run holds -241 within 400 steps with the log")
     reached = dataclasses.replace(result.savings.with_log, latest=np.full(3, 200.0))
     some = dataclasses.replace(result.savings, with_log=reached)
     dipped = sentence(dataclasses.replace(result, savings=some, dip=(300, -654.3)))
     assert dipped.startswith(
-        "The adapted policy reaches -241 after 200 steps instead of more than 400: "
+        "The adapted policy reaches and holds -241 after 200 steps instead of more than 400: "
     )
     assert dipped.endswith("offline it gets worse: -654 after 300 new samples.")
     steady = sentence(dataclasses.replace(result, savings=some, dip=None))

@@ -23,7 +23,7 @@ from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.feeds.logged import DataChoice
 from headwater.runs.options import Options
-from headwater.runs.recipes.online import Budget
+from headwater.runs.recipes.online import Budget, Start
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
 
@@ -47,10 +47,10 @@ def test_everything_survives_json():
         task=TaskChoice.of(PointMaze(dense=0.5)),
         budget=Budget(100, random_steps=10, block=4),
         options=dataclasses.replace(
-            OFFLINE.options, top=0.5, weights="return", weight_temperature=0.2
+            OFFLINE.options, top=0.5, weights="return", recipe="keep-data", keep_data=0.2
         ),
         data=DataChoice("/log.npz", {"horizon": 9}, "hash"),
-        recipe="rlpd",
+        start=Start(7, keep_temperature=False),
         references=[1.0, 2.0, "here", False],
     )
     assert through_json(whole) == whole

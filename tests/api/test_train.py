@@ -13,10 +13,13 @@ from headwater.datasets.write import write
 from headwater.environments.control.cart_pole import CartPole
 from headwater.environments.control.pendulum import Pendulum
 from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.cql import CQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
-from headwater.runs.options import seed_list
+from headwater.runs.feeds.table import settle
+from headwater.runs.options import Options, seed_list
+from headwater.runs.recipes.online import online_method
 
 from .problems import EPISODES, LENGTH, assert_same, cart_pole_log, differ, pendulum_log
 
@@ -33,6 +36,21 @@ def mean_action(run: Run) -> np.ndarray:
     """By seed, in the user's units."""
     observations = np.random.default_rng(1).normal(size=(200, 3))
     return np.asarray([policy(observations).mean() for policy in run.policies])
+
+
+def test_conservative_methods_can_be_made_ready_to_go_online():
+    options = Options(online_ready=True)
+    method = settle(CQL(conservative_weight=2.0), options)[0]
+    assert method == CQL(
+        conservative_weight=2.0, num_critics=10, num_target_critics=2, layer_norm="both"
+    )
+    # What was chosen stays.
+    assert settle(CQL(num_critics=5), options)[0] == CQL(
+        num_critics=5, num_target_critics=2, layer_norm="both"
+    )
+    # And what goes online then takes all of it over.
+    online = online_method(method, False)
+    assert (online.num_critics, online.layer_norm) == (10, "both")
 
 
 def test_options_of_the_data_reach_the_source(tmp_path):
@@ -163,6 +181,8 @@ def test_rlpd_takes_the_task_that_its_data_names():
         (CLONE, True, {"seeds": [1, 1]}, "give how many, or a list of different numbers"),
         (CLONE, True, {"seeds": 0}, "give how many, or a list of different numbers"),
         (CLONE, True, {"top": 1.5}, "is not in"),
+        (CLONE, True, {"recipe": "wsrl"}, "recipe is one of the adaptation options, but BC learns"),
+        (CLONE, True, {"online_ready": True}, "BC has no critics whose number and layer norm can"),
         (SAC(), False, {"env": "pendulum", "steps": 5, "random_steps": 5}, "leave none to learn"),
     ],
 )

@@ -14,7 +14,7 @@ from headwater.datasets.read import load
 from .asking import TINY, ask, done
 
 SHORT = ("--evaluations", 2, "--episodes", 2)
-RECIPES = ("wsrl", "rlpd", "continue", "scratch")
+RECIPES = ("wsrl", "keep-data", "rlpd", "continue", "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     answers["train"] = done(*train, "--updates", 20, *TINY, *SHORT, "-o", folder / "iql", "--json")
     for recipe in RECIPES:
         adapt = ("adapt", folder / "iql", "--recipe", recipe, "--steps", 60, "--evaluations", 2)
-        answers[recipe] = done(*adapt, "--json")
+        answers[recipe] = done(*adapt, "--critic-fit-updates", 4, "--json")
     return folder, log, answers
 
 
@@ -160,9 +160,9 @@ def test_compare(folder, tmp_path):
     runs = [folder / f"iql-{recipe}" for recipe in RECIPES]
     shown = read(done("compare", *runs, "--json"))
     assert shown["baseline"] == "iql-scratch"
-    assert [row["steps"] for row in shown["runs"]] == [60] * 4
+    assert [row["steps"] for row in shown["runs"]] == [60] * len(RECIPES)
     figure = tmp_path / "curves.png"
-    table = done("compare", *runs, "--figure", figure, "--names", "w", "r", "c", "s")
+    table = done("compare", *runs, "--figure", figure, "--names", "w", "k", "r", "c", "s")
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "over s" in table and "new steps" in table and "(no interval" not in table
 

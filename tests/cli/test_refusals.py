@@ -160,7 +160,7 @@ COLLECT = "data collect pendulum -o new "
         ("adapt run --env cart-pole -o new", "the run does not fit the environment cart-pole"),
         (ADAPT + "--steps -5", "steps = -5: it must be at least 1"),
         (ADAPT + "--updates-per-step 0", "updates_per_step = 0: it must be at least 1"),
-        (ADAPT + "--data good.npz", "the recipe 'wsrl' uses no log: leave out data"),
+        (ADAPT + "-r scratch --data good.npz", "the recipe 'scratch' uses no log: leave out data"),
         (ADAPT + "--set foo=1", "unknown hyper-parameter 'foo'"),
         ("resume nowhere", "nowhere is no run: there is nothing of that name"),
         ("resume good.npz", "good.npz is no run: it has no run.json"),

@@ -24,18 +24,33 @@ def savings(fast, slow, **options):
 def test_samples_are_those_of_the_first_evaluation_at_the_target():
     found = samples_to_target(STEPS, curves([0, 300, 4000, 90_000]), -200.0)
     np.testing.assert_array_equal(found.latest, [1000, 1000, 4000, np.inf])
-    np.testing.assert_array_equal(found.earliest, [0, 1000, 4000, 50_000])
+    np.testing.assert_array_equal(found.earliest, [1000, 1000, 4000, 50_000])
     np.testing.assert_array_equal(found.reached, [True, True, True, False])
     assert found.median == 2500.0
 
 
-def test_smoothing_ignores_a_lucky_evaluation():
-    returns = np.array([[0.0, 9.0, 0.0, 6.0, 6.0, 6.0]])
-    steps = np.arange(6.0)
-    assert samples_to_target(steps, returns, 6.0).latest[0] == 1.0
-    # Trailing means of three: 0, 4.5, 3, 5, 4, 6.
-    assert samples_to_target(steps, returns, 6.0, smooth=3).latest[0] == 5.0
-    assert samples_to_target(steps, returns, 4.5, smooth=3).latest[0] == 1.0
+def test_a_target_must_be_held():
+    returns = np.array([[9.0, 0.0, 9.0, 0.0, 9.0, 9.0, 0.0, 9.0]])
+    steps = np.arange(8.0)
+    # What was there before the first update is not counted, however good.
+    assert samples_to_target(steps, returns, 6.0, hold=1).latest[0] == 2.0
+    assert samples_to_target(steps, returns, 6.0).latest[0] == 4.0
+    assert samples_to_target(steps + 1, returns, 6.0, hold=1).latest[0] == 1.0
+    # Reached at last: whether it would have been held is not known.
+    for count in (3, 1):
+        found = samples_to_target(steps[:count], returns[:, :count], 6.0)
+        assert found.latest[0] == np.inf and found.earliest[0] == found.budget == count - 1
+
+
+def test_the_level_before_the_first_update_is_told_beside():
+    returns = curves(FAST)
+    returns[:, 0] = [-100.0, -200.0, -300.0, -400.0, -500.0]
+    found = sample_savings((STEPS, returns), (STEPS, curves(SLOW)), -200.0)
+    assert found.ratio == 21 / 4 and found.before is not None
+    assert found.before.point == pytest.approx(-300.0)
+    assert found.sentence.endswith("; before its first update it was at -300")
+    later = sample_savings((STEPS[1:], returns[:, 1:]), (STEPS, curves(SLOW)), -200.0)
+    assert later.before is None and "before" not in later.sentence
 
 
 def test_uncensored_runs_give_the_ratio_of_medians():
@@ -43,7 +58,8 @@ def test_uncensored_runs_give_the_ratio_of_medians():
     assert (found.ratio, found.known) == (21 / 4, "exactly")
     assert 18 / 6 <= found.low < found.ratio < found.high <= 30 / 3
     assert found.sentence == (
-        "reaches -200 after 4,000 steps instead of 21,000: 5.2× fewer (95% interval 3.5–7.5×)"
+        "reaches and holds -200 after 4,000 steps instead of 21,000: 5.2× fewer (95% interval "
+        "3.5–7.5×); before its first update it was at -1,000"
     )
 
 
@@ -51,7 +67,7 @@ def test_one_censored_run_leaves_the_ratio_known_and_opens_the_upper_end():
     found = savings(FAST, [*SLOW[:4], 90_000])
     assert (found.ratio, found.known) == (21 / 4, "exactly")
     assert found.low > 3.0 and found.high is None
-    assert found.sentence.endswith("× or more), 1 of 5 scratch runs never did")
+    assert found.sentence.count("× or more), 1 of 5 scratch runs never did; before") == 1
 
 
 def test_mostly_censored_runs_give_a_lower_bound():
@@ -61,27 +77,13 @@ def test_mostly_censored_runs_give_a_lower_bound():
     assert "more than 50,000: at least 12.5× fewer" in found.sentence
 
 
-def test_reaching_at_once_counts_as_the_first_evaluation_at_most():
-    found = savings([0] * 5, SLOW)
-    assert (found.ratio, found.known, found.high) == (21.0, "at least", None)
-    assert found.sentence.startswith(
-        "reaches -200 before any new sample instead of after 21,000 steps: at least 21.0× fewer, "
-        "counted as the 1,000 to the next evaluation (95% interval"
-    )
-    assert savings([0] * 5, [0] * 5).ratio is None
-
-
 def test_what_is_bounded_on_the_wrong_side_is_no_ratio():
-    """At the target at once, but looked at again only after the others had come to it."""
-    grid, often = np.arange(0.0, 50_000.0, 10_000.0), np.arange(0.0, 50_000.0, 1_000.0)
-    late = (grid, np.full((4, grid.size), -100.0))
-    soon = (often, np.where(often >= 2_000.0, -100.0, -300.0)[None].repeat(4, 0))
-    found = sample_savings(late, soon, -200.0)
+    """The runs without the log were given up long before those with it arrived."""
+    short = np.arange(0.0, 2_001.0, 1_000.0)
+    never = (short, np.full((4, short.size), -300.0))
+    found = sample_savings((STEPS, curves(SLOW[:4])), never, -200.0)
     assert found.ratio is not None and found.ratio < 1.0 and found.known == "at least"
-    assert found.sentence == (
-        "reaches -200 before any new sample instead of after 2,000 steps: how many times fewer the "
-        "runs do not tell, since they were next evaluated after 10,000"
-    )
+    assert "instead of more than 2,000: how many times fewer the runs do not tell" in found.sentence
 
 
 def test_savings_may_be_losses():
@@ -91,7 +93,7 @@ def test_savings_may_be_losses():
     never = savings([90_000] * 5, FAST)
     assert (never.known, never.low) == ("at most", None)
     assert "at least 12.5× more" in never.sentence
-    assert never.sentence.endswith("none of 5 runs with the log ever did")
+    assert "none of 5 runs with the log ever did; before" in never.sentence
 
 
 def test_no_run_arrives():
@@ -153,4 +155,4 @@ def test_bad_curves_are_refused_in_words():
     with pytest.raises(DataError, match="seed 0 at evaluation 2 is nan"):
         samples_to_target([0.0, 1.0, 2.0], [[0.0, 1.0, np.nan]], 0.0)
     with pytest.raises(SpecificationError, match="at least one evaluation"):
-        samples_to_target(STEPS, curves(FAST), 0.0, smooth=0)
+        samples_to_target(STEPS, curves(FAST), 0.0, hold=0)

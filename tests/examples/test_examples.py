@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
-SHORT = {"updates": 40, "steps": 200, "seeds": 2, "episodes": 50}
+SHORT = {"updates": 40, "fit_updates": 20, "steps": 200, "seeds": 2, "episodes": 50}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

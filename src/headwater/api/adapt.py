@@ -1,78 +1,154 @@
 """Adapt what was learned from a log by acting, with as few new samples as possible."""
 
 import dataclasses
+import inspect
+import math
+import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
 
 from headwater.api.execute import execute
 from headwater.api.inputs import as_task, choose_transitions
 from headwater.api.run import Run, open_run
-from headwater.api.specification import Given, MethodChoice, Specification, TaskChoice
+from headwater.api.specification import (
+    UPSTREAM,
+    Given,
+    MethodChoice,
+    Specification,
+    TaskChoice,
+    updates_of,
+)
 from headwater.api.train import default_block
 from headwater.core.catalogue import build_method, settings
-from headwater.core.errors import DataError, RunError, SpecificationError, nearest
-from headwater.core.method import AbstractMethod
+from headwater.core.errors import DataError, RunError, SpecificationError
+from headwater.core.method import AbstractActorCritic, AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
+from headwater.runs.options import ADAPT, Recipe, recipe_of
 from headwater.runs.recipes.online import (
+    WARM_STARTS,
+    WITH_LOG,
     Budget,
-    Recipe,
+    Start,
     Task,
+    check_same_start,
+    check_warm_start,
     continuing,
+    critics_serve,
     online_method,
     rows_per_update,
+    unconverged,
+    warm_start,
 )
+from headwater.runs.stage import Outcome
 
 
 def adapt(
     run: Run | str | Path,
     *,
     env: Task | str | None = None,
-    recipe: Recipe | str = "wsrl",
-    steps: int = 50_000,
     data: Dataset | str | Path | None = None,
     set: dict[str, Any] | None = None,
-    batch_size: int | None = None,
-    warm_up_steps: int | None = None,
-    random_steps: int | None = None,
-    block: int | None = None,
-    updates_per_step: int = 1,
-    seed: int | None = None,
-    evaluations: int = 20,
-    episodes: int | None = None,
-    precision: str | None = None,
     out: str | Path | None = None,
     progress: bool | None = None,
+    **options: Any,
 ) -> Run:
     """Takes a run that learned from a log online; every seed goes on by itself.
+
+    The recipe `"wsrl"` starts SAC from the offline actor and critics, acts with them for a while,
+    and learns from what it then sees alone; `"keep-data"` does the same with a share of every batch
+    from the log; `"rlpd"` learns from nothing, with a share of every batch from the log;
+    `"continue"` goes on with the offline method and a share of every batch from the log;
+    `"scratch"` is the online method of `wsrl` from nothing and without the log: the twin that says
+    what the log was worth. Where the offline critics are of other shapes than those that go online,
+    or say nothing of the offline actor, `wsrl` and `keep-data` first fit fresh ones to it, on the
+    log.
 
     **Arguments:**
 
     - `run`: a finished offline run, or its directory.
     - `env`: where to act (default: where it was evaluated).
-    - `recipe`: `"wsrl"` starts SAC from the offline networks, warms up and drops the log; `"rlpd"`
-      learns from nothing with half of every batch from the log; `"continue"` goes on with the
-      offline method, half of every batch from the log; `"scratch"` is the online method of `wsrl`
-      from nothing and without the log: the twin that says what the log was worth.
-    - `steps`: new environment steps in all, warm-up included.
-    - `data`: the log, for `rlpd` and `continue` (default: what the run learned from).
+    - `data`: the log (default: what the run learned from).
     - `set`: hyper-parameters of the online method that differ from the recipe's.
-    - `batch_size`: rows per gradient step (default: that of the run).
-    - `warm_up_steps`: of `wsrl`, by the offline policy before the first update (default: 5,000, at
-      most a fifth of the steps); `random_steps`: of `rlpd` and `scratch`, at random (default:
-      5,000, at most a tenth).
-    - `block`: environment steps between updates, of which there are then as many (default: 1, or 8
-      where the simulator is not compiled); `updates_per_step`: that many times as many.
-    - `precision`: see `train` (default: that of the run; where this machine has it not, give
-      `"default"`).
-    - `seed`, `evaluations`, `episodes`, `out`, `progress`: see `train`.
+    - `out`, `progress`: see `train`.
+    - `options`: see below.
 
     Raises `SpecificationError` for what does not fit together, `RunError` if the run is not
     finished or `out` exists, `DataError` if the log cannot be used.
     """
     upstream = run if isinstance(run, Run) else open_run(run)
-    if recipe not in get_args(Recipe):
-        raise SpecificationError(nearest(recipe, get_args(Recipe), "recipe"))
+    chosen = ADAPT.settled(options)
+    recipe = chosen["recipe"] = recipe_of(chosen)
+    task = _task(upstream, env)
+    before = upstream.specification
+    if chosen["keep_data"] is not None and recipe not in WITH_LOG:
+        raise SpecificationError(
+            f"the recipe '{recipe}' keeps no data: leave out keep_data, or use the recipe "
+            "'keep-data'"
+        )
+    method, start = _method(recipe, upstream, task, set or {}, chosen["critic_fit_updates"])
+    fits = start is not None and start.fit_updates > 0
+    choice, logged, top = None, None, None
+    if recipe in WITH_LOG or fits:
+        choice, logged = _log(upstream, data, fits and recipe not in WITH_LOG)
+        top = before.options.top if data is None else None
+    elif data is not None:
+        where = " where the offline critics are taken over" if recipe in WARM_STARTS else ""
+        raise SpecificationError(f"the recipe '{recipe}' uses no log{where}: leave out data")
+    if start is not None and not fits and progress is not False:
+        warning = unconverged(upstream.method, updates_of(before))
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+    same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
+    steps, begins_fresh = chosen["steps"], recipe in ("rlpd", "scratch")
+    rows = _unless(chosen["batch_size"], before.options.batch_size)
+    warm = min(5_000, steps // 5) if recipe in WARM_STARTS else 0
+    asked = Specification(
+        verb="adapt",
+        method=MethodChoice.of(method),
+        options=dataclasses.replace(
+            before.options,
+            **{
+                **chosen,
+                "keep_data": _unless(chosen["keep_data"], 0.5) if recipe in WITH_LOG else None,
+                "batch_size": rows,
+                "seed": _unless(chosen["seed"], before.options.seed + 1),
+                "episodes": _unless(chosen["episodes"], before.options.episodes),
+                "precision": _unless(chosen["precision"], before.options.precision),
+                # The log, if any, is drawn uniformly.
+                "top": top,
+                "weights": None,
+                "from_disk": False,
+            },
+        ),
+        data=choice,
+        task=TaskChoice.of(task),
+        budget=Budget(
+            steps=steps,
+            rows=rows_per_update(method, rows),
+            random_steps=_unless(
+                chosen["random_steps"], min(5_000, steps // 10) if begins_fresh else 0
+            ),
+            warm_up_steps=_unless(chosen["warm_up_steps"], warm),
+            block=_unless(chosen["block"], default_block(task)),
+            updates_per_step=chosen["updates_per_step"],
+        ),
+        start=start,
+        references=before.references if same_task else None,
+    )
+    kept = None if begins_fresh else upstream
+    return execute(asked, out=out, given=Given(logged, task), upstream=kept, progress=progress)
+
+
+adapt.__doc__ = f"{inspect.cleandoc(adapt.__doc__ or '')}\n\n**Options:**\n\n{ADAPT.described()}\n"
+
+
+def _task(upstream: Run, env: Task | str | None) -> Task:
+    """Where to act. Raises if the run cannot go online, or not there."""
     if not upstream.finished:
         raise RunError(f"{upstream.path} is not finished: `headwater resume {upstream.path}` first")
     before = upstream.specification
@@ -96,81 +172,80 @@ def adapt(
     reason = upstream.spaces.mismatch(task.spaces, "in the run", "in it")
     if reason is not None:
         raise SpecificationError(f"the run does not fit the environment {task.name}: {reason}")
-    same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
-    method = _method(recipe, upstream.method, task.spaces.discrete, set or {})
-    rows = before.options.batch_size if batch_size is None else batch_size
-    assert rows is not None
-    begins_fresh = recipe in ("rlpd", "scratch")
-    warm = 0 if begins_fresh or recipe == "continue" else min(5_000, steps // 5)
-    chosen, logged, top = None, None, None
-    if recipe in ("rlpd", "continue"):
-        chosen, logged = _log(upstream, data)
-        top = before.options.top if data is None else None
-    elif data is not None:
-        raise SpecificationError(f"the recipe '{recipe}' uses no log: leave out data")
-    options = dataclasses.replace(
-        before.options,
-        steps=steps,
-        random_steps=random_steps,
-        block=block,
-        seed=before.options.seed + 1 if seed is None else seed,
-        evaluations=evaluations,
-        episodes=before.options.episodes if episodes is None else episodes,
-        batch_size=rows,
-        precision=before.options.precision if precision is None else precision,
-        # The log, if any, is drawn uniformly beside what is acted.
-        top=top,
-        weights=None,
-        from_disk=False,
-    )
-    asked = Specification(
-        verb="adapt",
-        method=MethodChoice.of(method),
-        options=options,
-        data=chosen,
-        task=TaskChoice.of(task),
-        budget=Budget(
-            steps=steps,
-            rows=rows_per_update(method, rows),
-            random_steps=_unless(random_steps, min(5_000, steps // 10) if begins_fresh else 0),
-            warm_up_steps=_unless(warm_up_steps, warm),
-            block=default_block(task) if block is None else block,
-            updates_per_step=updates_per_step,
-        ),
-        recipe=recipe,
-        references=before.references if same_task else None,
-    )
-    kept = None if begins_fresh else upstream
-    given = Given(logged, task)
-    return execute(asked, out=out, given=given, upstream=kept, progress=progress)
+    return task
 
 
 def _method(
-    recipe: str, offline: AbstractMethod, discrete: bool, changes: dict[str, Any]
-) -> AbstractMethod:
+    recipe: Recipe, upstream: Run, task: Task, changes: dict[str, Any], fit_updates: int
+) -> tuple[AbstractMethod, Start | None]:
+    """What learns online, and what it takes over if it starts from the offline method.
+
+    Raises `SpecificationError` for changes that would be of no effect.
+    """
+    offline = upstream.method
     if recipe == "continue":
-        method = continuing(offline)
-    elif recipe == "rlpd":
+        method = _changed(continuing(offline), changes)
+        check_same_start(offline, method)
+        return method, None
+    if recipe == "rlpd":
         known = settings(offline)
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
-        method = build_method("RLPD", shared)
-    else:
-        method = online_method(offline, discrete)
+        return _changed(build_method("RLPD", shared), changes), None
+    usual = online_method(offline, task.spaces.discrete)
+    temperature = _temperature(upstream)
+    if temperature is not None and "initial_temperature" in settings(usual):
+        # What it begins with, so that its twin from scratch begins with the same.
+        usual = _changed(usual, {"initial_temperature": temperature})
+    method = _changed(usual, changes)
+    if recipe == "scratch":
+        if changes.get("normalise_observations"):
+            raise SpecificationError(
+                "normalise_observations = True cannot take effect: what begins without a log "
+                "knows no scale of observations; leave it out"
+            )
+        return method, None
+    check_warm_start(offline, method)
+    one = jax.tree.map(lambda leaf: leaf[0], upstream.state)
+    # Before the log is asked for, since it may be that nothing can begin from this method.
+    begin, key = warm_start(method, UPSTREAM), jax.random.key(0)
+    eqx.filter_eval_shape(begin, {UPSTREAM: Outcome(offline, one)}, task.spaces, key)
+    serve = critics_serve(method, offline, one, task.spaces)
+    keep = "initial_temperature" not in changes
+    return method, Start(0 if serve else fit_updates, keep_temperature=keep)
+
+
+def _changed(method: AbstractMethod, changes: dict[str, Any]) -> AbstractMethod:
     return build_method(type(method).__name__, {**settings(method), **changes})
 
 
-def _log(upstream: Run, data: Dataset | str | Path | None):
-    """The log that is mixed in: what was given, else what the offline run learned from."""
+def _temperature(upstream: Run) -> float | None:
+    """Of the bonus for entropy that the offline method came to: its geometric mean over seeds."""
+    method = upstream.method
+    if not isinstance(method, AbstractActorCritic):
+        return None
+    found = jax.vmap(method.parts)(upstream.state).log_temperature
+    return None if found is None else float(f"{math.exp(np.mean(np.asarray(found))):.3g}")
+
+
+def _log(upstream: Run, data: Dataset | str | Path | None, only_fit: bool):
+    """The log: what was given, else what the offline run learned from."""
     if data is not None:
         return choose_transitions(data, None)
     choice = upstream.specification.data
-    if choice is None or choice.path is None:
+    path = None if choice is None or choice.path is None else choice.place(upstream.path)
+    why = ""
+    if only_fit:
+        why = (
+            f" (the critics of {type(upstream.method).__name__} cannot be taken over, so that "
+            "fresh ones are fitted on the log before it is dropped)"
+        )
+    if choice is None or path is None:
         raise SpecificationError(
             "the offline run's log was held in memory: pass it again as data, or give the run a "
-            "directory"
+            f"directory{why}"
         )
-    path = choice.place(upstream.path)
-    assert path is not None
+    if why and not path.exists():
+        raise DataError(f"{path} is not there: pass the log as data{why}")
     chosen, loaded = choose_transitions(path, choice.options)
     assert chosen is not None
     # What was left on disk has a fingerprint of its own kind.
@@ -181,11 +256,11 @@ def _log(upstream: Run, data: Dataset | str | Path | None):
     )
     if choice.fingerprint not in (None, known):
         raise DataError(f"{path} is not what the offline run learned from: it has changed")
-    if not Path(choice.path).is_absolute():
+    if choice.path is not None and not Path(choice.path).is_absolute():
         # It lies in the directory of the offline run, which may be deleted: copied anew.
         chosen = dataclasses.replace(chosen, path=None)
     return chosen, loaded
 
 
-def _unless(given: int | None, default: int) -> int:
+def _unless(given: Any, default: Any) -> Any:
     return default if given is None else given

@@ -61,17 +61,22 @@ class Scale:
 
     **Arguments:** `log_episodes`; `top_skill`: an episode of the log takes the expert's action with
     a probability drawn from [0, `top_skill`], else a random one; `seeds`; `updates`, `steps`: of
-    learning offline and online; `wait`: steps before the first online update; `episodes`: per
-    evaluation and seed while it learns; `final_episodes`: at the end.
+    learning offline and online; `keep_data`: share of every online batch that is from the log;
+    `num_critics`: online; `critic_fit_updates`: that fit them to the offline actor; `wait`: steps
+    before the first online update; `episodes`: per evaluation and seed while it learns;
+    `final_episodes`: at the end.
     """
 
     log_episodes: int = 100
     top_skill: float = 0.4
     seeds: int = 4
     updates: int = 6_000
-    steps: int = 8_000
+    steps: int = 6_000
+    keep_data: float = 0.5
+    num_critics: int = 5
+    critic_fit_updates: int = 3_000
     wait: int = 400
-    evaluations: int = 19
+    evaluations: int = 14
     episodes: int = 50
     final_episodes: int = 100
     batch_size: int = 256
@@ -87,6 +92,7 @@ QUICK = Scale(
     seeds=3,
     updates=100,
     steps=400,
+    critic_fit_updates=20,
     wait=100,
     evaluations=3,
     episodes=2,
@@ -222,15 +228,26 @@ def demo(
         "set": {
             "critic_learning_rate": scale.online_learning_rate,
             "actor_learning_rate": scale.online_learning_rate,
+            "num_critics": scale.num_critics,
         },
         "batch_size": scale.online_batch_size,
         "evaluations": scale.evaluations,
         "progress": progress,
     }
-    say(f"4/{_PARTS} Adapt to the new machine: WSRL, {scale.steps:,} steps with every seed")
+    say(
+        f"4/{_PARTS} Adapt to the new machine: {scale.steps:,} steps with every seed, "
+        f"{scale.keep_data:.0%} of every batch from the log"
+    )
     adapted = _part(
         out / "adapted",
-        lambda path: adapt(offline, recipe="wsrl", warm_up_steps=scale.wait, out=path, **how),
+        lambda path: adapt(
+            offline,
+            keep_data=scale.keep_data,
+            critic_fit_updates=scale.critic_fit_updates,
+            warm_up_steps=scale.wait,
+            out=path,
+            **how,
+        ),
         progress,
         say,
     )
@@ -424,8 +441,9 @@ def _write_report(result: Demonstration, out: Path, scale: Scale) -> None:
                 "A pendulum has to be swung up by a motor too weak to lift it. A log of "
                 f"{result.description.episodes} clumsy episodes was recorded on one machine; the "
                 f"machine at hand carries {MASS:g} times the mass. A policy was learned from the "
-                "log alone, then adapted on the new machine, and held against its twin: the same "
-                "method with the same budget, from scratch."
+                "log alone, then adapted on the new machine with a part of every batch still from "
+                "the log, and held against its twin: the same method with the same budget, from "
+                "scratch and without the log."
             )
             + page.text(sentence(result), kind="lead")
             + (
@@ -496,7 +514,8 @@ def commands(out: Path, scale: Scale) -> list[str]:
     online = (
         f"--env pendulum --env-option mass={MASS:g} --steps {scale.steps} "
         f"--batch-size {scale.online_batch_size} --evaluations {scale.evaluations} "
-        f"--set critic_learning_rate={rate} --set actor_learning_rate={rate}"
+        f"--set critic_learning_rate={rate} --set actor_learning_rate={rate} "
+        f"--set num_critics={scale.num_critics}"
     )
     return [
         f"headwater data describe {out}/log.parquet",
@@ -505,7 +524,9 @@ def commands(out: Path, scale: Scale) -> list[str]:
         f"--episodes {scale.episodes} --set hidden_sizes={scale.width},{scale.width} "
         f"--set learning_rate={scale.learning_rate:g} --out offline",
         f"headwater evaluate offline --env pendulum --env-option mass={MASS:g}",
-        f"headwater adapt offline {online} --warm-up-steps {scale.wait} --out adapted",
+        f"headwater adapt offline {online} --keep-data {scale.keep_data:g} "
+        f"--critic-fit-updates {scale.critic_fit_updates} --warm-up-steps {scale.wait} "
+        "--out adapted",
         f"headwater adapt offline {online} --recipe scratch --random-steps {scale.wait} "
         "--out scratch",
         f"headwater compare adapted scratch --target {TARGET:g}",

@@ -9,7 +9,14 @@ import numpy as np
 
 from headwater.api.data_notes import tell_of
 from headwater.api.inputs import choose_reward, load_reward, open_function
-from headwater.api.run import MODEL_DIRECTORY, UPSTREAM_DIRECTORY, Run, open_run, state_shapes
+from headwater.api.run import (
+    MODEL_DIRECTORY,
+    UPSTREAM_DIRECTORY,
+    Run,
+    newest,
+    open_run,
+    state_shapes,
+)
 from headwater.api.specification import (
     PROCESS_FILE,
     UPSTREAM,
@@ -20,6 +27,7 @@ from headwater.api.specification import (
     open_model,
     open_problem,
     plan,
+    stages_done,
     updates_of,
 )
 from headwater.core.errors import RunError, SpecificationError
@@ -145,8 +153,10 @@ def resume(
             begun = "none" if asked.task is None else asked.task.name
             raise SpecificationError(f"{path} was begun in the environment {begun}, not in {env}")
         env = asked.task.build(named=True)
+    done = 0
     if checkpoint.find(directory.checkpoints):
         found = open_run(path)
+        done = stages_done(asked, newest(directory)[0])
         if found.finished:
             _write_model(found, directory)
             return found
@@ -168,7 +178,9 @@ def resume(
         told = open_problem(asked, directory.path).process or FiniteTask.of(process)
         task = dataclasses.replace(told, process=FiniteTask.of(process).process)
     given = _opened(asked, Given(data, env, task, None, reward, judge))
-    return _carry_out(asked, plan(asked, directory.path, given), directory, upstream, progress)
+    return _carry_out(
+        asked, plan(asked, directory.path, given, done=done), directory, upstream, progress
+    )
 
 
 def _opened(asked: Specification, given: Given) -> Given:

@@ -95,7 +95,9 @@ def _runs(names: dict[str, Path]) -> pa.Table:
     for name, path in names.items():
         directory = RunDirectory(path)
         asked = Specification.from_json(directory.specification, str(path))
-        done = max((p.update for p in checkpoint.find(directory.checkpoints)), default=0)
+        found = checkpoint.find(directory.checkpoints)
+        # The last stage is the one that counts; one before it fits critics.
+        done = max((p.update for p in found if p.stage == asked.fits_critics), default=0)
         rows.append(
             {
                 "run": name,

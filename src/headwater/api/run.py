@@ -15,8 +15,8 @@ from headwater.api.specification import (
     UPSTREAM,
     Specification,
     begin_of,
+    is_finished,
     open_problem,
-    updates_of,
 )
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.hypotheses import FiniteTask
@@ -307,7 +307,7 @@ def open_run(path: str | Path) -> Run:
         earlier = {UPSTREAM: upstream.outcome}
     opened = open_problem(asked, directory.path)
     method = asked.method.build()
-    position, file, arrays = _newest(directory)
+    position, file, arrays = newest(directory)
     shapes = state_shapes(asked, method, opened.problem, earlier)
     return Run(
         asked,
@@ -317,14 +317,14 @@ def open_run(path: str | Path) -> Run:
         directory.rows("metrics"),
         directory.rows("evaluations"),
         directory.path,
-        finished=position.update >= updates_of(asked),
+        finished=is_finished(asked, position),
         upstream=upstream,
         process=opened.process,
         base=opened.model,
     )
 
 
-def _newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarray]]:
+def newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarray]]:
     """The newest checkpoint that can be read, its file, and the method's arrays in it."""
     found = checkpoint.find(directory.checkpoints)
     damaged = ""
@@ -346,7 +346,7 @@ def state_shapes(
     asked: Specification, method: AbstractMethod, problem: Any, earlier: Outcomes
 ) -> Any:
     """Shapes of a run's state. Raises `SpecificationError` if its method cannot begin there."""
-    begin = begin_of(asked, method)
+    begin = begin_of(asked, method, fitted=False)
     keys = jax.random.split(jax.random.key(0), len(asked.seeds))
 
     def states(arrays: Mapping[str, Any]):

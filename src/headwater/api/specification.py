@@ -23,13 +23,14 @@ from headwater.environments.processes import make_process
 from headwater.environments.registry import make, make_recorded
 from headwater.evaluation.exact import best_return, regret_of, returns_of
 from headwater.ops.products import check_name
+from headwater.runs.checkpoint import Position
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.feeds.language import token_problem
 from headwater.runs.feeds.logged import DataChoice, Logged
 from headwater.runs.feeds.table import feed, flow_of
-from headwater.runs.options import Options
+from headwater.runs.options import Options, Recipe
 from headwater.runs.recipes import online as recipes
-from headwater.runs.recipes.online import Budget, Task
+from headwater.runs.recipes.online import Budget, Start, Task
 from headwater.runs.stage import Stage, continue_from
 from headwater.texts.models import LanguageModel, load_language_model
 
@@ -138,9 +139,10 @@ class Specification:
 
     **Arguments:** `verb`: `train` or `adapt`; `method`; `options`: settled; `data`, `task`,
     `process`, `model` (its directory), `reward`, `judge`: what is learned from, acted or evaluated
-    in, and judged by; `budget`: of acting in an environment; `recipe`: how an earlier run is
-    adapted; `spaces`: of a control problem, with its statistics; `score`: what evaluations give;
-    `references`: random and expert return that normalise scores, and where they come from.
+    in, and judged by; `budget`: of acting in an environment; `start`: what a method that begins
+    from another takes over; `spaces`: of a control problem, with its statistics; `score`: what
+    evaluations give; `references`: random and expert return that normalise scores, and where they
+    come from.
     """
 
     verb: Literal["train", "adapt"]
@@ -153,7 +155,7 @@ class Specification:
     reward: JudgeChoice | None = None
     judge: JudgeChoice | None = None
     budget: Budget | None = None
-    recipe: str | None = None
+    start: Start | None = None
     spaces: dict[str, Any] | None = None
     score: str = "return"
     references: list[Any] | None = None
@@ -162,6 +164,16 @@ class Specification:
     def seeds(self) -> list[int]:
         """Which seeds."""
         return self.options.seed_list
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How it goes on from an earlier run, if it adapts one."""
+        return self.options.recipe
+
+    @property
+    def fits_critics(self) -> bool:
+        """Whether it begins with a stage in which critics are fitted."""
+        return self.start is not None and self.start.fit_updates > 0
 
     @property
     def flow(self) -> Flow:
@@ -189,6 +201,7 @@ class Specification:
             "reward": JudgeChoice,
             "judge": JudgeChoice,
             "budget": Budget,
+            "start": Start,
         }
         names = {field.name for field in dataclasses.fields(cls)}
         try:
@@ -257,7 +270,7 @@ class Plan(NamedTuple):
     """What the loop needs.
 
     **Arguments:** `fed`: the stage and its problem; `references`: see `Specification`; `task`,
-    `process`: evaluated in, if any.
+    `process`: evaluated in, if any; `first`: the stage before it, if there is one.
     """
 
     fed: Fed
@@ -265,11 +278,12 @@ class Plan(NamedTuple):
     task: Task | None
     process: FiniteTask | None
     model: LanguageModel | None
+    first: Stage | None = None
 
     @property
     def stages(self) -> list[Stage]:
         """The stages of the run."""
-        return [self.fed.stage]
+        return [self.fed.stage] if self.first is None else [self.first, self.fed.stage]
 
     @property
     def problem(self) -> Any:
@@ -288,11 +302,18 @@ class Plan(NamedTuple):
         return self.fed.held_out.score
 
 
-def plan(asked: Specification, directory: Path | None = None, given: Given | None = None) -> Plan:
+def plan(
+    asked: Specification,
+    directory: Path | None = None,
+    given: Given | None = None,
+    *,
+    done: int = 0,
+) -> Plan:
     """The stages of a run.
 
     **Arguments:** `directory`: of the run, which relative paths are relative to; `given`: what the
-    caller has already. Raises `DataError` or `SpecificationError` for what does not fit together.
+    caller has already; `done`: how many stages are complete, whose data is not looked for. Raises
+    `DataError` or `SpecificationError` for what does not fit together.
     """
     given = given or Given()
     method = asked.method.build()
@@ -304,8 +325,11 @@ def plan(asked: Specification, directory: Path | None = None, given: Given | Non
         process = asked.process.build(asked.options, directory)
     if model is None and asked.model is not None:
         model = open_model(asked.model, asked.options)
+    mixes = asked.recipe is None or asked.recipe in recipes.WITH_LOG
     if kind == "control":
-        if asked.data is not None:
+        if asked.data is not None and not mixes and done:
+            data = None
+        elif asked.data is not None:
             data = Logged(asked.data, asked.options, directory, data)
             check_rewards(method, data.data, data.metadata)
         elif task is None:
@@ -315,20 +339,29 @@ def plan(asked: Specification, directory: Path | None = None, given: Given | Non
         if data is None:
             raise RunError("this run's data was held in memory and is not known any more")
         asked.data.check_unchanged(data)
+    first = None
+    if asked.fits_critics:
+        assert asked.start is not None
+        first = recipes.fit_stage(method, asked.start, UPSTREAM)
+        if isinstance(data, Logged):
+            drawn = data.source(first.method, asked.start.fit_rows)
+            first = dataclasses.replace(first, source=drawn)
     inputs = Inputs(
-        data, task, process, model, given.reward, given.judge, asked.budget,
+        data if mixes else None, task, process, model, given.reward, given.judge, asked.budget,
         begin_of(asked, method),
     )  # fmt: skip
     fed = feed(method, inputs, asked.options)
     references = None
     if kind == "control":
-        references = _references(data if isinstance(data, Logged) else None, task)
+        # What was adapted may act in another task than that of the log.
+        logged = data if isinstance(data, Logged) and asked.verb == "train" else None
+        references = _references(logged, task)
     elif process is not None and isinstance(process.process, FiniteProcess):
         if asked.flow.acts:
             stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
             fed = fed._replace(stage=stage)
         references = _exact_references(process.process)
-    return Plan(fed, references, task, process, model)
+    return Plan(fed, references, task, process, model, first)
 
 
 def open_model(path: str | Path, options: Options) -> LanguageModel:
@@ -391,17 +424,42 @@ def check_numbers(asked: Specification) -> None:
 
 
 def updates_of(asked: Specification) -> int:
-    """Updates that a run makes in all."""
+    """Updates that a run makes in its last stage, in which its method learns."""
     if asked.budget is not None:
         return asked.budget.updates
     assert asked.options.updates is not None
     return asked.options.updates
 
 
-def begin_of(asked: Specification, method: AbstractMethod) -> Any:
-    """How a run starts from the one that it adapts: a `Stage.begin`, or `None`."""
-    if asked.recipe == "wsrl":
-        return recipes.warm_start(method, UPSTREAM)
+def stages_done(asked: Specification, position: Position) -> int:
+    """How many stages of a run are complete, one of whose checkpoints is at `position`."""
+    lengths = [updates_of(asked)]
+    if asked.fits_critics:
+        assert asked.start is not None
+        lengths.insert(0, asked.start.fit_updates)
+    return position.stage + (position.update >= lengths[position.stage])
+
+
+def is_finished(asked: Specification, position: Position) -> bool:
+    """Whether a run is complete, one of whose checkpoints is at `position`."""
+    return stages_done(asked, position) == 1 + asked.fits_critics
+
+
+def begin_of(asked: Specification, method: AbstractMethod, *, fitted: bool = True) -> Any:
+    """How a run starts from the one that it adapts: a `Stage.begin`, or `None`.
+
+    **Arguments:** `fitted`: there is the outcome of the stage that fits critics, if there is such a
+    stage; without it, critics are as they begin.
+    """
+    if asked.recipe in recipes.WARM_STARTS:
+        start = asked.start or Start()
+        return recipes.warm_start(
+            method,
+            UPSTREAM,
+            keep_temperature=start.keep_temperature,
+            fresh_critics=asked.fits_critics,
+            fitted=recipes.CRITICS_FIT if asked.fits_critics and fitted else None,
+        )
     if asked.recipe == "continue":
         return continue_from(UPSTREAM)
     return None

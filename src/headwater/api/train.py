@@ -11,7 +11,7 @@ from headwater.api.specification import Given, MethodChoice, Specification
 from headwater.core.method import AbstractMethod
 from headwater.environments.environment import AbstractEnvironment
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
-from headwater.runs.options import Options, described
+from headwater.runs.options import TRAIN, Options
 from headwater.runs.recipes.online import Budget, Task, rows_per_update
 
 HOST_BLOCK = 8
@@ -91,7 +91,7 @@ def train(
     return execute(asked, out=out, given=opened, progress=progress)
 
 
-train.__doc__ = f"{inspect.cleandoc(train.__doc__ or '')}\n\n**Options:**\n\n{described()}\n"
+train.__doc__ = f"{inspect.cleandoc(train.__doc__ or '')}\n\n**Options:**\n\n{TRAIN.described()}\n"
 
 
 def specify(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from headwater.core.errors import HeadwaterError, nearest
-from headwater.runs.options import GROUPS, Options
+from headwater.runs.options import GROUPS, TRAIN, Options, Verb
 
 
 class Misused(HeadwaterError):
@@ -49,42 +49,51 @@ Settings = Annotated[
 
 
 _OPTIONS = "options"
-"""A parameter of this name gets the options of training that were given, by name."""
-_USUAL = {field.name: field.default for field in dataclasses.fields(Options)}
+"""A parameter of this name gets the options that were given, by name: those of `train`, or of the
+verb in its annotation."""
 
 
-@functools.cache
-def _groups() -> dict[str, type]:
-    """A class for each group of options, whose fields are declared by `Options`."""
+def _groups(verb: Verb) -> dict[str, type]:
+    """A class for each group of options of a verb, whose fields are declared by `Options`."""
     hints = typing.get_type_hints(Options)
     found: dict[str, type] = {}
-    for group, title in GROUPS.items():
+    for group in verb.groups:
         fields = []
-        for field in dataclasses.fields(Options):
-            said = field.metadata
-            if said["group"] != group:
-                continue
+        for field in verb.fields(group):
+            said, default = field.metadata, verb.default(field)
             # A list of seeds would be taken for one seed after the other.
             hint = int | None if field.name == "seeds" else hints[field.name]
             shown = tyro.conf.arg(
                 metavar=said["value"] or None,
-                help=said["text"],
+                aliases=None if said["short"] is None else [said["short"]],
+                help=verb.text(field),
                 help_behavior_hint=_default_shown,
             )
-            fields.append((field.name, Annotated[hint, shown], field.default))
-        found[title] = dataclasses.make_dataclass(group, fields, frozen=True)
+            hint = hint | None if default is None else hint
+            fields.append((field.name, Annotated[hint, shown], default))
+        found[GROUPS[group]] = dataclasses.make_dataclass(group, fields, frozen=True)
     return found
+
+
+def _verb_of(command: Callable[..., Any]) -> Verb | None:
+    """The verb whose options a command takes, if it takes any."""
+    if _OPTIONS not in inspect.signature(command).parameters:
+        return None
+    hint = typing.get_type_hints(command, include_extras=True)[_OPTIONS]
+    marks = getattr(hint, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Verb)), TRAIN)
 
 
 def _parameters(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], list[str]]:
     """The parameters that tyro sees, and which of them are groups of options."""
     hints = typing.get_type_hints(command, include_extras=True)
+    verb = _verb_of(command)
     parameters, groups = [], []
     for parameter in inspect.signature(command).parameters.values():
-        if parameter.name != _OPTIONS:
+        if parameter.name != _OPTIONS or verb is None:
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
             continue
-        for title, cls in _groups().items():
+        for title, cls in _groups(verb).items():
             name = "options_" + title.replace("-", "_")
             shown = tyro.conf.arg(name=title, help="")
             annotation = Annotated[cls, tyro.conf.OmitArgPrefixes, shown]
@@ -104,13 +113,15 @@ def read(name: str, command: Callable[..., Any], arguments: Sequence[str]) -> Ca
     """
 
     parameters, groups = _parameters(command)
+    verb = _verb_of(command)
+    usual = {} if verb is None else {f.name: verb.default(f) for f in verb.fields()}
 
     @functools.wraps(command)
     def bind(*positional: Any, **named: Any) -> Callable[[], Any]:
         if groups:
             parts = [vars(named.pop(group)) for group in groups]
             given = {name: value for part in parts for name, value in part.items()}
-            named[_OPTIONS] = {n: v for n, v in given.items() if v != _USUAL[n]}
+            named[_OPTIONS] = {n: v for n, v in given.items() if v != usual[n]}
         return functools.partial(command, *positional, **named)
 
     # tyro would read the text of the wrapped function instead.
@@ -161,8 +172,8 @@ def _sentence(complaint: str, command: Callable[..., Any]) -> str:
             if dataclasses.is_dataclass(parameter.default)
             for field in dataclasses.fields(parameter.default)
         ]
-        if _OPTIONS in inspect.signature(command).parameters:
-            known += ["--" + name.replace("_", "-") for name in _USUAL]
+        if (verb := _verb_of(command)) is not None:
+            known += ["--" + field.name.replace("_", "-") for field in verb.fields()]
         return nearest(given, known, "option").rstrip(".")
     if found := re.search(
         r"invalid choice '(.*?)' for argument '.*?'\. Expected one of \((.*?)\)", text

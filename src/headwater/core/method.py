@@ -144,9 +144,9 @@ class ActorCriticParts(NamedTuple):
     Values count rewards in the units of the data.
 
     **Arguments:** `actor`: from standardised observations to an action or a distribution over them;
-    `normaliser`: standardises observations; `critics`, `target_critics`: an ensemble of action
-    values, and what lags behind it; `log_temperature`: of the bonus for entropy; the rest: moments
-    of Adam.
+    `normaliser`: standardises observations; `critics`, `target_critics`: an ensemble of the values
+    of actions if the actor chooses all later ones, and what lags behind it; `log_temperature`: of
+    the bonus for entropy; the rest: moments of Adam.
     """
 
     actor: Any

@@ -1,9 +1,11 @@
 """Sample savings: how many fewer new samples it takes to reach a target with logged experience.
 
 **What is estimated.** Each run's *samples to target* is the number of environment steps at the
-first evaluation whose mean return reaches the target. The benefit is the median over runs without
-the log divided by the median over runs with it: how many times fewer new samples a typical run
-needs.
+first evaluation, after the first update, from which on two evaluations in a row reach the target:
+it has to be reached and held. A lucky evaluation does not count, and neither does what was there
+before anything was learned: that level is reported beside the benefit. The benefit is the median
+over runs without the log divided by the median over runs with it: how many times fewer new samples
+a typical run needs.
 
 **Why medians.** Runs that never reach the target are censored at their budget: all that is known is
 that they need more. A mean then has to invent a number for them; a mean restricted to the budget
@@ -11,8 +13,7 @@ understates the slow side, and if both sides are censored its ratio is neither a
 bound. The median (the Kaplan–Meier one, since all runs of a side share a budget) is known exactly
 as long as fewer than half of the runs are censored, however slow the slowest run is.
 
-**What is not known is carried as a range.** A censored run lies between its budget and infinity; a
-run that reaches the target before its first new sample lies between zero and the first evaluation.
+**What is not known is carried as a range.** A censored run lies between its budget and infinity.
 Each range is pushed through the medians, the ratio, and every resample of the bootstrap over seeds;
 the interval goes from the lower quantile of the lower ends to the upper quantile of the upper ends.
 So an end that the runs do not determine is reported as open (`None`), a ratio of which only one end
@@ -36,18 +37,18 @@ from typing import Any, Literal
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.evaluation.statistics import FEWEST_SEEDS, short
+from headwater.evaluation.statistics import FEWEST_SEEDS, Interval, interval, short
 
 Known = Literal["exactly", "at least", "at most"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplesToTarget:
-    """How many environment steps each run of one kind took to reach the target.
+    """How many environment steps each run of one kind took to reach the target and hold it.
 
     **Arguments:** `earliest`, `latest`: `[seed]`, what the run's number is known to lie between:
-    equal where the target was seen to be reached; 0 and the first evaluation where it was reached
-    before any new sample; the budget and infinity where it never was. `budget`: steps per run.
+    equal where the target was seen to be held; the budget and infinity where it never was.
+    `budget`: steps per run.
     """
 
     earliest: np.ndarray
@@ -61,17 +62,12 @@ class SamplesToTarget:
 
     @property
     def reached(self) -> np.ndarray:
-        """Which runs reached the target, `[seed]`."""
+        """Which runs reached the target and held it, `[seed]`."""
         return np.isfinite(self.latest)
 
     @property
-    def at_once(self) -> np.ndarray:
-        """Which runs were at the target before any new sample, `[seed]`."""
-        return self.earliest == 0.0
-
-    @property
     def median(self) -> float | None:
-        """Median samples to target (at most, if reached at once), `None` if too few reached it."""
+        """Median samples to target, `None` if too few runs held it."""
         value = float(np.median(self.latest))
         return value if math.isfinite(value) else None
 
@@ -83,7 +79,8 @@ class Savings:
     **Arguments:** `target`: the return to reach; `with_log`, `without_log`: samples to it;
     `ratio`: median samples without the log over median samples with it, `None` if the runs do not
     bound it; `known`: whether they determine the ratio exactly or bound it; `low`, `high`:
-    interval over seeds, an end being `None` if it is open; `level`: nominal coverage.
+    interval over seeds, an end being `None` if it is open; `level`: nominal coverage; `before`:
+    return of the runs with the log before their first update, if they were evaluated then.
     """
 
     target: float
@@ -94,6 +91,7 @@ class Savings:
     low: float | None
     high: float | None
     level: float
+    before: Interval | None = None
 
     @property
     def sentence(self) -> str:
@@ -102,20 +100,13 @@ class Savings:
         ours, theirs = self.with_log, self.without_log
         if not ours.reached.any() and not theirs.reached.any():
             return (
-                f"no run reaches {target} within {ours.budget:,.0f} steps with the log or "
+                f"no run holds {target} within {ours.budget:,.0f} steps with the log or "
                 f"{theirs.budget:,.0f} without: nothing can be said of savings at this target"
+                f"{self._start()}"
             )
-        our_time, their_time = _time(ours), _time(theirs)
-        if our_time is None and their_time is None:
-            when = "before any new sample, with the log or without"
-        elif our_time is None:
-            when = f"before any new sample instead of after {their_time} steps"
-        elif their_time is None:
-            when = f"after {our_time} steps instead of before any new sample"
-        else:
-            when = f"after {our_time} steps instead of {their_time}"
+        when = f"after {_time(ours)} steps instead of {_time(theirs)}"
         failures = _failures(ours, "run", " with the log") + _failures(theirs, "scratch run", "")
-        return f"reaches {target} {when}: {self._verdict()}{failures}"
+        return f"reaches and holds {target} {when}: {self._verdict()}{failures}{self._start()}"
 
     def __str__(self) -> str:
         return self.sentence
@@ -129,6 +120,7 @@ class Savings:
             "low": self.low,
             "high": self.high,
             "level": self.level,
+            "before": self.before and dataclasses.asdict(self.before),
             "with_log": _plain(self.with_log),
             "without_log": _plain(self.without_log),
             "sentence": self.sentence,
@@ -137,19 +129,20 @@ class Savings:
     def _verdict(self) -> str:
         if self.ratio is None:
             return "the runs do not determine the ratio"
-        at_once = _time(self.with_log) is None
-        next_look = f"{np.median(self.with_log.latest):,.0f}"
         if (self.ratio >= 1.0 and self.known == "at most") or (
             self.ratio < 1.0 and self.known == "at least"
         ):
-            reason = f", since they were next evaluated after {next_look}" if at_once else ""
-            return f"how many times fewer the runs do not tell{reason}"
+            return "how many times fewer the runs do not tell"
         if self.ratio >= 1.0:
-            counted = f", counted as the {next_look} to the next evaluation" if at_once else ""
             fewer = f"{_bound(self.known)}{_times(self.ratio)}× fewer"
-            return f"{fewer}{counted} ({self._interval(False)})"
+            return f"{fewer} ({self._interval(False)})"
         more = "at least " if self.known == "at most" else ""
         return f"{more}{_times(1.0 / self.ratio)}× more ({self._interval(True)})"
+
+    def _start(self) -> str:
+        if self.before is None:
+            return ""
+        return f"; before its first update it was at {short(self.before.point)}"
 
     def _interval(self, inverted: bool) -> str:
         level = f"{100 * self.level:g}% interval"
@@ -166,28 +159,30 @@ class Savings:
         return f"{level} {_times(low)}–{_times(high)}×"
 
 
-def samples_to_target(steps, returns, target: float, *, smooth: int = 1) -> SamplesToTarget:
-    """Environment steps at the first evaluation of each run that reaches `target`.
+def samples_to_target(steps, returns, target: float, *, hold: int = 2) -> SamplesToTarget:
+    """Environment steps at the first evaluation from which on each run holds `target`.
 
     **Arguments:** `steps`: `[evaluation]`, new environment steps taken before each evaluation,
-    rising; `returns`: `[seed, evaluation]`, mean over the evaluation's episodes; `target`: the
-    return to reach; `smooth`: average each evaluation with up to `smooth - 1` before it, so that a
-    lucky one does not count as reaching.
+    rising; one at 0 is of what was there before the first update, and does not count; `returns`:
+    `[seed, evaluation]`, mean over the evaluation's episodes; `target`: the return to reach;
+    `hold`: how many evaluations in a row have to reach it.
 
     Raises `DataError` if the shapes do not fit or a return is not finite.
     """
     steps, returns = _curve(steps, returns)
-    if smooth < 1:
-        raise SpecificationError(f"smooth = {smooth}: an average is over at least one evaluation")
-    shown = _trailing_mean(returns, smooth) >= target
-    reached = shown.any(axis=1)
-    at = np.argmax(shown, axis=1)
-    time = steps[at]
-    later = steps[steps > 0.0]
-    first = later[0] if later.size else math.inf
-    earliest = np.where(reached, time, steps[-1])
-    latest = np.where(reached, np.where(time == 0.0, first, time), math.inf)
-    return SamplesToTarget(earliest, latest, float(steps[-1]))
+    if hold < 1:
+        raise SpecificationError(f"hold = {hold}: a target is held for at least one evaluation")
+    budget = float(steps[-1])
+    returns, steps = returns[:, steps > 0.0], steps[steps > 0.0]
+    if steps.size < hold:
+        missing = np.full(returns.shape[0], budget)
+        return SamplesToTarget(missing, np.full_like(missing, math.inf), budget)
+    reaches = np.lib.stride_tricks.sliding_window_view(returns >= target, hold, axis=-1)
+    holds = reaches.all(axis=-1)
+    reached = holds.any(axis=-1)
+    time = steps[np.argmax(holds, axis=-1)]
+    earliest = np.where(reached, time, budget)
+    return SamplesToTarget(earliest, np.where(reached, time, math.inf), budget)
 
 
 def sample_savings(
@@ -195,7 +190,7 @@ def sample_savings(
     without_log: tuple[Any, Any],
     target: float,
     *,
-    smooth: int = 1,
+    hold: int = 2,
     level: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
@@ -205,18 +200,19 @@ def sample_savings(
     See the top of this file for what is estimated and how runs that never arrive are treated.
 
     **Arguments:** `with_log`, `without_log`: learning curves, each `(steps [evaluation], returns
-    [seed, evaluation])`, steps counting new samples only; `target`: the return to reach; `smooth`:
-    evaluations averaged; `level`: nominal coverage; `resamples`, `seed`: of the bootstrap.
+    [seed, evaluation])`, steps counting new samples only; `target`: the return to reach; `hold`:
+    for how many evaluations in a row; `level`: nominal coverage; `resamples`, `seed`: of the
+    bootstrap.
 
     Raises `DataError` if the curves' shapes do not fit or a return is not finite.
     """
     if not 0.0 < level < 1.0:
         raise SpecificationError(f"level = {level}: a nominal coverage lies between 0 and 1")
-    ours = samples_to_target(*with_log, target, smooth=smooth)
+    ours = samples_to_target(*with_log, target, hold=hold)
     theirs = _at_spacing_of(
         np.asarray(with_log[0], np.float64),
         np.asarray(without_log[0], np.float64),
-        samples_to_target(*without_log, target, smooth=smooth),
+        samples_to_target(*without_log, target, hold=hold),
     )
     everyone = np.arange(ours.seeds)[None], np.arange(theirs.seeds)[None]
     lowest, highest = (float(end[0]) for end in _ratios(ours, theirs, *everyone))
@@ -230,7 +226,9 @@ def sample_savings(
         # No interpolation: between a finite and an infinite ratio there is nothing.
         low = _closed(float(np.quantile(lows, tail, method="lower")))
         high = _closed(float(np.quantile(highs, 1.0 - tail, method="higher")))
-    return Savings(float(target), ours, theirs, ratio, known, low, high, float(level))
+    steps, returns = _curve(*with_log)
+    before = interval(returns[:, 0], level=level) if steps[0] == 0.0 else None
+    return Savings(float(target), ours, theirs, ratio, known, low, high, float(level), before)
 
 
 def _ratios(ours: SamplesToTarget, theirs: SamplesToTarget, our_rows, their_rows):
@@ -257,19 +255,12 @@ def _at_spacing_of(finer, coarser, times: SamplesToTarget) -> SamplesToTarget:
     """`times` on the grid `coarser`, taken back to what the spacing of `finer` could have shown."""
     if finer.size < 2 or coarser.size < 2:
         return times
-    seen = times.reached & ~times.at_once
+    seen = times.reached
     reached_at = np.where(seen, times.latest, 0.0)
     gap = np.diff(coarser, prepend=0.0)[np.searchsorted(coarser, reached_at)]
     nearby = np.clip(np.searchsorted(finer, reached_at), 1, finer.size - 1)
     early = np.where(seen, np.maximum(gap - np.diff(finer)[nearby - 1], 0.0), 0.0)
     return dataclasses.replace(times, earliest=times.earliest - early, latest=times.latest - early)
-
-
-def _trailing_mean(returns: np.ndarray, width: int) -> np.ndarray:
-    total = np.cumsum(np.pad(returns, ((0, 0), (1, 0))), axis=1)
-    last = np.arange(1, returns.shape[1] + 1)
-    first = np.maximum(last - width, 0)
-    return (total[:, last] - total[:, first]) / (last - first)[None]
 
 
 def _curve(steps, returns) -> tuple[np.ndarray, np.ndarray]:
@@ -300,9 +291,7 @@ def _bound(known: str) -> str:
     return "" if known == "exactly" else f"{known} "
 
 
-def _time(arm: SamplesToTarget) -> str | None:
-    if np.median(arm.earliest) == 0.0:
-        return None
+def _time(arm: SamplesToTarget) -> str:
     return f"more than {arm.budget:,.0f}" if arm.median is None else f"{arm.median:,.0f}"
 
 
@@ -321,7 +310,6 @@ def _plain(arm: SamplesToTarget) -> dict[str, Any]:
     return {
         "samples": [float(t) if math.isfinite(t) else None for t in arm.latest],
         "reached": int(np.count_nonzero(arm.reached)),
-        "at_once": int(np.count_nonzero(arm.at_once)),
         "seeds": arm.seeds,
         "budget": arm.budget,
         "median": arm.median,

@@ -84,17 +84,6 @@ def candidate_values(
     return rows.reshape(rows.shape[0], *actions.shape[:-1])
 
 
-def divided(ensemble: Ensemble, scale: Float[Array, ""]) -> Ensemble:
-    """`ensemble` with values that are `scale` times smaller; its last layers are linear."""
-
-    def last(ensemble: Ensemble):
-        assert isinstance(ensemble.stacked, Critic)
-        network = ensemble.stacked.network
-        return network.weights[-1], network.biases[-1]
-
-    return eqx.tree_at(last, ensemble, tuple(part / scale for part in last(ensemble)))
-
-
 def _all_values(observation: Array) -> Callable[[eqx.Module], Array]:
     def values(critic: eqx.Module) -> Array:
         assert isinstance(critic, Critic)

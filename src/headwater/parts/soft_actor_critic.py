@@ -144,16 +144,26 @@ def parts_of(state: SoftActorCritic) -> ActorCriticParts:
 def begin_from(
     parts: ActorCriticParts, fresh: SoftActorCritic, initial_temperature: Number
 ) -> SoftActorCritic | None:
-    """The state with all that `parts` has, and critics from `fresh` where it has none.
+    """The state with all that `parts` has and `fresh` has room for, and the rest from `fresh`.
 
-    Moments that it has not are zero. `None` if it has no stochastic actor.
+    Critics of other sizes or numbers than those of `fresh` are left behind, with their targets and
+    moments. Moments that `parts` has not are zero. `None` if it has no stochastic actor.
     """
     if isinstance(parts.actor, DeterministicActor):
         return None
-    ensemble = fresh.critics if parts.critics is None else parts.critics
-    begun = begin_with(parts.actor, ensemble, parts.normaliser, initial_temperature)
+    begun = begin_with(parts.actor, fresh.critics, parts.normaliser, initial_temperature)
     given = {name: part for name, part in parts._asdict().items() if part is not None}
+    if not _alike(parts.critics, fresh.critics):
+        for name in ("critics", "target_critics", "critic_optimiser"):
+            given.pop(name, None)
     return dataclasses.replace(begun, **given)
+
+
+def _alike(one: Ensemble | None, other: Ensemble) -> bool:
+    """Whether two ensembles have the same parts, of the same shapes."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(a.shape == b.shape for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
 def check_target_members(method: str, members: int, num_target_critics: int) -> None:

@@ -97,7 +97,8 @@ def run(
             if start is not None and (index, stage.updates) <= (start.stage, start.update):
                 state = log.load_method(place, stage.updates, outcomes)
             else:
-                state = _run_stage(place, done, outcomes, log, evaluate, evaluations, logs)
+                judge = evaluate if stage.evaluated else None
+                state = _run_stage(place, done, outcomes, log, judge, evaluations, logs)
             outcomes[stage.name] = Outcome(stage.method, state)
     finally:
         log.progress.stop()

@@ -15,11 +15,17 @@ GROUPS = {
     "training": "training",
     "data": "logged-transition",
     "acting": "acting",
+    "adapting": "adaptation",
     "finite": "finite-process",
     "texts": "language-model",
     "writing": "text-writing",
 }
 """Groups of options, and what each is called."""
+
+Recipe = Literal["wsrl", "keep-data", "rlpd", "continue", "scratch"]
+"""Ways of going online."""
+DEFAULT_RECIPE: Recipe = "wsrl"
+"""The one that is taken unless another is asked for."""
 
 MOST_SEEDS = 10_000
 """More than this is a slip, which would fill the memory before anything is said."""
@@ -37,13 +43,13 @@ def _option(
     least: int | float | None = None,
     most: int | float | None = None,
     above: int | float | None = None,
+    below: int | float | None = None,
     value: str = "N",
     short: str | None = None,
 ) -> Any:
     said = {"group": group, "text": text, "value": value, "short": short}
-    return dataclasses.field(
-        default=default, metadata={**said, "least": least, "most": most, "above": above}
-    )
+    limits = {"least": least, "most": most, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={**said, **limits})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +112,13 @@ class Options:
     weight_temperature: float = _option(
         0.1, "data", "Of the weights; smaller is more selective.", above=0.0, value="X"
     )
+    online_ready: bool = _option(
+        False,
+        "data",
+        "Learn with ten layer-normalised critics, two of which bound the target, in methods that "
+        "can (CQL, Cal-QL): `adapt` then goes on with them. What is set otherwise stays so.",
+        value="",
+    )
     from_disk: bool = _option(
         False, "data", "Leave the data (a column directory) on disk and draw from there.", value=""
     )
@@ -130,6 +143,45 @@ class Options:
         "acting",
         "Environment steps between the updates of a method that acts, of which there are then as "
         "many; by default 1, or 8 where the simulator is not compiled.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    recipe: Recipe | None = _option(  # noqa: RUF009 (that an alias cannot change is not seen)
+        None,
+        "adapting",
+        "How to go online.",
+        value="{wsrl,keep-data,rlpd,continue,scratch}",
+        short="-r",
+    )
+    keep_data: float | None = _option(
+        None,
+        "adapting",
+        "Share of every batch that is from the log, in `keep-data`, `rlpd` and `continue`; by "
+        "default half.",
+        above=0.0,
+        below=1.0,
+        value="X",
+    )
+    warm_up_steps: int | None = _option(
+        None,
+        "adapting",
+        "Steps of the offline policy before the first update of `wsrl` and `keep-data`; by default "
+        "a fifth of the steps, at most 5,000.",
+        least=0,
+        most=_LARGEST_COUNT,
+    )
+    updates_per_step: int = _option(
+        1,
+        "adapting",
+        "Updates for each environment step.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
+    critic_fit_updates: int = _option(
+        3_000,
+        "adapting",
+        "Updates that fit fresh critics to the offline actor on the log, before the first new "
+        "step, where the offline critics cannot be taken over.",
         least=1,
         most=_LARGEST_COUNT,
     )
@@ -213,14 +265,101 @@ class Options:
         return seed_list(self.seeds)
 
 
-def described(*, indent: str = "") -> str:
-    """Every option with its meaning, a line each, for the text of a verb."""
-    lines = []
-    for field in dataclasses.fields(Options):
-        default = field.default
-        usual = "" if default in (None, False) else f" (default: {default!r})"
-        lines.append(f"{indent}- `{field.name}`: {field.metadata['text'].rstrip('.')}{usual}.")
-    return "\n".join(lines)
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """Which of the options a verb takes, and what they are where it is not told.
+
+    **Arguments:** `groups`: of options; `without`: options of these that it does not take; `usual`:
+    what options are by default, where that differs from what `Options` says (`None` leaves it to
+    the verb); `texts`: what is said of options, where that differs.
+    """
+
+    groups: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    usual: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def fields(self, group: str | None = None) -> list[dataclasses.Field]:
+        """The options that it takes, of one group or of all, as `Options` declares them."""
+        groups = self.groups if group is None else (group,)
+        return [
+            field
+            for field in dataclasses.fields(Options)
+            if field.metadata["group"] in groups and field.name not in self.without
+        ]
+
+    def default(self, field: dataclasses.Field) -> Any:
+        """What an option is unless it is given."""
+        return self.usual.get(field.name, field.default)
+
+    def text(self, field: dataclasses.Field) -> str:
+        """What is said of an option."""
+        return self.texts.get(field.name, field.metadata["text"])
+
+    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option that the verb takes, by name: as given, or what it is by default.
+
+        Raises `SpecificationError` for a name or a value that the verb does not take.
+        """
+        fields = {field.name: field for field in self.fields()}
+        for name in given:
+            if name not in fields:
+                raise SpecificationError(nearest(name, fields, "option"))
+        found = {}
+        for name, field in fields.items():
+            value = given.get(name, self.default(field))
+            left_open = value is None and self.default(field) is None
+            found[name] = None if left_open else _checked(field, value)
+        return found
+
+    def described(self) -> str:
+        """Every option with its meaning, a line each."""
+        lines = []
+        for field in self.fields():
+            default = self.default(field)
+            usual = "" if default in (None, False) else f" (default: {default!r})"
+            lines.append(f"- `{field.name}`: {self.text(field).rstrip('.')}{usual}.")
+        return "\n".join(lines)
+
+
+TRAIN = Verb(tuple(group for group in GROUPS if group != "adapting"))
+"""The options of `train`."""
+
+_AS_IN_THE_RUN = "by default as in the run."
+ADAPT = Verb(
+    ("training", "acting", "adapting"),
+    without=("seeds", "updates"),
+    usual={
+        "steps": 50_000,
+        "batch_size": None,
+        "evaluations": 20,
+        "episodes": None,
+        "seed": None,
+        "precision": None,
+    },
+    texts={
+        "recipe": "How to go online; by default `keep-data` where a share of the log is to be "
+        f"kept, else `{DEFAULT_RECIPE}`.",
+        "steps": "New environment steps in all, warm-up included.",
+        "batch_size": f"Rows per gradient step; {_AS_IN_THE_RUN}",
+        "episodes": f"Episodes per evaluation and seed; {_AS_IN_THE_RUN}",
+        "seed": "Root of all randomness; by default one more than the run's.",
+        "precision": "Of the large products in networks while it learns (see `train`); "
+        f"{_AS_IN_THE_RUN}",
+        "random_steps": "Random steps of `rlpd` and `scratch` before the first update; by default "
+        "a tenth of the steps, at most 5,000.",
+        "block": "Environment steps between updates, of which there are then as many; by default "
+        "1, or 8 where the simulator is not compiled.",
+    },
+)
+"""The options of `adapt`."""
+
+
+def recipe_of(given: Mapping[str, Any]) -> Recipe:
+    """How to go online, with these options of `adapt`."""
+    if given.get("recipe") is not None:
+        return given["recipe"]
+    return DEFAULT_RECIPE if given.get("keep_data") is None else "keep-data"
 
 
 def check_seed(seed: int) -> None:
@@ -262,6 +401,11 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         return value
     if limits["least"] is not None and value < limits["least"]:
         raise SpecificationError(f"{name} = {value}: it must be at least {limits['least']:g}")
+    if limits["below"] is not None and not limits["above"] < value < limits["below"]:
+        raise SpecificationError(
+            f"{name} = {value}: it must lie between {limits['above']:g} and {limits['below']:g}, "
+            "and be neither"
+        )
     if limits["above"] is not None and not limits["above"] < value < math.inf:
         raise SpecificationError(f"{name} = {value} must be positive, and finite")
     if limits["most"] is not None and value > limits["most"]:

@@ -38,8 +38,8 @@ class Stage(eqx.Module):
     many, a multiple of `updates_per_draw`; `updates_per_draw`: into how many equal pieces a drawn
     batch is split, one update each; `begin`: how the state starts from what earlier stages learned,
     if not from `method.init`; `measure`: what else to log (exact regret, say), from the agent
-    before each update and the data of that update. Lists of sources and of measures have one for
-    each seed of the run.
+    before each update and the data of that update; `evaluated`: whether a run that evaluates does
+    so in this stage. Lists of sources and of measures have one for each seed of the run.
     """
 
     name: str = eqx.field(static=True)
@@ -49,6 +49,7 @@ class Stage(eqx.Module):
     updates_per_draw: int = eqx.field(static=True, default=1)
     begin: Begin | None = eqx.field(static=True, default=None)
     measure: Measure | Sequence[Measure] | None = None
+    evaluated: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         if self.updates < 0 or self.updates_per_draw < 1 or self.updates % self.updates_per_draw:

@@ -53,12 +53,15 @@ def _curves(
     width: int,
     batch: int,
     proposals: int,
+    critics: int,
+    rate: float,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Curves on the machine at hand, by arm, and the score there before any new step `[seed]`.
 
     The arms are SAC with the same settings and number of steps: from the offline policy after
     `wait` steps of it (`WSRL`), from it at once (`no warm-up`), and from nothing after as many
-    random steps (`from scratch`).
+    random steps (`from scratch`). Offline, the targets of the critics move at `rate` in each
+    update: fast enough that the values have converged when it ends.
     """
     skills = np.random.default_rng(seed).uniform(0.0, 0.4, episodes)
     log = record(_LOGGED, _act, skills, steps=200, key=jax.random.key(seed))
@@ -70,6 +73,8 @@ def _curves(
             "critic_learning_rate": 1e-3,
             "layer_norm": "both",
             "num_action_samples": proposals,
+            "num_critics": critics,
+            "polyak_rate": rate,
         },
     )
     online = dataclasses.replace(
@@ -184,6 +189,8 @@ _SMOKE = {
     "width": 8,
     "batch": 8,
     "proposals": 2,
+    "critics": 3,
+    "rate": 0.02,
 }
 _SMALL = {
     "seeds": 4,
@@ -195,6 +202,8 @@ _SMALL = {
     "width": 32,
     "batch": 64,
     "proposals": 4,
+    "critics": 5,
+    "rate": 0.02,
 }
 
 CLAIMS = (

@@ -38,7 +38,10 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
             f"{type(method).__name__} draws its log uniformly while it acts: leave out weights"
         )
     rows = logged.transitions(method) if isinstance(logged, Logged) else None
-    stage = online_stage(method, task, inputs.budget, data=rows, begin=inputs.begin)
+    share = 0.5 if options.keep_data is None else options.keep_data
+    stage = online_stage(
+        method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin
+    )
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
 
 

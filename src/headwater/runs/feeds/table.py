@@ -13,6 +13,7 @@ from headwater.core.method import AbstractMethod
 from headwater.runs.feeds import control, finite, language
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.options import GROUPS, Options
+from headwater.runs.recipes.online import online_ready
 
 FLOWS: dict[tuple[type, Feed], Flow] = {**control.FLOWS, **finite.FLOWS, **language.FLOWS}
 """Every flow of data: what methods declare, and how that is brought to them."""
@@ -92,6 +93,8 @@ def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Op
     usual = {n: value for n, value in flow.usual.items() if getattr(options, n) is None}
     options = dataclasses.replace(options, **usual)
     options = dataclasses.replace(options, seeds=tuple(options.seed_list))
+    if options.online_ready:
+        method = online_ready(method)
     if "writing" not in flow.groups:
         return method, options
     own = settings(method)

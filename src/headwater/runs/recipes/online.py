@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
+import equinox as eqx
+import jax
 from jaxtyping import PRNGKeyArray
 
-from headwater.core.catalogue import settings
+from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import SpecificationError
 from headwater.core.method import (
     AbstractActorCritic,
@@ -20,21 +22,41 @@ from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.sac import SAC
+from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.collect import collect
-from headwater.sources.mixed import mixed
+from headwater.sources.mixed import Mixed, mixed
 from headwater.sources.replay import Replay
 
 Task = AbstractEnvironment | AbstractHostTask
 
-Recipe = Literal["wsrl", "rlpd", "continue", "scratch"]
-RECIPES: dict[str, str] = {
+RECIPES: dict[Recipe, str] = {
     "wsrl": "start SAC from the offline actor and critics, warm up, drop the offline data",
-    "rlpd": "learn from nothing, half of every batch from the log (the offline run is not used)",
-    "continue": "the offline method goes on, half of every batch from the log",
+    "keep-data": "start SAC from the offline actor and critics, part of every batch from the log",
+    "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
+    "continue": "the offline method goes on, part of every batch from the log",
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
+WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data")
+"""Those that begin another method from what the offline one has learned."""
+WITH_LOG: tuple[Recipe, ...] = ("keep-data", "rlpd", "continue")
+"""Those whose batches hold rows of the log."""
+CRITICS_FIT = "critics"
+"""The stage in which fresh critics are fitted."""
+_NUM_CRITICS = 10
+_TAKEN_OVER = ("hidden_sizes", "normalise_observations")
+"""What a warm start takes over with the actor, and cannot choose."""
+_FIRST_STATE = (
+    "hidden_sizes",
+    "initial_temperature",
+    "layer_norm",
+    "normalise_observations",
+    "normalise_rewards",
+    "num_critics",
+    "stochastic",
+)
+"""Settings of methods for logs that are looked at before the first update, and never again."""
 RECIPE_PAPERS = {"wsrl": "zhou2025efficient", "rlpd": "ball2023efficient"}
 """Keys of the papers that recipes are from."""
 
@@ -72,12 +94,14 @@ def online_stage(
     *,
     name: str = "online",
     data: Transitions | None = None,
+    logged_share: float = 0.5,
     begin: Any = None,
 ) -> Stage:
     """Learning while acting in `task`.
 
-    **Arguments:** `data`: logged transitions that make up half of every batch, if given; `begin`:
-    see `Stage`. Raises `SpecificationError` if no step is left to learn from.
+    **Arguments:** `data`: logged transitions of which a part of every batch is drawn, if given;
+    `logged_share`: how large a part, rounded to whole rows of an update, at least one of each
+    origin; `begin`: see `Stage`. Raises `SpecificationError` if no step is left to learn from.
     """
     if budget.updates < 1:
         raise SpecificationError(
@@ -86,44 +110,66 @@ def online_stage(
         )
     updates_per_draw = budget.block * budget.updates_per_step
     rows = updates_per_draw * budget.rows
-    share = rows if data is None else rows // 2
+    logged = 0
+    if data is not None:
+        # Half of an odd number of rows is rounded up, so that the log has the row more.
+        wanted = math.floor(logged_share * rows + 0.5)
+        logged = min(max(wanted, 1), max(rows - 1, 1))
     source: Any = collect(
         task,
         capacity=budget.capacity or budget.steps,
-        batch_size=share,
+        batch_size=rows - logged,
         steps_per_draw=budget.block,
         random_steps=budget.random_steps,
         warm_up_steps=budget.warm_up_steps,
     )
     if data is not None:
-        source = mixed([Replay(data, rows - share), source])
+        source = mixed([Replay(data, logged), source])
     return Stage(name, method, source, budget.updates, updates_per_draw, begin)
 
 
 def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
-    """What follows `offline` online in WSRL: the shapes of its networks, WSRL's settings otherwise.
+    """What follows `offline` online: the shapes of its actor, and WSRL's settings otherwise.
 
-    Four critic updates per environment step, and layer-normalised critics where the offline method
-    has them.
+    Ten layer-normalised critics, of which two drawn at random bound the target; four critic updates
+    per environment step. Where the offline method has more than two critics, and they are
+    layer-normalised, there are as many as it has, so that they can be taken over.
     """
     given = settings(offline)
     shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
     shared["hidden_sizes"] = tuple(given["hidden_sizes"])
     if discrete and not isinstance(offline, AbstractActorCritic):
         return DQN(**shared)
-    members, layer_norm = given.get("num_critics", 2), given.get("layer_norm", "none")
-    if isinstance(layer_norm, bool):  # ReBRAC's are its critics' alone.
-        layer_norm = "critics" if layer_norm else "none"
+    members = given.get("num_critics", 2)
+    taken = members > 2 and given.get("layer_norm") in ("critics", "both")
     return SAC(
         **shared,
-        num_critics=members,
-        num_target_critics=min(2, members),
-        layer_norm=layer_norm,
+        num_critics=members if taken else _NUM_CRITICS,
+        num_target_critics=2,
+        layer_norm="both" if given.get("layer_norm") == "both" else "critics",
         num_critic_updates=4,
         backup_entropy=0.0,
         actor_learning_rate=1e-4,
         temperature_learning_rate=1e-4,
     )
+
+
+def online_ready(offline: AbstractMethod) -> AbstractMethod:
+    """`offline` with critics that can go on online: ten, layer-normalised, two in each target.
+
+    What was set to something else than it is by default stays so. Raises `SpecificationError` if
+    the method has no such settings.
+    """
+    name, given = type(offline).__name__, settings(offline)
+    ready = {"num_critics": _NUM_CRITICS, "num_target_critics": 2, "layer_norm": "both"}
+    if not ready.keys() <= given.keys():
+        raise SpecificationError(
+            f"{name} has no critics whose number and layer norm can be chosen: leave out "
+            "online_ready, or train with CQL or CalQL"
+        )
+    usual = settings(build_method(name))
+    changed = {key: value for key, value in ready.items() if given[key] == usual[key]}
+    return build_method(name, {**given, **changed})
 
 
 def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
@@ -132,10 +178,132 @@ def rows_per_update(method: AbstractMethod, batch_size: int) -> int:
     return batch_size * pieces
 
 
+# Warm starts -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a warm start takes over, and how it makes what it does not.
+
+    **Arguments:** `fit_updates`: in which fresh critics are fitted to the offline actor on the log;
+    0 takes over the offline critics; `fit_rows`, `fit_learning_rate`, `fit_polyak_rate`: rows of
+    each of these, and the rates of the critics and of their targets; `keep_temperature`: go on with
+    the offline temperature, where there is one.
+    """
+
+    fit_updates: int = 0
+    fit_rows: int = 256
+    fit_learning_rate: float = 1e-3
+    fit_polyak_rate: float = 0.02
+    keep_temperature: bool = True
+
+
+def critics_serve(
+    online: AbstractMethod, offline: AbstractMethod, state: Any, problem: Any
+) -> bool:
+    """Whether `online` can take over what `offline` knows of values.
+
+    It can where the offline critics are as many, and of the same shape, as it has itself, evaluate
+    the actor that is taken over, and discount as it does.
+
+    **Arguments:** `state`: of the offline method, of one seed, or its shapes; `problem`.
+    """
+    if not isinstance(offline, AbstractActorCritic) or not isinstance(online, AbstractActorCritic):
+        return True
+    theirs = eqx.filter_eval_shape(offline.parts, state).critics
+    if theirs is None or settings(offline).get("discount") != settings(online).get("discount"):
+        return False
+
+    def begin(key: PRNGKeyArray) -> Any:
+        return online.parts(online.init(problem, key=key)).critics
+
+    ours = eqx.filter_eval_shape(begin, jax.random.key(0))
+    return jax.tree.structure(ours) == jax.tree.structure(theirs) and all(
+        a.shape == b.shape for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs))
+    )
+
+
+def check_warm_start(offline: AbstractMethod, online: AbstractMethod) -> None:
+    """Raises `SpecificationError` if `online` cannot go on with what a warm start takes over.
+
+    The actor and the scale of observations are those of the offline run, whatever is said of
+    networks that begin anew.
+    """
+    before, now = settings(offline), settings(online)
+    fixed = {name: now[name] == before[name] for name in _TAKEN_OVER if name in (*before, *now)}
+    normed = before.get("layer_norm") == "both"
+    if "layer_norm" in now:
+        fixed["layer_norm"] = (now["layer_norm"] == "both") == normed
+    for name, fits in fixed.items():
+        if not fits:
+            has = before.get(name, "none")
+            raise SpecificationError(
+                f"{name} = {_shown(now[name])} cannot take effect: the actor is that of the "
+                f"offline run, whose {name} is {_shown(has)}; leave it out, or use the recipe "
+                "'scratch' or 'rlpd'"
+            )
+    for name in ("initial_exploration_rate", "exploration_decay_updates"):
+        usual = settings(build_method(type(online).__name__)).get(name)
+        if name in now and now[name] != usual:
+            raise SpecificationError(
+                f"{name} = {_shown(now[name])} cannot take effect: what begins with a policy that "
+                "has learned explores no more than final_exploration_rate says; leave it out"
+            )
+
+
+def check_same_start(offline: AbstractMethod, method: AbstractMethod) -> None:
+    """Raises `SpecificationError` for a setting that only the beginning of training looks at.
+
+    **Arguments:** `method`: `offline` with some settings changed, that goes on with its state.
+    """
+    before, now = settings(offline), settings(method)
+    for name in _FIRST_STATE:
+        if name in now and now[name] != before[name]:
+            raise SpecificationError(
+                f"{name} = {_shown(now[name])} cannot take effect: the offline method goes on with "
+                f"what it has, which began with {_shown(before[name])}; leave it out, or use "
+                "another recipe"
+            )
+
+
+def fit_method(online: SAC, start: Start) -> SAC:
+    """What fits critics to an actor that stays as it is: `online` whose critics alone learn."""
+    return dataclasses.replace(
+        online,
+        actor_learning_rate=0.0,
+        temperature_learning_rate=0.0,
+        critic_learning_rate=start.fit_learning_rate,
+        polyak_rate=start.fit_polyak_rate,
+        num_critic_updates=1,
+    )
+
+
+def fit_stage(online: AbstractMethod, start: Start, upstream: str, *, source: Any = None) -> Stage:
+    """The stage in which fresh critics of `online` are fitted to the actor of `upstream`.
+
+    **Arguments:** `source`: of rows of the log, `start.fit_rows` in each draw; it may be left out
+    where a run goes on after this stage.
+    """
+    assert isinstance(online, SAC)
+    begin = warm_start(online, upstream, fresh_critics=True)
+    # What is drawn from nothing has no rows.
+    source = Mixed(()) if source is None else source
+    method = fit_method(online, start)
+    return Stage(CRITICS_FIT, method, source, start.fit_updates, begin=begin, evaluated=False)
+
+
 def warm_start(
-    online: AbstractMethod, upstream: str
+    online: AbstractMethod,
+    upstream: str,
+    *,
+    keep_temperature: bool = True,
+    fresh_critics: bool = False,
+    fitted: str | None = None,
 ) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
     """A `Stage.begin` that starts `online` from the outcome of the stage called `upstream`.
+
+    **Arguments:** `keep_temperature`: see `Start`; `fresh_critics`: take over no critics; `fitted`:
+    the stage that has fitted some, which are taken over with their targets and moments.
 
     It raises `SpecificationError` if `online` can start from no other method, or if the outcome has
     nothing that it could start from.
@@ -151,13 +319,45 @@ def warm_start(
         state = online.warm_start(Agent(outcome.method, outcome.state), problem, key=key)
         if state is None:
             raise SpecificationError(
-                f"{type(outcome.method).__name__} leaves no stochastic actor that the wsrl recipe "
+                f"{type(outcome.method).__name__} leaves no stochastic actor that another method "
                 "could start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, "
                 "IQL, AWAC, SACN, EDAC, or DiscreteCQL for discrete actions"
+            )
+        anew: tuple[str, ...] = ()
+        if fresh_critics or fitted is not None:
+            anew = ("critics", "target_critics", "critic_optimiser")
+        if anew:
+            source = outcomes[fitted].state if fitted else online.init(problem, key=key)
+            state = dataclasses.replace(state, **{name: getattr(source, name) for name in anew})
+        if not keep_temperature:
+            begun = online.init(problem, key=key)
+            state = dataclasses.replace(
+                state,
+                log_temperature=begun.log_temperature,
+                temperature_optimiser=begun.temperature_optimiser,
             )
         return state
 
     return begin_online
+
+
+def unconverged(offline: AbstractMethod, updates: int) -> str | None:
+    """Says, in a sentence, if critics learned for too few updates to know the returns ahead.
+
+    What follows a step reaches its value through the targets, which go a share `polyak_rate` of the
+    way in each update; it takes about 1/(1-γ) such ways.
+    """
+    known = settings(offline)
+    rate, discount = known.get("polyak_rate"), known.get("discount")
+    if rate is None or discount is None or updates * rate * (1.0 - discount) >= 1.0 - 1e-9:
+        return None
+    needed = math.ceil(1.0 / (rate * (1.0 - discount)) - 1e-6) if rate and discount < 1 else None
+    remedy = "train longer" if needed is None else f"train for {needed:,} updates or more"
+    return (
+        f"the critics of {type(offline).__name__} learned for {updates:,} updates with a "
+        f"polyak_rate of {rate:g}, too few to know the returns ahead at a discount of "
+        f"{discount:g}, and what begins with them may fall at first: {remedy}"
+    )
 
 
 def continuing(method: AbstractMethod) -> AbstractMethod:
@@ -165,3 +365,7 @@ def continuing(method: AbstractMethod) -> AbstractMethod:
     if "actor_decay_updates" in settings(method):
         return dataclasses.replace(method, actor_decay_updates=math.inf)
     return method
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

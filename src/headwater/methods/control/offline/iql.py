@@ -28,7 +28,7 @@ from headwater.networks.actors import (
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import StateValue, critics, divided
+from headwater.networks.critics import StateValue, critics
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
@@ -183,7 +183,5 @@ class IQL(
         return state.networks.actor(state.normaliser(observation)).log_density(action)
 
     def parts(self, state: IQLState) -> ActorCriticParts:
-        # Its critics count rewards in units of their own.
-        networks, scale = state.networks, state.reward_scale
-        critics = divided(networks.critics, scale), divided(state.target_critics, scale)
-        return ActorCriticParts(networks.actor, state.normaliser, *critics)
+        # Its critics rate the best logged actions, and not those of its actor.
+        return ActorCriticParts(state.networks.actor, state.normaliser)
