@@ -11,30 +11,30 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-asked = SimpleNamespace(**json.loads(sys.argv[1]))
-torch.set_num_threads(asked.threads)
+arguments = SimpleNamespace(**json.loads(sys.argv[1]))
+torch.set_num_threads(arguments.threads)
 transformers.logging.set_verbosity_error()
 model = LlamaForCausalLM(
     LlamaConfig(
-        vocab_size=asked.vocabulary,
-        hidden_size=asked.width,
-        intermediate_size=4 * asked.width,
-        num_hidden_layers=asked.layers,
-        num_attention_heads=asked.width // 64,
-        num_key_value_heads=asked.width // 64,
-        max_position_embeddings=asked.length,
+        vocab_size=arguments.vocabulary,
+        hidden_size=arguments.width,
+        intermediate_size=4 * arguments.width,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.width // 64,
+        num_key_value_heads=arguments.width // 64,
+        max_position_embeddings=arguments.length,
         tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=None,
     )
 )
-prompt = asked.length // 2
+prompt = arguments.length // 2
 torch.manual_seed(0)
 
 
 def tokens(count: int) -> torch.Tensor:
-    return torch.randint(1, asked.vocabulary, (count, asked.length))
+    return torch.randint(1, arguments.vocabulary, (count, arguments.length))
 
 
 def repeat(once, tokens_each: int) -> float:
@@ -42,7 +42,7 @@ def repeat(once, tokens_each: int) -> float:
     for _ in range(2):
         once()
     count, before = 0, time.perf_counter()
-    while time.perf_counter() - before < asked.seconds:
+    while time.perf_counter() - before < arguments.seconds:
         once()
         count += 1
     return count * tokens_each / (time.perf_counter() - before)
@@ -54,7 +54,7 @@ def plain() -> float:
     data = tokens(256)
 
     def once():
-        batch = data[torch.randint(0, 256, (asked.rows,))]
+        batch = data[torch.randint(0, 256, (arguments.rows,))]
         labels = batch.clone()
         labels[:, :prompt] = -100
         loss = model(input_ids=batch, labels=labels).loss
@@ -63,20 +63,20 @@ def plain() -> float:
         optimiser.step()
         optimiser.zero_grad()
 
-    return repeat(once, asked.rows * asked.length)
+    return repeat(once, arguments.rows * arguments.length)
 
 
 def writing() -> float:
     """New tokens in a second of `generate` with its key-value cache."""
-    prompts = tokens(asked.rows)[:, :prompt]
+    prompts = tokens(arguments.rows)[:, :prompt]
 
     def once():
-        new = asked.length - prompt
+        new = arguments.length - prompt
         options = {"do_sample": True, "top_k": 0, "min_new_tokens": new, "max_new_tokens": new}
         with torch.no_grad():
             model.generate(prompts, attention_mask=torch.ones_like(prompts), **options)
 
-    return repeat(once, asked.rows * (asked.length - prompt))
+    return repeat(once, arguments.rows * (arguments.length - prompt))
 
 
 def trained_by_trl() -> float:
@@ -87,20 +87,20 @@ def trained_by_trl() -> float:
 
     from datasets import Dataset
 
-    words = {f"t{i}": i for i in range(asked.vocabulary)}
+    words = {f"t{i}": i for i in range(arguments.vocabulary)}
     inner = Tokenizer(models.WordLevel(words, unk_token="t1"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="t0", eos_token="t2", unk_token="t1"
     )
-    half = asked.length - prompt
+    half = arguments.length - prompt
 
     def text(row) -> str:
         return " ".join(f"t{i}" for i in row.tolist())
 
     rows = 4096
-    drawn = torch.randint(3, asked.vocabulary, (rows, prompt + 2 * half))
-    if asked.work == "SFT":
+    drawn = torch.randint(3, arguments.vocabulary, (rows, prompt + 2 * half))
+    if arguments.work == "SFT":
         columns = {
             "prompt": [text(row[:prompt]) + " " for row in drawn],
             "completion": [text(row[prompt : prompt + half - 1]) for row in drawn],
@@ -117,7 +117,7 @@ def trained_by_trl() -> float:
         with tempfile.TemporaryDirectory() as folder:
             common = {
                 "output_dir": folder,
-                "per_device_train_batch_size": asked.rows,
+                "per_device_train_batch_size": arguments.rows,
                 "max_steps": updates,
                 "report_to": [],
                 "save_strategy": "no",
@@ -126,9 +126,9 @@ def trained_by_trl() -> float:
                 "use_cpu": True,
                 "bf16": False,
                 "gradient_checkpointing": False,
-                "max_length": asked.length,
+                "max_length": arguments.length,
             }
-            if asked.work == "SFT":
+            if arguments.work == "SFT":
                 trainer = SFTTrainer(
                     model, SFTConfig(**common), train_dataset=data, processing_class=tokenizer
                 )
@@ -148,18 +148,18 @@ def trained_by_trl() -> float:
     # The first call of everything takes longer, which a long run would seem to make up for.
     seconds(2)
     few, short = 3, seconds(3)
-    many = max(9, int(asked.seconds / short * 3))
-    pair = 2 if asked.work == "DPO" else 1
-    return (many - few) / (seconds(many) - short) * asked.rows * asked.length * pair
+    many = max(9, int(arguments.seconds / short * 3))
+    pair = 2 if arguments.work == "DPO" else 1
+    return (many - few) / (seconds(many) - short) * arguments.rows * arguments.length * pair
 
 
 versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-if asked.library == "trl":
+if arguments.library == "trl":
     import trl
 
     versions["trl"] = trl.__version__
     rate = trained_by_trl()
-elif asked.work == "writing":
+elif arguments.work == "writing":
     rate = writing()
 else:
     rate = plain()

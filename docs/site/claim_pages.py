@@ -39,9 +39,9 @@ def claim_pages() -> dict[str, str]:
     """A page for each claim, and one of all of them."""
     pages = {f"claims/{name}.md": _claim_page(*found) for name, found in summaries().items()}
     verdicts = [summary.verdict for summary, _ in summaries().values()]
-    told = ", ".join(f"**{v}** {verdicts.count(v)}" for v in sorted(set(verdicts)))
+    counts = ", ".join(f"**{v}** {verdicts.count(v)}" for v in sorted(set(verdicts)))
     text = "# All claims\n\n[What a claim is, and how to run one](/docs/claims.md). "
-    text += f"There are {len(verdicts)} ({told}); "
+    text += f"There are {len(verdicts)} ({counts}); "
     text += "`headwater claim report` draws them.\n"
     folders: dict[str, list[Summary]] = {}
     for summary, file in summaries().values():

@@ -27,11 +27,11 @@ def _outcomes(done):
 
 
 def test_claims_one_after_the_other(tmp_path):
-    told = []
-    done = run_claims(ALIVE, scale="smoke", out=tmp_path, files=[OWN], say=told.append)
+    reported = []
+    done = run_claims(ALIVE, scale="smoke", out=tmp_path, files=[OWN], say=reported.append)
     expected = ["fails", "holds", "error", "undecided"]
     assert _outcomes(done) == dict(zip(ALIVE, expected))
-    assert sorted(told, key=lambda record: record.claim) == done.records
+    assert sorted(reported, key=lambda record: record.claim) == done.records
     assert sorted(path.stem for path in tmp_path.iterdir()) == ALIVE
     # Named claims are run whether or not they are recorded.
     assert len(run_claims(["zz-holds"], scale="smoke", out=tmp_path, files=[OWN]).records) == 1

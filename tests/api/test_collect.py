@@ -46,10 +46,10 @@ def test_medium_and_expert_are_chosen_by_their_scores(pendulum, cart_pole):
     for made in (pendulum, cart_pole):
         scores = [snapshot.score for snapshot in made.behaviour]
         assert made.expert.score == max(scores)
-        wanted = made.random + (made.expert.score - made.random) / 3
+        target = made.random + (made.expert.score - made.random) / 3
         before = made.behaviour[: made.behaviour.index(made.medium)]
-        assert all(snapshot.score < wanted for snapshot in before)
-        assert made.medium.score >= wanted or made.medium == made.expert
+        assert all(snapshot.score < target for snapshot in before)
+        assert made.medium.score >= target or made.medium == made.expert
         steps = [snapshot.steps for snapshot in made.behaviour]
         # A host's blocks of 64 steps are longer than the interval that was asked for.
         assert steps == ([30, 120, 210, 300] if made is pendulum else [30, 158, 286])

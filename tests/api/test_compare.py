@@ -22,18 +22,18 @@ LOG = DataChoice("/log.npz", {}, "hash")
 
 
 def made(
-    curves: dict[int, float], *, task: str | None = "pendulum", first: int = 50, **asked
+    curves: dict[int, float], *, task: str | None = "pendulum", first: int = 50, **fields
 ) -> Run:
     """A run whose seed `i` returned `i` more than its curve says, by environment steps.
 
     The first evaluation is made after `first` steps of warm-up. Both episodes return the same.
     """
-    online = "budget" in asked
+    online = "budget" in fields
     method = SAC(hidden_sizes=(8, 8)) if online else BC(hidden_sizes=(8, 8))
     choice = None if task is None else TaskChoice(task, {})
-    chosen = {"updates": asked.pop("updates", 100), "recipe": asked.pop("recipe", None)}
+    chosen = {"updates": fields.pop("updates", 100), "recipe": fields.pop("recipe", None)}
     options = Options(seeds=SEEDS, evaluations=2, episodes=2, batch_size=16, **chosen)
-    specification = Specification("train", MethodChoice.of(method), options, task=choice, **asked)
+    specification = Specification("train", MethodChoice.of(method), options, task=choice, **fields)
     rows = [
         {
             "stage": "online",
@@ -115,8 +115,8 @@ def test_the_baseline_is_chosen_only_where_there_is_one():
     # A recipe of its own says the same.
     named = made({0: 0.0, 400: 90.0}, budget=BUDGET, recipe="scratch")
     assert compare([named, adapted()], names=["a", "b"]).baseline == "a"
-    asked = compare([scratch(), scratch(), adapted()], names=["a", "b", "c"], baseline="b")
-    assert asked.baseline == "b" and asked.rows[0].advantage.interval.point == 0.0
+    compared = compare([scratch(), scratch(), adapted()], names=["a", "b", "c"], baseline="b")
+    assert compared.baseline == "b" and compared.rows[0].advantage.interval.point == 0.0
     assert compare([scratch()]).baseline is None
 
 

@@ -47,14 +47,14 @@ def test_serious_notes_and_the_reading_are_repeated(tmp_path, capsys):
     path = outcome_log(tmp_path / "log.npz", charttime=np.arange(12.0))
     options = {"columns": {"episodes": "stay_id"}, "never_terminal": True}
     train("BC", path, data_options=options, **SMALL)
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("data, ")]
-    assert told[:2] == [
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("data, ")]
+    assert lines[:2] == [
         "data, columns used: observations: observations; actions: actions; rewards: rewards; "
         "episodes: stay_id",
         "data, not used: charttime",
     ]
-    assert told[2].startswith("data, ends: 3 ends of episodes show in a number")
-    assert told[3:] == [
+    assert lines[2].startswith("data, ends: 3 ends of episodes show in a number")
+    assert lines[3:] == [
         "data, note: 3 last rows of truncated episodes had no known successor and were dropped; 3 "
         "of them had rewards, together 1",
         "data, note: no row is terminal: every episode ends by truncation",

@@ -173,8 +173,8 @@ def test_the_target_is_95_of_100_on_the_new_machine():
 def test_the_command_tells_programs_and_people(made, capsys):
     out = made[0].page.parent
     assert cli.main(["demo", "--quick", "--json", "--out", str(out)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["savings"] == made[0].savings.plain() and told["quick"] is True
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["savings"] == made[0].savings.plain() and printed["quick"] is True
     assert cli.main(["demo", "--quick", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     for piece in ("5/5", "learned from scratch", "numbers mean nothing", "report.html", "go on"):

@@ -71,15 +71,15 @@ def test_a_log_is_judged_with_the_estimators_asked_for(run, tmp_path, monkeypatc
     settings = {"resamples": 20, "behaviour": np.full(data.size, np.log(0.5), np.float32)}
 
     def quick(*arguments, **options):
-        asked.append(options)
+        calls.append(options)
         return evaluate_off_policy(*arguments, **options, **settings)
 
-    asked = []
+    calls = []
     monkeypatch.setattr(verb, "evaluate_off_policy", quick)
     found = evaluate(run, env="none", data=tmp_path / "log.npz", estimators=["wis"], seed=2)
     assert found.returns is None and found.score is None and found.environment is None
     assert [list(each) for each in found.estimates] == [["wis"]] * 3
-    assert asked[0]["explore"] and asked[0]["seed"] == 2
+    assert calls[0]["explore"] and calls[0]["seed"] == 2
     state = jax.tree.map(lambda leaf: leaf[1], run.state)
     by_hand = evaluate_off_policy(
         data, run.method, state, estimators=["wis"], discount=0.99, seed=2, **settings
@@ -89,18 +89,18 @@ def test_a_log_is_judged_with_the_estimators_asked_for(run, tmp_path, monkeypatc
 
 
 def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
-    asked = []
+    calls = []
 
     def record(data, method, state, *, estimators, **options):
-        asked.append((tuple(estimators), options["explore"], options["discount"]))
+        calls.append((tuple(estimators), options["explore"], options["discount"]))
         return {}
 
     monkeypatch.setattr(verb, "evaluate_off_policy", record)
     evaluate(run, env="none", data=pendulum_log())
     # A policy that knows the probabilities of its actions; all must judge the same one.
-    assert asked == [(("fqe", "wis", "wpdis", "wdr"), True, 0.99)] * 3
+    assert calls == [(("fqe", "wis", "wpdis", "wdr"), True, 0.99)] * 3
     evaluate(run, env="none", data=pendulum_log(), estimators=["fqe"])
-    assert asked[3:] == [(("fqe",), False, 0.99)] * 3
+    assert calls[3:] == [(("fqe",), False, 0.99)] * 3
 
 
 def test_what_does_not_fit_is_said(run):

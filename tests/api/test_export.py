@@ -77,8 +77,8 @@ def untrained(method: AbstractMethod, discrete: bool, seeds: tuple[int, ...] = (
     keys = jax.random.split(jax.random.key(3), len(seeds))
     state = jax.vmap(lambda key: method.init(problem, key=key))(keys)
     options = Options(seeds=tuple(seeds), batch_size=16, updates=1)
-    asked = Specification("train", MethodChoice.of(method), options)
-    return Run(asked, method, state, problem, [], [])
+    specification = Specification("train", MethodChoice.of(method), options)
+    return Run(specification, method, state, problem, [], [])
 
 
 def run_onnx(path, observed: np.ndarray) -> np.ndarray:
@@ -259,20 +259,20 @@ def test_onnx_holds_one_plain_graph(tmp_path):
     ]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert told["method"] == "DQN" and told["seed"] == "0"
-    assert json.loads(told["settings"])["hidden_sizes"] == [8]
-    assert json.loads(told["spaces"])["action"] == {"count": ACTIONS}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["method"] == "DQN" and metadata["seed"] == "0"
+    assert json.loads(metadata["settings"])["hidden_sizes"] == [8]
+    assert json.loads(metadata["spaces"])["action"] == {"count": ACTIONS}
 
 
 def test_stablehlo_says_how_it_is_used(iql, tmp_path, monkeypatch):
     pytest.importorskip("flatbuffers")
     path = headwater.export(iql, tmp_path / "pi.stablehlo", format="stablehlo", seed=1)
-    told = json.loads((tmp_path / "pi.stablehlo.json").read_text())
-    assert told["inputs"][0]["name"] == "observation"
-    assert told["inputs"][0]["shape"] == ["batch", 3]
-    assert told["inputs"][0]["dtype"] == "float32"
-    assert told["outputs"] == [
+    metadata = json.loads((tmp_path / "pi.stablehlo.json").read_text())
+    assert metadata["inputs"][0]["name"] == "observation"
+    assert metadata["inputs"][0]["shape"] == ["batch", 3]
+    assert metadata["inputs"][0]["dtype"] == "float32"
+    assert metadata["outputs"] == [
         {
             "name": "action",
             "dtype": "float32",
@@ -282,11 +282,11 @@ def test_stablehlo_says_how_it_is_used(iql, tmp_path, monkeypatch):
             "high": HIGH,
         }
     ]
-    assert told["seed"] == 1 and told["method"] == "IQL"
+    assert metadata["seed"] == 1 and metadata["method"] == "IQL"
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "pi.stablehlo.json"]
     # The lines that it gives work as they stand.
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "load.py").write_text("\n".join(told["load"]))
+    (tmp_path / "load.py").write_text("\n".join(metadata["load"]))
     names = runpy.run_path("load.py", {"observation": observations(2)})
     np.testing.assert_allclose(names["action"], iql.policies[1](observations(2)), rtol=1e-5)
 
@@ -299,7 +299,7 @@ def read_arrays(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def test_arrays_give_the_policy_by_hand(iql, tmp_path):
     path = headwater.export(iql, tmp_path, format="safetensors", seed=1)
-    arrays, told = read_arrays(path)
+    arrays, metadata = read_arrays(path)
     network = ".networks.actor.network"
     assert sorted(arrays) == [
         ".networks.actor.log_std",
@@ -313,7 +313,9 @@ def test_arrays_give_the_policy_by_hand(iql, tmp_path):
     for i in range(3):
         x = x @ arrays[f"{network}.weights[{i}]"] + arrays[f"{network}.biases[{i}]"]
         x = np.maximum(x, 0.0) if i < 2 else np.tanh(x)
-    low, high = (np.asarray(json.loads(told["spaces"])["action"][end]) for end in ("low", "high"))
+    low, high = (
+        np.asarray(json.loads(metadata["spaces"])["action"][end]) for end in ("low", "high")
+    )
     by_hand = low + (x + 1.0) / 2.0 * (high - low)
     np.testing.assert_allclose(by_hand, iql.policies[1](observed), rtol=1e-5, atol=1e-5)
 
@@ -321,9 +323,9 @@ def test_arrays_give_the_policy_by_hand(iql, tmp_path):
 @pytest.mark.parametrize(("name", "discrete"), [("SAC", False), ("SAC", True), ("DQN", True)])
 def test_arrays_are_all_that_acting_needs(name, discrete, tmp_path):
     run = untrained(build_method(name, {"hidden_sizes": (8,)}), discrete)
-    arrays, told = read_arrays(headwater.export(run, tmp_path, format="safetensors", seed=1))
-    method = build_method(told["method"], json.loads(told["settings"]))
-    problem = Spaces.from_json(json.loads(told["spaces"]))
+    arrays, metadata = read_arrays(headwater.export(run, tmp_path, format="safetensors", seed=1))
+    method = build_method(metadata["method"], json.loads(metadata["settings"]))
+    problem = Spaces.from_json(json.loads(metadata["spaces"]))
     fresh = method.init(problem, key=jax.random.key(9))
     names = list(flatten(fresh))
     leaves, structure = jax.tree.flatten(fresh)
@@ -370,8 +372,8 @@ def test_a_run_on_disk_is_exported_beside_it(tmp_path):
     )
     path = headwater.export(tmp_path / "cloned", format="safetensors", seed=5)
     assert path == tmp_path / "cloned-seed5.safetensors"
-    arrays, told = read_arrays(path)
-    assert told["run"] == "cloned" and told["seed"] == "5"
+    arrays, metadata = read_arrays(path)
+    assert metadata["run"] == "cloned" and metadata["seed"] == "5"
     stored = np.asarray(run.state.actor.network.weights[0])
     np.testing.assert_array_equal(arrays[".actor.network.weights[0]"], stored[1])
 

@@ -52,10 +52,10 @@ def test_runs_are_listed_with_their_scores(folder):
 
 def test_questions_in_sql(folder):
     pytest.importorskip("duckdb")
-    asked = hw.query(
+    table = hw.query(
         folder, "SELECT run, settings.alpha a FROM runs WHERE a IS NOT NULL ORDER BY a"
     )
-    assert asked.to_pylist() == [{"run": "a", "a": 1.0}, {"run": "b", "a": 2.5}]
+    assert table.to_pylist() == [{"run": "a", "a": 1.0}, {"run": "b", "a": 2.5}]
     text = (
         "SELECT seed, episode, value FROM evaluations WHERE run = 'b' AND update = 2 ORDER BY ALL"
     )

@@ -116,11 +116,11 @@ def test_policies_say_what_is_wrong_with_an_observation(kept, observation, sente
         kept.policy(observation)
 
 
-def evaluated(seeds: list[int], rows: list[tuple[int, int, int, list[float]]], **asked) -> Run:
+def evaluated(seeds: list[int], rows: list[tuple[int, int, int, list[float]]], **fields) -> Run:
     """A run of which only the evaluations are known: `(update, steps, seed, returns)`."""
     method = BC(hidden_sizes=(8, 8))
     options = Options(seeds=tuple(seeds), evaluations=2, episodes=2, batch_size=16, updates=10)
-    specification = Specification("train", MethodChoice.of(method), options, **asked)
+    specification = Specification("train", MethodChoice.of(method), options, **fields)
     names = ("update", "environment_steps", "seed", "returns")
     state = {"leaf": np.zeros((len(seeds), 1))}
     evaluations = [dict(zip(names, row)) for row in rows]

@@ -37,8 +37,8 @@ OFFLINE = Specification(
 )
 
 
-def through_json(asked: Specification) -> Specification:
-    return Specification.from_json(json.loads(json.dumps(asked.to_json())), "run.json")
+def through_json(specification: Specification) -> Specification:
+    return Specification.from_json(json.loads(json.dumps(specification.to_json())), "run.json")
 
 
 def test_everything_survives_json():
@@ -125,13 +125,13 @@ def test_plans_of_offline_learning():
 
 def test_references_are_the_data_s_else_the_task_s():
     maze = PointMaze()
-    asked = dataclasses.replace(
+    specification = dataclasses.replace(
         OFFLINE, method=MethodChoice.of(SAC(hidden_sizes=(8, 8))), data=None,
         budget=Budget(20), task=TaskChoice.of(maze),
     )  # fmt: skip
-    found = plan(asked)
+    found = plan(specification)
     assert found.references == [0.0, 141.5, "measured in point-maze", False]
-    assert found.task == maze and updates_of(asked) == 20
+    assert found.task == maze and updates_of(specification) == 20
     hopper = dataclasses.replace(OFFLINE, data=DataChoice(None, {}, None))
     known = plan(hopper, None, Given(pendulum_log(environment="hopper-medium-v2"))).references
     assert known[:2] == [-20.272305, 3234.3]

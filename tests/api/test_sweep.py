@@ -61,7 +61,7 @@ class InTurn(AbstractWorkers):
         self._over: dict[str, Ended] = {}
 
     @property
-    def told(self):
+    def description(self):
         return "in turn"
 
     def free(self):
@@ -274,7 +274,7 @@ def test_a_failure_stops_no_other_and_the_rest_is_not_repeated(folder, tmp_path,
     # Tried again where that may help, after the others.
     assert workers.started == [one, other, one, one] and workers.stopped == 1
     assert not found.complete and found.failures == {one: "its data are gone"}
-    assert [(row.state, row.seeds, row.asked) for row in found.rows] == [
+    assert [(row.state, row.seeds, row.requested) for row in found.rows] == [
         ("failed", 0, 3),
         ("done", 3, 3),
     ]
@@ -343,7 +343,7 @@ def test_rows_hold_the_returns_of_all_their_seeds(folder, tmp_path, workers):
     table = {**TABLE, "grid": {"hidden_sizes": [8]}, "seeds": 4, "seeds_per_run": 3}
     found = hw.sweep(table, out=tmp_path / "sweep", progress=False)
     (row,) = found.rows
-    assert (row.name, row.seeds, row.asked) == ("TD3BC-log-hidden_sizes=8", 4, 4)
+    assert (row.name, row.seeds, row.requested) == ("TD3BC-log-hidden_sizes=8", 4, 4)
     returns = []
     for name in workers.started:
         text = (tmp_path / "sweep" / "runs" / name / "evaluations.jsonl").read_text()

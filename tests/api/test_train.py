@@ -127,8 +127,8 @@ def test_online_methods_act():
     # By default a tenth of the steps is random, a compiled task is learned from at every step, and
     # each step of the critics has rows of its own.
     twice = SAC(hidden_sizes=(8, 8), num_critic_updates=2)
-    asked = train(twice, env=Pendulum(), steps=20, **{**SMALL, "seeds": 1, "evaluations": 1})
-    budget = asked.specification.budget
+    run = train(twice, env=Pendulum(), steps=20, **{**SMALL, "seeds": 1, "evaluations": 1})
+    budget = run.specification.budget
     assert (budget.random_steps, budget.block, budget.rows) == (2, 1, 32)
 
 

@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
 def test_from_a_text_to_a_judgement(folder):
     model = folder / "grown" / "model"
     train = ("train", "SFT", "-m", model, "-d", folder / "sums.jsonl")
-    told = done(*train, "-o", folder / "sft", "--updates", 4, "--batch-size", 4)
-    assert "tokens a second" in told and f"model: {folder / 'sft' / 'model'}" in told
+    printed = done(*train, "-o", folder / "sft", "--updates", 4, "--batch-size", 4)
+    assert "tokens a second" in printed and f"model: {folder / 'sft' / 'model'}" in printed
     learned = folder / "sft" / "model"
     judged = done("language", "evaluate", learned, "-d", folder / "sums.jsonl", "--new-tokens", 3)
     assert "loss" in judged and "exact match" in judged

@@ -41,7 +41,7 @@ class Faked(AbstractWorkers):
         self._kept, self._lost, self._over = kept, lost, {}
 
     @property
-    def told(self):
+    def description(self):
         return "in this process"
 
     def free(self):

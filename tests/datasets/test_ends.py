@@ -380,12 +380,14 @@ def test_what_was_read_as_what_is_told_in_words(tmp_path):
 
 def test_converting_tells_the_same_whole_or_in_blocks(tmp_path):
     path = table(tmp_path / "log.parquet", **NONE | {"eps_id": signals()["eps_id"]})
-    told = []
+    readings = []
     for target, rows in (("whole.npz", 100), ("columns", 2)):
         options = {"never_terminal": True}
-        convert(path, tmp_path / target, options=options, rows=rows, tell=told.append)
-    assert reading_rows(told[0]) == reading_rows(told[1])
-    assert dict(reading_rows(told[0]))["dropped"].startswith("4 last rows of truncated episodes")
+        convert(path, tmp_path / target, options=options, rows=rows, tell=readings.append)
+    assert reading_rows(readings[0]) == reading_rows(readings[1])
+    assert dict(reading_rows(readings[0]))["dropped"].startswith(
+        "4 last rows of truncated episodes"
+    )
 
 
 @settings(max_examples=25, deadline=None)

@@ -225,10 +225,10 @@ def test_nothing_is_overwritten_unasked(tmp_path, kind):
 
 def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one").write_text("dear")
+    (tmp_path / "photos" / "one").write_text("precious")
     with pytest.raises(DataError, match="is a directory but no dataset, and is not overwritten"):
         write(example(), tmp_path / "photos", overwrite=True)
-    assert (tmp_path / "photos" / "one").read_text() == "dear"
+    assert (tmp_path / "photos" / "one").read_text() == "precious"
 
 
 @pytest.mark.parametrize("existing", [False, True])

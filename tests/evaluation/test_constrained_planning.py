@@ -38,9 +38,9 @@ def test_the_best_is_a_mixture_of_two_deterministic_policies(seed):
     least, free = min(points)[0], max(points, key=lambda point: point[1])[0]
     budget = least + 0.4 * (free - least)
     best = max(reward for spent, reward in points if spent <= budget)
-    for (cheap, low), (dear, high) in itertools.product(points, points):
-        if cheap <= budget < dear:
-            share = (budget - cheap) / (dear - cheap)
+    for (cheap, low), (costly, high) in itertools.product(points, points):
+        if cheap <= budget < costly:
+            share = (budget - cheap) / (costly - cheap)
             best = max(best, (1.0 - share) * low + share * high)
     plan = constrained_policy(process, cost, [budget])
     assert plan.value == pytest.approx(best, rel=1e-5)

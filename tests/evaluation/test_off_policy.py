@@ -271,9 +271,9 @@ def test_next_actions_are_those_of_the_next_observation(explore, key):
         hidden_sizes=(32,),
         key=key,
     )
-    asked, doing = here[:200, 0].astype(np.float32), actions[:400:2].astype(np.float32)
-    exact = doing[:, 0] - 0.4 * asked[:, 0]
-    np.testing.assert_allclose(fit(jnp.asarray(asked), jnp.asarray(doing)), exact, atol=0.15)
+    inputs, doing = here[:200, 0].astype(np.float32), actions[:400:2].astype(np.float32)
+    exact = doing[:, 0] - 0.4 * inputs[:, 0]
+    np.testing.assert_allclose(fit(jnp.asarray(inputs), jnp.asarray(doing)), exact, atol=0.15)
 
 
 def test_bad_questions_are_refused_in_words():

@@ -17,6 +17,6 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    wanted = inspect.signature(module.main).parameters
-    module.main(**{name: value for name, value in SHORT.items() if name in wanted})
+    parameters = inspect.signature(module.main).parameters
+    module.main(**{name: value for name, value in SHORT.items() if name in parameters})
     assert capsys.readouterr().out.strip()

@@ -624,7 +624,7 @@ def hdf5_planted(path: Path, draw: Draw) -> None:
 def minari_planted(path: Path, draw: Draw) -> None:
     """Metadata that names code, huge spaces, or other places."""
     file = path / "data" / "metadata.json"
-    told = json.loads(file.read_text(encoding="utf-8"))
+    document = json.loads(file.read_text(encoding="utf-8"))
     kind = int(draw.integers(8))
     if kind == 0:
         specification = {
@@ -634,29 +634,29 @@ def minari_planted(path: Path, draw: Draw) -> None:
                 {"name": "W", "entry_point": "canary_module:main", "kwargs": {}}
             ],
         }
-        told["env_spec"] = json.dumps(specification)
+        document["env_spec"] = json.dumps(specification)
     elif kind == 1:
-        told["observation_space"] = json.dumps(
+        document["observation_space"] = json.dumps(
             {"type": "Box", "dtype": "float32", "shape": [10**9, 10**3], "low": [0], "high": [1]}
         )
     elif kind == 2:
-        told["total_episodes"] = _pick([10**12, -1, "x", 1.5, None], draw)
+        document["total_episodes"] = _pick([10**12, -1, "x", 1.5, None], draw)
     elif kind == 3:
-        told["data_format"] = _pick(["../x", "canary", "arrow", None, 3], draw)
+        document["data_format"] = _pick(["../x", "canary", "arrow", None, 3], draw)
     elif kind == 4:
-        told["env_spec"] = json.dumps({"id": "canary_module:Task-v0"})
-        told["headwater"] = json.dumps({"metadata": {"environment": "canary_module:Task-v0"}})
+        document["env_spec"] = json.dumps({"id": "canary_module:Task-v0"})
+        document["headwater"] = json.dumps({"metadata": {"environment": "canary_module:Task-v0"}})
     elif kind == 5:
-        space = json.loads(told["action_space"])
-        told["action_space"] = json.dumps(spoiled(space, draw), default=str)
+        space = json.loads(document["action_space"])
+        document["action_space"] = json.dumps(spoiled(space, draw), default=str)
     elif kind == 6:
-        told["observation_space"] = json.dumps({"type": "Discrete", "n": 10**12, "start": 0})
+        document["observation_space"] = json.dumps({"type": "Discrete", "n": 10**12, "start": 0})
     else:
-        space = told["observation_space"]
+        space = document["observation_space"]
         for _ in range(400):
             space = json.dumps({"type": "Tuple", "subspaces": [space]})[:100_000]
-        told["observation_space"] = space
-    file.write_text(json.dumps(told), encoding="utf-8")
+        document["observation_space"] = space
+    file.write_text(json.dumps(document), encoding="utf-8")
 
 
 def table_bomb(path: Path, draw: Draw) -> None:
@@ -729,11 +729,11 @@ def declaration(path: Path, draw: Draw) -> None:
     for old in path.parent.glob("*.columns.*"):
         old.unlink()
     if draw.random() < 0.6:
-        told: Any = {key: value}
+        document: Any = {key: value}
         if draw.random() < 0.5:
             role = _pick(["observations", "rewards", "terminals", "episodes", "x"], draw)
-            told = {"columns": {role: value}}
-        text = written(told)
+            document = {"columns": {role: value}}
+        text = written(document)
         (path.parent / f"{path.stem}.columns.json").write_text(text, encoding="utf-8")
     else:
         texts = [
@@ -768,23 +768,23 @@ def directory_planted(path: Path, draw: Draw) -> None:
         file.unlink()
         file.symlink_to(outside)
     else:
-        told = json.loads((path / "dataset.json").read_text())
-        told["rows"] = _pick([10**12, -1, "38", 38.5, True, None], draw)
-        told["metadata"] = {"environment": "canary_module:Task-v0"}
-        (path / "dataset.json").write_text(json.dumps(told))
+        document = json.loads((path / "dataset.json").read_text())
+        document["rows"] = _pick([10**12, -1, "38", 38.5, True, None], draw)
+        document["metadata"] = {"environment": "canary_module:Task-v0"}
+        (path / "dataset.json").write_text(json.dumps(document))
 
 
 def run_planted(path: Path, draw: Draw) -> None:
     """A run that names code, or whose files lead elsewhere."""
     file = path / "run.json"
-    told = json.loads(file.read_text())
+    document = json.loads(file.read_text())
     outside = path.parent / "outside"
     checkpoints = sorted((path / "checkpoints").iterdir())
     kind = int(draw.integers(9))
     if kind == 0:
-        told["task"]["name"] = "canary_module:Task-v0"
+        document["task"]["name"] = "canary_module:Task-v0"
     elif kind == 1:
-        told["method"]["name"] = _pick(["os.system", "canary_module:main", "../x", ""], draw)
+        document["method"]["name"] = _pick(["os.system", "canary_module:main", "../x", ""], draw)
     elif kind == 2:
         for log in ("metrics", "evaluations"):
             (outside / f"{log}.jsonl").write_text("precious\n")
@@ -802,32 +802,32 @@ def run_planted(path: Path, draw: Draw) -> None:
     elif kind == 5:
         checkpoints[-1].write_bytes(canary_pickle())
     elif kind == 6:
-        told["seeds"] = _pick([[], list(range(10**5)), [0, 0], [2**70], [-1]], draw)
+        document["seeds"] = _pick([[], list(range(10**5)), [0, 0], [2**70], [-1]], draw)
     elif kind == 7:
-        told["method"]["settings"]["hidden_sizes"] = _pick(
+        document["method"]["settings"]["hidden_sizes"] = _pick(
             [[10**9], [10**6] * 3, [-1], [1] * 500], draw
         )
     else:
-        told["task"]["options"] = _pick(
+        document["task"]["options"] = _pick(
             [{"mass": "x"}, {"entry_point": "canary_module:main"}, [], {"mass": float("nan")}], draw
         )
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(document))
 
 
 def model_planted(path: Path, draw: Draw) -> None:
     """A model that brings code, claims to be huge, or has an endless chat template."""
     file = path / "config.json"
-    told = json.loads(file.read_text())
+    document = json.loads(file.read_text())
     kind = int(draw.integers(6))
     if kind == 0:
-        told["auto_map"] = {"AutoModelForCausalLM": "canary_module.Canary"}
-        told["trust_remote_code"] = True
+        document["auto_map"] = {"AutoModelForCausalLM": "canary_module.Canary"}
+        document["trust_remote_code"] = True
         (path / "canary_module.py").write_text("open('canary', 'w')")
-        file.write_text(json.dumps(told))
+        file.write_text(json.dumps(document))
     elif kind == 1:
-        name = _pick([k for k, v in told.items() if isinstance(v, int)], draw)
-        told[name] = _pick([10**9, 10**15, 2**70, 10**6], draw)
-        file.write_text(json.dumps(told))
+        name = _pick([k for k, v in document.items() if isinstance(v, int)], draw)
+        document[name] = _pick([10**9, 10**15, 2**70, 10**6], draw)
+        file.write_text(json.dumps(document))
     elif kind == 2:
         (path / "model.safetensors").rename(path / "pytorch_model.bin")
         (path / "pytorch_model.bin").write_bytes(canary_pickle())

@@ -163,29 +163,29 @@ def test_a_log_does_not_choose_which_module_is_imported(tmp_path):
 
 def test_minari_builds_no_environment_that_a_file_names(tmp_path):
     place = minari(tmp_path) / "data" / "metadata.json"
-    told = json.loads(place.read_text())
+    document = json.loads(place.read_text())
     wrapper = {"name": "W", "entry_point": f"{MODULE}:main", "kwargs": {}}
-    told["env_spec"] = json.dumps(
+    document["env_spec"] = json.dumps(
         {"id": "C-v0", "entry_point": f"{MODULE}:main", "additional_wrappers": [wrapper]}
     )
-    del told["headwater"]
-    place.write_text(json.dumps(told))
+    del document["headwater"]
+    place.write_text(json.dumps(document))
     assert load(place.parent.parent).metadata["environment"] == "C-v0"
-    del told["observation_space"]
-    place.write_text(json.dumps(told))
+    del document["observation_space"]
+    place.write_text(json.dumps(document))
     refused(place.parent.parent, "does not describe the observation_space")
 
 
 def test_a_run_does_not_choose_which_module_is_imported(tmp_path):
     place = run(tmp_path)
-    told = json.loads((place / "run.json").read_text())
+    document = json.loads((place / "run.json").read_text())
 
     def with_change(**change):
-        (place / "run.json").write_text(json.dumps({**told, **change}))
+        (place / "run.json").write_text(json.dumps({**document, **change}))
         return place
 
-    task = {**told["task"], "name": f"{MODULE}:Task-v0"}
-    method = {**told["method"], "name": f"{MODULE}:main"}
+    task = {**document["task"], "name": f"{MODULE}:Task-v0"}
+    method = {**document["method"], "name": f"{MODULE}:main"}
     for path in (place / "checkpoints").iterdir():
         path.rename(path.with_name(path.name.replace("000000000004", "000000000002")))
     refused(
@@ -209,16 +209,16 @@ def test_models_bring_no_code(tmp_path):
     from headwater.texts.models import load_language_model
 
     place = model(tmp_path)
-    told = json.loads((place / "config.json").read_text())
-    told["auto_map"] = {"AutoModelForCausalLM": f"{MODULE}.Model"}
+    document = json.loads((place / "config.json").read_text())
+    document["auto_map"] = {"AutoModelForCausalLM": f"{MODULE}.Model"}
     shutil.copy(tmp_path / f"{MODULE}.py", place)
-    (place / "config.json").write_text(json.dumps(told))
+    (place / "config.json").write_text(json.dumps(document))
     load_language_model(place)  # A description of the architecture is all that is taken from it.
-    told["model_type"] = MODULE
-    (place / "config.json").write_text(json.dumps(told))
+    document["model_type"] = MODULE
+    (place / "config.json").write_text(json.dumps(document))
     refused(place, "unknown model_type", DataError, load_language_model)
-    told["model_type"] = "llama"
-    (place / "config.json").write_text(json.dumps(told))
+    document["model_type"] = "llama"
+    (place / "config.json").write_text(json.dumps(document))
     (place / "model.safetensors").unlink()
     (place / "pytorch_model.bin").write_bytes(canary_pickle())
     refused(place, "weights in this form are a pickle", DataError, load_language_model)

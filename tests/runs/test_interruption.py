@@ -23,7 +23,7 @@ def plain_interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-class _Deaf:
+class _Uninterruptible:
     """Presses Ctrl-C, once, where nobody hears it."""
 
     def __init__(self, at):
@@ -41,10 +41,10 @@ class _Deaf:
 
 
 def test_an_interrupt_that_was_dropped_ends_the_run_after_the_next_chunk(plain_interrupts):
-    deaf = _Deaf(2)
+    evaluate = _Uninterruptible(2)
     with noticed_interrupts(), pytest.raises(KeyboardInterrupt):
-        finish(stages("replay"), evaluate=deaf)
-    assert deaf.left == 0
+        finish(stages("replay"), evaluate=evaluate)
+    assert evaluate.left == 0
     raise_if_interrupted()  # It is over with the command.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

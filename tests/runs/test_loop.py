@@ -303,7 +303,7 @@ def test_nonsense_is_refused():
 # Stages -----------------------------------------------------------------------------------------
 
 
-def _carry_on(outcomes, problem, key):
+def _continue_from_first(outcomes, problem, key):
     state = outcomes["first"].state
     return jax.tree.map(lambda x: x + jnp.zeros_like(x), state)
 
@@ -311,7 +311,7 @@ def _carry_on(outcomes, problem, key):
 def _two(updates):
     return [
         Stage("first", Tiny(), source("replay"), 8),
-        Stage("second", Tiny(), source("collect"), updates, begin=_carry_on),
+        Stage("second", Tiny(), source("collect"), updates, begin=_continue_from_first),
     ]
 
 

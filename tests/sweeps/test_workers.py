@@ -23,7 +23,7 @@ if name == "broken":
     sys.exit(3)
 if name == "long":
     time.sleep(60)
-if name == "told":
+if name == "message":
     found = [directory, token, cores, *(os.environ[n] for n in ("NPROC", "JAX_NUM_CPU_DEVICES"))]
     print(json.dumps(["failed", " ".join(found)]))
 else:
@@ -71,19 +71,19 @@ def test_each_ends_in_its_own_way(workers, tmp_path):
 
 
 def test_each_is_told_its_share(workers, tmp_path):
-    workers.start("told")
+    workers.start("message")
     share = core_shares(available_cores(), 2)[0]
     cores = ",".join(map(str, share))
     expected = f"{tmp_path / 'sweep'} token {cores} {len(share)} {len(share)}"
-    assert wait(workers) == {"told": Ended("failed", expected)}
+    assert wait(workers) == {"message": Ended("failed", expected)}
 
 
 def test_nothing_is_written_through_a_link(workers, tmp_path):
     (tmp_path / "precious").write_text("years of work")
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "told.log").symlink_to(tmp_path / "precious")
-    with pytest.raises(RunError, match=r"told\.log: there is a link to another place"):
-        workers.start("told")
+    (tmp_path / "logs" / "message.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match=r"message\.log: there is a link to another place"):
+        workers.start("message")
     assert (tmp_path / "precious").read_text() == "years of work"
 
 
@@ -133,9 +133,9 @@ def test_a_worker_keeps_to_its_cores(tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as it:
         assert it.stdout is not None and it.stderr is not None
-        said, told = it.stdout.read(), it.stderr.read()
+        said, printed = it.stdout.read(), it.stderr.read()
     kind, message = json.loads(said)
     assert kind == "unseen"
     assert f"does not see the files of this sweep in {tmp_path}: put it, and the data" in message
-    assert told.decode().splitlines() == [f"unseen: {message}", f"[{one}]"]
+    assert printed.decode().splitlines() == [f"unseen: {message}", f"[{one}]"]
     assert sorted(os.listdir(tmp_path)) == ["sweep.json"]

@@ -176,15 +176,21 @@ def compare(
 
 def task_of(run: Run) -> str:
     """The task that a run was evaluated in, with the options that are not the usual ones."""
-    asked = run.specification
-    if asked.process is not None:
-        options = [f"{name}={value}" for name, value in sorted(asked.process.options.items())]
-        return asked.process.name + (f" ({', '.join(options)})" if options else "")
-    if asked.model is not None:
-        where = asked.options.held_out or "nothing"
-        of = f" of {Path(asked.data.path or '').stem}" if asked.data is not None else ""
-        return f"{asked.score} on {where}{of}"
-    chosen = asked.task
+    specification = run.specification
+    if specification.process is not None:
+        options = [
+            f"{name}={value}" for name, value in sorted(specification.process.options.items())
+        ]
+        return specification.process.name + (f" ({', '.join(options)})" if options else "")
+    if specification.model is not None:
+        where = specification.options.held_out or "nothing"
+        of = (
+            f" of {Path(specification.data.path or '').stem}"
+            if specification.data is not None
+            else ""
+        )
+        return f"{specification.score} on {where}{of}"
+    chosen = specification.task
     if chosen is None:
         return "none"
     usual: dict[str, Any] = {}
@@ -196,8 +202,12 @@ def task_of(run: Run) -> str:
 
 
 def _without_log(run: Run) -> bool:
-    asked = run.specification
-    return asked.acts and asked.data is None and asked.recipe in (None, "scratch")
+    specification = run.specification
+    return (
+        specification.acts
+        and specification.data is None
+        and specification.recipe in (None, "scratch")
+    )
 
 
 def _from_zero(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -55,72 +55,82 @@ _LOG_FILE = "log.npz"
 
 
 def execute(
-    asked: Specification,
+    specification: Specification,
     *,
     out: str | Path | None,
     given: Given | None = None,
     upstream: Run | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """The run that `asked` describes, from its beginning.
+    """The run that `specification` describes, from its beginning.
 
     **Arguments:** `out`: the run's directory, which must not exist; `None` keeps it in memory;
     `given`: what the caller has as objects; data without a file is copied into the directory, and
     so are a finite process and the part of `upstream` that is needed, so that the run can go on
     without them.
     """
-    check_numbers(asked)
-    check_precision(asked.options.precision)
+    check_numbers(specification)
+    check_precision(specification.options.precision)
     if out is not None:
         RunDirectory.refuse(out)
-    given = _opened(asked, given or Given())
-    planned = plan(asked, None, given)
+    given = _opened(specification, given or Given())
+    planned = plan(specification, None, given)
     # Now, since a method that cannot begin should leave no directory behind.
-    asked = complete(asked, planned, upstream)
+    specification = complete(specification, planned, upstream)
     directory = None
     if out is not None:
-        copied = asked.data is not None and asked.data.path is None
-        if asked.data is not None and copied:
-            name = _DATA_DIRECTORY if asked.flow.kind == "control" else _LOG_FILE
-            asked = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=name))
+        copied = specification.data is not None and specification.data.path is None
+        if specification.data is not None and copied:
+            name = _DATA_DIRECTORY if specification.flow.kind == "control" else _LOG_FILE
+            specification = dataclasses.replace(
+                specification, data=dataclasses.replace(specification.data, path=name)
+            )
 
         def fill(temporary: Path) -> None:
             if copied and isinstance(given.data, Dataset):
                 write(given.data, temporary / _DATA_DIRECTORY, "columns")
             elif copied:
                 write_log(temporary / _LOG_FILE, given.data)
-            if asked.flow.kind == "finite":
-                write_process(temporary / PROCESS_FILE, _told(planned))
+            if specification.flow.kind == "finite":
+                write_process(temporary / PROCESS_FILE, _known_task(planned))
             if upstream is not None:
                 save_run(upstream, temporary / UPSTREAM_DIRECTORY)
 
-        directory = RunDirectory.create(out, asked.to_json(), fill)
-    if asked.data is not None and asked.flow.kind == "control" and progress is not False:
-        tell_of(given.data, asked.data.path)
-    return _carry_out(asked, planned, directory, upstream, progress)
+        directory = RunDirectory.create(out, specification.to_json(), fill)
+    if (
+        specification.data is not None
+        and specification.flow.kind == "control"
+        and progress is not False
+    ):
+        tell_of(given.data, specification.data.path)
+    return _carry_out(specification, planned, directory, upstream, progress)
 
 
-def _told(planned: Plan) -> FiniteTask:
+def _known_task(planned: Plan) -> FiniteTask:
     """What there is of a finite process, as far as it is known."""
     return planned.process or FiniteTask.of(None, planned.problem)
 
 
-def complete(asked: Specification, planned: Plan, upstream: Run | None = None) -> Specification:
-    """`asked` with what its data and its task say of the problem.
+def complete(
+    specification: Specification, planned: Plan, upstream: Run | None = None
+) -> Specification:
+    """`specification` with what its data and its task say of the problem.
 
     Raises `SpecificationError` if the method cannot begin there.
     """
-    references = planned.references if asked.references is None else asked.references
+    references = (
+        planned.references if specification.references is None else specification.references
+    )
     problem = planned.problem
-    asked = dataclasses.replace(
-        asked,
+    specification = dataclasses.replace(
+        specification,
         spaces=problem.to_json() if isinstance(problem, Spaces) else None,
         references=references,
         score=planned.score or "return",
     )
     earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
-    state_shapes(asked, asked.method.build(), problem, earlier)
-    return asked
+    state_shapes(specification, specification.method.build(), problem, earlier)
+    return specification
 
 
 def resume(
@@ -143,28 +153,29 @@ def resume(
     data has changed, `SpecificationError` for the name of another environment.
     """
     directory = RunDirectory.open(path)
-    asked = Specification.from_json(directory.specification, str(path))
-    if asked.flow.kind == "control" and asked.spaces is None:
+    specification = Specification.from_json(directory.specification, str(path))
+    if specification.flow.kind == "control" and specification.spaces is None:
         raise RunError(
             f"{path} was not made by train or adapt: give its own command again to continue it"
         )
     if isinstance(env, str):
-        if asked.task is None or asked.task.name != env:
-            begun = "none" if asked.task is None else asked.task.name
+        if specification.task is None or specification.task.name != env:
+            begun = "none" if specification.task is None else specification.task.name
             raise SpecificationError(f"{path} was begun in the environment {begun}, not in {env}")
-        env = asked.task.build(named=True)
+        env = specification.task.build(named=True)
     done = 0
     if checkpoint.find(directory.checkpoints):
         found = open_run(path)
-        done = stages_done(asked, newest(directory)[0])
+        done = stages_done(specification, newest(directory)[0])
         if found.finished:
             _write_model(found, directory)
             return found
     try:
-        check_precision(asked.options.precision)
+        check_precision(specification.options.precision)
     except SpecificationError as error:
         raise SpecificationError(
-            f"{path} was begun with precision {asked.options.precision}, and goes on only with it: "
+            f"{path} was begun with precision {specification.options.precision}, and goes on "
+            "only with it: "
             f"{error}"
         ) from None
     upstream = None
@@ -175,32 +186,36 @@ def resume(
     task = None
     if process is not None:
         # What the method was told of it is known; what there is to act in was not.
-        told = open_problem(asked, directory.path).process or FiniteTask.of(process)
-        task = dataclasses.replace(told, process=FiniteTask.of(process).process)
-    given = _opened(asked, Given(data, env, task, None, reward, judge))
+        known = open_problem(specification, directory.path).process or FiniteTask.of(process)
+        task = dataclasses.replace(known, process=FiniteTask.of(process).process)
+    given = _opened(specification, Given(data, env, task, None, reward, judge))
     return _carry_out(
-        asked, plan(asked, directory.path, given, done=done), directory, upstream, progress
+        specification,
+        plan(specification, directory.path, given, done=done),
+        directory,
+        upstream,
+        progress,
     )
 
 
-def _opened(asked: Specification, given: Given) -> Given:
+def _opened(specification: Specification, given: Given) -> Given:
     """With the model, and what judges, as the specification says. Raises as `resume` does."""
     reward, model = given.reward, given.model
     for what, chosen, found in (
-        ("reward", asked.reward, reward),
-        ("judge", asked.judge, given.judge),
+        ("reward", specification.reward, reward),
+        ("judge", specification.judge, given.judge),
     ):
         if chosen is not None and chosen.kind == "object" and found is None:
             raise RunError(
                 f"the {what} '{chosen.name}' is Python code, which a run's directory does not get "
                 f"to name: give it again (--{what}, or {what}=… in Python)"
             )
-    if asked.model is None:
+    if specification.model is None:
         return given
     if model is None:
-        model = open_model(asked.model, asked.options)
-    if asked.reward is not None and asked.reward.kind == "run":
-        reward = load_reward(asked.reward.name, model.decoder.vocabulary)
+        model = open_model(specification.model, specification.options)
+    if specification.reward is not None and specification.reward.kind == "run":
+        reward = load_reward(specification.reward.name, model.decoder.vocabulary)
     return given._replace(model=model, reward=reward)
 
 
@@ -222,24 +237,24 @@ def save_run(finished: Run, path: Path) -> None:
 
 
 def _carry_out(
-    asked: Specification,
+    specification: Specification,
     planned: Plan,
     directory: RunDirectory | None,
     upstream: Run | None,
     progress: bool | None,
 ) -> Run:
-    evaluate = _evaluation(asked, planned)
+    evaluate = _evaluation(specification, planned)
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
     try:
-        with multiplying(asked.options.precision):
+        with multiplying(specification.options.precision):
             result = run(
                 planned.stages,
                 planned.problem,
-                seeds=asked.seeds,
-                seed=asked.options.seed,
+                seeds=specification.seeds,
+                seed=specification.options.seed,
                 directory=directory,
                 evaluate=evaluate,
-                evaluations=asked.options.evaluations,
+                evaluations=specification.options.evaluations,
                 progress=progress,
                 earlier=earlier,
             )
@@ -249,7 +264,7 @@ def _carry_out(
         raise
     outcome = result.outcomes[planned.stages[-1].name]
     done = Run(
-        asked,
+        specification,
         outcome.method,
         outcome.state,
         planned.problem,
@@ -265,10 +280,10 @@ def _carry_out(
     return done
 
 
-def _evaluation(asked: Specification, planned: Plan) -> Evaluate | None:
+def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
     """What judges the policies or models while they learn, if anything does."""
     task, process, held_out = planned.task, planned.process, planned.fed.held_out
-    options = asked.options
+    options = specification.options
     if task is not None:
 
         def evaluate(method, states, key) -> np.ndarray:

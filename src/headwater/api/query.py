@@ -56,10 +56,10 @@ def query(paths: str | Path | Sequence[str | Path], sql: str | None = None) -> p
             if view in sql.lower():
                 connection.register(view, makers[view](names))
         try:
-            asked = connection.sql(sql)
-            if asked is None:
+            relation = connection.sql(sql)
+            if relation is None:
                 raise SpecificationError("this question asks for nothing: begin it with SELECT")
-            return asked.to_arrow_table()
+            return relation.to_arrow_table()
         except duckdb.Error as error:
             reason = " ".join(str(error).split())
             raise SpecificationError(f"DuckDB says of this question: {reason}") from None
@@ -94,23 +94,23 @@ def _runs(names: dict[str, Path]) -> pa.Table:
     rows = []
     for name, path in names.items():
         directory = RunDirectory(path)
-        asked = Specification.from_json(directory.specification, str(path))
+        specification = Specification.from_json(directory.specification, str(path))
         found = checkpoint.find(directory.checkpoints)
         # The last stage is the one that counts; one before it fits critics.
-        done = max((p.update for p in found if p.stage == asked.fits_critics), default=0)
+        done = max((p.update for p in found if p.stage == specification.fits_critics), default=0)
         rows.append(
             {
                 "run": name,
                 "path": str(path),
-                "method": asked.method.name,
-                "dataset": None if asked.data is None else _stem(asked.data.path),
-                "task": _task(asked),
-                "recipe": asked.recipe,
-                "seeds": len(asked.seeds),
+                "method": specification.method.name,
+                "dataset": None if specification.data is None else _stem(specification.data.path),
+                "task": _task(specification),
+                "recipe": specification.recipe,
+                "seeds": len(specification.seeds),
                 "updates": done,
-                "finished": done >= updates_of(asked),
-                **_score(directory, asked.seeds),
-                "settings": asked.method.settings,
+                "finished": done >= updates_of(specification),
+                **_score(directory, specification.seeds),
+                "settings": specification.method.settings,
             }
         )
     settings = _columns([row.pop("settings") for row in rows])
@@ -121,13 +121,13 @@ def _runs(names: dict[str, Path]) -> pa.Table:
     return table.append_column("settings", parts)
 
 
-def _task(asked: Specification) -> str | None:
+def _task(specification: Specification) -> str | None:
     """The environment, the finite process, or the language model that it began with."""
-    if asked.task is not None:
-        return asked.task.name
-    if asked.process is not None:
-        return asked.process.name
-    return _stem(asked.model)
+    if specification.task is not None:
+        return specification.task.name
+    if specification.process is not None:
+        return specification.process.name
+    return _stem(specification.model)
 
 
 def _score(directory: RunDirectory, seeds: list[int]) -> dict[str, Any]:

@@ -299,25 +299,25 @@ def open_run(path: str | Path) -> Run:
     Raises `RunError` if there is none, or nothing was saved yet.
     """
     directory = RunDirectory.open(path)
-    asked = Specification.from_json(directory.specification, str(path))
+    specification = Specification.from_json(directory.specification, str(path))
     upstream = None
     earlier: Outcomes = {}
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
         earlier = {UPSTREAM: upstream.outcome}
-    opened = open_problem(asked, directory.path)
-    method = asked.method.build()
+    opened = open_problem(specification, directory.path)
+    method = specification.method.build()
     position, file, arrays = newest(directory)
-    shapes = state_shapes(asked, method, opened.problem, earlier)
+    shapes = state_shapes(specification, method, opened.problem, earlier)
     return Run(
-        asked,
+        specification,
         method,
         checkpoint.restore(shapes, arrays, str(file)),
         opened.problem,
         directory.rows("metrics"),
         directory.rows("evaluations"),
         directory.path,
-        finished=is_finished(asked, position),
+        finished=is_finished(specification, position),
         upstream=upstream,
         process=opened.process,
         base=opened.model,
@@ -343,11 +343,11 @@ def newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarra
 
 
 def state_shapes(
-    asked: Specification, method: AbstractMethod, problem: Any, earlier: Outcomes
+    specification: Specification, method: AbstractMethod, problem: Any, earlier: Outcomes
 ) -> Any:
     """Shapes of a run's state. Raises `SpecificationError` if its method cannot begin there."""
-    begin = begin_of(asked, method, fitted=False)
-    keys = jax.random.split(jax.random.key(0), len(asked.seeds))
+    begin = begin_of(specification, method, fitted=False)
+    keys = jax.random.split(jax.random.key(0), len(specification.seeds))
 
     def states(arrays: Mapping[str, Any]):
         if begin is None:

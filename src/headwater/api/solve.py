@@ -46,8 +46,8 @@ class Solution:
         return np.argmax(self.policies[0], axis=-1)
 
     @property
-    def shortfall(self) -> Interval | None:
-        """How much the policies really fall short of the best: mean over seeds."""
+    def gap(self) -> Interval | None:
+        """Suboptimality gap of the policies, measured in the process: mean over seeds."""
         if self.returns is None or self.best is None:
             return None
         return interval(self.best - self.returns, "mean")

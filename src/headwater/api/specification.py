@@ -211,35 +211,46 @@ class Specification:
                     held = given[name]
                     given[name] = part(held) if name == "options" else part(**held)
                     _check_types(given[name])
-            asked = cls(**given)
-            _check_types(asked)
-            if asked.options.seeds is None:
+            specification = cls(**given)
+            _check_types(specification)
+            if specification.options.seeds is None:
                 raise ValueError("seeds")
-            if asked.references is not None and not _are_references(asked.references):
+            if specification.references is not None and not _are_references(
+                specification.references
+            ):
                 raise ValueError("references")
-            if asked.budget is not None and asked.task is None:
+            if specification.budget is not None and specification.task is None:
                 raise ValueError("acting needs a task")
-            _check_whole(asked)
-            check_numbers(asked)
+            _check_whole(specification)
+            check_numbers(specification)
         except (TypeError, ValueError, AttributeError, KeyError, SpecificationError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RunError(
                 f"{where}: this is not the specification of a run, or of one that an older "
                 f"version began ({reason})"
             ) from None
-        return asked
+        return specification
 
 
-def _check_whole(asked: Specification) -> None:
+def _check_whole(specification: Specification) -> None:
     """Raises `ValueError` unless there is what the method is fed with."""
-    needed = asked.flow.needs if asked.budget is None else ()
-    there = {"data": asked.data, "process": asked.process, "model": asked.model, "env": asked.task}
+    needed = specification.flow.needs if specification.budget is None else ()
+    there = {
+        "data": specification.data,
+        "process": specification.process,
+        "model": specification.model,
+        "env": specification.task,
+    }
     for name in needed:
         if there[name] is None:
             raise ValueError(f"its {name} is missing")
-    if asked.flow.acts and asked.flow.kind == "control" and asked.budget is None:
+    if (
+        specification.flow.acts
+        and specification.flow.kind == "control"
+        and specification.budget is None
+    ):
         raise ValueError("acting needs a budget")
-    if asked.options.updates is None or asked.options.batch_size is None:
+    if specification.options.updates is None or specification.options.batch_size is None:
         raise ValueError("updates and batch size are not settled")
 
 
@@ -303,7 +314,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    asked: Specification,
+    specification: Specification,
     directory: Path | None = None,
     given: Given | None = None,
     *,
@@ -316,48 +327,48 @@ def plan(
     `DataError` or `SpecificationError` for what does not fit together.
     """
     given = given or Given()
-    method = asked.method.build()
-    kind = asked.flow.kind
+    method = specification.method.build()
+    kind = specification.flow.kind
     task, process, model, data = given.task, given.process, given.model, given.data
-    if task is None and asked.task is not None:
-        task = asked.task.build()
-    if process is None and asked.process is not None:
-        process = asked.process.build(asked.options, directory)
-    if model is None and asked.model is not None:
-        model = open_model(asked.model, asked.options)
-    mixes = asked.recipe is None or asked.recipe in recipes.WITH_LOG
+    if task is None and specification.task is not None:
+        task = specification.task.build()
+    if process is None and specification.process is not None:
+        process = specification.process.build(specification.options, directory)
+    if model is None and specification.model is not None:
+        model = open_model(specification.model, specification.options)
+    mixes = specification.recipe is None or specification.recipe in recipes.WITH_LOG
     if kind == "control":
-        if asked.data is not None and not mixes and done:
+        if specification.data is not None and not mixes and done:
             data = None
-        elif asked.data is not None:
-            data = Logged(asked.data, asked.options, directory, data)
+        elif specification.data is not None:
+            data = Logged(specification.data, specification.options, directory, data)
             check_rewards(method, data.data, data.metadata)
         elif task is None:
             raise SpecificationError("there is nothing to learn from: give data or an environment")
-    elif data is None and asked.data is not None:
-        data = asked.data.place(directory)
+    elif data is None and specification.data is not None:
+        data = specification.data.place(directory)
         if data is None:
             raise RunError("this run's data was held in memory and is not known any more")
-        asked.data.check_unchanged(data)
+        specification.data.check_unchanged(data)
     first = None
-    if asked.fits_critics:
-        assert asked.start is not None
-        first = recipes.fit_stage(method, asked.start, UPSTREAM)
+    if specification.fits_critics:
+        assert specification.start is not None
+        first = recipes.fit_stage(method, specification.start, UPSTREAM)
         if isinstance(data, Logged):
-            drawn = data.source(first.method, asked.start.fit_rows)
+            drawn = data.source(first.method, specification.start.fit_rows)
             first = dataclasses.replace(first, source=drawn)
     inputs = Inputs(
-        data if mixes else None, task, process, model, given.reward, given.judge, asked.budget,
-        begin_of(asked, method),
+        data if mixes else None, task, process, model, given.reward, given.judge, specification.budget,
+        begin_of(specification, method),
     )  # fmt: skip
-    fed = feed(method, inputs, asked.options)
+    fed = feed(method, inputs, specification.options)
     references = None
     if kind == "control":
         # What was adapted may act in another task than that of the log.
-        logged = data if isinstance(data, Logged) and asked.verb == "train" else None
+        logged = data if isinstance(data, Logged) and specification.verb == "train" else None
         references = _references(logged, task)
     elif process is not None and isinstance(process.process, FiniteProcess):
-        if asked.flow.acts:
+        if specification.flow.acts:
             stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
             fed = fed._replace(stage=stage)
         references = _exact_references(process.process)
@@ -379,35 +390,35 @@ class Opened(NamedTuple):
     model: LanguageModel | None = None
 
 
-def open_problem(asked: Specification, directory: Path) -> Opened:
+def open_problem(specification: Specification, directory: Path) -> Opened:
     """What the method of the run in `directory` was initialised for.
 
     Neither its data nor its task is needed. Raises `RunError` if it is not known.
     """
-    method = asked.method.build()
-    if asked.model is not None:
-        model = open_model(asked.model, asked.options)
-        return Opened(token_problem(model, asked.options), model=model)
-    if asked.flow.kind == "finite":
+    method = specification.method.build()
+    if specification.model is not None:
+        model = open_model(specification.model, specification.options)
+        return Opened(token_problem(model, specification.options), model=model)
+    if specification.flow.kind == "finite":
         if not (directory / PROCESS_FILE).is_file():
             raise RunError(f"{directory} has no {PROCESS_FILE}: restore it, or begin a new run")
         task = read_process(directory / PROCESS_FILE)
-        problem = task.told(learns_from(type(method))[0], type(method).__name__)
+        problem = task.problem_for(learns_from(type(method))[0], type(method).__name__)
         return Opened(problem, process=task)
-    if asked.spaces is None:
+    if specification.spaces is None:
         raise RunError(
             f"{directory} is not a run that can be opened: it was made by another command"
         )
     try:
-        return Opened(Spaces.from_json(asked.spaces))
+        return Opened(Spaces.from_json(specification.spaces))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{directory}/run.json: the spaces are incomplete ({error})") from None
 
 
-def check_numbers(asked: Specification) -> None:
+def check_numbers(specification: Specification) -> None:
     """Raises `SpecificationError` for a number that is out of its range, or no precision."""
-    check_name(asked.options.precision)
-    if asked.budget is not None:
+    check_name(specification.options.precision)
+    if specification.budget is not None:
         for name, least in (
             ("steps", 1),
             ("random_steps", 0),
@@ -415,7 +426,7 @@ def check_numbers(asked: Specification) -> None:
             ("block", 1),
             ("updates_per_step", 1),
         ):
-            value = getattr(asked.budget, name)
+            value = getattr(specification.budget, name)
             if value < least:
                 raise SpecificationError(f"{name} = {value}: it must be at least {least}")
             if value > 2**31 - 1:
@@ -423,44 +434,44 @@ def check_numbers(asked: Specification) -> None:
                 raise SpecificationError(f"{name} = {value}: it must be at most {2**31 - 1:,}")
 
 
-def updates_of(asked: Specification) -> int:
+def updates_of(specification: Specification) -> int:
     """Updates that a run makes in its last stage, in which its method learns."""
-    if asked.budget is not None:
-        return asked.budget.updates
-    assert asked.options.updates is not None
-    return asked.options.updates
+    if specification.budget is not None:
+        return specification.budget.updates
+    assert specification.options.updates is not None
+    return specification.options.updates
 
 
-def stages_done(asked: Specification, position: Position) -> int:
+def stages_done(specification: Specification, position: Position) -> int:
     """How many stages of a run are complete, one of whose checkpoints is at `position`."""
-    lengths = [updates_of(asked)]
-    if asked.fits_critics:
-        assert asked.start is not None
-        lengths.insert(0, asked.start.fit_updates)
+    lengths = [updates_of(specification)]
+    if specification.fits_critics:
+        assert specification.start is not None
+        lengths.insert(0, specification.start.fit_updates)
     return position.stage + (position.update >= lengths[position.stage])
 
 
-def is_finished(asked: Specification, position: Position) -> bool:
+def is_finished(specification: Specification, position: Position) -> bool:
     """Whether a run is complete, one of whose checkpoints is at `position`."""
-    return stages_done(asked, position) == 1 + asked.fits_critics
+    return stages_done(specification, position) == 1 + specification.fits_critics
 
 
-def begin_of(asked: Specification, method: AbstractMethod, *, fitted: bool = True) -> Any:
+def begin_of(specification: Specification, method: AbstractMethod, *, fitted: bool = True) -> Any:
     """How a run starts from the one that it adapts: a `Stage.begin`, or `None`.
 
     **Arguments:** `fitted`: there is the outcome of the stage that fits critics, if there is such a
     stage; without it, critics are as they begin.
     """
-    if asked.recipe in recipes.WARM_STARTS:
-        start = asked.start or Start()
+    if specification.recipe in recipes.WARM_STARTS:
+        start = specification.start or Start()
         return recipes.warm_start(
             method,
             UPSTREAM,
             keep_temperature=start.keep_temperature,
-            fresh_critics=asked.fits_critics,
-            fitted=recipes.CRITICS_FIT if asked.fits_critics and fitted else None,
+            fresh_critics=specification.fits_critics,
+            fitted=recipes.CRITICS_FIT if specification.fits_critics and fitted else None,
         )
-    if asked.recipe == "continue":
+    if specification.recipe == "continue":
         return continue_from(UPSTREAM)
     return None
 

@@ -74,7 +74,7 @@ def train(
         "reward": reward,
         "judge": judge,
     }
-    asked, opened = specify(
+    specification, opened = specify(
         method,
         chosen,
         given={name for name, value in given.items() if value is not None},
@@ -88,7 +88,7 @@ def train(
         data_options=data_options,
         process_options=process_options,
     )
-    return execute(asked, out=out, given=opened, progress=progress)
+    return execute(specification, out=out, given=opened, progress=progress)
 
 
 train.__doc__ = f"{inspect.cleandoc(train.__doc__ or '')}\n\n**Options:**\n\n{TRAIN.described()}\n"
@@ -114,10 +114,10 @@ def specify(
     if opened.task is not None:
         given = given | {"env"}
     check_inputs(cls, given)
-    return specification(method, options, chosen, opened.task), opened
+    return build_specification(method, options, chosen, opened.task), opened
 
 
-def specification(
+def build_specification(
     method: AbstractMethod, options: Options, chosen: Chosen, task: Task | None
 ) -> Specification:
     """What is asked for, once everything is settled and opened."""

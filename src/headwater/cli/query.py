@@ -45,7 +45,7 @@ def command(
         names = [name for name in names if name not in ("path", "settings")]
         names = [name for name in names if found.column(name).null_count < found.num_rows]
         found = found.select(names)
-    columns = [[_told(value) for value in column] for column in _values(found)]
+    columns = [[_shown(value) for value in column] for column in _values(found)]
     print_table("", names, list(zip(*columns)))
 
 
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _told(value) -> str:
+def _shown(value) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -66,7 +66,9 @@ def report(found, json: bool) -> None:
     columns = ["method", "dataset", *chosen, "seeds", "return", "normalised", ""]
     rows = []
     for row in found.rows:
-        seeds = str(row.asked) if row.seeds == row.asked else f"{row.seeds} of {row.asked}"
+        seeds = (
+            str(row.requested) if row.seeds == row.requested else f"{row.seeds} of {row.requested}"
+        )
         settings = [str(row.chosen.get(name, "")) for name in chosen]
         rows.append(
             [

@@ -281,14 +281,14 @@ def _numbers(name: str, given: Any) -> np.ndarray:
         found = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         raise SpecificationError(f"{name} is not an array of numbers") from None
-    wanted = {
+    shape = {
         "transition": "state, action, next state",
         "reward": "state, action",
         "cost": "state, action, constraint",
     }.get(name)
-    if wanted and found.ndim - wanted.count(",") not in (1, 2):
+    if shape and found.ndim - shape.count(",") not in (1, 2):
         raise SpecificationError(
-            f"{name} has shape {found.shape}: it must be [{wanted}] or [step, {wanted}]"
+            f"{name} has shape {found.shape}: it must be [{shape}] or [step, {shape}]"
         )
     return found
 

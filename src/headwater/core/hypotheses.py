@@ -16,7 +16,7 @@ from headwater.core.finite import AbstractFiniteSimulator, FiniteProblem, Finite
 
 PROCESS_ARRAYS = ("transition", "reward", "initial", "cost")
 """What a process is made of."""
-TOLD_ARRAYS = ("budgets", "features", "candidates", "helpers", "rewards", "transitions")
+KNOWLEDGE_ARRAYS = ("budgets", "features", "candidates", "helpers", "rewards", "transitions")
 """What methods may be told besides: see `FiniteTask`."""
 NUMBERS = ("horizon", "noisy")
 """Single numbers that may stand beside the arrays."""
@@ -39,14 +39,14 @@ class FiniteHypotheses(eqx.Module):
 
     def __check_init__(self):
         sizes = self.problem.sizes
-        for name, array, wanted in (
+        for name, array, shape in (
             ("rewards", self.rewards, sizes),
             ("transitions", self.transitions, (*sizes, self.problem.states)),
         ):
-            if array.ndim != len(wanted) + 1 or array.shape[1:] != wanted or not len(array):
+            if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
                 raise SpecificationError(
                     f"{name} has shape {array.shape}, but the problem needs at least one array of "
-                    f"shape {wanted}, stacked along a first axis"
+                    f"shape {shape}, stacked along a first axis"
                 )
 
     @property
@@ -205,7 +205,7 @@ class FiniteTask:
             problem = dataclasses.replace(problem, budgets=jnp.asarray(budgets, jnp.float32))
         return dataclasses.replace(self, problem=problem)
 
-    def told(self, kind: type, method: str) -> FiniteProblem | ValueClass | FiniteHypotheses:
+    def problem_for(self, kind: type, method: str) -> FiniteProblem | ValueClass | FiniteHypotheses:
         """What a method that declares the problem `kind` is told.
 
         Raises `SpecificationError` if this task does not have it.
@@ -250,14 +250,14 @@ class FiniteTask:
         leading task axis for several tasks; `initial` is state 0 unless given. Raises
         `SpecificationError` or `DataError` for what does not fit together.
         """
-        known = {*PROCESS_ARRAYS, *TOLD_ARRAYS, *NUMBERS}
-        told = {k.removeprefix(_PROBLEM): v for k, v in arrays.items() if k.startswith(_PROBLEM)}
+        known = {*PROCESS_ARRAYS, *KNOWLEDGE_ARRAYS, *NUMBERS}
+        fields = {k.removeprefix(_PROBLEM): v for k, v in arrays.items() if k.startswith(_PROBLEM)}
         for name in arrays:
             if name not in known and not name.startswith(_PROBLEM):
                 raise SpecificationError(nearest(name, known, "array of a process"))
         process = _process(arrays) if "transition" in arrays or "reward" in arrays else None
-        if told:
-            problem = _problem(told)
+        if fields:
+            problem = _problem(fields)
         elif process is not None:
             features, budgets = arrays.get("features"), arrays.get("budgets")
             problem = process.problem(budgets=budgets)
@@ -307,17 +307,17 @@ def _process(arrays: dict[str, Any]) -> FiniteProcess:
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
-def _problem(told: dict[str, Any]) -> FiniteProblem:
+def _problem(fields: dict[str, Any]) -> FiniteProblem:
     states, actions, horizon = (
-        int(_single(name, told.get(name, 0))) for name in ("states", "actions", "horizon")
+        int(_single(name, fields.get(name, 0))) for name in ("states", "actions", "horizon")
     )
     if min(states, actions, horizon) < 1:
         raise SpecificationError("a problem needs states, actions and a horizon of at least 1")
-    tasks = None if "tasks" not in told else int(_single("tasks", told["tasks"]))
+    tasks = None if "tasks" not in fields else int(_single("tasks", fields["tasks"]))
     arrays = {
-        name: _real(name, told[name])
+        name: _real(name, fields[name])
         for name in ("initial", "reward", "budgets", "features")
-        if name in told
+        if name in fields
     }
     return FiniteProblem(
         states,

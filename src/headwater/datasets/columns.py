@@ -349,10 +349,10 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
     if twice:
         raise DataError(f"several columns are called '{twice[0]}': give each its own name")
     found: dict[str, list[str]] = {}
-    for role, wanted in (mapping or {}).items():
+    for role, requested in (mapping or {}).items():
         if role not in ROLES:
             raise SpecificationError(nearest(role, ROLES, "role of a column"))
-        found[role] = _columns_named(role, wanted, names)
+        found[role] = _columns_named(role, requested, names)
     declared = tuple(found)
     left_alone = found.pop("unused", [])
     taken = {name for columns in found.values() for name in columns}
@@ -412,7 +412,7 @@ def finish(
         rows = _count(chunk)
     metadata = dict(options.metadata or {})
     remarks = metadata.pop("reading", None)
-    metadata["reading"] = _told(options, ends.ignored, remarks)
+    metadata["reading"] = _reading_notes(options, ends.ignored, remarks)
     add_counts(metadata, {"unmarked_ends": int(np.count_nonzero(ends.unmarked))})
     rewards = chunk.get("rewards")
     if rewards is None:
@@ -476,7 +476,7 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
             )
 
 
-def _told(options: Options, ignored: dict[str, str], remarks: Any) -> dict[str, Any]:
+def _reading_notes(options: Options, ignored: dict[str, str], remarks: Any) -> dict[str, Any]:
     """What was read as what, and what was not used after all.
 
     **Arguments:** `remarks`: sentences in which a format says how it read the file, if any.
@@ -565,8 +565,8 @@ def _finished(
 
 def _without_counts(options: Options) -> Options:
     """What was dropped before is told once, by the first block."""
-    told = {k: v for k, v in (options.metadata or {}).items() if k not in COUNTS}
-    return options._replace(metadata=told or None)
+    metadata = {k: v for k, v in (options.metadata or {}).items() if k not in COUNTS}
+    return options._replace(metadata=metadata or None)
 
 
 def _keeps_rows(block: Chunk, ends: Ends) -> bool:
@@ -681,16 +681,17 @@ def _looks_like(name: str) -> str | None:
     return next((what for what, pattern in _LOOKS.items() if pattern.search(plain)), None)
 
 
-def _columns_named(role: str, wanted: str | list[str], names: Sequence[str]) -> list[str]:
-    if isinstance(wanted, str) and "*" in wanted:
-        family = _family(wanted, names)
+def _columns_named(role: str, requested: str | list[str], names: Sequence[str]) -> list[str]:
+    if isinstance(requested, str) and "*" in requested:
+        family = _family(requested, names)
         if not family:
             raise DataError(
-                f"no column matches '{wanted}' for {role} ('*' stands for a number); the columns "
+                f"no column matches '{requested}' for {role} ('*' stands for a number); the "
+                "columns "
                 f"are {_listed(names)}"
             )
         return family
-    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    chosen = [requested] if isinstance(requested, str) else list(requested)
     for name in chosen:
         if name not in names:
             raise DataError(

@@ -775,7 +775,7 @@ def _data_bounds(array: np.ndarray, low, high) -> tuple[Any, Any]:
     return (lower if low is None else low), (upper if high is None else high)
 
 
-def _hot(array: np.ndarray, asked: bool) -> np.ndarray | None:
+def _hot(array: np.ndarray, required: bool) -> np.ndarray | None:
     """The place of the single 1 in each row, if every row is so."""
     if array.ndim != 2 or array.shape[1] < 2 or not array.shape[0]:
         return None
@@ -783,7 +783,7 @@ def _hot(array: np.ndarray, asked: bool) -> np.ndarray | None:
         return None
     places = array.argmax(1)
     # Rows that are all alike may be anything.
-    return places if asked or np.ptp(places) > 0 else None
+    return places if required or np.ptp(places) > 0 else None
 
 
 def _labels(given: Any, size: int | None = None) -> np.ndarray:

@@ -208,6 +208,6 @@ def _array(arrays: dict[str, Any], name: str, kinds: str) -> np.ndarray:
         raise DataError(f"there is no '{name}': {nearest(name, arrays, 'array')}")
     found = np.asarray(arrays[name])
     if found.dtype.kind not in kinds:
-        wanted = "whole numbers" if "f" not in kinds else "numbers"
-        raise DataError(f"'{name}' has type {found.dtype}, but {wanted} are needed")
+        needed = "whole numbers" if "f" not in kinds else "numbers"
+        raise DataError(f"'{name}' has type {found.dtype}, but {needed} are needed")
     return found

@@ -112,9 +112,9 @@ def _plain(name: str, key: str, value: Any) -> Any:
         or (isinstance(value, int | float) and _finite(value))
     ):
         return value
-    told = f"is {value}" if isinstance(value, float) else f"is a {type(value).__name__}"
+    kind = f"is {value}" if isinstance(value, float) else f"is a {type(value).__name__}"
     raise SpecificationError(
-        f"{name}: option {key} {told}; options must be finite numbers, texts or tuples of them "
+        f"{name}: option {key} {kind}; options must be finite numbers, texts or tuples of them "
         "(for others, pass a factory to from_gymnasium)"
     )
 

@@ -196,12 +196,12 @@ class _Graph:
 
     def reachable(self, output: str) -> tuple[list[Any], list[Any]]:
         """The nodes and stored arrays that `output` depends on."""
-        wanted, kept = {output}, []
+        needed, kept = {output}, []
         for node in reversed(self.nodes):
-            if wanted & set(node.output):
+            if needed & set(node.output):
                 kept.append(node)
-                wanted |= set(node.input)
-        return kept[::-1], [array for name, array in self.stored.items() if name in wanted]
+                needed |= set(node.input)
+        return kept[::-1], [array for name, array in self.stored.items() if name in needed]
 
     @staticmethod
     def _foldable(equation: Any, values: Sequence[_Value]) -> bool:

@@ -432,13 +432,13 @@ def _fill(found: dict[str, _Place], name: str, targets: list[np.ndarray], transp
         where = " and ".join(sorted(files)) if files else "the weights"
         raise DataError(f"{where}: tensor '{name}' is missing, which {_CONFIG} asks for")
     widths = [target.shape[-1] for target in targets]
-    wanted = (*targets[0].shape[:-1], sum(widths))
-    wanted = wanted[::-1] if transposed else wanted
+    expected = (*targets[0].shape[:-1], sum(widths))
+    expected = expected[::-1] if transposed else expected
     shape = tuple(place.opened.get_slice(place.name).get_shape())
-    if shape != wanted:
+    if shape != expected:
         raise DataError(
             f"{place.file}: tensor '{place.name}' is {list(shape)} where {_CONFIG} asks for "
-            f"{list(wanted)}"
+            f"{list(expected)}"
         )
     array = place.opened.get_tensor(place.name)
     if array.dtype.name not in ("float16", "float32", "float64", "bfloat16"):

@@ -242,8 +242,10 @@ def _count(summaries: Sequence[Summary]) -> str:
     counts: dict[Standing, int] = {}
     for summary in summaries:
         counts[summary.verdict] = counts.get(summary.verdict, 0) + 1
-    told = [f"{counts[s]} {'hold' if s == 'holds' else _PLURAL[s]}" for s in _KINDS if s in counts]
-    return f"{len(summaries)} claims: {', '.join(told)}."
+    counted = [
+        f"{counts[s]} {'hold' if s == 'holds' else _PLURAL[s]}" for s in _KINDS if s in counts
+    ]
+    return f"{len(summaries)} claims: {', '.join(counted)}."
 
 
 _PLURAL: dict[Standing, str] = {
@@ -256,15 +258,15 @@ _PLURAL: dict[Standing, str] = {
 
 def _numbers(summary: Summary) -> list[str]:
     """Every criterion of the first seed with its number; further seeds in short."""
-    told = []
+    lines = []
     for record in summary.records[:1]:
-        told += [f"{c.what}: {c.found}, must be {c.bound}" for c in record.criteria]
+        lines += [f"{c.what}: {c.found}, must be {c.bound}" for c in record.criteria]
         if record.message:
-            told.append(record.message)
+            lines.append(record.message)
     for record in summary.records[1:]:
         numbers = "; ".join(criterion.found for criterion in record.criteria)
-        told.append(f"seed {record.seed}: {numbers or record.message} ({record.outcome})")
-    return told
+        lines.append(f"seed {record.seed}: {numbers or record.message} ({record.outcome})")
+    return lines
 
 
 def _circumstances(summary: Summary) -> list[str]:
@@ -273,15 +275,15 @@ def _circumstances(summary: Summary) -> list[str]:
         return []
     seeds = [str(record.seed) for record in summary.records]
     taken = [record.seconds for record in summary.records]
-    told = [
+    lines = [
         f"scale {summary.scale}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}",
         f"{_seconds(max(taken))} each" if len(taken) > 1 else _seconds(taken[0]),
     ]
     commits = dict.fromkeys(_commit(record) for record in summary.records)
-    told.append(f"commit {', '.join(commits)}")
+    lines.append(f"commit {', '.join(commits)}")
     devices = dict.fromkeys(str(r.made_with["device"]).partition(": ")[2] for r in summary.records)
-    told.append(f"{summary.records[-1].time[:10]}, {', '.join(devices)}")
-    return told
+    lines.append(f"{summary.records[-1].time[:10]}, {', '.join(devices)}")
+    return lines
 
 
 def _commit(record: Record) -> str:

@@ -330,8 +330,8 @@ class _Pace:
         if self._chunks == 1:
             return
         self.rate = updates / max(seconds, 1e-9)
-        wanted = min(self.rate * _CHUNK_SECONDS, self.updates * 8.0)
-        self.updates = max(1, int(wanted) // self._unit) * self._unit
+        length = min(self.rate * _CHUNK_SECONDS, self.updates * 8.0)
+        self.updates = max(1, int(length) // self._unit) * self._unit
 
 
 def _interval(updates: int, pieces: int, unit: int) -> int:

@@ -62,8 +62,8 @@ class Progress:
         self._done += updates
         if self._lines and time.monotonic() - self._said_at > _SECONDS_BETWEEN_LINES:
             self._said_at = time.monotonic()
-            told = f"  {self._name}: {self._done:,} of {self._total:,} updates, {rate:,.0f}/s"
-            print(told, file=sys.stderr, flush=True)
+            line = f"  {self._name}: {self._done:,} of {self._total:,} updates, {rate:,.0f}/s"
+            print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Shows a short remark (the latest evaluation, say)."""

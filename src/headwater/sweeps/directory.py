@@ -172,17 +172,17 @@ class SweepDirectory:
 
     def failures(self) -> dict[str, str]:
         """The latest message about every unfinished run that failed."""
-        told = {}
+        messages = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.path / "failures.jsonl").read_text(errors="replace").splitlines():
                 # A line may have been cut short by a crash; it says nothing that is needed.
                 with contextlib.suppress(ValueError, LookupError, TypeError):
                     row = json_text.parse(line)
-                    told[str(row["run"])] = str(row["message"])
+                    messages[str(row["run"])] = str(row["message"])
         return {
-            member.name: told[member.name]
+            member.name: messages[member.name]
             for member in self.members
-            if member.name in told and not self.finished(member)
+            if member.name in messages and not self.finished(member)
         }
 
     def lock(self) -> None:

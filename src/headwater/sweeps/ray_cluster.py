@@ -74,7 +74,7 @@ class RayWorkers(AbstractWorkers):
         self._arguments = (directory, token)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         machines = "1 machine" if self._machines == 1 else f"{self._machines} machines"
         each = "1 core" if self._cores == 1 else f"{self._cores} cores"
         return f"{self._jobs} at a time on {machines} of Ray, with {each} each"
@@ -178,13 +178,13 @@ def _require_files(lacks: Callable[[str, str], str], directory: str, token: str)
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(lacks)
-    asked = {}
+    machines = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = probe.options(scheduling_strategy=there).remote(directory, token)
-            asked[task] = node["NodeManagerAddress"]
-    for task, machine in asked.items():
+            machines[task] = node["NodeManagerAddress"]
+    for task, machine in machines.items():
         try:
             unseen = ray.get(task, timeout=_PROBE_SECONDS)
         except ray.exceptions.RayError as error:

@@ -164,7 +164,7 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
         if key not in _KEYS:
             raise SpecificationError(f"{where}: {nearest(str(key), _KEYS, 'key')}")
         if not _fits(value, _KEYS[key]):
-            raise SpecificationError(f"{where}: {key} = {_told(value)} must be {_KEYS[key]}")
+            raise SpecificationError(f"{where}: {key} = {_shown(value)} must be {_KEYS[key]}")
     methods = []
     for name in read.get("methods", []):
         try:
@@ -249,7 +249,7 @@ def _values(method: str, key: str, given: Any) -> list[Any]:
 
     def read(value: Any) -> Any:
         if isinstance(value, dict):
-            raise SpecificationError(f"{method}.{key} = {_told(value)} is not a plain value")
+            raise SpecificationError(f"{method}.{key} = {_shown(value)} is not a plain value")
         return settings(build_method(method, {key: value}))[key.replace("-", "_")]
 
     if not isinstance(given, list):
@@ -327,7 +327,7 @@ def _fits(value: Any, kind: str) -> bool:
     }[kind]
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 

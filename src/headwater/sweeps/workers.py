@@ -37,7 +37,7 @@ class AbstractWorkers(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def told(self) -> str:
+    def description(self) -> str:
         """What it is, for people."""
 
     @abc.abstractmethod
@@ -72,7 +72,7 @@ class LocalWorkers(AbstractWorkers):
         self._running: dict[str, tuple[subprocess.Popen, int]] = {}
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """How many at a time, on how many cores."""
         count, cores = len(self._shares), len(self._shares[0])
         return f"{count} at a time, on {cores} core{'' if cores == 1 else 's'} each"

@@ -13,7 +13,7 @@ from headwater.ops.linear_algebra import solve
 def prompt_values(
     network: AbstractHiddenStates,
     own: Completions,
-    asked: Completions,
+    queries: Completions,
     *,
     ridge: float | Float[Array, ""] = 1e-3,
 ) -> Float[Array, " row"]:
@@ -22,13 +22,14 @@ def prompt_values(
     A ridge regression on the last hidden state of the prompt, within the rewards seen.
 
     **Arguments:** `network`: the policy's; `own`: its responses, judged, `[row, position]`;
-    `asked`: texts whose prompts it is wanted for; `ridge`: penalty per row. Raises `DataError` if
+    `queries`: texts whose prompts it is predicted for; `ridge`: penalty per row. Raises
+    `DataError` if
     `own` has no rewards.
     """
     if own.reward is None:
         raise DataError("values of prompts are fitted to rewards, and these responses have none")
     reward = jnp.asarray(own.reward, jnp.float32)
-    known, wanted = _states(network, own), _states(network, asked)
+    known, queried = _states(network, own), _states(network, queries)
     mean = jnp.mean(reward)
     rows, width = known.shape
     penalty = ridge * rows
@@ -39,7 +40,7 @@ def prompt_values(
     else:
         gram = known.T @ known + penalty * jnp.eye(width)
         weights = solve(gram, known.T @ (reward - mean))
-    return jnp.clip(mean + wanted @ weights, jnp.min(reward), jnp.max(reward))
+    return jnp.clip(mean + queried @ weights, jnp.min(reward), jnp.max(reward))
 
 
 def advantages(

@@ -157,14 +157,14 @@ def test_a_function_as_reward_gives_the_numbers_of_its_compiled_twin(folder, fin
     for method in ("GRPO", "INPO"):
         how = {"model": model, "updates": 3}
         compiled = taught(folder, method, "sums.jsonl", None, **how)
-        asked = taught(folder, method, "sums.jsonl", None, reward=exact, **how)
-        assert set(last(compiled)) == set(last(asked))
-        for one, other in zip(compiled.metrics, asked.metrics):
+        called = taught(folder, method, "sums.jsonl", None, reward=exact, **how)
+        assert set(last(compiled)) == set(last(called))
+        for one, other in zip(compiled.metrics, called.metrics):
             for name, value in one["metrics"].items():
                 np.testing.assert_allclose(value, other["metrics"][name], rtol=1e-3, atol=1e-5)
         # Adam makes steps of the rate, 0.01, of the rounding of gradients that are nearly zero;
         # other rewards would move every weight by about that much.
-        for one, other in zip(jax.tree.leaves(compiled.state), jax.tree.leaves(asked.state)):
+        for one, other in zip(jax.tree.leaves(compiled.state), jax.tree.leaves(called.state)):
             np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-3)
 
 

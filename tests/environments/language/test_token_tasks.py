@@ -41,7 +41,7 @@ TASKS = (
 )
 
 
-def asked_and_answered(task, data: Completions) -> list[tuple[str, str]]:
+def prompts_and_answers(task, data: Completions) -> list[tuple[str, str]]:
     """Prompt and response of each text, without what pads them."""
     found = []
     for tokens, response in zip(np.asarray(data.tokens), np.asarray(data.response)):
@@ -101,7 +101,7 @@ def answer(task, prompt: str) -> str:
     if isinstance(task, Induction):
         string, cue = prompt.split("=")
         place = string.index(cue) + len(cue)
-        return string[place : place + task.wanted]
+        return string[place : place + task.continuation]
     counted, question = prompt[:-1].split(":")
     values = dict(zip(counted[::2], map(int, counted[1::2])))
     assert len(values) == task.things and question.count("+") == task.operations
@@ -111,7 +111,7 @@ def answer(task, prompt: str) -> str:
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: f"{type(t).__name__}")
 def test_responses_are_right(task):
     data = task.texts(200, key=jax.random.key(1))
-    texts = asked_and_answered(task, data)
+    texts = prompts_and_answers(task, data)
     for prompt, response in texts:
         assert response == answer(task, prompt) + ".", prompt
     assert len(set(texts)) > 30
@@ -121,7 +121,7 @@ def test_responses_are_right(task):
 
 def test_depth_is_the_number_of_variables_on_the_way():
     task = Assignments(depth=2, chains=3)
-    for prompt, _ in asked_and_answered(task, task.texts(50, key=jax.random.key(0))):
+    for prompt, _ in prompts_and_answers(task, task.texts(50, key=jax.random.key(0))):
         *given, question = prompt.split(";")
         values, name, steps = dict(each.split("=") for each in given), question[0], 0
         while values[name] in values:
@@ -165,14 +165,14 @@ def test_prompts_and_what_is_learned_from_scratch():
     data = task.texts(20, key=jax.random.key(0))
     prompts = prompts_of(data, 4)
     for tokens, length, (prompt, _) in zip(
-        prompts.tokens, prompts.length, asked_and_answered(task, data)
+        prompts.tokens, prompts.length, prompts_and_answers(task, data)
     ):
         assert task.spell(tokens[: int(length)]) == prompt
         assert int(length) == len(prompt)
     whole = everywhere(data)
     assert not np.any(whole.response[:, 0]) and np.all(whole.response[:, 1])
     assert np.array_equal(
-        whole.response.sum(1), [len(p) + len(r) - 1 for p, r in asked_and_answered(task, data)]
+        whole.response.sum(1), [len(p) + len(r) - 1 for p, r in prompts_and_answers(task, data)]
     )
 
 
@@ -188,7 +188,7 @@ def test_correct_compares_what_was_written():
     "make",
     [
         lambda: Assignments(depth=3),
-        lambda: Induction(size=4, cue=2, wanted=3),
+        lambda: Induction(size=4, cue=2, continuation=3),
         lambda: WordProblems(operations=3),
     ],
 )

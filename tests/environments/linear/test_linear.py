@@ -28,8 +28,8 @@ def test_arrays_are_multiplied_out(parts):
         reward = phi @ parts["weight"][step]
         np.testing.assert_allclose(made.process.reward[step, state, action], reward, rtol=1e-5)
     assert made.features.shape == (5, 3, 4, 2)
-    told = made.problem(known_reward=True)
-    assert told.features is made.features and told.reward is made.process.reward
+    problem = made.problem(known_reward=True)
+    assert problem.features is made.features and problem.reward is made.process.reward
 
 
 def test_random_ones_are_linear_and_follow_their_key():

@@ -77,8 +77,10 @@ def expect_soft_optimum(method, **options):
     learned = np.asarray(values(learner, state, data)).reshape(CHAIN_STATES, 2)
     np.testing.assert_allclose(learned, expected, atol=0.02)
     policy = np.exp(log_probabilities(learner, state, data)).reshape(CHAIN_STATES, 2)
-    wished = np.exp(expected / ALPHA)
-    np.testing.assert_allclose(policy, wished / wished.sum(-1, keepdims=True), atol=0.02)
+    exponentials = np.exp(expected / ALPHA)
+    np.testing.assert_allclose(
+        policy, exponentials / exponentials.sum(-1, keepdims=True), atol=0.02
+    )
 
 
 def expect_best_action(method, key):

@@ -129,8 +129,8 @@ class SoftTwin:
         self.actor_adam.step(self.actor.backward(np.concatenate([by_raw, by_log_std], -1))[0])
         return np.mean(self.temperature * log_density - value), -np.mean(log_density)
 
-    def temperature_step(self, entropy, wished):
-        self.temperature_adam.step([np.asarray(entropy - wished)])
+    def temperature_step(self, entropy, target_entropy):
+        self.temperature_adam.step([np.asarray(entropy - target_entropy)])
 
     def expect(self, state, tolerance=2e-5):
         """Fails unless `state` is where this twin is, moments included."""
@@ -162,7 +162,7 @@ def columns(data, standardise):
     )
 
 
-def before_the_critics(twin, state, metrics, columns_, key, wished, discrete=False):
+def before_the_critics(twin, state, metrics, columns_, key, target_entropy, discrete=False):
     """Temperature, actor and target, in that order; returns the target."""
     s, _, r, terminal, following = columns_
     temperature_key, actor_key, critic_key = jax.random.split(key, 3)
@@ -171,7 +171,7 @@ def before_the_critics(twin, state, metrics, columns_, key, wished, discrete=Fal
         entropy = -np.mean(np.sum(p * np.log(p), -1))
     else:
         entropy = -np.mean(twin.sample(s, twin.noise(temperature_key, ROWS))[1])
-    twin.temperature_step(entropy, wished)
+    twin.temperature_step(entropy, target_entropy)
     np.testing.assert_allclose(metrics["temperature"], twin.temperature, rtol=1e-5)
     loss, _ = twin.actor_step(s, twin.noise(actor_key, ROWS))
     np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-4)

@@ -66,7 +66,7 @@ def with_reference(state, reference):
     return eqx.tree_at(lambda tuned: tuned.frozen, state, reference)
 
 
-def expected_gradient(method, state, reward, *, key, with_chances=True):
+def expected_gradient(method, state, reward, *, key, with_log_probabilities=True):
     """Of an update's loss, over all pairs of responses to one prompt under the current policy.
 
     It is read off the first moment of Adam, a tenth of the gradient after one step.
@@ -78,7 +78,7 @@ def expected_gradient(method, state, reward, *, key, with_chances=True):
     own = jax.nn.log_softmax(state.network.logits(tokens[..., :-1]), axis=-1)
     own = jnp.take_along_axis(own, tokens[..., 1:, None], axis=-1)[..., 0]
     own = jnp.concatenate([jnp.zeros_like(own[..., :1]), own], axis=-1)
-    data = Completions(tokens, response, reward[pairs], own if with_chances else None)
+    data = Completions(tokens, response, reward[pairs], own if with_log_probabilities else None)
 
     def gradient(data):
         moved, metrics = method.update(state, data, key=key)

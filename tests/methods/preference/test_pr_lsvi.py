@@ -60,6 +60,8 @@ def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
         for e in (LOG.first, LOG.second)
     )
     rows = (first - second).reshape(12, 6)
-    asked = 2 / np.sqrt(np.pi) * 0.8 * np.linalg.norm(rows, axis=1) > 1.2
-    assert 0 < asked.sum() == float(metrics["queries"])
-    np.testing.assert_allclose(new.precision, np.eye(6) + rows[asked].T @ rows[asked], atol=1e-4)
+    queried = 2 / np.sqrt(np.pi) * 0.8 * np.linalg.norm(rows, axis=1) > 1.2
+    assert 0 < queried.sum() == float(metrics["queries"])
+    np.testing.assert_allclose(
+        new.precision, np.eye(6) + rows[queried].T @ rows[queried], atol=1e-4
+    )

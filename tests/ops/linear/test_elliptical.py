@@ -31,11 +31,11 @@ def test_the_covariance_is_the_sum_of_outer_products():
 
 def test_norms_and_bonuses_are_those_of_the_inverse():
     sigma = _by_hand(_TIMES)
-    wanted = np.sqrt(np.einsum("sai,ij,saj->sa", _FEATURES, np.linalg.inv(sigma), _FEATURES))
+    expected = np.sqrt(np.einsum("sai,ij,saj->sa", _FEATURES, np.linalg.inv(sigma), _FEATURES))
     features, matrix = jnp.asarray(_FEATURES), jnp.asarray(sigma, jnp.float32)
-    np.testing.assert_allclose(elliptical_norm(features, matrix), wanted, rtol=1e-4)
+    np.testing.assert_allclose(elliptical_norm(features, matrix), expected, rtol=1e-4)
     bonus = elliptical_bonus(features, matrix, scale=2.0, highest=0.9)
-    np.testing.assert_allclose(bonus, np.minimum(2.0 * wanted, 0.9), rtol=1e-4)
+    np.testing.assert_allclose(bonus, np.minimum(2.0 * expected, 0.9), rtol=1e-4)
 
 
 def test_with_one_hot_features_the_norm_counts():
@@ -49,11 +49,11 @@ def test_ridge_weights_solve_the_normal_equations():
     for times in (None, _TIMES):
         w = np.ones((5, 2)) if times is None else times
         rows, goals = _FEATURES.reshape(-1, 3), (w * _TARGETS).reshape(-1)
-        wanted = np.linalg.solve(_by_hand(times), rows.T @ goals)
+        expected = np.linalg.solve(_by_hand(times), rows.T @ goals)
         found = ridge_weights(
             jnp.asarray(_FEATURES),
             jnp.asarray(_TARGETS),
             jnp.asarray(_by_hand(times), jnp.float32),
             None if times is None else jnp.asarray(times),
         )
-        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -141,8 +141,8 @@ def test_exploring_policies_follow_up_to_two_steps_before_the_target():
     found = exploring_policies(policy, episodes=5)
     assert found.shape == (5, 4, 4, 3, 2)
     for target, step in np.ndindex(4, 4):
-        wanted = policy[step] if step < target - 1 else np.full((3, 2), 0.5)
-        np.testing.assert_allclose(found[2, target, step], wanted)
+        expected = policy[step] if step < target - 1 else np.full((3, 2), 0.5)
+        np.testing.assert_allclose(found[2, target, step], expected)
 
 
 def test_an_episode_counts_for_its_target_alone():

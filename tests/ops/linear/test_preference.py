@@ -51,13 +51,13 @@ def _gradient_by_differences(function, at: np.ndarray, step: float = 1e-5) -> np
 
 def test_likelihood_gradient_and_information():
     weights = np.asarray([0.3, -0.4, 1.2])
-    rows, first, asked = _arrays()
+    rows, first, queried = _arrays()
     given = jnp.asarray(weights, jnp.float32)
     np.testing.assert_allclose(
-        log_likelihood(given, rows, first, asked), _by_hand(weights), rtol=1e-5
+        log_likelihood(given, rows, first, queried), _by_hand(weights), rtol=1e-5
     )
     slope = _gradient_by_differences(_by_hand, weights)
-    np.testing.assert_allclose(score(given, rows, first, asked), slope, rtol=1e-4)
+    np.testing.assert_allclose(score(given, rows, first, queried), slope, rtol=1e-4)
     bend = np.stack(
         [
             _gradient_by_differences(
@@ -66,7 +66,7 @@ def test_likelihood_gradient_and_information():
             for i in range(3)
         ]
     )
-    np.testing.assert_allclose(information(given, rows, asked), -bend, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(information(given, rows, queried), -bend, rtol=1e-2, atol=1e-2)
     # Everything asked for is the same as saying nothing.
     ones = jnp.ones(40)
     for function in (log_likelihood, score):
@@ -81,24 +81,24 @@ def test_certain_answers_stay_finite():
 
 
 def test_most_likely_is_where_the_gradient_is_zero():
-    rows, first, asked = _arrays()
-    found = jax.jit(lambda: most_likely(rows, first, asked, ridge=0.1))()
-    np.testing.assert_allclose(score(found, rows, first, asked), 0.1 * found, atol=2e-4)
-    warm = most_likely(rows, first, asked, ridge=0.1, start=found, steps=1)
+    rows, first, queried = _arrays()
+    found = jax.jit(lambda: most_likely(rows, first, queried, ridge=0.1))()
+    np.testing.assert_allclose(score(found, rows, first, queried), 0.1 * found, atol=2e-4)
+    warm = most_likely(rows, first, queried, ridge=0.1, start=found, steps=1)
     np.testing.assert_allclose(warm, found, atol=1e-3)
 
 
 def test_most_likely_inside_a_ball_meets_the_conditions_of_the_maximum():
-    rows, first, asked = _arrays()
+    rows, first, queried = _arrays()
     bound = 0.8
-    found = most_likely(rows, first, asked, ridge=1e-3, norm_bound=bound)
+    found = most_likely(rows, first, queried, ridge=1e-3, norm_bound=bound)
     np.testing.assert_allclose(jnp.linalg.norm(found), bound, rtol=1e-4)
-    slope = np.asarray(score(found, rows, first, asked) - 1e-3 * found)
+    slope = np.asarray(score(found, rows, first, queried) - 1e-3 * found)
     # The gradient points straight out of the ball.
     cosine = slope @ np.asarray(found) / np.linalg.norm(slope) / bound
     np.testing.assert_allclose(cosine, 1.0, atol=1e-4)
-    free = most_likely(rows, first, asked, ridge=0.1)
-    wide = most_likely(rows, first, asked, ridge=0.1, norm_bound=100.0)
+    free = most_likely(rows, first, queried, ridge=0.1)
+    wide = most_likely(rows, first, queried, ridge=0.1, norm_bound=100.0)
     np.testing.assert_allclose(wide, free, atol=1e-3)
 
 
@@ -196,7 +196,7 @@ def test_answers_are_kept_in_order_until_there_is_no_room():
     first = jnp.asarray([True, False, True])
     answers = add_answers(answers, rows, first, jnp.asarray([True, False, True]))
     assert int(answers.count) == 2
-    np.testing.assert_array_equal(answers.asked, [1, 1, 0, 0])
+    np.testing.assert_array_equal(answers.queried, [1, 1, 0, 0])
     np.testing.assert_array_equal(answers.difference[:, 0], [1, 3, 0, 0])
     answers = add_answers(answers, 10.0 * rows, first, jnp.ones(3, bool))
     assert int(answers.count) == 4

@@ -32,16 +32,16 @@ def test_returns_are_sums_over_paths():
     )
     measured = random.random((2, 2, 2, 3)).astype(np.float32)
     policy = random.dirichlet(np.ones(2), (2, 2)).astype(np.float32)
-    wanted = np.zeros(3)
+    expected = np.zeros(3)
     for s in range(2):
         for a in range(2):
             chance = [0.3, 0.7][s] * policy[0, s, a]
-            wanted += chance * measured[0, s, a]
+            expected += chance * measured[0, s, a]
             for t in range(2):
                 onward = chance * np.asarray(process.transition)[0, s, a, t]
-                wanted += onward * policy[1, t] @ measured[1, t]
+                expected += onward * policy[1, t] @ measured[1, t]
     found = vector_returns(process, jnp.asarray(measured), jnp.asarray(policy))
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

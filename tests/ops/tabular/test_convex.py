@@ -72,11 +72,11 @@ def test_the_projection_is_the_nearest_point():
 def test_the_cone_s_projection_is_the_nearest_point(height):
     for point in _points(5, seed=1, size=5):
         found = np.asarray(_cone(jnp.asarray(point), height))
-        wanted = _solved(point, lift=height)
+        expected = _solved(point, lift=height)
         # No farther than what the optimiser finds, which is in the cone.
-        gaps = [np.linalg.norm(x - point) for x in (found, wanted)]
+        gaps = [np.linalg.norm(x - point) for x in (found, expected)]
         assert gaps[0] <= gaps[1] + 1e-4
-        np.testing.assert_allclose(found, wanted, atol=5e-3)
+        np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("height", [1.0, 20.0])
@@ -123,6 +123,6 @@ def test_no_direction_asks_for_nothing_of_an_open_end():
 
 
 def test_budgets_bound_costs_from_above_and_reward_from_below():
-    wanted = within_budgets(1.5, 2.0, jnp.asarray([0.3, 0.1]))
-    np.testing.assert_allclose(wanted.project(jnp.asarray([1.0, 0.5, 0.0])), [1.5, 0.3, 0.0])
-    assert float(distance(wanted, jnp.asarray([1.2, 0.7, 0.1]))) == pytest.approx(0.5)
+    expected = within_budgets(1.5, 2.0, jnp.asarray([0.3, 0.1]))
+    np.testing.assert_allclose(expected.project(jnp.asarray([1.0, 0.5, 0.0])), [1.5, 0.3, 0.0])
+    assert float(distance(expected, jnp.asarray([1.2, 0.7, 0.1]))) == pytest.approx(0.5)

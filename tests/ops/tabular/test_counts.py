@@ -55,8 +55,8 @@ def test_counts_and_estimates():
     np.testing.assert_array_equal(counts.visits, visits)
     mean = [np.mean(r) if r else 0.0 for r in rewards]
     spread = np.asarray([np.var(r) if r else 0.0 for r in rewards]).reshape(SIZES)
-    wanted = np.asarray(mean).reshape(SIZES)
-    np.testing.assert_allclose(estimated_reward(counts, PROBLEM), wanted, rtol=1e-5)
+    expected = np.asarray(mean).reshape(SIZES)
+    np.testing.assert_allclose(estimated_reward(counts, PROBLEM), expected, rtol=1e-5)
     np.testing.assert_allclose(reward_variance(counts), spread, atol=1e-6)
     times = np.maximum(visits, 1)
     width = np.sqrt(2 * 3.0 * spread / times) + 7 * 3.0 / (3 * times)
@@ -128,9 +128,9 @@ def test_the_certified_gap_is_what_its_description_says(known):
     )
     policy = random.dirichlet(np.ones(ACTIONS), SIZES[:2]).astype(np.float32)
     found = certified_gap(count(no_counts(problem), data), jnp.asarray(policy), problem, 0.1)
-    wanted = gap_by_hand(*loop(data), policy, reward, 0.1)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    assert 0.2 < wanted < HORIZON - 0.2
+    expected = gap_by_hand(*loop(data), policy, reward, 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert 0.2 < expected < HORIZON - 0.2
 
 
 def test_a_bound_needs_the_first_states():

@@ -66,7 +66,7 @@ class GrownModel:
 
 
 def grow_language(
-    asked: GrowthSettings, out: str | Path, *, progress: bool | None = None
+    settings: GrowthSettings, out: str | Path, *, progress: bool | None = None
 ) -> GrownModel:
     """Trains a decoder in stages, and writes it to `out/model`.
 
@@ -75,7 +75,7 @@ def grow_language(
     something else.
     """
     out = Path(out)
-    specification = {"kind": "language growth", **dataclasses.asdict(asked)}
+    specification = {"kind": "language growth", **dataclasses.asdict(settings)}
     if (out / "run.json").is_file():
         directory = RunDirectory.open(out)
         stored = directory.specification
@@ -88,54 +88,54 @@ def grow_language(
     else:
         directory = None
     tokenizer: AbstractTokenizer = ByteTokenizer()
-    if asked.tokenizer is not None:
-        tokenizer = read_tokenizer(asked.tokenizer)
+    if settings.tokenizer is not None:
+        tokenizer = read_tokenizer(settings.tokenizer)
     # Embeddings of a round number of rows are faster; texts never hold the tokens
     # that are added, and decoding leaves them out.
     vocabulary = 8 * math.ceil(tokenizer.size / 8)
     architecture = Architecture(
-        vocabulary, asked.context, asked.width, asked.layers, asked.heads, tied=True
+        vocabulary, settings.context, settings.width, settings.layers, settings.heads, tied=True
     )
-    read = read_completions(asked.data, tokenizer, asked.context)
-    plan = _plan(asked, CompletionReplay(read.data, asked.rows))
-    problem = TokenProblem(Decoder(architecture, key=jax.random.key(asked.seed)), tokenizer.end)
+    read = read_completions(settings.data, tokenizer, settings.context)
+    plan = _plan(settings, CompletionReplay(read.data, settings.rows))
+    problem = TokenProblem(Decoder(architecture, key=jax.random.key(settings.seed)), tokenizer.end)
     if directory is None:
         directory = RunDirectory.create(out, specification)
     result = run(
-        plan.stages, problem, seed=asked.seed, directory=directory, progress=progress, logs=20
+        plan.stages, problem, seed=settings.seed, directory=directory, progress=progress, logs=20
     )
     last = plan.stages[-1]
     state = jax.tree.map(lambda x: x[0], result.outcomes[last.name].state)
     learned = out / _MODEL
     network = last.method.network(state)  # pyright: ignore[reportAttributeAccessIssue]
     end = tokenizer.end if tokenizer.end >= 0 else None
-    write_decoder(network, learned, tokenizer=asked.tokenizer, end=end, overwrite=True)
+    write_decoder(network, learned, tokenizer=settings.tokenizer, end=end, overwrite=True)
     if isinstance(tokenizer, ByteTokenizer):
         tokenizer.write(learned)
     rows: list[dict[str, Any]] = [r for r in result.metrics if "updates_per_second" in r]
     metrics = {name: float(np.mean(v)) for name, v in rows[-1]["metrics"].items()} if rows else {}
     pace = float(rows[-1]["updates_per_second"]) if rows else 0.0
-    return GrownModel(out, learned, metrics, pace * asked.rows * read.tokens_per_record)
+    return GrownModel(out, learned, metrics, pace * settings.rows * read.tokens_per_record)
 
 
-def _plan(asked: GrowthSettings, source: CompletionReplay) -> Plan:
-    if min(asked.layers, asked.stages, asked.updates, asked.rows) < 1:
+def _plan(settings: GrowthSettings, source: CompletionReplay) -> Plan:
+    if min(settings.layers, settings.stages, settings.updates, settings.rows) < 1:
         raise SpecificationError("layers, stages, updates and rows must be at least 1")
     rates: dict[str, Any] = {
-        "learning_rate": asked.learning_rate,
-        "warmup_updates": asked.updates / 50,
-        "decay_updates": float(asked.updates),
+        "learning_rate": settings.learning_rate,
+        "warmup_updates": settings.updates / 50,
+        "decay_updates": float(settings.updates),
     }
-    if asked.operator == "raptr":
-        fewest = max(asked.layers // 2, min(2, asked.layers))
-        depths = np.linspace(fewest, asked.layers, asked.stages).round().astype(int).tolist()
-        return progressive_stages(RaPTr(**rates), source, depths=depths, updates=asked.updates)
+    if settings.operator == "raptr":
+        fewest = max(settings.layers // 2, min(2, settings.layers))
+        depths = np.linspace(fewest, settings.layers, settings.stages).round().astype(int).tolist()
+        return progressive_stages(RaPTr(**rates), source, depths=depths, updates=settings.updates)
     return growing_stages(
         SFT(**rates),
         source,
-        layers=asked.layers,
-        stages=asked.stages,
-        updates=asked.updates,
-        power=asked.power,
-        operator=asked.operator,
+        layers=settings.layers,
+        stages=settings.stages,
+        updates=settings.updates,
+        power=settings.power,
+        operator=settings.operator,
     )

@@ -21,7 +21,7 @@ from headwater.api.specification import (
     plan,
     updates_of,
 )
-from headwater.api.train import specification
+from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
 from headwater.datasets.references import References
@@ -55,7 +55,8 @@ class Row:
     """One setting of a sweep, with all its seeds.
 
     **Arguments:** `name`; `method`, `dataset`: by name; `chosen`: hyper-parameters set by the grid;
-    `seeds`: that came to their end; `asked`: how many there should be; `state`: `done`, `failed` or
+    `seeds`: that came to their end; `requested`: how many there should be; `state`: `done`,
+    `failed` or
     `unfinished`; `score`: final return; `normalised`: on the scale from random to expert, if that
     is known; `message`: why it failed.
     """
@@ -65,7 +66,7 @@ class Row:
     dataset: str | None
     chosen: dict[str, Any]
     seeds: int
-    asked: int
+    requested: int
     state: Literal["done", "failed", "unfinished"]
     score: Interval | None
     normalised: Interval | None
@@ -168,9 +169,9 @@ def _row(kept: SweepDirectory, name: str, members: list[Member], failures: dict[
     if returns:
         means = seed_means(np.asarray(returns))
         score = interval(means)
-        asked = Specification.from_json(members[0].specification, str(kept.path))
-        if asked.references is not None:
-            normalised = interval(References(*asked.references).normalise(means))
+        specification = Specification.from_json(members[0].specification, str(kept.path))
+        if specification.references is not None:
+            normalised = interval(References(*specification.references).normalise(means))
     messages = [failures[member.name] for member in members if member.name in failures]
     state = "done" if len(finished) == len(members) else "failed" if messages else "unfinished"
     return Row(
@@ -324,29 +325,32 @@ def _runs(
         chosen, held = opened[key]
         there = {n for n, v in inputs.items() if v not in (None, "none")}
         check_inputs(cls, there if held.task is None else there | {"env"})
-        asked = specification(*settle(setting.method, options), chosen, held.task)
-        check_numbers(asked)
+        specification = build_specification(*settle(setting.method, options), chosen, held.task)
+        check_numbers(specification)
         if planned is None:
-            planned = plan(asked, None, held)
-        asked = complete(asked, planned)
+            planned = plan(specification, None, held)
+        specification = complete(specification, planned)
         for seeds in parts:
             part = dataclasses.replace(
-                asked, options=dataclasses.replace(asked.options, seeds=tuple(seeds))
+                specification,
+                options=dataclasses.replace(specification.options, seeds=tuple(seeds)),
             )
             found.append(_member(part, dataset, setting, split="seeds_per_run" in table.rest))
     return found
 
 
-def _member(asked: Specification, dataset: str | None, setting: Setting, split: bool) -> Member:
-    labels = [asked.method.name, dataset or "", *setting.labels]
+def _member(
+    specification: Specification, dataset: str | None, setting: Setting, split: bool
+) -> Member:
+    labels = [specification.method.name, dataset or "", *setting.labels]
     return Member(
-        named(*labels, *([_seeds_label(asked.seeds)] if split else [])),
+        named(*labels, *([_seeds_label(specification.seeds)] if split else [])),
         named(*labels),
-        asked.method.name,
+        specification.method.name,
         dataset,
         setting.chosen,
-        updates_of(asked),
-        asked.to_json(),
+        updates_of(specification),
+        specification.to_json(),
     )
 
 
@@ -401,8 +405,9 @@ def _refuse_another_meaning(kept: SweepDirectory, member: Member, table: Table) 
                 "holds now: restore it, or give another directory"
             )
         raise RunError(
-            f"{where} was begun with {_plain_key(key)} = {_told(then)}, and {table.where} now says "
-            f"{_told(now)}: put it back, or give another directory"
+            f"{where} was begun with {_plain_key(key)} = {_shown(then)}, and {table.where} now "
+            "says "
+            f"{_shown(now)}: put it back, or give another directory"
         )
 
 
@@ -427,7 +432,7 @@ def _plain_key(key: str) -> str:
     return "dataset" if key == "data.path" else key.rpartition(".")[2]
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, Mapping) and "name" in value:
         return str(value["name"])
     return "nothing" if value is None else str(value)
@@ -457,8 +462,8 @@ def _say_what_is_there(
     begun = sum(kept.begun(member) is not None for member in todo)
     there = [f"{len(kept.members) - len(todo)} finished before", f"{begun} to be continued"]
     there = [part for part in there if not part.startswith("0 ")]
-    told = f" ({', '.join(there)})" if there else ""
-    bar.line(f"{_count(len(kept.members), 'run')}{told}; {workers.told}")
+    described = f" ({', '.join(there)})" if there else ""
+    bar.line(f"{_count(len(kept.members), 'run')}{described}; {workers.description}")
 
 
 def _carry_out(
@@ -525,8 +530,8 @@ class _Pace:
     def note(self, name: str, how: Ended, again: bool, over: int, total: int) -> None:
         """Says how a worker ended."""
         self._look(name)
-        told = "done" if how.kind == "done" else f"{how.kind}: {how.message}"
-        self._bar.line(f"  {name}: {told}{'; again' if again else ''} ({over} of {total})")
+        outcome = "done" if how.kind == "done" else f"{how.kind}: {how.message}"
+        self._bar.line(f"  {name}: {outcome}{'; again' if again else ''} ({over} of {total})")
 
     def _look(self, name: str) -> None:
         before = self._done[name]

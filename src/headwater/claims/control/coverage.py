@@ -143,7 +143,7 @@ def _quality(seed: int, **scale: int) -> Finding:
     constrained = table["DiscreteCQL"] - np.maximum(table["BC"], table["DQN"])
     close = (constrained >= -0.15).sum(1)
     # What the two numbers foretell of the difference between cloning and off-policy learning.
-    foretold = [
+    predicted = [
         rank_correlation(q - c, b - d)
         for q, c, b, d in zip(table["TQ"], table["SACo"], table["BC"], dqn)
     ]
@@ -157,7 +157,7 @@ def _quality(seed: int, **scale: int) -> Finding:
             Criterion("logs of five where CQL is within 0.15 of the better", mean_of(close), 4.0),
             Criterion(
                 "rank correlation of TQ less SACo and of what cloning gains over DQN",
-                mean_of(foretold),
+                mean_of(predicted),
                 0.5,
             ),
         ),

@@ -58,14 +58,16 @@ def _trade_off(seed: int, instances: int, rounds: int, method: str) -> Finding:
     both = jax.vmap(jax.vmap(one, (None, 0)), (0, None))
     found = jax.jit(both)(keys, jnp.asarray(_THRESHOLDS))
     regrets, queries = (np.asarray(x, np.float64) for x in found)
-    total, asked = regrets.sum(axis=2), queries[:, :, -1]
+    total, num_queries = regrets.sum(axis=2), queries[:, :, -1]
     halves = regrets.reshape(instances, len(_THRESHOLDS), 2, -1).sum(axis=3)
-    slopes = np.polyfit(np.log(_THRESHOLDS[1:]), np.log(np.maximum(asked[:, 1:], 1.0)).T, 1)[0]
+    slopes = np.polyfit(np.log(_THRESHOLDS[1:]), np.log(np.maximum(num_queries[:, 1:], 1.0)).T, 1)[
+        0
+    ]
     always, one_unit = 0, _THRESHOLDS.index(1.0)
     criteria = [
         Criterion(
             "share of rounds with a question, threshold 1",
-            mean_of(asked[:, one_unit] / rounds),
+            mean_of(num_queries[:, one_unit] / rounds),
             at_most=0.15,
         ),
         Criterion(
@@ -89,7 +91,7 @@ def _trade_off(seed: int, instances: int, rounds: int, method: str) -> Finding:
         {
             "thresholds": list(_THRESHOLDS),
             "mean regret": total.mean(axis=0).tolist(),
-            "mean questions": asked.mean(axis=0).tolist(),
+            "mean questions": num_queries.mean(axis=0).tolist(),
         },
         {
             f"threshold {threshold:g}": (

@@ -118,7 +118,7 @@ def fewer_failures(
     return Finding(
         tuple(
             Criterion(
-                f"worst shortfall with {few} demonstrations less that with {many}",
+                f"worst suboptimality gap with {few} demonstrations less that with {many}",
                 mean_of(worst[few] - worst[many]),
                 at_least=0.0,
             )
@@ -131,7 +131,7 @@ def fewer_failures(
         },
         curves,
         "online episodes",
-        "shortfall in expected return",
+        "suboptimality gap in expected return",
         "xy",
     )
 
@@ -147,12 +147,12 @@ def better_than_the_clone(
     temperature: float,
     **sizes: int,
 ) -> Finding:
-    """The final shortfall near the clone, the clone's own, and the final one without any.
+    """The final suboptimality gap near the clone, the clone's own, and the final one without any.
 
     Either has the bonus that is best for it in other processes.
     """
 
-    def shortfalls(method: DemonstrationRegularised, count: int, seed: int):
+    def gaps_of(method: DemonstrationRegularised, count: int, seed: int):
         processes = make_processes(seed=seed, instances=instances, **sizes)
         keys = jax.random.split(jax.random.key(seed), instances)
         found = _learn(method, processes, keys, count, episodes, temperature)
@@ -163,17 +163,17 @@ def better_than_the_clone(
 
         def finals(tried, seed, count=count, near=near):
             methods = [DemonstrationRegularised(near, scale) for scale in tried]
-            return [shortfalls(method, count, seed)[1][:, -1] for method in methods]
+            return [gaps_of(method, count, seed)[1][:, -1] for method in methods]
 
         scales[label] = tune(bonus_scales, finals, seed=seed).value
-        own, gaps = shortfalls(DemonstrationRegularised(near, scales[label]), count, seed)
+        own, gaps = gaps_of(DemonstrationRegularised(near, scales[label]), count, seed)
         clone = own if count else clone
         last[label] = gaps[:, -1]
         curves[label] = (np.arange(1, episodes + 1), gaps)
     return Finding(
         (
             Criterion(
-                "final shortfall near the clone over the clone's",
+                "final suboptimality gap near the clone over the clone's",
                 ratio_of_means(last["near the clone"], clone),
                 at_most=0.75,
             ),
@@ -185,7 +185,7 @@ def better_than_the_clone(
         },
         curves,
         "online episodes",
-        "shortfall in expected return",
+        "suboptimality gap in expected return",
         "xy",
     )
 
@@ -280,7 +280,8 @@ CLAIMS = (
     Claim(
         name="demonstrations-prevent-early-failures",
         statement=(
-            "With λ in proportion to the number of demonstrations, the worst shortfall of the "
+            "With λ in proportion to the number of demonstrations, the worst suboptimality gap of "
+            "the "
             "judged policy over all online episodes falls as demonstrations are added."
         ),
         methods=("DemonstrationRegularised", "TabularCloning"),
@@ -312,7 +313,7 @@ CLAIMS = (
         name="learning-near-the-clone-improves-on-it",
         statement=(
             "After 2000 online episodes near the clone of 500 demonstrations, at λ = 0.3, the "
-            "shortfall is at most 0.75 of the clone's."
+            "suboptimality gap is at most 0.75 of the clone's."
         ),
         methods=("DemonstrationRegularised", "TabularCloning"),
         paper=_PAPER,

@@ -55,12 +55,15 @@ def _narrow_logs(
     return Finding(
         (
             Criterion(
-                "shortfall of the pessimistic policy over the greedy one's",
+                "suboptimality gap of the pessimistic policy over the greedy one's",
                 ratio_of_means(found[best][1], found["greedy"][1]),
                 at_most=0.9,
             ),
         ),
-        {"chosen": best, "shortfall": {name: float(x[1].mean()) for name, x in found.items()}},
+        {
+            "chosen": best,
+            "suboptimality gap": {name: float(x[1].mean()) for name, x in found.items()},
+        },
     )
 
 
@@ -79,6 +82,6 @@ CLAIMS = (
         experiment=_narrow_logs,
         learned="The best multipliers all but follow the log: in narrow logs of good behaviour, "
         "most of the gain is that of imitation. A smaller penalty leaves more to the model and "
-        "falls short by more, up to the greedy policy's shortfall without one.",
+        "falls short by more, up to the greedy policy's suboptimality gap without one.",
     ),
 )

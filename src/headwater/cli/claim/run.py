@@ -77,9 +77,9 @@ def _print_count(done, scale: str, out: Path) -> None:
     counts = {}
     for record in done.records:
         counts[record.outcome] = counts.get(record.outcome, 0) + 1
-    told = [f"{count} {outcome}" for outcome, count in sorted(counts.items())]
+    parts = [f"{count} {outcome}" for outcome, count in sorted(counts.items())]
     if done.kept:
-        told.append(f"{len(done.kept)} recorded before (--again runs them too)")
+        parts.append(f"{len(done.kept)} recorded before (--again runs them too)")
     if done.without:
-        told.append(f"{len(done.without)} without the scale {scale}")
-    print(f"{', '.join(told) or 'nothing to run'}; results: {out}")
+        parts.append(f"{len(done.without)} without the scale {scale}")
+    print(f"{', '.join(parts) or 'nothing to run'}; results: {out}")

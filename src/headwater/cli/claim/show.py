@@ -40,8 +40,8 @@ def command(
     print(f"paper    {claim.source}")
     print(f"methods  {', '.join(claim.methods)}")
     for scale, arguments in claim.scales.items():
-        told = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        print(f"{scale:<8} {told or 'as it is'}")
+        text = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        print(f"{scale:<8} {text or 'as it is'}")
     if claim.learned:
         print(f"\nlearned  {claim.learned}")
     for record in latest(records).values():

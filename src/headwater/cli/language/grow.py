@@ -54,7 +54,7 @@ def command(
     """
     from headwater.api.language.grow import GrowthSettings, grow_language
 
-    asked = GrowthSettings(
+    settings = GrowthSettings(
         data=str(data),
         tokenizer=None if tokenizer is None else str(tokenizer),
         layers=layers,
@@ -70,7 +70,7 @@ def command(
         seed=seed,
     )
     where = out or Path("runs") / f"grown-{data.stem}"
-    done = grow_language(asked, where, progress=None if json else True)
+    done = grow_language(settings, where, progress=None if json else True)
     report(operator, done, json)
 
 

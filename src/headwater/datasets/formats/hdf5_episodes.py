@@ -54,8 +54,8 @@ def open_numbered(path: Path, names: Sequence[str], mapping: Mapping | None, row
 
     said = f"each of the {len(episodes):,} episodes has its own arrays, as d3rlpy 2 writes them"
     stored = {"reading": reading, "metadata": {"reading": [said]}}
-    wanted = ((str(episode), of(episode)) for episode in episodes)
-    return stored, _chunks(path, wanted, rows, dones_end=False)
+    columns_of_episodes = ((str(episode), of(episode)) for episode in episodes)
+    return stored, _chunks(path, columns_of_episodes, rows, dones_end=False)
 
 
 def groups_of_episodes(file) -> list[str]:
@@ -129,26 +129,30 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
             f"'{name}' is taken as the end of the process, as robomimic learns from it; if it only "
             f"marks the end of the record, say columns={{'dones': '{name}'}} and dones='truncated'"
         )
-    told = Reading({**reading.columns, **columns}, reading.declared, reading.unused, reading.looks)
+    joined = Reading(
+        {**reading.columns, **columns}, reading.declared, reading.unused, reading.looks
+    )
     metadata: dict[str, Any] = {"reading": said}
     if environment is not None:
         metadata["environment"] = environment
-    wanted = (
+    columns_of_episodes = (
         (group, {role: [f"{group}/{name}" for name in names] for role, names in columns.items()})
         for group in groups
     )
-    return {"reading": told, "metadata": metadata}, _chunks(path, wanted, rows, dones_end)
+    return {"reading": joined, "metadata": metadata}, _chunks(
+        path, columns_of_episodes, rows, dones_end
+    )
 
 
 def _chunks(
     path: Path,
-    wanted: Iterator[tuple[str, dict[str, list[str]]]],
+    columns_of_episodes: Iterator[tuple[str, dict[str, list[str]]]],
     rows: int | None,
     dones_end: bool,
 ) -> Iterator[Chunk]:
     held: list[Chunk] = []
     with open_file(path) as file:
-        for number, (where, columns) in enumerate(wanted):
+        for number, (where, columns) in enumerate(columns_of_episodes):
             for names in columns.values():
                 for name in names:
                     if name not in file:
@@ -240,22 +244,22 @@ def _keys(group) -> tuple[list[str], list[str]]:
     return vectors, others
 
 
-def _chosen(wanted: str | list[str] | None, vectors: list[str], others: list[str]) -> list[str]:
-    if wanted is None:
+def _chosen(requested: str | list[str] | None, vectors: list[str], others: list[str]) -> list[str]:
+    if requested is None:
         if not vectors:
             raise DataError(
                 f"no vector is among the observations ({', '.join(others)}): say which of them to "
                 "take with columns={'observations': ['NAME', …]}"
             )
         return vectors
-    asked = [wanted] if isinstance(wanted, str) else list(wanted)
-    asked = [name.rpartition("/")[2] for name in asked]
-    for name in asked:
+    names = [requested] if isinstance(requested, str) else list(requested)
+    names = [name.rpartition("/")[2] for name in names]
+    for name in names:
         if name not in vectors + others:
             raise DataError(
                 f"there is no observation '{name}'; there are {', '.join(vectors + others)}"
             )
-    return asked
+    return names
 
 
 def _plays(group, role: str) -> bool:
@@ -271,10 +275,10 @@ def _environment(file) -> str | None:
     data = file.get("data")
     text = data.attrs.get("env_args") if isinstance(data, h5py.Group) else None
     try:
-        told = json_text.parse(text) if isinstance(text, str) else None
+        arguments = json_text.parse(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    name = told.get("env_name") if isinstance(told, dict) else None
+    name = arguments.get("env_name") if isinstance(arguments, dict) else None
     return name if isinstance(name, str) else None
 
 

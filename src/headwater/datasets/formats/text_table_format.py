@@ -71,9 +71,9 @@ def _dialect(path: Path, packed: bool) -> _Dialect:
     lines = text.splitlines()
     if len(head) >= _SAMPLE and len(lines) > 1:
         lines = lines[:-1]
-    told = re.fullmatch(r"sep=(.)", lines[0].strip("\ufeff ")) if lines else None
-    if told and told.group(1) in _DELIMITERS:
-        return _Dialect(encoding, told.group(1), 1)
+    declared = re.fullmatch(r"sep=(.)", lines[0].strip("\ufeff ")) if lines else None
+    if declared and declared.group(1) in _DELIMITERS:
+        return _Dialect(encoding, declared.group(1), 1)
     first = "\t" if ".tsv" in path.name.lower() else ","
     return _Dialect(encoding, _delimiter([line for line in lines if line.strip()], first), 0)
 

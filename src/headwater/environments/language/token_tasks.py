@@ -53,9 +53,11 @@ def prompts_of(data: Completions, width: int) -> Prompts:
 
 def everywhere(data: Completions) -> Completions:
     """The same texts, to be learned from the second token on: for training from scratch."""
-    wanted = jnp.asarray(data.response)
-    last = wanted.shape[-1] - 1 - jnp.argmax(wanted[..., ::-1], axis=-1)
-    return Completions(data.tokens, position_mask(jnp.ones_like(last), last + 1, wanted.shape[-1]))
+    response = jnp.asarray(data.response)
+    last = response.shape[-1] - 1 - jnp.argmax(response[..., ::-1], axis=-1)
+    return Completions(
+        data.tokens, position_mask(jnp.ones_like(last), last + 1, response.shape[-1])
+    )
 
 
 def correct(written: Completions, right: Completions) -> Bool[Array, "*batch"]:
@@ -80,17 +82,17 @@ class ExactMatch(AbstractCompletionReward):
 
         def one(tokens, response):
             tokens, response = tokens[:width], response[:width]
-            asked = ~right.response & position_mask(
+            in_prompt = ~right.response & position_mask(
                 jnp.zeros(right.tokens.shape[0], jnp.int32),
                 jnp.argmax(right.response, axis=-1),
                 width,
             )
             same = right.tokens == jnp.broadcast_to(tokens, right.tokens.shape)
-            about = jnp.all(same | ~asked, axis=-1)
-            said = jnp.all(same | ~right.response, axis=-1)
+            same_prompt = jnp.all(same | ~in_prompt, axis=-1)
+            same_response = jnp.all(same | ~right.response, axis=-1)
             given = jnp.broadcast_to(response, right.response.shape)
             extent = jnp.all(right.response == given, axis=-1)
-            return jnp.any(about & said & extent).astype(jnp.float32)
+            return jnp.any(same_prompt & same_response & extent).astype(jnp.float32)
 
         flat = [x.reshape(-1, x.shape[-1]) for x in (data.tokens, data.response)]
         return jax.vmap(one)(*flat).reshape(data.tokens.shape[:-1])
@@ -286,7 +288,7 @@ class Assignments(AbstractTextTask):
         return Completions(tokens, position_mask(start, jnp.full((rows,), width), width))
 
     def _one(self, key: PRNGKeyArray) -> Int[Array, " position"]:
-        name_key, value_key, order_key, asked_key = jax.random.split(key, 4)
+        name_key, value_key, order_key, query_key = jax.random.split(key, 4)
         links = self.depth + 1
         names = 10 + jax.random.permutation(name_key, 12)[: self.chains * links]
         names = names.reshape(self.chains, links)
@@ -299,12 +301,12 @@ class Assignments(AbstractTextTask):
         sign = jnp.full_like(names, self.alphabet.index("="))
         stop = jnp.full_like(names, self.alphabet.index(";"))
         written = jnp.stack([names, sign, given, stop], axis=1)[order].reshape(-1)
-        asked = jax.random.randint(asked_key, (), 0, self.chains)
+        queried = jax.random.randint(query_key, (), 0, self.chains)
         question = jnp.stack(
             [
-                names.reshape(self.chains, links)[asked, -1],
+                names.reshape(self.chains, links)[queried, -1],
                 jnp.asarray(self.alphabet.index("?")),
-                values[asked],
+                values[queried],
                 jnp.asarray(self.end),
             ]
         )
@@ -316,20 +318,24 @@ class Induction(AbstractTextTask):
 
     After Saunshi et al. (2024), arXiv:2409.19044. All letters of the string differ.
 
-    **Arguments:** `size`: letters in the string; `cue`: letters of it that are repeated; `wanted`:
-    letters after those that are asked for.
+    **Arguments:** `size`: letters in the string; `cue`: letters of it that are repeated;
+    `continuation`: how many of the letters after those are to be written.
     """
 
     alphabet: ClassVar[str] = "abcdefghijklmnopqrstuvwx=."
     size: int = eqx.field(static=True, default=10)
     cue: int = eqx.field(static=True, default=2)
-    wanted: int = eqx.field(static=True, default=3)
+    continuation: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
-        if self.cue < 1 or self.wanted < 1 or not self.cue + self.wanted <= self.size <= 24:
+        if (
+            self.cue < 1
+            or self.continuation < 1
+            or not self.cue + self.continuation <= self.size <= 24
+        ):
             raise SpecificationError(
                 f"a string of {self.size} of 24 letters has no room for a cue of {self.cue} and "
-                f"{self.wanted} more"
+                f"{self.continuation} more"
             )
 
     def texts(self, rows: int, *, key: PRNGKeyArray) -> Completions:
@@ -341,7 +347,7 @@ class Induction(AbstractTextTask):
     def _one(self, key: PRNGKeyArray) -> Int[Array, " position"]:
         letter_key, place_key = jax.random.split(key)
         letters = jax.random.permutation(letter_key, 24)[: self.size]
-        again = self.cue + self.wanted
+        again = self.cue + self.continuation
         place = jax.random.randint(place_key, (), 0, self.size - again + 1)
         repeated = jax.lax.dynamic_slice(letters, (place,), (again,))
         sign = jnp.asarray([self.alphabet.index("=")])
@@ -375,19 +381,19 @@ class WordProblems(AbstractTextTask):
         return Completions(tokens, position_mask(start, jnp.full((rows,), width), width))
 
     def _one(self, key: PRNGKeyArray) -> Int[Array, " position"]:
-        name_key, value_key, asked_key = jax.random.split(key, 3)
+        name_key, value_key, query_key = jax.random.split(key, 3)
         names = 10 + jax.random.permutation(name_key, 12)[: self.things]
         values = jax.random.randint(value_key, (self.things,), 0, 10)
-        asked = jax.random.permutation(asked_key, self.things)[: self.operations + 1]
+        queried = jax.random.permutation(query_key, self.things)[: self.operations + 1]
         plus = jnp.full((self.operations + 1,), self.alphabet.index("+"))
-        question = jnp.stack([names[asked], plus], axis=1).reshape(-1)[:-1]
+        question = jnp.stack([names[queried], plus], axis=1).reshape(-1)[:-1]
         return jnp.concatenate(
             [
                 jnp.stack([names, values], axis=1).reshape(-1),
                 jnp.asarray([self.alphabet.index(":")]),
                 question,
                 jnp.asarray([self.alphabet.index("?")]),
-                jnp.sum(values[asked])[None] % 10,
+                jnp.sum(values[queried])[None] % 10,
                 jnp.asarray([self.end]),
             ]
         )

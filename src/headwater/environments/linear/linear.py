@@ -29,8 +29,8 @@ class LinearProcess(eqx.Module):
 
     def problem(self, *, known_reward: bool = False) -> FiniteProblem:
         """What a method is told: sizes, first states, features, and rewards if they are known."""
-        told = self.process.problem(known_reward=known_reward)
-        return dataclasses.replace(told, features=self.features)
+        problem = self.process.problem(known_reward=known_reward)
+        return dataclasses.replace(problem, features=self.features)
 
 
 def linear_process(
@@ -51,8 +51,8 @@ def linear_process(
     horizon, size, states = measure.shape
     if features.ndim == 3:
         features = np.broadcast_to(features, (horizon, *features.shape))
-    wanted = (horizon, states, features.shape[2], size)
-    if features.shape != wanted:
+    expected = (horizon, states, features.shape[2], size)
+    if features.shape != expected:
         raise SpecificationError(
             f"features have shape {features.shape}, but measure has {horizon} steps, {size} "
             f"features and {states} states: they must be ({horizon}, {states}, actions, {size})"
@@ -189,12 +189,12 @@ def _numbers(name: str, given: Any, axes: int) -> np.ndarray:
     except (TypeError, ValueError):
         raise SpecificationError(f"{name} is not an array of numbers") from None
     if found.ndim != axes or 0 in found.shape:
-        wanted = {
+        expected = {
             "features": "[horizon, state, action, feature] or [state, action, feature]",
             "measure": "[horizon, feature, next state]",
             "weight": "[horizon, feature]",
         }[name]
-        raise SpecificationError(f"{name} has shape {found.shape}: it must be {wanted}")
+        raise SpecificationError(f"{name} has shape {found.shape}: it must be {expected}")
     if not np.isfinite(found).all():
         raise DataError(f"{name} holds a number that is not finite")
     return found

@@ -64,12 +64,12 @@ class PartiallyObservedProcess(eqx.Module):
             emission = np.asarray(emission, np.float64)
         except (TypeError, ValueError):
             raise SpecificationError("emission is not an array of numbers") from None
-        wanted = (hidden.horizon, hidden.states)
-        fits = emission.shape[:-1] in (wanted, wanted[1:])
+        sizes = (hidden.horizon, hidden.states)
+        fits = emission.shape[:-1] in (sizes, sizes[1:])
         if not fits or emission.shape[-1] < 1:
             raise SpecificationError(
                 f"emission has shape {emission.shape}: it must be [state, observation] or [step, "
-                f"state, observation] with {wanted[1]} states and {wanted[0]} steps"
+                f"state, observation] with {sizes[1]} states and {sizes[0]} steps"
             )
         sums = emission.sum(axis=-1)
         wrong = ~np.isfinite(sums) | (np.abs(sums - 1.0) > 1e-5) | (emission < 0.0).any(axis=-1)
@@ -80,7 +80,7 @@ class PartiallyObservedProcess(eqx.Module):
                 f"emission: the row of {place} is no distribution over observations (it adds up to "
                 f"{sums[at]:.7g}, its lowest entry is {emission[at].min():g})"
             )
-        emission = np.broadcast_to(emission / sums[..., None], (*wanted, emission.shape[-1]))
+        emission = np.broadcast_to(emission / sums[..., None], (*sizes, emission.shape[-1]))
         return cls(hidden, jnp.asarray(emission, jnp.float32))
 
 

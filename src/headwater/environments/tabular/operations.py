@@ -38,7 +38,7 @@ def inventory_control(
     for name, value in (("price", price), ("order_cost", order_cost), ("fixed_cost", fixed_cost)):
         if not value >= 0.0:
             raise SpecificationError(f"{name} = {value:g} must not be negative")
-    probabilities = _chances(demand, capacity)
+    probabilities = _demand_probabilities(demand, capacity)
     stock = np.arange(capacity + 1)
     transition = np.zeros((capacity + 1,) * 3)
     profit = np.zeros((capacity + 1, capacity + 1))
@@ -47,8 +47,8 @@ def inventory_control(
             taken = min(order, capacity - here)
             held = here + taken
             paid = order_cost * taken + fixed_cost * (taken > 0)
-            for wanted, chance in enumerate(probabilities):
-                sold = min(held, wanted)
+            for demanded, chance in enumerate(probabilities):
+                sold = min(held, demanded)
                 transition[here, order, held - sold] += chance
                 profit[here, order] += chance * (price * sold - holding_cost * (held - sold))
             profit[here, order] -= paid
@@ -108,7 +108,7 @@ def admission_control(
     return FiniteProcess.from_arrays(transition, (reward - low) / (1.0 - low), horizon=horizon)
 
 
-def _chances(demand: Sequence[float] | float, capacity: int) -> np.ndarray:
+def _demand_probabilities(demand: Sequence[float] | float, capacity: int) -> np.ndarray:
     if isinstance(demand, int | float):
         if not demand > 0.0:
             raise SpecificationError(f"demand = {demand:g} must be above zero")

@@ -106,13 +106,13 @@ class PRLSVI(
         weights = most_likely(
             answers.difference,
             answers.first_preferred,
-            answers.asked,
+            answers.queried,
             ridge=1e-3,
             norm_bound=self.norm_bound,
             start=state.weights,
             steps=self.num_newton_steps,
         )
-        precision = covariance(answers.difference, answers.asked, ridge=self.ridge)
+        precision = covariance(answers.difference, answers.queried, ridge=self.ridge)
         known = counts, answers, weights, precision
         return next_pair(state, *known, draw=self._draw, plan=self._plan, key=key), metrics
 

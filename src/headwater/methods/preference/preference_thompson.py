@@ -90,12 +90,12 @@ class PbTS(
         weights = most_likely(
             answers.difference,
             answers.first_preferred,
-            answers.asked,
+            answers.queried,
             ridge=self.prior_precision,
             start=state.weights,
             steps=self.num_newton_steps,
         )
-        seen = information(weights, answers.difference, answers.asked)
+        seen = information(weights, answers.difference, answers.queried)
         precision = seen + self.prior_precision * jnp.eye(weights.shape[0])
         known = counts, answers, weights, precision
         return next_pair(state, *known, draw=self._draw, plan=self._plan, key=key), metrics

@@ -98,41 +98,41 @@ def log_likelihood(
     weights: Float[Array, " feature"],
     difference: Float[Array, "row feature"],
     first_preferred: Bool[Array, " row"],
-    asked: Float[Array, " row"] | None = None,
+    queried: Float[Array, " row"] | None = None,
 ) -> Float[Array, ""]:
-    """Of all comparisons, added up. `asked`: how much each counts; one if left out."""
+    """Of all comparisons, added up. `queried`: how much each counts; one if left out."""
     margin = jnp.where(first_preferred, 1.0, -1.0) * (difference @ weights)
     each = jax.nn.log_sigmoid(margin)
-    return jnp.sum(each if asked is None else asked * each)
+    return jnp.sum(each if queried is None else queried * each)
 
 
 def score(
     weights: Float[Array, " feature"],
     difference: Float[Array, "row feature"],
     first_preferred: Bool[Array, " row"],
-    asked: Float[Array, " row"] | None = None,
+    queried: Float[Array, " row"] | None = None,
 ) -> Float[Array, " feature"]:
     """Gradient of `log_likelihood` with respect to the weights."""
     surprise = first_preferred.astype(difference.dtype) - jax.nn.sigmoid(difference @ weights)
-    return (surprise if asked is None else asked * surprise) @ difference
+    return (surprise if queried is None else queried * surprise) @ difference
 
 
 def information(
     weights: Float[Array, " feature"],
     difference: Float[Array, "row feature"],
-    asked: Float[Array, " row"] | None = None,
+    queried: Float[Array, " row"] | None = None,
 ) -> Float[Array, "feature feature"]:
     """Minus the Hessian of `log_likelihood`, which does not depend on the answers."""
     chance = jax.nn.sigmoid(difference @ weights)
     curvature = chance * (1.0 - chance)
-    each = curvature if asked is None else asked * curvature
+    each = curvature if queried is None else queried * curvature
     return (difference * each[:, None]).T @ difference
 
 
 def most_likely(
     difference: Float[Array, "row feature"],
     first_preferred: Bool[Array, " row"],
-    asked: Float[Array, " row"] | None = None,
+    queried: Float[Array, " row"] | None = None,
     *,
     ridge: float | Float[Array, ""],
     norm_bound: float | Float[Array, ""] | None = None,
@@ -145,7 +145,7 @@ def most_likely(
     maximises the second-order model over the ball exactly; a step is shortened by halves to the
     length that is best. Both are concave, so that the maximum is the only one.
 
-    **Arguments:** `asked`: how much each row counts; `ridge`: above zero, since separable
+    **Arguments:** `queried`: how much each row counts; `ridge`: above zero, since separable
     comparisons have no maximum otherwise; `norm_bound`: largest Euclidean norm of the weights;
     `start`: inside of the bound, zero if left out; `steps`: Newton's, with few needed after a warm
     start.
@@ -155,11 +155,11 @@ def most_likely(
 
     def objective(weights):
         penalty = 0.5 * ridge * jnp.sum(jnp.square(weights))
-        return log_likelihood(weights, difference, first_preferred, asked) - penalty
+        return log_likelihood(weights, difference, first_preferred, queried) - penalty
 
     def one(_, weights):
-        hessian = information(weights, difference, asked)
-        slope = hessian @ weights + score(weights, difference, first_preferred, asked)
+        hessian = information(weights, difference, queried)
+        slope = hessian @ weights + score(weights, difference, first_preferred, queried)
         target = _highest_in_ball(hessian + ridge * jnp.eye(size), slope, norm_bound)
         tried = weights[None] + lengths[:, None] * (target - weights)[None]
         values = jax.vmap(objective)(tried)
@@ -269,7 +269,7 @@ class Answers(eqx.Module):
     count: Int[Array, ""]
 
     @property
-    def asked(self) -> Float[Array, " room"]:
+    def queried(self) -> Float[Array, " room"]:
         """One for rows that are filled, zero for the others."""
         return (jnp.arange(self.first_preferred.shape[0]) < self.count).astype(jnp.float32)
 

@@ -30,8 +30,8 @@ from headwater.sources.comparisons import (
 from headwater.sources.episodes import FreshEpisodes, WholeLog
 
 
-def _told(method: AbstractMethod, task: FiniteTask) -> Any:
-    return task.told(learns_from(type(method))[0], type(method).__name__)
+def _problem_for(method: AbstractMethod, task: FiniteTask) -> Any:
+    return task.problem_for(learns_from(type(method))[0], type(method).__name__)
 
 
 def _playing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -40,7 +40,7 @@ def _playing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     name = type(method).__name__
     if task.process is None:
         raise SpecificationError(f"{name} acts, but this is no process to act in: give one")
-    problem = _told(method, task)
+    problem = _problem_for(method, task)
     updates = _whole_updates(method, problem, options.steps)
     source = FreshEpisodes(task.process, problem.tasks)
     return Fed(Stage("learn", method, source, updates), problem)
@@ -63,7 +63,7 @@ def _comparing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
             f"{name} asks about pairs of episodes: give a judge that derives from AbstractJudge, "
             f"not a {type(judge).__name__}"
         )
-    problem = _told(method, task)
+    problem = _problem_for(method, task)
     updates = _whole_updates(method, problem, options.steps)
     return Fed(Stage("learn", method, FreshComparisons(task.process, judge), updates), problem)
 
@@ -74,7 +74,7 @@ def _episode_log(method: AbstractMethod, inputs: Inputs, options: Options) -> Fe
         data = read_episodes(data)
     if not isinstance(data, Episodes):
         raise wrong_data(method, "episodes of a finite process (hw.Episodes)", data)
-    problem = _told(method, inputs.process or FiniteTask(_as_seen(data)))
+    problem = _problem_for(method, inputs.process or FiniteTask(_as_seen(data)))
     check_episodes(data, problem)
     assert options.updates is not None
     return Fed(Stage("learn", method, WholeLog(data), options.updates), problem)
@@ -86,7 +86,7 @@ def _comparison_log(method: AbstractMethod, inputs: Inputs, options: Options) ->
         data = read_episode_comparisons(data)
     if not isinstance(data, EpisodeComparisons):
         raise wrong_data(method, "compared episodes of a finite process", data)
-    problem = _told(method, inputs.process or FiniteTask(_as_seen(data.first, data.second)))
+    problem = _problem_for(method, inputs.process or FiniteTask(_as_seen(data.first, data.second)))
     for episodes in (data.first, data.second):
         check_episodes(episodes, problem)
     assert options.updates is not None

@@ -109,8 +109,8 @@ class Flow:
         return "finite" if "process" in (*self.needs, *self.takes) else "control"
 
 
-def wrong_data(method: AbstractMethod, wanted: str, data: Any) -> SpecificationError:
-    """The refusal of data of another kind than `wanted`."""
+def wrong_data(method: AbstractMethod, needed: str, data: Any) -> SpecificationError:
+    """The refusal of data of another kind than `needed`."""
     return SpecificationError(
-        f"{type(method).__name__} learns from {wanted}, not from a {type(data).__name__}"
+        f"{type(method).__name__} learns from {needed}, not from a {type(data).__name__}"
     )

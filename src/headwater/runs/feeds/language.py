@@ -182,7 +182,9 @@ class _Texts:
     def written_tokens(self) -> float:
         return float(self.rows * self.options.samples * self.options.new_tokens)
 
-    def asked(self) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | TextJudge]:
+    def prompts_and_reward(
+        self,
+    ) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | TextJudge]:
         """Prompts to answer, those held out, and the reward of answers."""
         if self.inputs.reward is None:
             right, others, _ = self.divided(self.completions)
@@ -223,7 +225,7 @@ def _comparisons_and_written(method: AbstractMethod, inputs: Inputs, options: Op
 
 def _rewarded(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
-    prompts, held, reward = texts.asked()
+    prompts, held, reward = texts.prompts_and_reward()
     return texts.fed(_with_reward(texts.written(prompts), reward), texts.written_tokens, held)
 
 
@@ -264,7 +266,7 @@ def _judged_pairs(method: AbstractMethod, inputs: Inputs, options: Options) -> F
     texts = _Texts(method, dataclasses.replace(inputs), dataclasses.replace(options, samples=2))
     judge = inputs.judge
     if judge is None:
-        prompts, held, reward = texts.asked()
+        prompts, held, reward = texts.prompts_and_reward()
         written = texts.written(prompts)
         source: Any
         if isinstance(reward, TextJudge):

@@ -50,9 +50,9 @@ def check_inputs(cls: type[AbstractMethod], given: set[str]) -> None:
     missing = [what for what in flow.needs if what not in given]
     said = f"{name} learns {flow.learns}"
     if missing:
-        wanted = " and ".join(_IN_WORDS[what] for what in missing)
+        missing_words = " and ".join(_IN_WORDS[what] for what in missing)
         out = "" if not idle else f", and leave out {' and '.join(idle)}"
-        raise SpecificationError(f"{said}: give it {wanted}{out}")
+        raise SpecificationError(f"{said}: give it {missing_words}{out}")
     if idle:
         others = _others(cls, given)
         instead = f" (or take {' or '.join(others)})" if others else ""

@@ -30,12 +30,12 @@ def test_three_updates_of_sac_n(discrete):
     method = SACN(hidden_sizes=(8, 8), num_critics=MEMBERS, normalise_observations=True, **RATES)
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete, log_std_range=(-5.0, 2.0))
-    wished = 0.5 * np.log(CHOICES) if discrete else -ACTION
+    target_entropy = 0.5 * np.log(CHOICES) if discrete else -ACTION
     for i in range(3):
         data, key = batch(i, discrete), jax.random.key(i)
         state, metrics = update(method, state, data, key=key)
         c = columns(data, standardised)
-        y = before_the_critics(twin, state, metrics, c, key, wished, discrete)
+        y = before_the_critics(twin, state, metrics, c, key, target_entropy, discrete)
         np.testing.assert_allclose(
             metrics["critic_loss"], twin.critic_step(c[0], c[1], y), rtol=1e-5
         )

@@ -38,7 +38,7 @@ def test_two_updates_of_two_critic_steps(discrete):
     )
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete)
-    wished = 0.5 * np.log(CHOICES) if discrete else -0.5 * ACTION
+    target_entropy = 0.5 * np.log(CHOICES) if discrete else -0.5 * ACTION
     for i in range(2):
         data, key = batch(i, discrete), jax.random.key(i)
         state, metrics = update(method, state, data, key=key)
@@ -53,7 +53,7 @@ def test_two_updates_of_two_critic_steps(discrete):
             twin.critic_step(s[rows], a[rows], y)
         loss, entropy = twin.actor_step(s[halves[1]], twin.noise(actor_key, ROWS // 2), "mean")
         np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-4)
-        twin.temperature_step(entropy, wished)
+        twin.temperature_step(entropy, target_entropy)
     twin.expect(state)
 
 

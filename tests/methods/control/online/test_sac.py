@@ -38,7 +38,7 @@ def test_three_updates(discrete):
     method = SAC(hidden_sizes=(8, 8), initial_temperature=0.3, normalise_observations=True, **RATES)
     state = method.init(problem(discrete), key=jax.random.key(1))
     twin = SoftTwin(state, discrete)
-    wished = 0.5 * np.log(CHOICES) if discrete else -ACTION
+    target_entropy = 0.5 * np.log(CHOICES) if discrete else -ACTION
     for i in range(3):
         data, key = batch(i, discrete), jax.random.key(i)
         state, metrics = update(method, state, data, key=key)
@@ -49,7 +49,7 @@ def test_three_updates(discrete):
         loss, entropy = twin.actor_step(s, twin.noise(actor_key, ROWS))
         np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-4)
         np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-4)
-        twin.temperature_step(entropy, wished)
+        twin.temperature_step(entropy, target_entropy)
         np.testing.assert_allclose(metrics["temperature"], twin.temperature, rtol=1e-5)
     twin.expect(state)
 

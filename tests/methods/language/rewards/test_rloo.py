@@ -86,11 +86,13 @@ def test_rloo_has_the_loss_of_trl(key):
 @pytest.mark.oracle
 @pytest.mark.parametrize("place", ["reward", "loss"])
 @pytest.mark.parametrize("with_chances", [True, False])
-def test_rloo_follows_the_policy_gradient_on_average(place, with_chances, key):
+def test_rloo_follows_the_policy_gradient_on_average(place, with_log_probabilities, key):
     task, reference, reward = task_with_reward(key)
     method = RLOO(kl_weight=0.3, kl_in=place, max_gradient_norm=1e9)
     state = with_reference(method.init(task, key=key), reference)
-    found, metrics = expected_gradient(method, state, reward, key=key, with_chances=with_chances)
+    found, metrics = expected_gradient(
+        method, state, reward, key=key, with_log_probabilities=with_log_probabilities
+    )
     exact = exact_gradient(task.network, reference, reward, 0.3)
     np.testing.assert_allclose(found, -exact, atol=2e-6)
     assert float(jnp.max(metrics["sampler_gap"])) < 1e-6

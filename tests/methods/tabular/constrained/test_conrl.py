@@ -68,8 +68,8 @@ def test_a_hard_budget_switches_to_the_cheapest_policy():
     for episodes, exhausted in ((used / 0.4 + 1.0, False), (used / 0.4 - 1.0, True)):
         method = ConRL(hard_budget=True, num_episodes=episodes, bonus_scale=0.002)
         state, _ = updated(method, data)
-        wanted = state.cheapest if exhausted else state.policy
-        np.testing.assert_array_equal(method.policy(state, explore=True), wanted)
+        expected = state.cheapest if exhausted else state.policy
+        np.testing.assert_array_equal(method.policy(state, explore=True), expected)
         np.testing.assert_array_equal(method.policy(state, explore=False), state.policy)
     model = method.optimistic(state)
     cheapest = plan_of(np.asarray(model.transition, np.float64), -np.asarray(model.cost)[..., 0])

@@ -84,8 +84,8 @@ def test_among_worthless_actions_the_usual_one_is_taken():
     state, _ = method.update(begin(method), data, key=jax.random.key(0))
     assert not np.any(state.action_value)
     visits = tally(data).following.sum(-1)
-    wanted = np.eye(ACTIONS)[visits.argmax(-1)]
-    np.testing.assert_array_equal(method.policy(state, explore=False), wanted)
+    expected = np.eye(ACTIONS)[visits.argmax(-1)]
+    np.testing.assert_array_equal(method.policy(state, explore=False), expected)
 
 
 @pytest.mark.oracle

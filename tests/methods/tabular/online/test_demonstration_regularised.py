@@ -150,7 +150,7 @@ def test_cloning_then_learning_near_the_clone_finds_the_best_policy():
 
 
 @pytest.mark.oracle
-def test_the_gap_covers_the_regularised_shortfall_with_the_constants_of_the_theorem():
+def test_the_gap_covers_the_regularised_gap_with_the_constants_of_the_theorem():
     process = dataclasses.replace(
         random_process(states=2, actions=2, horizon=2, key=jax.random.key(4)), noisy=True
     )

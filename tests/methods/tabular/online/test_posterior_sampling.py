@@ -63,9 +63,9 @@ def by_hand(random):
 def test_sampled_values_have_the_distribution_of_the_posterior(states):
     found = np.asarray(states.action_value)
     random = np.random.default_rng(0)
-    wanted = np.stack([by_hand(random) for _ in range(1500)])
+    expected = np.stack([by_hand(random) for _ in range(1500)])
     for at in np.ndindex(SIZES):
-        assert stats.ks_2samp(found[:, *at], wanted[:, *at]).pvalue > 1e-4, at
+        assert stats.ks_2samp(found[:, *at], expected[:, *at]).pvalue > 1e-4, at
     last = tally(DATA)
     at = (HORIZON - 1, 0, 0)
     earned, visits = last.reward[at], last.following[at].sum()
