@@ -68,8 +68,8 @@ def influence(
             "influence is that of layers of multilayer perceptrons, and the loss depends on none"
         )
     key = jax.random.key(0) if key is None else key
-    asked = _gradients(agent, used, queries)
-    solved = _solved(agent, used, training, asked, curvature, damping, key)
+    query_gradients = _gradients(agent, used, queries)
+    solved = _solved(agent, used, training, query_gradients, curvature, damping, key)
     return jnp.concatenate([_products(agent, used, solved, rows) for rows in _blocks(training)], 1)
 
 
@@ -151,10 +151,10 @@ def _blocks(data: Any) -> list[Any]:
 # Curvature --------------------------------------------------------------------------------------
 
 
-def _solved(agent, used, training, asked, curvature, damping, key):
-    """The queries' gradients `asked`, multiplied by the inverse of the damped curvature."""
+def _solved(agent, used, training, query_gradients, curvature, damping, key):
+    """The queries' gradients `query_gradients`, multiplied by the inverse of the damped curvature."""
     if curvature == "none":
-        return asked
+        return query_gradients
     blocks = _blocks(training)
     count = jax.tree.leaves(training)[0].shape[0]
     possible = [(agent, used, rows, jax.random.fold_in(key, i)) for i, rows in enumerate(blocks)]
@@ -164,18 +164,20 @@ def _solved(agent, used, training, asked, curvature, damping, key):
         return jax.tree.map(lambda *x: sum(x) / count, *found)
 
     if curvature in ("exact", "layers"):
-        sizes = [gradient[0].size for gradient in asked]
+        sizes = [gradient[0].size for gradient in query_gradients]
         groups = [range(len(used))] if curvature == "exact" else [[i] for i in range(len(used))]
         matrices = mean(lambda g: [_outer([g[i] for i in group]) for group in groups])
         shift = damping * sum(jnp.trace(m) for m in matrices) / sum(sizes)
         solved = []
         for group, matrix in zip(groups, matrices):
-            right = jnp.concatenate([asked[i].reshape(len(asked[i]), -1) for i in group], axis=1)
+            right = jnp.concatenate(
+                [query_gradients[i].reshape(len(query_gradients[i]), -1) for i in group], axis=1
+            )
             root = cholesky(matrix + shift * jnp.eye(len(matrix)))
             rows = cholesky_solve(root, right.T).T
             ends = [sum(sizes[i] for i in group[: n + 1]) for n in range(len(group))]
             pieces = jnp.split(rows, ends[:-1], axis=1)
-            solved += [piece.reshape(asked[i].shape) for i, piece in zip(group, pieces)]
+            solved += [piece.reshape(query_gradients[i].shape) for i, piece in zip(group, pieces)]
         return solved
 
     factors = mean(lambda g: [_factors(gradient) for gradient in g])
@@ -192,7 +194,7 @@ def _solved(agent, used, training, asked, curvature, damping, key):
     shift = damping * sum(jnp.sum(f) for f in fitted) / sum(f.size for f in fitted)
     if curvature == "kfac":
         fitted = [jnp.maximum(a[0], 0)[:, None] * jnp.maximum(s[0], 0)[None] for a, s in eigen]
-    return [_divided(q, basis, f + shift) for q, basis, f in zip(asked, bases, fitted)]
+    return [_divided(q, basis, f + shift) for q, basis, f in zip(query_gradients, bases, fitted)]
 
 
 def _outer(gradients: list[Array]) -> Float[Array, "parameter parameter"]:
@@ -230,6 +232,6 @@ def _squares(gradient, basis) -> Float[Array, "input output"]:
 
 
 @jax.jit
-def _divided(asked, basis, eigenvalues) -> Float[Array, "query input output"]:
-    turned = jnp.einsum("qio,ij,op->qjp", asked, *basis)
+def _divided(query_gradients, basis, eigenvalues) -> Float[Array, "query input output"]:
+    turned = jnp.einsum("qio,ij,op->qjp", query_gradients, *basis)
     return jnp.einsum("qjp,ij,op->qio", turned / eigenvalues[None], *basis)

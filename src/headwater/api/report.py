@@ -304,7 +304,7 @@ def _logs(
 def _provenance(runs: Mapping[str, Run]) -> str:
     content = ""
     for name, run in runs.items():
-        asked = run.specification
+        specification = run.specification
         usual = {
             field.name: field.default
             for field in dataclasses.fields(type(run.method))
@@ -312,24 +312,32 @@ def _provenance(runs: Mapping[str, Run]) -> str:
         }
         changed = [
             f"{key} = {_plain(value)}"
-            for key, value in asked.method.settings.items()
+            for key, value in specification.method.settings.items()
             if key not in usual or _plain(usual[key]) != _plain(value)
         ]
         options = {
             key: value
-            for key, value in asked.to_json()["options"].items()
+            for key, value in specification.to_json()["options"].items()
             if value not in (None, [], {}) and key != "seeds"
         }
         rows = [
-            ["method", f"{asked.method.name}: {all_methods()[asked.method.name].info.summary}"],
+            [
+                "method",
+                f"{specification.method.name}: {all_methods()[specification.method.name].info.summary}",
+            ],
             ["settings changed", ", ".join(changed) or "none: the paper's"],
-            ["seeds", ", ".join(map(str, asked.seeds))],
+            ["seeds", ", ".join(map(str, specification.seeds))],
             ["options", ", ".join(f"{k} = {_plain(v)}" for k, v in options.items())],
         ]
-        if asked.recipe is not None and run.upstream is not None:
-            rows.append(["adapted", f"{run.upstream.name} by the recipe {asked.recipe}"])
-        if asked.data is not None:
-            rows.append(["data", f"{asked.data.path} (content {str(asked.data.fingerprint)[:12]})"])
+        if specification.recipe is not None and run.upstream is not None:
+            rows.append(["adapted", f"{run.upstream.name} by the recipe {specification.recipe}"])
+        if specification.data is not None:
+            rows.append(
+                [
+                    "data",
+                    f"{specification.data.path} (content {str(specification.data.fingerprint)[:12]})",
+                ]
+            )
         made = surroundings()
         if run.path is not None:
             rows.append(["directory", str(run.path)])

@@ -110,10 +110,10 @@ class REFUEL(
         if self.exploration == "uniform":
             explorer = state.explorer
         tasks = problem.require_tasks("REFUEL")
-        doubt = jnp.sqrt(problem.actions * log / updates / tasks)
+        uncertainty = jnp.sqrt(problem.actions * log / updates / tasks)
         metrics = {
             "pseudo_cumulative_value": value,
-            "model_error_bound": 2.0 * value / tasks + 2.0 * doubt,
+            "model_error_bound": 2.0 * value / tasks + 2.0 * uncertainty,
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
         }
         return LowRankExploration(counts, factors, explorer, updates, problem), metrics

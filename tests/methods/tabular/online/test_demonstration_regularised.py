@@ -42,7 +42,7 @@ def transcribed(data, anchor, temperature, scale, failure, known):
             following[(*at, data.state[episode, step + 1])] += 1
             earned[at] += data.reward[episode, step]
     upper, lower, gap = np.zeros((3, STATES))
-    target, doubt = np.zeros(shape), np.zeros(shape)
+    target, uncertainty = np.zeros(shape), np.zeros(shape)
     event = np.log(3 * STATES * ACTIONS * HORIZON / failure)
     for step in reversed(range(HORIZON)):
         left, above, below = (
@@ -75,10 +75,10 @@ def transcribed(data, anchor, temperature, scale, failure, known):
         target[step] = weight / weight.sum(1, keepdims=True)
         upper = temperature * np.log(weight.sum(1))
         lower = temperature * np.log((anchor[step] * np.exp(below / temperature)).sum(1))
-        doubt[step] = above - below
+        uncertainty[step] = above - below
         gap = (above - below).max(1) ** 2 / (2 * temperature) + (target[step] * rest).sum(1)
         gap = np.minimum(gap, left)
-    return target, doubt, gap
+    return target, uncertainty, gap
 
 
 @pytest.mark.parity
@@ -91,15 +91,15 @@ def test_plan_and_gap(data, known):
     problem = FiniteProblem(STATES, ACTIONS, HORIZON, reward=jnp.asarray(reward) if known else None)
     state = method.around(problem, jnp.asarray(anchor), key=jax.random.key(0))
     state = jax.jit(lambda s, d: method.update(s, d, key=jax.random.key(3))[0])(state, data)
-    target, doubt, gap = transcribed(data, anchor, 0.4, 0.002, 0.2, reward if known else None)
+    target, uncertainty, gap = transcribed(data, anchor, 0.4, 0.002, 0.2, reward if known else None)
     np.testing.assert_allclose(state.target, target, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(state.doubt, doubt, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(state.uncertainty, uncertainty, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.gap, gap, rtol=1e-4, atol=1e-5)
     explored, judged = (np.asarray(method.policy(state, explore=e)) for e in (True, False))
     left_at = int(state.left_at)
     for step in range(HORIZON):
         if step == left_at:
-            assert np.array_equal(explored[step], np.eye(ACTIONS)[doubt[step].argmax(-1)])
+            assert np.array_equal(explored[step], np.eye(ACTIONS)[uncertainty[step].argmax(-1)])
         else:
             assert np.array_equal(explored[step], judged[step])
 

@@ -79,7 +79,7 @@ def test_the_variance_bounds_the_doubt_once_there_are_many_visits():
     method = OptimisticQLearning("bernstein", 1.0, FAILURE, EPISODES)
     times = np.asarray([10.0, 1e5, 1e7], np.float32)
     variance = np.asarray([0.5, 0.5, 0.1], np.float32)
-    found = method._doubt(times, variance, begin(method).problem)
+    found = method._uncertainty(times, variance, begin(method).problem)
     first = np.sqrt(HORIZON / times * (variance + HORIZON) * LOG)
     second = np.sqrt(HORIZON**7 * STATES * ACTIONS) * LOG / times
     hoeffding = np.sqrt(HORIZON**3 * LOG / times)

@@ -48,13 +48,13 @@ def plan(data, old, bonus, scale, reward=None):
                     b = 7 * HORIZON * LOG * np.sqrt(1 / visits)
                 else:
                     b = np.sqrt(8 * LOG * spread / visits) + 14 * HORIZON * LOG / (3 * visits)
-                    doubt = 0.0
+                    uncertainty = 0.0
                     for y in range(STATES):
                         if row[y] > 0 and h + 1 < HORIZON:
                             arrived = counts.following[h + 1, y].sum()
                             rare = 100**2 * HORIZON**3 * STATES**2 * ACTIONS * LOG**2 / arrived
-                            doubt += row[y] * min(rare, HORIZON**2)
-                    b += np.sqrt(8 / visits * doubt)
+                            uncertainty += row[y] * min(rare, HORIZON**2)
+                    b += np.sqrt(8 / visits * uncertainty)
                     if reward is None:
                         b += np.sqrt(2 * LOG * variance / visits) + 7 * LOG / (3 * visits)
                 r = mean if reward is None else reward[h, s, a]

@@ -36,7 +36,7 @@ class DemonstrationRegularisedState(eqx.Module):
     counts: Counts
     anchor: Float[Array, "horizon state action"]
     target: Float[Array, "horizon state action"]
-    doubt: Float[Array, "horizon state action"]
+    uncertainty: Float[Array, "horizon state action"]
     gap: Float[Array, " state"]
     left_at: Int[Array, ""]
     problem: FiniteProblem
@@ -126,7 +126,7 @@ class DemonstrationRegularised(
         if not explore:
             return state.target
         here = jnp.arange(state.problem.horizon) == state.left_at
-        return jnp.where(here[:, None, None], greedy_table(state.doubt)[0], state.target)
+        return jnp.where(here[:, None, None], greedy_table(state.uncertainty)[0], state.target)
 
     def suboptimality_bound(self, state: DemonstrationRegularisedState) -> Float[Array, ""]:
         return certified_gap(state.counts, state.target, state.problem, self.failure_probability)
@@ -156,19 +156,19 @@ class DemonstrationRegularised(
             below = jnp.where(unseen, 0.0, jnp.clip(reward + low - width, 0.0, left))
             target, upper = _softly(above, anchor, self.kl_weight)
             lower = _softly(below, anchor, self.kl_weight)[1]
-            doubt = above - below
+            uncertainty = above - below
             price = self.bonus_scale * 4.0 * horizon**2 * wide / times
             each = jnp.where(unseen, left, (1.0 + 1.0 / horizon) * gap_next + price)
-            gap = jnp.square(jnp.max(doubt, axis=-1)) / (2.0 * self.kl_weight)
+            gap = jnp.square(jnp.max(uncertainty, axis=-1)) / (2.0 * self.kl_weight)
             gap = jnp.minimum(gap + jnp.sum(target * each, axis=-1), left)
-            return (upper, lower, gap), (target, doubt)
+            return (upper, lower, gap), (target, uncertainty)
 
         zero = jnp.zeros(states)
         steps = (counts.following, counts.visits, reward, fixed, narrow, wide, anchor, left)
-        last, (target, doubt) = jax.lax.scan(one, (zero, zero, zero), steps, reverse=True)
+        last, (target, uncertainty) = jax.lax.scan(one, (zero, zero, zero), steps, reverse=True)
         left_at = jax.random.randint(key, (), 0, horizon, jnp.int32)
         return DemonstrationRegularisedState(
-            counts, anchor, target, doubt, last[2], left_at, problem
+            counts, anchor, target, uncertainty, last[2], left_at, problem
         )
 
 

@@ -20,13 +20,13 @@ class Visited(eqx.Module):
     """What is remembered of each step, state and action, besides its value.
 
     **Arguments:** `times`; `mean`, `deviation`: of the next states' values when it was visited, and
-    the sum of their squared deviations from it; `doubt`: the paper's β after the last visit.
+    the sum of their squared deviations from it; `uncertainty`: the paper's β after the last visit.
     """
 
     times: Float[Array, "horizon state action"]
     mean: Float[Array, "horizon state action"]
     deviation: Float[Array, "horizon state action"]
-    doubt: Float[Array, "horizon state action"]
+    uncertainty: Float[Array, "horizon state action"]
 
 
 class OptimisticQLearningState(eqx.Module):
@@ -125,11 +125,11 @@ class OptimisticQLearning(
         # Welford's recursion: sums of squares would lose the variance in single precision.
         mean = visited.mean[at] + (following - visited.mean[at]) / times
         deviation = visited.deviation[at] + (following - visited.mean[at]) * (following - mean)
-        doubt = self._doubt(times, deviation / times, problem)
+        uncertainty = self._uncertainty(times, deviation / times, problem)
         if self.bonus == "hoeffding":
-            bonus = doubt
+            bonus = uncertainty
         else:
-            bonus = (doubt - (1.0 - rate) * visited.doubt[at]) / (2.0 * rate)
+            bonus = (uncertainty - (1.0 - rate) * visited.uncertainty[at]) / (2.0 * rate)
         target = reward + following + bonus
         return (
             action_value.at[at].set((1.0 - rate) * action_value[at] + rate * target),
@@ -137,17 +137,17 @@ class OptimisticQLearning(
                 visited.times.at[at].set(times),
                 visited.mean.at[at].set(mean),
                 visited.deviation.at[at].set(deviation),
-                visited.doubt.at[at].set(doubt),
+                visited.uncertainty.at[at].set(uncertainty),
             ),
         )
 
-    def _doubt(self, times, variance, problem: FiniteProblem) -> Float[Array, " horizon"]:
+    def _uncertainty(self, times, variance, problem: FiniteProblem) -> Float[Array, " horizon"]:
         horizon, states, actions = problem.sizes
         tuples = states * actions * self.num_episodes * horizon
         log = jnp.log(tuples / self.failure_probability)
-        doubt = jnp.sqrt(horizon**3 * log / times)
+        uncertainty = jnp.sqrt(horizon**3 * log / times)
         if self.bonus == "bernstein":
             fast = jnp.sqrt(float(horizon**7 * states * actions)) * log / times
             slow = jnp.sqrt(horizon / times * (variance + horizon) * log)
-            doubt = jnp.minimum(doubt, slow + fast)
-        return self.bonus_scale * doubt
+            uncertainty = jnp.minimum(uncertainty, slow + fast)
+        return self.bonus_scale * uncertainty

@@ -107,20 +107,20 @@ class UCBVI(
         # The last step's states lead nowhere, so nothing needs to be known of what follows them.
         arrived_next = jnp.concatenate([arrived[1:], jnp.full((1, states), jnp.inf)])
         constant = 1e4 * horizon**3 * states**2 * actions * jnp.square(log)
-        doubt = jnp.minimum(constant / at_least_once(arrived_next), horizon**2)
+        uncertainty = jnp.minimum(constant / at_least_once(arrived_next), horizon**2)
 
         def one(value, step):
-            following, visits, reward, fixed, doubt, old = step
+            following, visits, reward, fixed, uncertainty, old = step
             mean, variance = expected_next(following, visits, value)
             bonus = fixed
             if self.bonus == "bernstein":
                 times = at_least_once(visits)
                 bonus += jnp.sqrt(8.0 * log * variance / times)
-                bonus += jnp.sqrt(8.0 * (following @ doubt) / times) / jnp.sqrt(times)
+                bonus += jnp.sqrt(8.0 * (following @ uncertainty) / times) / jnp.sqrt(times)
             # The old values begin at the cap, so that it holds for the new ones.
             action_value = jnp.minimum(reward + mean + self.bonus_scale * bonus, old)
             action_value = jnp.where(visits > 0.0, action_value, old)
             return jnp.max(action_value, axis=-1), action_value
 
-        steps = (counts.following, counts.visits, reward, fixed, doubt, old)
+        steps = (counts.following, counts.visits, reward, fixed, uncertainty, old)
         return jax.lax.scan(one, jnp.zeros(states), steps, reverse=True)[1]

@@ -111,8 +111,8 @@ class VIZero(
             at = 0 if self.stationary else time
             visits = counts.visits[at]
             mean = expected_next(counts.following[at], visits, value)[0]
-            doubt = self.bonus_scale * bonus[at]
-            action_value = jnp.minimum((1.0 + 1.0 / horizon) * mean + doubt, horizon)
+            uncertainty = self.bonus_scale * bonus[at]
+            action_value = jnp.minimum((1.0 + 1.0 / horizon) * mean + uncertainty, horizon)
             action_value = jnp.where(visits > 0.0, action_value, horizon)
             return jnp.max(action_value, axis=-1), action_value
 
