@@ -152,7 +152,7 @@ def _blocks(data: Any) -> list[Any]:
 
 
 def _solved(agent, used, training, query_gradients, curvature, damping, key):
-    """The queries' gradients `query_gradients`, multiplied by the inverse of the damped curvature."""
+    """`query_gradients` multiplied by the inverse of the damped curvature."""
     if curvature == "none":
         return query_gradients
     blocks = _blocks(training)

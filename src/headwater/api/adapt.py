@@ -107,7 +107,7 @@ def adapt(
     steps, begins_fresh = chosen["steps"], recipe in ("rlpd", "scratch")
     rows = _unless(chosen["batch_size"], before.options.batch_size)
     warm = min(5_000, steps // 5) if recipe in WARM_STARTS else 0
-    asked = Specification(
+    specification = Specification(
         verb="adapt",
         method=MethodChoice.of(method),
         options=dataclasses.replace(
@@ -141,7 +141,9 @@ def adapt(
         references=before.references if same_task else None,
     )
     kept = None if begins_fresh else upstream
-    return execute(asked, out=out, given=Given(logged, task), upstream=kept, progress=progress)
+    return execute(
+        specification, out=out, given=Given(logged, task), upstream=kept, progress=progress
+    )
 
 
 adapt.__doc__ = f"{inspect.cleandoc(adapt.__doc__ or '')}\n\n**Options:**\n\n{ADAPT.described()}\n"

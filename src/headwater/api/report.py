@@ -323,7 +323,8 @@ def _provenance(runs: Mapping[str, Run]) -> str:
         rows = [
             [
                 "method",
-                f"{specification.method.name}: {all_methods()[specification.method.name].info.summary}",
+                f"{specification.method.name}: "
+                f"{all_methods()[specification.method.name].info.summary}",
             ],
             ["settings changed", ", ".join(changed) or "none: the paper's"],
             ["seeds", ", ".join(map(str, specification.seeds))],
@@ -335,7 +336,8 @@ def _provenance(runs: Mapping[str, Run]) -> str:
             rows.append(
                 [
                     "data",
-                    f"{specification.data.path} (content {str(specification.data.fingerprint)[:12]})",
+                    f"{specification.data.path} "
+                    f"(content {str(specification.data.fingerprint)[:12]})",
                 ]
             )
         made = surroundings()

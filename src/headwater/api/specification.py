@@ -358,7 +358,8 @@ def plan(
             drawn = data.source(first.method, specification.start.fit_rows)
             first = dataclasses.replace(first, source=drawn)
     inputs = Inputs(
-        data if mixes else None, task, process, model, given.reward, given.judge, specification.budget,
+        data if mixes else None, task, process, model, given.reward, given.judge,
+        specification.budget,
         begin_of(specification, method),
     )  # fmt: skip
     fed = feed(method, inputs, specification.options)
