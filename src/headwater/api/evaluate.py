@@ -1,4 +1,4 @@
-"""Measure what a trained policy is worth: by acting, or from a log without acting."""
+"""Measure what a run learned: by acting, from a log without acting, or on held-out texts."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.api.inputs import as_task
+from headwater.api.language.score import score_texts
 from headwater.api.run import Run, open_run
 from headwater.api.specification import TaskChoice
 from headwater.core.catalogue import settings
@@ -34,6 +35,13 @@ class Evaluation:
     `score`, `normalised`: interquartile mean over seeds of the mean return, in its own units and on
     the scale from a random policy (0) to an expert (100); `estimates`: for each seed, what the
     estimators say of the expected discounted return, if a log was given.
+
+    Of a run of a language model: `measure`: `log-likelihood` of held-out responses (a token, on
+    average), `accuracy` on held-out comparisons, or `reward` of the run's own responses; `data`:
+    the file of the held-out rows; `scores`: `[seed, row]`; `score`: the mean of them over seeds;
+    `perplexity`: e to the power of the negative log-likelihood; `base`: the score of the model that
+    the run began with; `win_rate`: how often a response of the run is rewarded more than one of
+    that model's (a tie counts half).
     """
 
     run: str
@@ -42,15 +50,29 @@ class Evaluation:
     score: Interval | None = None
     normalised: Interval | None = None
     estimates: list[dict[str, Estimate]] | None = None
+    measure: str = "return"
+    data: str | None = None
+    scores: np.ndarray | None = None
+    base: float | None = None
+    perplexity: Interval | None = None
+    win_rate: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
+        intervals = {
+            name: None if value is None else dataclasses.asdict(value)
+            for name in ("score", "normalised", "perplexity", "win_rate")
+            for value in (getattr(self, name),)
+        }
         return {
             "run": self.run,
+            "measure": self.measure,
             "environment": self.environment,
             "returns": None if self.returns is None else self.returns.tolist(),
-            "score": None if self.score is None else dataclasses.asdict(self.score),
-            "normalised": None if self.normalised is None else dataclasses.asdict(self.normalised),
+            "data": self.data,
+            "scores": None if self.scores is None else self.scores.tolist(),
+            "base": self.base,
+            **intervals,
             "estimates": None
             if self.estimates is None
             else [
@@ -67,19 +89,24 @@ def evaluate(
     explore: bool = False,
     data: Dataset | str | Path | None = None,
     estimators: Sequence[str] | None = None,
+    reward: Any = None,
     seed: int = 0,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Evaluates every seed of a run, in its task and, if a log is given, from that log.
+    """Evaluates every seed of a run: in its task and, if a log is given, from that log; a run in
+    a finite process exactly; a run of a language model on held-out texts.
 
     **Arguments:** `run`: or its directory; `env`: where to act (default: where it was evaluated;
     `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
-    greedily; `data`: logged experience for off-policy evaluation; `estimators`: of
+    greedily; `data`: logged experience for off-policy evaluation; of a language model, a file of
+    texts to judge it on (default: the rows that the run held out); `estimators`: of
     `headwater.evaluation.off_policy.ESTIMATORS` (default: fitted Q evaluation, and the weighted and
-    doubly robust ones where the policy knows the probabilities of its actions); `seed`; `tell`: is
-    told what takes long, before it begins.
+    doubly robust ones where the policy knows the probabilities of its actions); `reward`: of a
+    language model's responses, if it was Python code, or another one than the run's; `seed`;
+    `tell`: is told what takes long, before it begins.
 
-    Raises `SpecificationError` if there is neither a task nor a log, or one that does not fit.
+    Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
+    that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.
     """
     check_seed(seed)
     for estimator in estimators or ():
@@ -87,13 +114,19 @@ def evaluate(
             raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
+    if run.base is not None:
+        if env not in (None, "none") or estimators or explore or isinstance(data, Dataset):
+            raise SpecificationError(
+                f"{run.name} is a run of a language model, which is judged on texts: give a file "
+                "of texts as data, and leave out env, estimators and explore"
+            )
+        return _on_texts(run, data, reward, seed)
+    if reward is not None:
+        raise SpecificationError(
+            f"{run.name} is not a run of a language model: leave out the reward"
+        )
     if isinstance(method, AbstractTablePolicy):
         return _exactly(run, env, data)
-    if run.base is not None:
-        raise SpecificationError(
-            f"{run.name} is a run of a language model: judge its directory `model` with `headwater "
-            "language evaluate`"
-        )
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(f"{type(method).__name__} is not a policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
@@ -165,3 +198,25 @@ def _exactly(run: Run, env: Any, data: Any) -> Evaluation:
     chosen = run.specification.process
     name = None if chosen is None else chosen.name
     return Evaluation(run.name, name, returns, interval(seed_means(returns)), normalised)
+
+
+def _on_texts(run: Run, data: str | Path | None, reward: Any, seed: int) -> Evaluation:
+    """What held-out texts say of the models of a run."""
+    found = score_texts(run, data=data, reward=reward, seed=seed)
+    means = found.scores.mean(axis=1)
+    perplexity = win_rate = None
+    if found.measure == "log-likelihood":
+        perplexity = interval(np.exp(-means), "mean")
+    if found.measure == "reward" and found.base is not None:
+        wins = (found.scores > found.base) + 0.5 * (found.scores == found.base)
+        win_rate = interval(wins.mean(axis=1), "mean")
+    return Evaluation(
+        run.name,
+        score=interval(means, "mean"),
+        measure=found.measure,
+        data=str(found.data),
+        scores=np.asarray(found.scores, np.float64),
+        base=None if found.base is None else float(np.mean(found.base)),
+        perplexity=perplexity,
+        win_rate=win_rate,
+    )

@@ -18,21 +18,27 @@ def command(
     data: Annotated[str | None, option("DATA", "-d")] = None,
     estimators: Annotated[tuple[str, ...], option("NAME…")] = (),
     env_option: Settings = (),
+    reward: Annotated[str | None, option("REWARD")] = None,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
 ) -> None:
     """Measure every seed's policy by acting, and from a log without acting if one is given.
+
+    A run in a finite process is judged exactly, a run of a language model on held-out texts.
 
     Args:
         run: Directory of the run, which may still be unfinished.
         env: Where to act; by default where the run was evaluated; `none` for nowhere.
         episodes: How many, for each seed.
         explore: Act as in data collection instead of greedily.
-        data: Logged experience for off-policy evaluation (expected discounted return).
+        data: Logged experience for off-policy evaluation (expected discounted return); of a
+            language model, texts to judge it on, by default those that the run held out.
         estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr and wdr; by default
             fqe, and wis, wpdis and wdr where the policy knows the probabilities of its actions.
         env_option: An option of the environment; may be repeated.
-        seed: Root of the randomness of the episodes.
+        reward: Of a language model's responses: the run of a reward model, file.py:function or
+            exact-match; by default what the run learned from.
+        seed: Root of the randomness of the episodes or of what is written.
         json: Print the result as JSON, raw returns included.
     """
     from headwater.api.evaluate import evaluate
@@ -44,6 +50,7 @@ def command(
         explore=explore,
         data=data,
         estimators=estimators or None,
+        reward=reward,
         seed=seed,
         tell=None if json else print,
     )
@@ -60,6 +67,19 @@ def command(
             for i, r in enumerate(result.returns)
         ]
         print_table("", ["seed", "mean", "deviation", "lowest", "highest"], rows)
+    if result.score is not None and result.scores is not None:
+        print(f"{result.run} on {result.data}, {result.scores.shape[1]} rows")
+        print(f"{result.measure} {result.score}")
+        if result.base is not None:
+            print(f"{result.measure} of the model that it began with {result.base:,.4g}")
+        if result.perplexity is not None:
+            print(f"perplexity {result.perplexity}")
+        if result.win_rate is not None:
+            print(f"win rate over the model that it began with {result.win_rate}")
+        rows = [
+            [str(i), f"{r.mean():,.4g}", f"{r.std():,.3g}"] for i, r in enumerate(result.scores)
+        ]
+        print_table("", ["seed", "mean", "deviation"], rows)
     for i, estimates in enumerate(result.estimates or []):
         for estimate in estimates.values():
             print(f"seed {i}, from the log: {estimate}")

@@ -58,7 +58,11 @@ class HeldOutScores:
             return 0.5 * (1.0 + np.sign(chosen - rejected))
         if not isinstance(method, AbstractTokenPolicy):
             raise SpecificationError(f"{type(method).__name__} writes no text to be evaluated")
-        network = method.network(state)
+        return self.of_network(method.network(state), key)
+
+    def of_network(self, network: AbstractTokenNetwork, key: PRNGKeyArray) -> np.ndarray:
+        """The score of each row, `[row]`, of a network that writes texts."""
+        data, reward = self._held_out
         if isinstance(data, Prompts):
             fixed = (network, key, self._new_tokens, self._problem.end, self._temperature)
             written = by_rows(_written, fixed, data)

@@ -16,6 +16,7 @@ from headwater.api.language.grow import GrowthSettings, grow_language
 from headwater.api.language.judge import evaluate_language
 from headwater.api.language.write import generate_texts
 from headwater.api.train import train
+from headwater.cli.evaluate import command as evaluate_command
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import read_decoder, write_decoder
@@ -145,6 +146,60 @@ def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
     for share in ("0.01", "1.5", "0"):
         with pytest.raises(SpecificationError, match="must leave at least one on both sides"):
             taught(folder, "SFT", "sums.jsonl", None, held_out=share)
+
+    # Judged afterwards, the same rows say the same as at the end of training.
+    found = hw.evaluate(run)
+    assert found.measure == "log-likelihood" and found.returns is None
+    np.testing.assert_allclose(found.scores, run.final_returns, rtol=1e-6)
+    assert found.score.point == pytest.approx(run.final_returns.mean(), rel=1e-6)
+    assert found.perplexity.point == pytest.approx(np.exp(-run.final_returns.mean()), rel=1e-6)
+    assert found.base == pytest.approx(scores[0, 0], rel=1e-5) and found.win_rate is None
+    # All rows of another file are judged, whatever was held out.
+    everything = hw.evaluate(run, data=folder / "sums.jsonl")
+    assert everything.scores.shape == (1, 8)
+    assert any(np.isclose(found.scores[0, 0], everything.scores[0], rtol=1e-5))
+    agreed = hw.evaluate(pairs)
+    assert agreed.measure == "accuracy" and agreed.base is agreed.perplexity is None
+    np.testing.assert_array_equal(agreed.scores, pairs.final_returns)
+    json.dumps(agreed.to_json())
+    for wrong, sentence in (
+        ({"env": "pendulum"}, "which is judged on texts"),
+        ({"explore": True}, "leave out env, estimators and explore"),
+        ({"reward": brevity}, "SFT does not learn from rewards"),
+    ):
+        with pytest.raises(SpecificationError, match=sentence):
+            hw.evaluate(run, **wrong)
+    with pytest.raises(DataError, match="there is no such file"):
+        hw.evaluate(run, data=tmp_path / "none.jsonl")
+
+
+def test_every_seed_of_a_run_is_judged_by_the_rewards_of_what_it_writes(
+    folder, fine_tuned, tmp_path, capsys
+):
+    with pytest.raises(SpecificationError, match="sft held no texts out: give a file of texts"):
+        hw.evaluate(fine_tuned.path)
+    out = tmp_path / "grpo"
+    taught(folder, "GRPO", "sums.jsonl", out, reward=brevity, seeds=2, updates=2)
+    with pytest.raises(RunError, match="the reward 'brevity' is Python code"):
+        hw.evaluate(out, data=folder / "sums.jsonl")
+    found = hw.evaluate(out, data=folder / "sums.jsonl", reward=brevity)
+    assert found.measure == "reward" and found.scores.shape == (2, 8)
+    # Of nothing to 3 characters, one of which may repeat the question.
+    assert (found.scores >= 0.25).all() and (found.scores <= 2.0).all()
+    assert 0.25 <= found.base <= 2.0 and 0.0 <= found.win_rate.point <= 1.0
+    # A model wins exactly half of the comparisons with itself: without learning nothing differs.
+    still = taught(
+        folder, "GRPO", "sums.jsonl", None, reward=brevity, updates=1,
+        hyper_parameters={"learning_rate": 0.0},
+    )  # fmt: skip
+    same = hw.evaluate(still, data=folder / "sums.jsonl", reward=brevity)
+    assert same.win_rate.point == 0.5 and same.base == pytest.approx(same.score.point)
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("def one(prompts, completions):\n    return [1.0 for _ in prompts]\n")
+    evaluate_command(out, data=str(folder / "sums.jsonl"), reward=f"{rewards}:one")
+    printed = capsys.readouterr().out
+    assert "grpo on" in printed and "8 rows" in printed and "reward 1" in printed
+    assert "win rate over the model that it began with 0.5" in printed
 
 
 def test_a_function_as_reward_gives_the_numbers_of_its_compiled_twin(folder, fine_tuned):
