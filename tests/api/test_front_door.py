@@ -18,6 +18,7 @@ from headwater.core.method import AbstractTokenPolicy
 from headwater.core.records import EpisodeComparisons, Transitions
 from headwater.datasets.write import write
 from headwater.environments.processes import make_process
+from headwater.environments.registry import make
 from headwater.environments.tabular.constrained import mars_rover
 from headwater.environments.tabular.finite import random_process, river_swim
 from headwater.networks.decoder import Architecture, Decoder
@@ -95,8 +96,24 @@ def small(name):
 SMALL = {
     "control": {"seeds": 2, "batch_size": 8, "evaluations": 1, "episodes": 1},
     "finite": {"seeds": 2, "evaluations": 1},
+    "bandits": {"seeds": 2, "batch_size": 3, "evaluations": 1},
     "language": {"seeds": 2, "batch_size": 2, "updates": 1, "evaluations": 1},
 }
+
+
+BANDITS = {
+    "features": make("feature-bandit", arms=4, feature_size=3),
+    "no context": make("bernoulli-bandit", arms=4),
+}
+
+
+def learns_from_bandit(method):
+    """Which of these bandits the method takes."""
+    try:
+        method.init(BANDITS["features"].problem, key=jax.random.key(0))
+    except SpecificationError:
+        return "no context"
+    return "features"
 
 
 def suitable(name, shelf):
@@ -117,6 +134,10 @@ def suitable(name, shelf):
         else:
             inputs["env"] = "none"
         return method, inputs, options
+    if flow.kind == "bandits":
+        problem = learns_from_bandit(method)
+        inputs["env"] = BANDITS[problem]
+        return method, inputs, options | {"steps": 24}
     if flow.kind == "language":
         data = learns_from(cls)[1].__name__
         pairs = data == "ComparisonsAndCompletions" or (
@@ -171,6 +192,9 @@ def test_every_method_is_trained_from_what_it_learns_from(name, shelf):
         assert run.final_returns is not None and run.final_returns.shape[0] == 2
         # Two seeds of a learner that draws see different things; a log is the same for both.
         assert (run.regret is not None) == flow.acts
+    if flow.kind == "bandits":
+        assert run.regret is not None and run.regret[0][-1] == 24
+        assert run.final_returns is not None and run.final_returns.shape == (2, 1)
     if isinstance(method, AbstractTokenPolicy):
         assert len(run.models) == 2
 

@@ -52,7 +52,7 @@ def test_other_texts_are_citations_of_their_own():
 def test_an_entry_is_complete(key):
     found = all_papers()[key]
     assert len(found.title) > 5 and all(len(author) > 3 for author in found.authors)
-    assert 1950 <= found.year <= 2030
+    assert 1900 <= found.year <= 2030
     assert re.fullmatch(r"(\d{4}\.\d{4,5}|[a-z-]+/\d{7})?", found.arxiv)
     assert found.bibtex.count("{") == found.bibtex.count("}")
     assert not re.search(r"\\\\", found.bibtex), "accents are written as they are, not in TeX"

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater.api.run import Run, open_run
 from headwater.core.errors import SpecificationError, nearest
-from headwater.environments.catalogue import environment_class, environment_names
+from headwater.environments.catalogue import bandit_names, environment_class, environment_names
 from headwater.evaluation.savings import Savings, sample_savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
 from headwater.reports.curves import draw_learning_curves
@@ -194,7 +194,7 @@ def task_of(run: Run) -> str:
     if chosen is None:
         return "none"
     usual: dict[str, Any] = {}
-    if chosen.name in environment_names():
+    if chosen.name in (*environment_names(), *bandit_names()):
         usual = vars(environment_class(chosen.name)())
     unusual = {k: v for k, v in chosen.options.items() if k not in usual or usual[k] != v}
     options = ", ".join(f"{name}={value}" for name, value in sorted(unusual.items()))

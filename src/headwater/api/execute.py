@@ -18,6 +18,7 @@ from headwater.api.run import (
     state_shapes,
 )
 from headwater.api.specification import (
+    ARMS_FILE,
     PROCESS_FILE,
     UPSTREAM,
     Given,
@@ -34,10 +35,14 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractTokenPolicy
+from headwater.core.records import Pulls
 from headwater.core.spaces import Spaces
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import write_log, write_process
+from headwater.datasets.pulls_files import write_arms, write_pulls
 from headwater.datasets.write import write
+from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.evaluation.bandits import ExactReward
 from headwater.evaluation.exact import ExactReturn
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.texts import HeldOutScores
@@ -90,9 +95,11 @@ def execute(
             if copied and isinstance(given.data, Dataset):
                 write(given.data, temporary / _DATA_DIRECTORY, "columns")
             elif copied:
-                write_log(temporary / _LOG_FILE, given.data)
+                _write_log(temporary / _LOG_FILE, given.data, planned.problem)
             if specification.flow.kind == "finite":
                 write_process(temporary / PROCESS_FILE, _known_task(planned))
+            if specification.flow.kind == "bandits":
+                write_arms(temporary / ARMS_FILE, planned.problem)
             if upstream is not None:
                 save_run(upstream, temporary / UPSTREAM_DIRECTORY)
 
@@ -104,6 +111,13 @@ def execute(
     ):
         tell_of(given.data, specification.data.path)
     return _carry_out(specification, planned, directory, upstream, progress)
+
+
+def _write_log(path: Path, data: Any, problem: Any) -> None:
+    if isinstance(data, Pulls):
+        write_pulls(path, data, problem)
+    else:
+        write_log(path, data)
 
 
 def _known_task(planned: Plan) -> FiniteTask:
@@ -127,6 +141,9 @@ def complete(
         spaces=problem.to_json() if isinstance(problem, Spaces) else None,
         references=references,
         score=planned.score or "return",
+        options=specification.options
+        if specification.flow.kind == "control"
+        else dataclasses.replace(specification.options, updates=planned.fed.stage.updates),
     )
     earlier = {} if upstream is None else {UPSTREAM: upstream.outcome}
     state_shapes(specification, specification.method.build(), problem, earlier)
@@ -284,6 +301,8 @@ def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
     """What judges the policies or models while they learn, if anything does."""
     task, process, held_out = planned.task, planned.process, planned.fed.held_out
     options = specification.options
+    if isinstance(task, AbstractBandit):
+        return ExactReward(task) if task.stationary else None
     if task is not None:
 
         def evaluate(method, states, key) -> np.ndarray:

@@ -25,12 +25,14 @@ from headwater.core.errors import DataError, HeadwaterError, RunError, Specifica
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod
-from headwater.core.records import Completions, EpisodeComparisons, Episodes
+from headwater.core.records import Completions, EpisodeComparisons, Episodes, Pulls
 from headwater.core.tokens import AbstractCompletionReward
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import read_process
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load, locate
+from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.environments.catalogue import bandit_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.processes import make_process, process_names
 from headwater.environments.registry import make, make_recorded
@@ -72,11 +74,31 @@ def as_task(env: Task | str | None, recorded: str | None = None) -> Task | None:
         except HeadwaterError:
             return None
     if isinstance(env, str):
-        return None if env == "none" else make(env)
+        env = None if env == "none" else make(env)
+        if env is None:
+            return None
+    if isinstance(env, AbstractBandit):
+        raise SpecificationError(
+            f"{env.name} is a bandit, whose arms are pulled: take a method such as LinUCB"
+        )
     if not isinstance(env, AbstractEnvironment | AbstractHostTask):
         raise SpecificationError(
             f"a {type(env).__name__} is no environment: give its name, or one made by hw.make or "
             "from_gymnasium"
+        )
+    return env
+
+
+def as_bandit(env: Any) -> AbstractBandit | None:
+    """A bandit from its name. Raises `SpecificationError` for any other environment."""
+    if env is None or env == "none":
+        return None
+    env = make(env) if isinstance(env, str) else env
+    if not isinstance(env, AbstractBandit):
+        name = env.name if isinstance(env, AbstractEnvironment | AbstractHostTask) else repr(env)
+        raise SpecificationError(
+            f"{name} is no bandit: take one of {', '.join(bandit_names())}, or write one that "
+            "derives from AbstractBandit"
         )
     return env
 
@@ -148,7 +170,7 @@ def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
     """What the specification says of episodes, comparisons or texts, and where these are."""
     if data is None:
         return None, None
-    if isinstance(data, Episodes | EpisodeComparisons):
+    if isinstance(data, Episodes | EpisodeComparisons | Pulls):
         return DataChoice(None, {}, None), data
     if not isinstance(data, str | os.PathLike):
         raise SpecificationError(
@@ -197,6 +219,10 @@ def open_inputs(
     if data_options:
         raise SpecificationError("data options are of logged transitions: leave them out")
     chosen, data = choose_file(data)
+    if flow.kind == "bandits":
+        bandit = as_bandit(env)
+        made = None if bandit is None else TaskChoice.of(bandit)
+        return Chosen(chosen, made), Given(data, bandit)
     if flow.kind == "finite":
         named, task = as_process(process, problem, options, process_options)
         return (

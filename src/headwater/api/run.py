@@ -18,6 +18,7 @@ from headwater.api.specification import (
     is_finished,
     open_problem,
 )
+from headwater.core.arms import Arms
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import (
@@ -146,11 +147,14 @@ class Run:
 
     @property
     def regret(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Episodes `[row]` and the regret summed so far `[seed, row]`, where it is known."""
+        """Episodes, or rounds, `[row]` and the regret summed so far `[seed, row]`, where known."""
         if not self.metrics or "regret" not in self.metrics[0]["metrics"]:
             return None
         updates, regret = cumulative(self.metrics)
-        each = episodes_of_an_update(self.method, self.problem)
+        if isinstance(self.problem, Arms):
+            each = self.specification.options.batch_size or 1
+        else:
+            each = episodes_of_an_update(self.method, self.problem)
         return updates * each, regret * each
 
     @property

@@ -17,10 +17,13 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractMethod
 from headwater.core.spaces import Spaces
 from headwater.datasets.finite_files import read_process
+from headwater.datasets.pulls_files import read_arms
 from headwater.datasets.references import published_references
+from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
 from headwater.environments.registry import make, make_recorded
+from headwater.evaluation.bandits import regret_of_pulls
 from headwater.evaluation.exact import best_return, regret_of, returns_of
 from headwater.ops.products import check_name
 from headwater.runs.checkpoint import Position
@@ -38,6 +41,9 @@ UPSTREAM = "offline"
 """The stage that a run adapts."""
 PROCESS_FILE = "process.npz"
 """Where a run's directory holds the finite process and what the method was told of it."""
+
+ARMS_FILE = "arms.npz"
+"""Where it holds what the method was told of a bandit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +72,9 @@ class TaskChoice:
     own: bool = False
 
     @classmethod
-    def of(cls, task: Task) -> "TaskChoice":
+    def of(cls, task: Task | AbstractBandit) -> "TaskChoice":
         """The choice of `task` as it is."""
-        if isinstance(task, AbstractEnvironment):
+        if isinstance(task, AbstractEnvironment | AbstractBandit):
             return cls(task.name, dict(vars(task)))
         options = getattr(task, "options", None)
         return cls(task.name, dict(options or ()), own=options is None)
@@ -78,7 +84,7 @@ class TaskChoice:
         mine, theirs = (json.dumps(c.options, sort_keys=True, default=str) for c in (self, other))
         return self.name == other.name and mine == theirs
 
-    def build(self, *, named: bool = False) -> Task:
+    def build(self, *, named: bool = False) -> Task | AbstractBandit:
         """The task. Raises `RunError` for an object of the user's, which has no name.
 
         **Arguments:** `named`: the user gave this name, so its module may be imported.
@@ -270,7 +276,7 @@ class Given(NamedTuple):
     """What the caller has already, as objects."""
 
     data: Any = None
-    task: Task | None = None
+    task: Task | AbstractBandit | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None
     reward: Any = None
@@ -286,7 +292,7 @@ class Plan(NamedTuple):
 
     fed: Fed
     references: list[Any] | None
-    task: Task | None
+    task: Task | AbstractBandit | None
     process: FiniteTask | None
     model: LanguageModel | None
     first: Stage | None = None
@@ -304,6 +310,8 @@ class Plan(NamedTuple):
     @property
     def score(self) -> str | None:
         """What evaluations give, or `None` if nothing is evaluated."""
+        if isinstance(self.task, AbstractBandit):
+            return "reward" if self.task.stationary else None
         if self.task is not None:
             return "return"
         if self.process is not None:
@@ -364,6 +372,8 @@ def plan(
     )  # fmt: skip
     fed = feed(method, inputs, specification.options)
     references = None
+    if isinstance(task, AbstractBandit) and specification.flow.acts:
+        fed = fed._replace(stage=dataclasses.replace(fed.stage, measure=regret_of_pulls))
     if kind == "control":
         # What was adapted may act in another task than that of the log.
         logged = data if isinstance(data, Logged) and specification.verb == "train" else None
@@ -406,6 +416,8 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
         task = read_process(directory / PROCESS_FILE)
         problem = task.problem_for(learns_from(type(method))[0], type(method).__name__)
         return Opened(problem, process=task)
+    if specification.flow.kind == "bandits":
+        return Opened(read_arms(directory / ARMS_FILE))
     if specification.spaces is None:
         raise RunError(
             f"{directory} is not a run that can be opened: it was made by another command"
@@ -477,7 +489,7 @@ def begin_of(specification: Specification, method: AbstractMethod, *, fitted: bo
     return None
 
 
-def _references(logged: Logged | None, task: Task | None) -> list[Any] | None:
+def _references(logged: Logged | None, task: Task | AbstractBandit | None) -> list[Any] | None:
     """Random and expert return and where they come from."""
     if logged is not None and logged.data is not None:
         known = logged.data.references()
@@ -492,7 +504,7 @@ def _references(logged: Logged | None, task: Task | None) -> list[Any] | None:
     return None
 
 
-def _altered(task: Task) -> bool:
+def _altered(task: Task | AbstractBandit) -> bool:
     """Whether options make this another task than the one that its references were measured in."""
     if not isinstance(task, AbstractEnvironment) or "reference_returns" in vars(task):
         return False

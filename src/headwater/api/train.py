@@ -9,6 +9,7 @@ from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
 from headwater.api.specification import Given, MethodChoice, Specification
 from headwater.core.method import AbstractMethod
+from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.environment import AbstractEnvironment
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import TRAIN, Options
@@ -118,13 +119,14 @@ def specify(
 
 
 def build_specification(
-    method: AbstractMethod, options: Options, chosen: Chosen, task: Task | None
+    method: AbstractMethod, options: Options, chosen: Chosen, task: Task | AbstractBandit | None
 ) -> Specification:
     """What is asked for, once everything is settled and opened."""
     flow = flow_of(type(method))
     budget = None
     if flow.acts and flow.kind == "control":
         assert task is not None and options.batch_size is not None
+        assert not isinstance(task, AbstractBandit)
         budget = Budget(
             steps=options.steps,
             rows=rows_per_update(method, options.batch_size),

@@ -134,7 +134,8 @@ def report(run, json: bool) -> None:
         print("not evaluated: give an environment with --env, or a process with --process")
     if run.regret is not None:
         episodes, regret = run.regret
-        print(f"regret {regret[:, -1].mean():,.4g} over {episodes[-1]:,} episodes")
+        what = "rounds" if run.specification.flow.kind == "bandits" else "episodes"
+        print(f"regret {regret[:, -1].mean():,.4g} over {episodes[-1]:,} {what}")
     if run.bounds is not None:
         print(f"certified to fall short by at most {run.bounds.max():,.4g}")
     if run.base is not None:

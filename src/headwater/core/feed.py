@@ -16,6 +16,8 @@ class Feed(enum.Enum):
     BOTH = "what was stored before and what it does itself, side by side"
     STREAM = "each step once, in the order in which it happens"
     """Single steps: what the method does itself, or what is done while it predicts."""
+    PULLS = "rounds of a bandit, in the order in which they happen"
+    """The method gives a distribution over arms; one is pulled, or was."""
     SAMPLED = "what it writes itself, and rewards of that"
     """The method writes responses, and learns from their rewards."""
     RESETS = "rewards of how it goes on from stored beginnings"

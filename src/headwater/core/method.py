@@ -107,6 +107,27 @@ class AbstractTablePolicy(eqx.Module, Generic[State]):
         """
 
 
+class AbstractArmPolicy(eqx.Module, Generic[State]):
+    """Capability: a policy over the arms of a bandit, which is always a distribution."""
+
+    @abc.abstractmethod
+    def probabilities(
+        self,
+        state: State,
+        context: Float[Array, " context"],
+        features: Float[Array, "arm feature"],
+        *,
+        key: PRNGKeyArray,
+        explore: bool,
+    ) -> Float[Array, " arm"]:
+        """How probably each arm is pulled in one round.
+
+        **Arguments:** `state`; `context`: of the round, `features`: of every arm, with no columns
+        where there are none; `key`: for methods that draw what they believe; `explore`: as while
+        learning if true, the arms that look best if false.
+        """
+
+
 class AbstractCertificate(eqx.Module, Generic[State]):
     """Capability: says how good its policy is, with a guarantee."""
 
@@ -261,6 +282,19 @@ class Agent(eqx.Module):
         if not isinstance(self.method, AbstractTablePolicy):
             raise TypeError(f"{type(self.method).__name__} has no policy for finite processes")
         return self.method.policy(self.state, explore=explore)
+
+    def probabilities(
+        self,
+        context: Float[Array, " context"],
+        features: Float[Array, "arm feature"],
+        *,
+        key: PRNGKeyArray,
+        explore: bool,
+    ) -> Float[Array, " arm"]:
+        """See `AbstractArmPolicy.probabilities`."""
+        if not isinstance(self.method, AbstractArmPolicy):
+            raise TypeError(f"{type(self.method).__name__} has no distribution over arms")
+        return self.method.probabilities(self.state, context, features, key=key, explore=explore)
 
     def network(self, *, explore: bool = False) -> AbstractTokenNetwork:
         """See `AbstractTokenPolicy.network`, and `exploring_network` for `explore`."""

@@ -112,3 +112,25 @@ class ComparisonsAndCompletions(eqx.Module):
 
     comparisons: CompletionComparisons
     completions: Completions
+
+
+class Pulls(eqx.Module):
+    """Rounds of a bandit: what was known, which arm was pulled, and what it earned.
+
+    `propensity` is how probably the policy that pulled would have pulled this arm; that policy
+    itself wrote it.
+
+    **Arguments:** `context`: of the round `[*batch, context]`, and `features`: of every arm
+    `[*batch, arm, feature]`, with no columns where there are none (in a log with one row where all
+    rounds have the same); `arm`; `reward`; `propensity`:
+    in (0, 1]; `rewards`: of every arm `[*batch, arm]`, where a source shows them; `regret`: how
+    much the arm's mean reward fell short of the best one's, where that is known: not for learning.
+    """
+
+    context: Float[Array, "*batch context"]
+    features: Float[Array, "*rounds arm feature"]
+    arm: Int[Array, "*batch"]
+    reward: Float[Array, "*batch"]
+    propensity: Float[Array, "*batch"]
+    rewards: Float[Array, "*batch arm"] | None = None
+    regret: Float[Array, "*batch"] | None = None

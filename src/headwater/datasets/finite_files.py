@@ -1,15 +1,14 @@
 """Finite processes, and logs of their episodes and comparisons, in files."""
 
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.records import EpisodeComparisons, Episodes
-from headwater.core.stored_size import refuse_beyond
+from headwater.datasets.arrays import array_of, read_archive, read_table
 
 _COLUMNS = ("episode", "state", "action", "reward", "next_state")
 _WHOLE = ("state", "action")
@@ -20,7 +19,7 @@ def read_process(path: str | Path) -> FiniteTask:
 
     Raises `DataError`, naming the file, for what is damaged or does not fit together.
     """
-    arrays = _archive(Path(path))
+    arrays = read_archive(Path(path))
     try:
         return FiniteTask.from_arrays(arrays)
     except (SpecificationError, DataError) as error:
@@ -46,8 +45,8 @@ def read_episodes(path: str | Path) -> Episodes:
     path = Path(path)
     try:
         if path.suffix.lower() in (".csv", ".parquet"):
-            return _episodes_of_table(_table(path))
-        arrays = _archive(path)
+            return _episodes_of_table(read_table(path))
+        arrays = read_archive(path)
         return _episodes(arrays, "")
     except (SpecificationError, DataError) as error:
         raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -60,10 +59,10 @@ def read_episode_comparisons(path: str | Path) -> EpisodeComparisons:
     `read_episodes`, and `first_preferred` `[pair]`, zero or one. Raises what that raises.
     """
     path = Path(path)
-    arrays = _archive(path)
+    arrays = read_archive(path)
     try:
         first, second = (_episodes(arrays, name, rewards=False) for name in ("first_", "second_"))
-        preferred = _array(arrays, "first_preferred", "biuf")
+        preferred = array_of(arrays, "first_preferred", "biuf")
         if preferred.shape != first.action.shape[:1] or not np.isin(preferred, (0, 1)).all():
             raise DataError(
                 f"first_preferred has shape {preferred.shape}: it needs a zero or a one for each "
@@ -98,10 +97,10 @@ def write_log(path: str | Path, data: Episodes | EpisodeComparisons) -> None:
 
 
 def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = True) -> Episodes:
-    state, action = (_array(arrays, prefix + name, "iu") for name in _WHOLE)
+    state, action = (array_of(arrays, prefix + name, "iu") for name in _WHOLE)
     reward = np.zeros(action.shape, np.float32)
     if rewards:
-        reward = _array(arrays, prefix + "reward", "biuf").astype(np.float32)
+        reward = array_of(arrays, prefix + "reward", "biuf").astype(np.float32)
     if state.ndim != 2 or action.ndim != 2 or reward.ndim != 2:
         raise DataError(
             f"{prefix}state, {prefix}action and rewards have shapes {state.shape}, {action.shape} "
@@ -116,7 +115,7 @@ def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = Tru
         raise DataError("there is no episode")
     cost = arrays.get(prefix + "cost")
     if cost is not None:
-        cost = jnp.asarray(_array(arrays, prefix + "cost", "biuf"), jnp.float32)
+        cost = jnp.asarray(array_of(arrays, prefix + "cost", "biuf"), jnp.float32)
         if cost.ndim != 3 or cost.shape[:2] != action.shape:
             raise DataError(f"cost has shape {cost.shape}: it needs [episode, step, constraint]")
     return Episodes(
@@ -125,7 +124,7 @@ def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = Tru
 
 
 def _episodes_of_table(columns: dict[str, np.ndarray]) -> Episodes:
-    found = {name: _array(columns, name, "biuf") for name in _COLUMNS}
+    found = {name: array_of(columns, name, "biuf") for name in _COLUMNS}
     for name in ("episode", "state", "action", "next_state"):
         wrong = np.flatnonzero(found[name] != np.round(found[name]))
         if len(wrong):
@@ -160,54 +159,3 @@ def _episodes_of_table(columns: dict[str, np.ndarray]) -> Episodes:
         jnp.asarray(action, jnp.int32),
         jnp.asarray(reward, jnp.float32),
     )
-
-
-def _table(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            table = pyarrow.parquet.read_table(path)
-        else:
-            import pyarrow.csv
-
-            table = pyarrow.csv.read_csv(path)
-    except FileNotFoundError:
-        raise DataError("there is no such file") from None
-    except Exception as error:  # Whatever a damaged file makes the library trip on.
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"this is not a table of episodes ({reason})") from None
-    if not table.num_rows:
-        raise DataError("there is no row")
-    found = {}
-    for name in table.column_names:
-        column = table[name]
-        if column.null_count:
-            raise DataError(f"column '{name}' has empty cells: fill or remove them")
-        found[name] = column.to_numpy()
-    return found
-
-
-def _archive(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            unpacked = sum(member.file_size for member in archive.zip.infolist())
-            refuse_beyond(unpacked, path.stat().st_size)
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except HeadwaterError as error:
-        raise DataError(f"{path}: {error}") from None
-    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: this is not an .npz archive of arrays ({reason})") from None
-
-
-def _array(arrays: dict[str, Any], name: str, kinds: str) -> np.ndarray:
-    if name not in arrays:
-        raise DataError(f"there is no '{name}': {nearest(name, arrays, 'array')}")
-    found = np.asarray(arrays[name])
-    if found.dtype.kind not in kinds:
-        needed = "whole numbers" if "f" not in kinds else "numbers"
-        raise DataError(f"'{name}' has type {found.dtype}, but {needed} are needed")
-    return found

@@ -1,4 +1,4 @@
-"""The pure-JAX environments, discovered from the files of this room without importing them."""
+"""Pure-JAX environments and bandits, discovered from the files of this room, not imported."""
 
 import functools
 import importlib
@@ -7,28 +7,36 @@ from pathlib import Path
 from typing import Any
 
 _ROOM = Path(__file__).parent
-_CLASS = re.compile(r"^class (\w+)\(\s*AbstractEnvironment\b", re.MULTILINE)
+_CLASS = {
+    kind: re.compile(rf"^class (\w+)\(\s*{kind}\b", re.MULTILINE)
+    for kind in ("AbstractEnvironment", "AbstractBandit")
+}
 _NAME = re.compile(r"^    name: ClassVar\[str\] = \"([a-z0-9-]+)\"", re.MULTILINE)
 
 
 @functools.cache
 def environment_names() -> tuple[str, ...]:
     """Names of the pure-JAX environments."""
-    return tuple(_homes())
+    return tuple(_homes("AbstractEnvironment"))
+
+
+def bandit_names() -> tuple[str, ...]:
+    """Names of the bandits."""
+    return tuple(_homes("AbstractBandit"))
 
 
 def environment_class(name: str) -> Any:
-    """The class of the pure-JAX environment called `name`."""
-    module, known = _homes()[name]
+    """The class of the pure-JAX environment or bandit called `name`."""
+    module, known = {**_homes("AbstractEnvironment"), **_homes("AbstractBandit")}[name]
     return getattr(importlib.import_module(f"headwater.environments.{module}"), known)
 
 
 @functools.cache
-def _homes() -> dict[str, tuple[str, str]]:
+def _homes(kind: str) -> dict[str, tuple[str, str]]:
     found = {}
     for path in sorted(_ROOM.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        classes = list(_CLASS.finditer(text))
+        classes = list(_CLASS[kind].finditer(text))
         for this, following in zip(classes, [*classes[1:], None]):
             body = text[this.end() : following.start() if following else len(text)]
             for name in _NAME.findall(body)[:1]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from headwater.core.errors import SpecificationError, nearest
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask, registered
-from headwater.environments.catalogue import environment_class, environment_names
+from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.environments.catalogue import bandit_names, environment_class, environment_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 
 __all__ = ["environment_names", "make", "make_recorded"]
@@ -18,17 +19,18 @@ ENVPOOL = "envpool:"
 """What the name of a task begins with that EnvPool simulates."""
 
 
-def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask:
-    """The environment called `name`.
+def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask | AbstractBandit:
+    """The environment or the bandit called `name`.
 
-    **Arguments:** `name`: of a pure-JAX environment (`pendulum`), `envpool:` with an EnvPool id, or
+    **Arguments:** `name`: of a pure-JAX environment (`pendulum`) or bandit (`linear-bandit`),
+    `envpool:` with an EnvPool id, or
     a Gymnasium id (`HalfCheetah-v5`, `module:Name-v0`); `options`: fields of the environment, or
     keyword arguments for Gymnasium or EnvPool.
 
     Raises `SpecificationError`, with the nearest names, if there is none; or if it does not know an
     option.
     """
-    if name in environment_names():
+    if name in environment_names() or name in bandit_names():
         return _pure(name, options)
     given = tuple(sorted((key, _plain(name, key, value)) for key, value in options.items()))
     if name.startswith(ENVPOOL):
@@ -43,7 +45,9 @@ def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask
     return task
 
 
-def make_recorded(name: Any, /, **options: Any) -> AbstractEnvironment | AbstractHostTask:
+def make_recorded(
+    name: Any, /, **options: Any
+) -> AbstractEnvironment | AbstractHostTask | AbstractBandit:
     """The environment that a file names: as `make`, but no module is imported because of it.
 
     Raises `SpecificationError` where that would be needed, and as `make` does.
@@ -59,9 +63,9 @@ def make_recorded(name: Any, /, **options: Any) -> AbstractEnvironment | Abstrac
     return make(name, **options)
 
 
-def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
+def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment | AbstractBandit:
     known = environment_class(name)
-    fields = [field.name for field in dataclasses.fields(known)]
+    fields = {field.name: field.default for field in dataclasses.fields(known)}
     for option in options:
         if not fields:
             raise SpecificationError(f"{name} has no options, but '{option}' was given")
@@ -72,7 +76,14 @@ def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment:
                 f"{name}: option {option} = {options[option]!r} must be a number"
             )
     # Written as on a command line, `mass=2` is a whole number.
-    given = {k: v if isinstance(v, bool) else float(v) for k, v in options.items()}
+    given: dict[str, Any] = {}
+    for option, value in options.items():
+        counted = isinstance(fields[option], int) and not isinstance(fields[option], bool)
+        if counted and value != int(value):
+            raise SpecificationError(f"{name}: option {option} = {value!r} must be a whole number")
+        given[option] = (
+            value if isinstance(value, bool) else int(value) if counted else float(value)
+        )
     return known(**given)
 
 
@@ -88,14 +99,14 @@ def _require_registered(name: str) -> None:
             f"unknown environment '{name}': there is no module '{error.name}' to import"
         ) from None
     except gymnasium.error.Error:
-        known = {*environment_names(), *gymnasium.registry}
+        known = {*environment_names(), *bandit_names(), *gymnasium.registry}
         # Old versions and plug-ins of Gymnasium would drown the rest where nothing is near.
         message = nearest(name, known, "environment")
         if "did you mean" not in message:
             message = (
                 f"unknown environment '{name}': it is none of "
-                f"{', '.join(environment_names())}, nor a Gymnasium id such as HalfCheetah-v5, "
-                f"nor 'envpool:' with an EnvPool id"
+                f"{', '.join((*environment_names(), *bandit_names()))}, nor a Gymnasium id such as "
+                f"HalfCheetah-v5, nor 'envpool:' with an EnvPool id"
             )
         raise SpecificationError(message) from None
 

@@ -17,6 +17,7 @@ GROUPS = {
     "acting": "acting",
     "adapting": "adaptation",
     "finite": "finite-process",
+    "pulls": "bandit",
     "texts": "language-model",
     "writing": "text-writing",
 }
@@ -76,7 +77,8 @@ class Options:
     batch_size: int | None = _option(
         None,
         "training",
-        "Rows, texts, pairs or prompts per gradient step; by default 256 rows, or 16 texts.",
+        "Rows, texts, pairs or prompts per gradient step; by default 256 rows, 16 texts, or 1 "
+        "round of a bandit, whose method learns after so many.",
         least=1,
         most=_LARGEST_BATCH,
     )
@@ -194,6 +196,18 @@ class Options:
         "Upper bounds of the expected sums of costs, of methods that keep to such.",
         value="X …",
     )
+    delay: int = _option(
+        0,
+        "pulls",
+        "Batches of pulls whose rewards are on their way while a bandit goes on.",
+        least=0,
+        most=10_000,
+    )
+    shows_all: bool = _option(
+        False, "pulls", "Show what every arm would have earned, not just the one pulled.", value=""
+    )
+    reward_low: float = _option(0.0, "pulls", "The lowest reward that a log may hold.", value="X")
+    reward_high: float = _option(1.0, "pulls", "The highest reward that a log may hold.", value="X")
     held_out: str | None = _option(
         None,
         "texts",

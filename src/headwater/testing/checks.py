@@ -24,6 +24,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.fields import choices_of
 from headwater.core.method import (
+    AbstractArmPolicy,
     AbstractCertificate,
     AbstractLikelihood,
     AbstractMethod,
@@ -108,6 +109,11 @@ class Case:
         if isinstance(method, AbstractCertificate):
             answers["suboptimality_bound"] = method.suboptimality_bound(state)
         data = self.batches[0]
+        if isinstance(method, AbstractArmPolicy):
+            for explore in (False, True):
+                answers[f"probabilities, explore={explore}"] = method.probabilities(
+                    state, data.context[0], data.features[0], key=key, explore=explore
+                )
         if not isinstance(data, Transition | Transitions):
             return answers
         while data.reward.ndim:
@@ -542,6 +548,23 @@ def check_certificate(case: Case) -> None:
         assert -1e-5 <= bound <= case.kind.problem.horizon + 1e-5, bound
 
 
+def check_arm_policy(case: Case) -> None:
+    """Distributions over arms, before and after learning, and in rounds unlike those learned."""
+    method, data = case.method, case.batches[0]
+    assert isinstance(method, AbstractArmPolicy)
+    for explore in (False, True):
+
+        def probabilities(state, context, features, explore=explore):
+            return method.probabilities(state, context, features, key=case.key, explore=explore)
+
+        found = jit(probabilities)
+        for state in (case.first, case.trained):
+            for scale in (1.0, 0.0, 100.0):
+                each = np.asarray(found(state, scale * data.context[0], scale * data.features[0]))
+                assert each.shape == (case.kind.problem.arms,) and np.all(each >= 0.0), each
+                np.testing.assert_allclose(each.sum(), 1.0, rtol=1e-5)
+
+
 def check_value(case: Case) -> None:
     """A finite floating-point scalar."""
     value = case.probe(case.method, case.trained, case.key)["value"]
@@ -583,6 +606,8 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.extend(TRANSITION_CHECKS)
     if isinstance(method, AbstractTablePolicy):
         found.append(check_table_policy)
+    if isinstance(method, AbstractArmPolicy):
+        found.append(check_arm_policy)
     if isinstance(method, AbstractCertificate):
         found.append(check_certificate)
     if isinstance(method, AbstractPolicy):

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from headwater.core.arms import Arms
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses, ValueClass
@@ -19,6 +20,7 @@ from headwater.core.records import (
     Completions,
     EpisodeComparisons,
     Episodes,
+    Pulls,
     Transition,
     Transitions,
 )
@@ -309,6 +311,32 @@ _HARD_COMPLETIONS = {
     ),
 }
 
+_ARMS = 4
+
+
+def _pulls(key, problem: Arms) -> Pulls:
+    keys = jax.random.split(key, 5)
+    rewards = jax.random.uniform(keys[0], (ROWS, problem.arms))
+    arm = jax.random.randint(keys[1], (ROWS,), 0, problem.arms, jnp.int32)
+    return Pulls(
+        jax.random.normal(keys[2], (ROWS, problem.context_size)),
+        jax.random.normal(keys[3], (ROWS, problem.arms, problem.feature_size)),
+        arm,
+        jnp.take_along_axis(rewards, arm[:, None], 1)[:, 0],
+        jax.random.uniform(keys[4], (ROWS,), minval=0.1),
+        rewards,
+    )
+
+
+_HARD_PULLS = {
+    "no rewards": lambda d: replace(
+        d, reward=jnp.zeros_like(d.reward), rewards=jnp.zeros_like(d.rewards)
+    ),
+    "rarely pulled": lambda d: replace(d, propensity=jnp.full_like(d.propensity, 1e-6)),
+    "large contexts": lambda d: replace(d, context=1e3 * d.context, features=1e3 * d.features),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+}
+
 _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (Spaces, Transitions): (
         Kind(
@@ -335,6 +363,14 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             _HARD_STEPS,
         )
         for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
+    ),
+    (Arms, Pulls): tuple(
+        Kind(name, problem, lambda key, p=problem: _pulls(key, p), True, _HARD_PULLS)
+        for name, problem in (
+            ("pulls with contexts", Arms(_ARMS, 3)),
+            ("pulls with contexts and features", Arms(_ARMS, 3, 2)),
+            ("pulls without contexts", Arms(_ARMS)),
+        )
     ),
     (ValueClass, Episodes): (
         # One episode for each step of the horizon, in this order.

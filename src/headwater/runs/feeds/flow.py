@@ -13,12 +13,14 @@ from headwater.core.records import (
     Completions,
     EpisodeComparisons,
     Episodes,
+    Pulls,
 )
 from headwater.core.tokens import (
     AbstractCompletionReward,
     AbstractPreference,
     Prompts,
 )
+from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.runs.feeds.logged import Logged
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import Budget, Task
@@ -40,8 +42,8 @@ class Inputs:
     that acts.
     """
 
-    data: Logged | Path | Episodes | EpisodeComparisons | None = None
-    task: Task | None = None
+    data: Logged | Path | Episodes | EpisodeComparisons | Pulls | None = None
+    task: Task | AbstractBandit | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None
     reward: AbstractCompletionReward | Callable[..., Any] | None = None
@@ -102,8 +104,10 @@ class Flow:
     acts: bool = False
 
     @property
-    def kind(self) -> Literal["control", "finite", "language"]:
+    def kind(self) -> Literal["control", "finite", "language", "bandits"]:
         """What there is to learn about."""
+        if "pulls" in self.groups:
+            return "bandits"
         if "model" in self.needs:
             return "language"
         return "finite" if "process" in (*self.needs, *self.takes) else "control"

@@ -10,12 +10,17 @@ from headwater.core.catalogue import all_methods, build_method, learns_from, set
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod
-from headwater.runs.feeds import control, finite, language
+from headwater.runs.feeds import control, finite, language, pulls
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.options import GROUPS, Options
 from headwater.runs.recipes.online import online_ready
 
-FLOWS: dict[tuple[type, Feed], Flow] = {**control.FLOWS, **finite.FLOWS, **language.FLOWS}
+FLOWS: dict[tuple[type, Feed], Flow] = {
+    **control.FLOWS,
+    **finite.FLOWS,
+    **language.FLOWS,
+    **pulls.FLOWS,
+}
 """Every flow of data: what methods declare, and how that is brought to them."""
 
 

@@ -1,0 +1,66 @@
+"""Plain arrays and tables in files, with what is wrong with them in words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core.errors import DataError, HeadwaterError, nearest
+from headwater.core.stored_size import refuse_beyond
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table (`.csv`, `.parquet`). Raises `DataError` for what is damaged."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            table = pyarrow.parquet.read_table(path)
+        else:
+            import pyarrow.csv
+
+            table = pyarrow.csv.read_csv(path)
+    except FileNotFoundError:
+        raise DataError("there is no such file") from None
+    except Exception as error:  # Whatever a damaged file makes the library trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"this is not a table ({reason})") from None
+    if not table.num_rows:
+        raise DataError("there is no row")
+    found = {}
+    for name in table.column_names:
+        column = table[name]
+        if column.null_count:
+            raise DataError(f"column '{name}' has empty cells: fill or remove them")
+        found[name] = column.to_numpy()
+    return found
+
+
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`. Raises `DataError`, naming the file, for what is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(member.file_size for member in archive.zip.infolist())
+            refuse_beyond(unpacked, path.stat().st_size)
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except HeadwaterError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # Whatever a damaged archive makes the libraries trip on.
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: this is not an .npz archive of arrays ({reason})") from None
+
+
+def array_of(arrays: dict[str, Any], name: str, kinds: str) -> np.ndarray:
+    """The array called `name`. Raises `DataError` if there is none or its type is not of `kinds`.
+
+    **Arguments:** `kinds`: letters as NumPy has them.
+    """
+    if name not in arrays:
+        raise DataError(f"there is no '{name}': {nearest(name, arrays, 'array')}")
+    found = np.asarray(arrays[name])
+    if found.dtype.kind not in kinds:
+        needed = "whole numbers" if "f" not in kinds else "numbers"
+        raise DataError(f"'{name}' has type {found.dtype}, but {needed} are needed")
+    return found

@@ -1,0 +1,1 @@
+"""Bandits with exact mean rewards."""

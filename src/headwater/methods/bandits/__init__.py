@@ -1,0 +1,1 @@
+"""Methods that choose among arms, round by round."""

@@ -1,0 +1,89 @@
+"""Rounds of bandits, live and logged."""
+
+from pathlib import Path
+from typing import Any
+
+from headwater.core.arms import Arms
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractArmPolicy, AbstractMethod
+from headwater.core.records import Pulls
+from headwater.datasets.pulls_files import check_pulls, read_pulls
+from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
+from headwater.runs.options import Options
+from headwater.runs.stage import Stage
+from headwater.sources.pulls import LivePulls, LoggedPulls
+
+
+def _pulling(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    name, bandit = type(method).__name__, inputs.task
+    if inputs.data is not None:
+        return _in_order(method, inputs, options)
+    if bandit is None:
+        raise SpecificationError(
+            f"{name} learns from rounds of a bandit: give it an environment, or data"
+        )
+    if not isinstance(bandit, AbstractBandit):
+        raise SpecificationError(
+            f"{name} pulls the arms of a bandit, and {bandit.name} is none: take one such as "
+            "linear-bandit"
+        )
+    if not isinstance(method, AbstractArmPolicy):
+        raise SpecificationError(f"{name} has no distribution over arms, so it pulls none")
+    assert options.batch_size is not None
+    if options.random_steps or options.block != 1:
+        idle = "random_steps" if options.random_steps else "block"
+        raise SpecificationError(f"{name} acts from the first round on: leave out {idle}")
+    updates = max(1, options.steps // options.batch_size - options.delay)
+    source = LivePulls(bandit, options.batch_size, options.delay, options.shows_all)
+    return Fed(Stage("learn", method, source, updates), bandit.problem)
+
+
+def _in_order(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    data, problem = _log(method, inputs, options)
+    assert options.batch_size is not None
+    if options.delay or options.shows_all:
+        idle = "delay" if options.delay else "shows_all"
+        raise SpecificationError(
+            f"{idle} is of a bandit to act in, and this is a log: leave it out"
+        )
+    source = LoggedPulls(data, options.batch_size)
+    return Fed(Stage("learn", method, source, max(1, len(data.arm) // options.batch_size)), problem)
+
+
+def _log(method: AbstractMethod, inputs: Inputs, options: Options) -> tuple[Pulls, Arms]:
+    given: Any = inputs.data
+    bandit = inputs.task
+    if isinstance(given, Path):
+        data, problem = read_pulls(given, low=options.reward_low, high=options.reward_high)
+    elif isinstance(given, Pulls):
+        data = given
+        problem = arms_of(given, options.reward_low, options.reward_high)
+    else:
+        raise wrong_data(method, "logged rounds of a bandit (hw.Pulls)", given)
+    if isinstance(bandit, AbstractBandit):
+        problem = bandit.problem
+    check_pulls(data, problem)
+    return data, problem
+
+
+def arms_of(data: Pulls, low: float, high: float) -> Arms:
+    """What a log says of the bandit that it is of."""
+    _, arms, size = data.features.shape
+    fixed = data.features[0] if len(data.features) == 1 and size else None
+    return Arms(arms, data.context.shape[-1], size, fixed, low, high)
+
+
+FLOWS: dict[tuple[type, Feed], Flow] = {
+    (Pulls, Feed.PULLS): Flow(
+        "from rounds of a bandit, in their order",
+        (),
+        ("env", "data"),
+        ("acting", "pulls"),
+        {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
+        _pulling,
+        True,
+    ),
+}
+"""What methods declare, and how that is brought to them."""

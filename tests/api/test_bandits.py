@@ -1,0 +1,158 @@
+"""Bandits through the front door: training, files, resuming, comparing, and what is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import headwater as hw
+from headwater.cli import main
+from headwater.core.errors import DataError, SpecificationError
+from headwater.datasets.pulls_files import read_arms, read_pulls, write_arms, write_pulls
+
+
+def log(rows=60, arms=3, seed=0):
+    draw = np.random.default_rng(seed)
+    return {
+        "context": draw.normal(size=(rows, 2)),
+        "arm": draw.integers(arms, size=rows),
+        "reward": draw.integers(2, size=rows).astype(float),
+        "propensity": np.full(rows, 1.0 / arms),
+    }
+
+
+def archive(path, **changes):
+    np.savez(path, **{**log(), **changes})
+    return path
+
+
+def test_a_run_is_written_opened_and_compared(tmp_path):
+    runs = [
+        hw.train(
+            name, env="linear-bandit", steps=60, batch_size=2, delay=3, seeds=2, evaluations=2,
+            out=tmp_path / name, progress=False,
+        )
+        for name in ("LinUCB", "SquareCB")
+    ]  # fmt: skip
+    rounds, regret = runs[0].regret
+    assert rounds[-1] == 54 and regret.shape[0] == 2
+    assert np.all(np.diff(regret, axis=1) >= 0.0)
+    opened = hw.open_run(tmp_path / "LinUCB")
+    assert opened.finished and opened.problem.context_size == 10
+    jax.tree.map(np.testing.assert_array_equal, opened.state, runs[0].state)
+    table = hw.compare(runs)
+    assert table.task == "linear-bandit" and [row.steps for row in table.rows] == [60, 60]
+    assert 0.0 < table.rows[0].score.point < 1.0
+
+
+def test_an_unfinished_run_goes_on(tmp_path):
+    """Only the first checkpoint is left: what is resumed is what was never interrupted."""
+    options = {"env": "bernoulli-bandit", "steps": 40, "delay": 2, "seeds": 2, "evaluations": 4}
+    whole = hw.train("ThompsonSampling", **options, out=tmp_path / "run", progress=False)
+    kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    said = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert said["options"]["updates"] == 38
+    assert kept
+    again = hw.resume(tmp_path / "run", progress=False)
+    jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
+
+
+def test_a_sweep_over_the_command_line(tmp_path, capsys):
+    main(["train", "LinUCB", "--env", "feature-bandit", "--env-option", "arms=6", "--steps", "30",
+          "--seeds", "2", "--set", "bonus_scale=0.3", "-o", str(tmp_path / "run")])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "reward" in said and "over 30 rounds" in said
+
+
+def test_a_log_is_learned_from_in_order(tmp_path):
+    path = archive(tmp_path / "log.npz")
+    run = hw.train("EpsilonGreedy", str(path), seeds=1, batch_size=4, progress=False)
+    assert run.metrics[-1]["update"] == 15
+    data, problem = read_pulls(path)
+    assert problem.arms == 3 and data.context.shape == (60, 2)
+    same = hw.train("EpsilonGreedy", data, seeds=1, batch_size=4, progress=False)
+    jax.tree.map(np.testing.assert_array_equal, run.state, same.state)
+
+
+def test_files_are_read_as_written(tmp_path):
+    data, _ = read_pulls(archive(tmp_path / "log.npz", arms=5))
+    problem = hw.Arms(5, 2)
+    write_pulls(tmp_path / "again.npz", data, problem)
+    read, arms = read_pulls(tmp_path / "again.npz")
+    assert arms == problem
+    jax.tree.map(np.testing.assert_array_equal, read, data)
+    known = hw.Arms(2, 1, 3, jnp.arange(6.0).reshape(2, 3), -1.0, 2.0)
+    write_arms(tmp_path / "arms.npz", known)
+    found = read_arms(tmp_path / "arms.npz")
+    np.testing.assert_array_equal(found.features, known.features)
+    assert (found.arms, found.context_size, found.low, found.high) == (2, 1, -1.0, 2.0)
+
+
+def test_names_as_obp_has_them(tmp_path):
+    lines = ["item_id,click,propensity_score,user_feature_0,user_feature_1"]
+    lines += [f"{i % 3},{i % 2},0.25,{i / 10},{-i / 10}" for i in range(9)]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data, problem = read_pulls(tmp_path / "log.csv")
+    assert problem.arms == 3 and data.context.shape == (9, 2)
+    np.testing.assert_allclose(data.propensity, 0.25)
+
+
+PROPENSITY = np.full(60, 1 / 3)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"propensity": np.where(np.arange(60) == 7, 0.0, 1 / 3)}, "row 8: propensity 0 is no"),
+        ({"propensity": np.where(np.arange(60) > 57, 1.5, 1 / 3)}, r"row 59: propensity 1.5 is "
+         r"more than 1, which no probability is \(and 1 more rows\)"),
+        ({"propensity": np.where(np.arange(60) == 0, np.nan, 1 / 3)}, "row 1: propensity nan"),
+        ({"arms": 2}, "arm 2 is not one of 0 … 1"),
+        ({"reward": np.where(np.arange(60) == 3, 7.0, 0.0)}, "row 4: reward 7 lies outside of the "
+         "range that is declared, 0 … 1"),
+        ({"reward": np.full(60, np.inf)}, "row 1: reward inf is not finite"),
+        ({"arm": np.full(60, 0.5)}, "row 1: arm 0.5 is not a whole number"),
+        ({"context": np.zeros((59, 2))}, r"contexts have shape \(59, 2\), but arms \(60,\)"),
+        ({"reward": np.zeros(3)}, r"rewards have shape \(3,\), but arms"),
+    ],
+)  # fmt: skip
+def test_what_no_log_of_a_bandit_can_hold(changes, sentence, tmp_path):
+    path = archive(tmp_path / "log.npz", **changes)
+    with pytest.raises(DataError, match=sentence) as refused:
+        hw.train("LinUCB", str(path), progress=False)
+    assert str(refused.value).startswith(str(path))
+
+
+def test_a_log_without_propensities_is_told_what_to_do(tmp_path):
+    np.savez(tmp_path / "log.npz", arm=[0, 1], reward=[0.0, 1.0])
+    with pytest.raises(DataError, match=r"there is no 'propensity'.*add a column"):
+        hw.train("EXP3", str(tmp_path / "log.npz"), progress=False)
+
+
+@pytest.mark.parametrize(
+    "method, given, sentence",
+    [
+        ("LinUCB", {"env": "pendulum"}, "pendulum is no bandit: take one of bernoulli-bandit"),
+        ("IQL", {"env": "linear-bandit"}, "IQL learns from logged experience: give it data"),
+        ("SAC", {"env": "linear-bandit"}, "linear-bandit is a bandit, whose arms are pulled"),
+        ("UCB1", {"env": "linear-bandit"}, "UCB1 takes all rounds for alike"),
+        ("EXP4", {"env": "linear-bandit"}, "EXP4 chooses by features of the arms"),
+        ("LinUCB", {}, "LinUCB learns from rounds of a bandit: give it an environment, or data"),
+        ("LinUCB", {"env": "linear-bandit", "random_steps": 4}, "leave out random_steps"),
+        ("IQL", {"delay": 2, "data": "x"}, "delay is one of the bandit options"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(method, given, sentence):
+    with pytest.raises(SpecificationError, match=sentence):
+        hw.train(method, **given, progress=False)
+
+
+def test_options_of_bandits_are_checked():
+    with pytest.raises(SpecificationError, match=r"option arms = 2\.5 must be a whole number"):
+        hw.make("linear-bandit", arms=2.5)
+    with pytest.raises(SpecificationError, match="arms = 1: there is nothing to choose from"):
+        hw.make("bernoulli-bandit", arms=1).problem  # noqa: B018
+    with pytest.raises(SpecificationError, match="did you mean linear-bandit"):
+        hw.make("linear-bandits")
