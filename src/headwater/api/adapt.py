@@ -28,6 +28,7 @@ from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractActorCritic, AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
+from headwater.environments.registry import acted_in
 from headwater.runs.options import ADAPT, Recipe, recipe_of
 from headwater.runs.recipes.online import (
     WARM_STARTS,
@@ -166,7 +167,7 @@ def _task(upstream: Run, env: Task | str | None) -> Task:
             raise SpecificationError(
                 "give an environment: the offline run was not evaluated in any"
             )
-        task: Task | None = before.task.build()
+        task: Task | None = acted_in(before.task.build())
     else:
         task = as_task(env)
     if task is None:

@@ -19,6 +19,7 @@ from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
+from headwater.environments.registry import acted_in
 from headwater.evaluation.exact import returns_of
 from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
@@ -130,7 +131,7 @@ def evaluate(
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(f"{type(method).__name__} is not a policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
-        task = run.specification.task.build()
+        task = acted_in(run.specification.task.build())
     else:
         task = as_task(env)
     if task is None and data is None:

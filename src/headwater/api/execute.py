@@ -154,7 +154,7 @@ def resume(
     path: str | Path,
     *,
     data: Dataset | None = None,
-    env: Task | str | None = None,
+    env: Task | AbstractBandit | str | None = None,
     process: Any = None,
     reward: Any = None,
     judge: Any = None,

@@ -35,7 +35,7 @@ from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.catalogue import bandit_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.processes import make_process, process_names
-from headwater.environments.registry import make, make_recorded
+from headwater.environments.registry import acted_in, make, make_recorded
 from headwater.runs.feeds.flow import Flow
 from headwater.runs.feeds.language import EXACT_MATCH
 from headwater.runs.feeds.logged import DataChoice, file_fingerprint
@@ -70,17 +70,13 @@ def as_task(env: Task | str | None, recorded: str | None = None) -> Task | None:
     """A task from its name; `None` means the `recorded` one, if it can be made here."""
     if env is None:
         try:
-            return None if recorded is None else make_recorded(recorded)
+            return None if recorded is None else acted_in(make_recorded(recorded))
         except HeadwaterError:
             return None
     if isinstance(env, str):
-        env = None if env == "none" else make(env)
-        if env is None:
-            return None
+        return None if env == "none" else acted_in(make(env))
     if isinstance(env, AbstractBandit):
-        raise SpecificationError(
-            f"{env.name} is a bandit, whose arms are pulled: take a method such as LinUCB"
-        )
+        return acted_in(env)
     if not isinstance(env, AbstractEnvironment | AbstractHostTask):
         raise SpecificationError(
             f"a {type(env).__name__} is no environment: give its name, or one made by hw.make or "

@@ -56,7 +56,7 @@ def write_pulls(path: str | Path, data: Pulls, problem: Arms) -> None:
         **_sizes(problem),
     }
     with Path(path).open("wb") as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def write_arms(path: str | Path, problem: Arms) -> None:
@@ -68,7 +68,7 @@ def write_arms(path: str | Path, problem: Arms) -> None:
     if problem.features is not None:
         arrays["features"] = problem.features
     with Path(path).open("wb") as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def read_arms(path: str | Path) -> Arms:
@@ -77,9 +77,12 @@ def read_arms(path: str | Path) -> Arms:
     try:
         features = arrays.get("features")
         return Arms(
-            *(int(array_of(arrays, n, "iu")) for n in ("arms", "context_size", "feature_size")),
+            int(array_of(arrays, "arms", "iu")),
+            int(array_of(arrays, "context_size", "iu")),
+            int(array_of(arrays, "feature_size", "iu")),
             None if features is None else jnp.asarray(features, jnp.float32),
-            *(float(array_of(arrays, name, "f")) for name in ("low", "high")),
+            float(array_of(arrays, "low", "f")),
+            float(array_of(arrays, "high", "f")),
         )
     except (SpecificationError, DataError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None

@@ -45,6 +45,17 @@ def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask
     return task
 
 
+def acted_in(
+    task: AbstractEnvironment | AbstractHostTask | AbstractBandit,
+) -> AbstractEnvironment | AbstractHostTask:
+    """The environment that `task` is. Raises `SpecificationError` for a bandit."""
+    if isinstance(task, AbstractBandit):
+        raise SpecificationError(
+            f"{task.name} is a bandit, whose arms are pulled: take a method such as LinUCB"
+        )
+    return task
+
+
 def make_recorded(
     name: Any, /, **options: Any
 ) -> AbstractEnvironment | AbstractHostTask | AbstractBandit:

@@ -25,6 +25,7 @@ from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
 from headwater.datasets.references import References
+from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.registry import make
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.ops.products import check_precision
@@ -292,7 +293,7 @@ def _runs(
     method: str,
     dataset: str | None,
     place: str | None,
-    task: Task | None,
+    task: Task | AbstractBandit | None,
     parts: list[list[int]],
     opened: dict[Any, tuple[Chosen, Given]],
 ) -> list[Member]:

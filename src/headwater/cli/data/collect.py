@@ -58,9 +58,9 @@ def command(
     """
     from headwater.api.collect import collect, default_behaviour
     from headwater.core.catalogue import build_method, settings
-    from headwater.environments.registry import make
+    from headwater.environments.registry import acted_in, make
 
-    task = make(env, **read_options(env_option))
+    task = acted_in(make(env, **read_options(env_option)))
     behaviour = default_behaviour(task.spaces)
     if method is not None:
         behaviour = build_method(method, read_settings(set))

@@ -11,6 +11,7 @@ from headwater.core.records import (
     Transitions,
 )
 from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.feeds.logged import Logged
 from headwater.runs.options import Options
@@ -26,12 +27,12 @@ def _offline(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     pieces = logged.updates_per_draw(options.updates, rows)
     source = logged.source(method, pieces * options.batch_size)
     stage = Stage("offline", method, source, options.updates, pieces, inputs.begin)
-    return Fed(stage, _spaces(logged, inputs.task))
+    return Fed(stage, _spaces(logged, _task(inputs)))
 
 
 def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     """A stage that acts in an environment, perhaps with a log beside it."""
-    logged, task = inputs.data, inputs.task
+    logged, task = inputs.data, _task(inputs)
     assert task is not None and inputs.budget is not None
     if isinstance(logged, Logged) and options.weights is not None:
         raise SpecificationError(
@@ -46,7 +47,7 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
 
 
 def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
-    task, name = inputs.task, type(method).__name__
+    task, name = _task(inputs), type(method).__name__
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(
             f"{name} predicts and does not act: give the source Stream an `act`, in Python"
@@ -62,6 +63,10 @@ def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         )
     stage = Stage("online", method, Stream(task), options.steps, begin=inputs.begin)
     return Fed(stage, task.spaces)
+
+
+def _task(inputs: Inputs) -> Task | None:
+    return None if inputs.task is None else acted_in(inputs.task)
 
 
 def _spaces(logged: Logged | None, task: Task | None) -> Any:
