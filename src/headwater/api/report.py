@@ -20,6 +20,7 @@ from headwater.core.method import AbstractPolicy, AbstractTablePolicy
 from headwater.core.papers import all_papers
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.read import load
+from headwater.environments.registry import acted_in
 from headwater.evaluation.statistics import FEWEST_SEEDS, difference, seed_means
 from headwater.reports import page
 from headwater.reports.curves import draw_learning_curves, draw_performance_profile
@@ -245,7 +246,8 @@ def _at_work(runs: Mapping[str, Run], pictures: Path) -> list[tuple[str, str]]:
             if choice is None:
                 raise SpecificationError("it was never evaluated in an environment")
             state = jax.tree.map(lambda leaf: leaf[0], run.state)
-            episode = follow_episode(run.method, state, choice.build(), key=jax.random.key(0))
+            task = acted_in(choice.build())
+            episode = follow_episode(run.method, state, task, key=jax.random.key(0))
         except HeadwaterError as error:
             left.append(f"{name}: {error}")
             continue
