@@ -18,7 +18,7 @@ _HOMES = {
     ),
     "headwater.core.catalogue": ("all_methods", "build_method"),
     "headwater.core.finite": ("AbstractFiniteSimulator", "FiniteProblem", "FiniteProcess"),
-    "headwater.core.arms": ("Arms",),
+    "headwater.core.problems.arms": ("Arms",),
     "headwater.core.records": ("Episodes", "Pulls"),
     "headwater.datasets.dataset": ("Dataset",),
     "headwater.environments.registry": ("make",),

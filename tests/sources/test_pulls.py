@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
 from headwater.core.method import Agent
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.environments.bandits.bernoulli import BernoulliBandit
 from headwater.environments.bandits.contextual import FeatureBandit

@@ -18,7 +18,6 @@ from headwater.api.specification import (
     is_finished,
     open_problem,
 )
-from headwater.core.arms import Arms
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import (
@@ -29,6 +28,7 @@ from headwater.core.method import (
     AbstractTokenPolicy,
     AbstractValue,
 )
+from headwater.core.problems.arms import Arms
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.arms import Arms
 from headwater.core.errors import DataError, SpecificationError
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.datasets.arrays import array_of, read_archive, read_table
 

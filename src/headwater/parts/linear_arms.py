@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 
 _Context = Float[Array, " context"]

@@ -9,11 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from headwater.core.arms import Arms
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses, ValueClass
 from headwater.core.method import AbstractMethod
+from headwater.core.problems.arms import Arms
 from headwater.core.records import (
     ComparisonsAndCompletions,
     CompletionComparisons,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 
 

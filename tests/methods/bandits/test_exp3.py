@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.methods.bandits.exp3 import EXP3
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.exp4 import EXP4
 
 from .rounds import probabilities, rounds, rows

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.lin_ts import LinTS
 
 from .rounds import rounds

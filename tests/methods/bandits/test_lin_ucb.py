@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.lin_ucb import LinUCB
 from headwater.parts.linear_arms import estimates, learn_weights, no_weights
 

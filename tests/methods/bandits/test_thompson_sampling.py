@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from headwater.core.arms import Arms
+from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.thompson_sampling import ThompsonSampling
 
 from .rounds import rounds

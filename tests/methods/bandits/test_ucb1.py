@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from headwater.core.arms import Arms
 from headwater.core.errors import SpecificationError
+from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.ucb1 import UCB1
 
 from .rounds import one_best, probabilities, rounds, rows

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from headwater.core.arms import Arms
 from headwater.core.errors import SpecificationError
+from headwater.core.problems.arms import Arms
 from headwater.environments.bandits.bandit import AbstractBandit, no_context
 
 

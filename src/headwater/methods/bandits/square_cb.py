@@ -5,10 +5,10 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from headwater.core.arms import Arms
 from headwater.core.feed import Feed
 from headwater.core.fields import non_negative, positive
 from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms, inverse_gap_weights
 from headwater.parts.linear_arms import LinearArms, estimates, learn_weights, no_weights

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from headwater.core.arms import Arms
 from headwater.core.feed import Feed
 from headwater.core.fields import integer
 from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms
 from headwater.parts.arm_means import ArmMeans, learn_means, no_means

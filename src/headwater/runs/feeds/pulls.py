@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from headwater.core.arms import Arms
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractArmPolicy, AbstractMethod
+from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.datasets.pulls_files import check_pulls, read_pulls
 from headwater.environments.bandits.bandit import AbstractBandit

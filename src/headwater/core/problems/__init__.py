@@ -1,0 +1,1 @@
+"""What methods are told before they learn."""
