@@ -32,6 +32,7 @@ ONLINE = {
     "critic_fit_updates": 6,
     "progress": False,
 }
+WSRL = {**ONLINE, "recipe": "wsrl"}
 CLONE = BC(hidden_sizes=(8, 8), stochastic=True)
 
 
@@ -76,7 +77,7 @@ def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
 def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch):
     upstream, out = tmp_path / "offline", tmp_path / "online"
     shutil.copytree(offline.path, upstream)
-    whole = adapt(offline, **ONLINE)
+    whole = adapt(offline, **WSRL)
     # Stopped while critics are fitted, which takes rows of the log: its copy is in the new run.
     plain, rows = Journal.logged, []
 
@@ -89,11 +90,11 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "logged", logged)
         with pytest.raises(Interrupted):
-            adapt(str(upstream), out=out, **ONLINE)
+            adapt(str(upstream), out=out, **WSRL)
     shutil.rmtree(upstream)
     assert not open_run(out).finished
     with pytest.raises(RunError, match="online is not finished: `headwater resume"):
-        adapt(out, **ONLINE)
+        adapt(out, **WSRL)
     interrupted(monkeypatch, 3, out, by=resume, progress=False)
     # From the first step on the log is not touched again, and neither is the offline run.
     shutil.rmtree(out / "data")
@@ -114,7 +115,7 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     # Before the first update it is the offline policy that was evaluated.
     np.testing.assert_array_equal(again.curve[0], [8, 24, 40])
     with pytest.raises(SpecificationError, match="online already learned online: adapt an offline"):
-        adapt(again, **ONLINE)
+        adapt(again, **WSRL)
 
 
 def test_settings_take_effect_or_are_refused(offline):
@@ -153,7 +154,7 @@ def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
     before = train(method, pendulum_log(), **how)
     still = {f"{what}_learning_rate": 0.0 for what in ("actor", "critic", "temperature")}
     # No log is needed, and none is at hand; but that these critics know little is said.
-    run = adapt(before, set=still, **{**ONLINE, "evaluations": 1, "progress": None})
+    run = adapt(before, set=still, **{**WSRL, "evaluations": 1, "progress": None})
     assert "the critics of CQL learned for 2 updates" in capsys.readouterr().err
     assert run.specification.start == Start(0) and run.specification.data is None
     assert run.method.num_critics == 4
@@ -165,16 +166,16 @@ def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
         ):
             np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(SpecificationError, match="uses no log where the offline critics are taken"):
-        adapt(before, data=pendulum_log(), **ONLINE)
+        adapt(before, data=pendulum_log(), **WSRL)
     # Others cannot be, and are not begun with as they are.
     with pytest.raises(SpecificationError, match=r"in memory: .* fresh ones are fitted on the log"):
-        adapt(before, set={"num_critics": 10}, **ONLINE)
+        adapt(before, set={"num_critics": 10}, **WSRL)
 
 
 def test_wsrl_begins_with_the_offline_actor(offline):
     # Nothing moves: what is left is what it began with.
     still = {"actor_learning_rate": 0.0, "critic_learning_rate": 0.0}
-    run = adapt(offline, set=still, **{**ONLINE, "steps": 10, "block": 8, "warm_up_steps": 2})
+    run = adapt(offline, set=still, **{**WSRL, "steps": 10, "block": 8, "warm_up_steps": 2})
     for ours, theirs in zip(
         jax.tree.leaves((run.state.actor, run.state.normaliser)),
         jax.tree.leaves((offline.state.actor, offline.state.normaliser)),

@@ -29,7 +29,7 @@ from headwater.core.method import AbstractActorCritic, AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.environments.registry import acted_in
-from headwater.runs.options import ADAPT, Recipe, recipe_of
+from headwater.runs.options import ADAPT, Recipe
 from headwater.runs.recipes.online import (
     WARM_STARTS,
     WITH_LOG,
@@ -60,9 +60,9 @@ def adapt(
 ) -> Run:
     """Takes a run that learned from a log online; every seed goes on by itself.
 
-    The recipe `"wsrl"` starts SAC from the offline actor and critics, acts with them for a while,
-    and learns from what it then sees alone; `"keep-data"` does the same with a share of every batch
-    from the log; `"rlpd"` learns from nothing, with a share of every batch from the log;
+    The recipe `"keep-data"` starts SAC from the offline actor and critics, and draws a share of
+    every batch from the log; `"wsrl"` does the same without the log, from what it then sees alone,
+    and may fall at first; `"rlpd"` learns from nothing, with a share of every batch from the log;
     `"continue"` goes on with the offline method and a share of every batch from the log;
     `"scratch"` is the online method of `wsrl` from nothing and without the log: the twin that says
     what the log was worth. Where the offline critics are of other shapes than those that go online,
@@ -83,7 +83,7 @@ def adapt(
     """
     upstream = run if isinstance(run, Run) else open_run(run)
     chosen = ADAPT.settled(options)
-    recipe = chosen["recipe"] = recipe_of(chosen)
+    recipe: Recipe = chosen["recipe"]
     task = _task(upstream, env)
     before = upstream.specification
     if chosen["keep_data"] is not None and recipe not in WITH_LOG:

@@ -7,7 +7,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
 from headwater.cli.frame import chosen_task, read_settings
-from headwater.runs.options import ADAPT, recipe_of
+from headwater.runs.options import ADAPT, DEFAULT_RECIPE
 
 
 def command(
@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Take an offline run online, each of its seeds by itself, with few new samples.
 
-    `wsrl` starts SAC from the offline actor and critics, warms up and learns from what it then sees
-    alone; `keep-data` does the same with a share of every batch from the log; `rlpd` learns from
+    `keep-data` starts SAC from the offline actor and critics, and draws a share of every batch from
+    the log; `wsrl` does the same without the log, and may fall at first; `rlpd` learns from
     nothing with a share of every batch from the log; `continue` goes on with the offline method and
     a share of every batch from the log; `scratch` is the online method of `wsrl` from nothing and
     without the log: the twin that says what the log was worth. Compare them with `headwater
@@ -48,7 +48,7 @@ def command(
         env=chosen_task(env, env_option),
         data=data,
         set=read_settings(set),
-        out=out or run.with_name(f"{run.name}-{recipe_of(given)}"),
+        out=out or run.with_name(f"{run.name}-{given.get('recipe', DEFAULT_RECIPE)}"),
         progress=None if json else True,
         **given,
     )

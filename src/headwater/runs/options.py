@@ -25,8 +25,8 @@ GROUPS = {
 
 Recipe = Literal["wsrl", "keep-data", "rlpd", "continue", "scratch"]
 """Ways of going online."""
-DEFAULT_RECIPE: Recipe = "wsrl"
-"""The one that is taken unless another is asked for."""
+DEFAULT_RECIPE: Recipe = "keep-data"
+"""The one that does not fall at first: see docs/real_run.md."""
 
 MOST_SEEDS = 10_000
 """More than this is a slip, which would fill the memory before anything is said."""
@@ -344,6 +344,7 @@ ADAPT = Verb(
     ("training", "acting", "adapting"),
     without=("seeds", "updates"),
     usual={
+        "recipe": DEFAULT_RECIPE,
         "steps": 50_000,
         "batch_size": None,
         "evaluations": 20,
@@ -352,8 +353,6 @@ ADAPT = Verb(
         "precision": None,
     },
     texts={
-        "recipe": "How to go online; by default `keep-data` where a share of the log is to be "
-        f"kept, else `{DEFAULT_RECIPE}`.",
         "steps": "New environment steps in all, warm-up included.",
         "batch_size": f"Rows per gradient step; {_AS_IN_THE_RUN}",
         "episodes": f"Episodes per evaluation and seed; {_AS_IN_THE_RUN}",
@@ -367,13 +366,6 @@ ADAPT = Verb(
     },
 )
 """The options of `adapt`."""
-
-
-def recipe_of(given: Mapping[str, Any]) -> Recipe:
-    """How to go online, with these options of `adapt`."""
-    if given.get("recipe") is not None:
-        return given["recipe"]
-    return DEFAULT_RECIPE if given.get("keep_data") is None else "keep-data"
 
 
 def check_seed(seed: int) -> None:
