@@ -25,9 +25,12 @@ def test_an_adapted_run_cites_both_methods_and_the_recipe(tmp_path):
     offline = hw.train(hw.IQL(hidden_sizes=(8,)), pendulum_log(), env=None, updates=2, seeds=1)
     adapted = hw.adapt(
         offline,
+        data=pendulum_log(),
         env="pendulum",
+        recipe="wsrl",
+        critic_fit_updates=2,
         steps=200,
-        set={"hidden_sizes": (8,)},
+        set={"num_critics": 2},
         evaluations=1,
         episodes=1,
         out=tmp_path / "adapted",

@@ -11,7 +11,14 @@ from headwater.api.adapt import adapt
 # As in the tests, so that what is compiled there is the same program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-HOW = {"steps": 200, "block": 10, "evaluations": 5, "progress": False}
+HOW = {
+    "recipe": "wsrl",
+    "critic_fit_updates": 20,
+    "steps": 200,
+    "block": 10,
+    "evaluations": 5,
+    "progress": False,
+}
 """How the run is adapted."""
 
 
