@@ -11,7 +11,11 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import AbstractLikelihood, AbstractPolicy
 from headwater.datasets.dataset import Dataset
 from headwater.evaluation.fitted_value import fit_value, policy_choices
-from headwater.evaluation.off_policy import behaviour_log_probabilities, evaluate_off_policy
+from headwater.evaluation.off_policy import (
+    ESTIMATORS,
+    behaviour_log_probabilities,
+    evaluate_off_policy,
+)
 
 DISCOUNT, STATES, ACTIONS = 0.9, 4, 2
 _rng = np.random.default_rng(7)
@@ -86,12 +90,10 @@ SAMPLED = ("is", "wis", "pdis", "wpdis", "dr", "wdr")
 @pytest.fixture(scope="module")
 def estimates():
     data, behaviour = logged(800)
-    return evaluate_off_policy(
-        data, POLICY, STATE, discount=DISCOUNT, behaviour=behaviour, refits=4, **FIT
-    )
+    return evaluate_off_policy(data, POLICY, STATE, discount=DISCOUNT, behaviour=behaviour, **FIT)
 
 
-@pytest.mark.parametrize("estimator", ["fqe", *SAMPLED])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_interval_holds_the_exact_value(estimates, estimator):
     _, value = exact_value(TARGET)
     _, logged_value = exact_value(BEHAVIOUR)
@@ -174,15 +176,17 @@ def test_doubly_robust_sees_beyond_truncation_and_sampling_says_that_it_does_not
     assert not found["dr"].warnings
 
 
-def test_few_effective_episodes_are_warned_of():
+def test_few_effective_episodes_are_refused():
     data, _ = logged(30)
     other = Table(jnp.asarray(np.full((STATES, ACTIONS), [0.999, 0.001]), jnp.float32))
     behaviour = np.log(np.where(data.actions == 0, 0.02, 0.98))
     found = evaluate_off_policy(
         data, POLICY, other, estimators=("wis",), discount=DISCOUNT, behaviour=behaviour
     )["wis"]
-    assert found.effective_episodes < 10.0
-    assert "neither value nor interval can be trusted" in str(found)
+    assert found.effective_episodes < 10.0 and found.verdict == "refused"
+    assert str(found).startswith("wis: refused, only ")
+    assert "neither value nor interval can be trusted; use fqe, mis or drl" in str(found)
+    assert found.to_json()["value"] is None
 
 
 def test_wrong_behaviour_probabilities_are_warned_of(estimates):

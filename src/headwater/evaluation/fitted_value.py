@@ -4,6 +4,7 @@ It lives here and not among the methods because it needs a second method, with i
 what the evaluated policy does: that is a measurement of a policy, not a way to get one.
 """
 
+import time
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +22,10 @@ from headwater.networks.critics import Critic
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup
 from headwater.ops.control.descend import begin, descend, polyak
+from headwater.runs.progress import Progress
 
+_UPDATES_AT_ONCE = 500
+"""Updates between which progress is told."""
 _ROWS_AT_ONCE = 4096
 """Rows for which a policy is asked at a time: bounds memory, and fills the machine."""
 
@@ -125,13 +129,14 @@ def fit_value(
     *,
     discount: float = 0.99,
     explore: bool = False,
-    updates: int = 10_000,
+    updates: int = 5_000,
     batch: int = 256,
     learning_rate: float = 1e-3,
-    polyak_rate: float = 0.05,
-    hidden_sizes: tuple[int, ...] = (256, 256),
+    polyak_rate: float = 0.1,
+    hidden_sizes: tuple[int, ...] = (64, 64),
     samples: int = 4,
     resampled: int = 0,
+    progress: Progress | None = None,
     key: PRNGKeyArray,
 ) -> tuple[list[FittedValue], np.ndarray]:
     """Learns the action value of a policy from logged transitions (fitted Q evaluation).
@@ -143,7 +148,8 @@ def fit_value(
     `explore`: evaluate the exploring policy instead of the greedy one; `updates`, `batch`,
     `learning_rate` (falls to 0 along a cosine), `polyak_rate`, `hidden_sizes`: of the fit;
     `samples`: actions drawn for each next observation where they cannot be summed over;
-    `resampled`: how many further fits to make, each on episodes drawn with replacement; `key`.
+    `resampled`: how many further fits to make, each on episodes drawn with replacement;
+    `progress`: is told of the updates of all fits; `key`.
 
     **Returns:** the fits, first that on the data as they are; and how often each episode is in the
     data of each fit, `[fit, episode]`.
@@ -184,8 +190,20 @@ def fit_value(
     keys = jax.random.split(fit_key, resampled + 1)
     settings = (data.spaces, updates, batch, hidden_sizes)
     rates = tuple(jnp.asarray(x, jnp.float32) for x in (discount, learning_rate, polyak_rate))
-    fitted = _fit(settings, columns, offset, scale, rates, (padded, sizes), keys)
-    critics = [jax.tree.map(lambda leaf, i=i: leaf[i], fitted) for i in range(resampled + 1)]
+    critics = []
+    for own, size, one_key in zip(padded, sizes, keys):
+        carry = None
+        for done in range(0, updates, _UPDATES_AT_ONCE):
+            told, begun = min(_UPDATES_AT_ONCE, updates - done), time.monotonic()
+            carry = _fit(
+                *(settings, columns, offset, scale, rates, own, size, one_key),
+                *(carry, jnp.int32(done), jnp.int32(done + told)),
+            )
+            if progress is not None:
+                jax.block_until_ready(carry)
+                progress.advance(told, told / max(time.monotonic() - begun, 1e-9))
+        assert carry is not None
+        critics.append(carry[1])
     return [FittedValue(critic, normaliser, offset, scale) for critic in critics], counts
 
 
@@ -202,38 +220,36 @@ def _constant_value(data: Dataset, discount: float) -> float:
 
 
 @eqx.filter_jit
-def _fit(settings, columns, offset, scale, rates, drawn, keys):
+def _fit(settings, columns, offset, scale, rates, own_rows, size, key, carry, begun, end):
+    """The critic, its target and the optimiser's moments after updates number `begun` to `end`."""
     spaces, updates, batch, hidden_sizes = settings
     discount, learning_rate, polyak_rate = rates
     pace = lambda step: learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * step / updates))
     optimiser = optax.adam(pace)
-
-    def one_fit(key, own_rows, size):
-        start_key, row_key = jax.random.split(key)
+    start_key, row_key = jax.random.split(key)
+    if carry is None:
         critic = Critic(spaces, hidden_sizes, key=start_key, layer_norm="before")
+        carry = critic, critic, begin(optimiser, critic)
 
-        def update(i, carry):
-            critic, target, moments = carry
-            draw, pick = jax.random.split(jax.random.fold_in(row_key, i))
-            rows = own_rows[jax.random.randint(draw, (batch,), 0, size)]
-            observation, action, reward, following, terminal, choices = jax.tree.map(
-                lambda column: column[rows], columns
-            )
-            if choices.actions is not None:
-                # One of the drawn actions is as good as all of them, and cheaper.
-                one = jax.random.randint(pick, (batch, 1, 1), 0, choices.actions.shape[1])
-                chosen = jnp.take_along_axis(choices.actions, one, axis=1)
-                choices = Choices(chosen, jnp.ones((batch, 1)))
-            next_value = offset + scale * _expected(target, following, choices)
-            aim = (backup(reward, discount, terminal, next_value) - offset) / scale
-            loss = lambda critic: jnp.mean((critic(observation, action) - aim) ** 2)
-            critic, moments = descend(optimiser, jax.grad(loss)(critic), moments, critic)
-            return critic, polyak(target, critic, polyak_rate), moments
+    def update(i, carry):
+        critic, target, moments = carry
+        draw, pick = jax.random.split(jax.random.fold_in(row_key, i))
+        rows = own_rows[jax.random.randint(draw, (batch,), 0, size)]
+        observation, action, reward, following, terminal, choices = jax.tree.map(
+            lambda column: column[rows], columns
+        )
+        if choices.actions is not None:
+            # One of the drawn actions is as good as all of them, and cheaper.
+            one = jax.random.randint(pick, (batch, 1, 1), 0, choices.actions.shape[1])
+            chosen = jnp.take_along_axis(choices.actions, one, axis=1)
+            choices = Choices(chosen, jnp.ones((batch, 1)))
+        next_value = offset + scale * _expected(target, following, choices)
+        aim = (backup(reward, discount, terminal, next_value) - offset) / scale
+        loss = lambda critic: jnp.mean((critic(observation, action) - aim) ** 2)
+        critic, moments = descend(optimiser, jax.grad(loss)(critic), moments, critic)
+        return critic, polyak(target, critic, polyak_rate), moments
 
-        first = (critic, critic, begin(optimiser, critic))
-        return jax.lax.fori_loop(0, updates, update, first)[1]
-
-    return jax.lax.map(lambda each: one_fit(*each), (keys, *drawn))
+    return jax.lax.fori_loop(begun, end, update, carry)
 
 
 def _expected(critic: Critic, observation, choices: Choices) -> Array:

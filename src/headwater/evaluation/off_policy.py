@@ -11,20 +11,23 @@ The worth of a policy is its expected discounted return from the logged initial 
 | `wpdis` | the same with weights that add up to 1 at every step |
 | `dr` | `pdis` of what the learned value does not explain: unbiased if either part is right |
 | `wdr` | the same with weights that add up to 1 at every step |
+| `mis` | weighs each row by how often the policy would visit it; no probabilities needed |
+| `drl` | the learned value, corrected by those weights where the rows contradict it |
 
-Importance sampling needs a stochastic policy that knows its probabilities, and evaluates the
-*exploring* policy. Where an episode is truncated, `is` to `wpdis` see only the rewards before it;
-`fqe`, `dr` and `wdr` go on from there by the learned value.
+`is` to `wdr` weigh by probabilities: those that were logged (`Dataset.log_propensities`), else those
+of a policy cloned from the log, which the estimate says. A greedy policy over a finite set of actions
+has probabilities 0 and 1; one over continuous actions has none, so that only `fqe`, `mis` and `drl`
+judge it. Where an episode is truncated, `is` to `wpdis` see only the rewards before it; the others go
+on from there by a learned value.
 
-How far intervals can be trusted, at a nominal 95 % and 200 short episodes of a four-state process:
-that of `fqe` (from refits on resampled episodes) holds the exact value 93 % of the time, of `dr`
-and `wdr` 93 % although they take the learned value as given, `wis` 90 %, `pdis` and `wpdis` 83 %,
-and `is` 78 %: the few episodes with large weights that would widen it are often not in the log.
+Every estimate is, to first order, a mean over episodes, whose interval is the bootstrap of its t
+statistic. That of `fqe` uses the weights of `mis`; it has none where these are worthless, unless
+`refits` asks for fits on resampled episodes.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,7 +38,22 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy
+from headwater.core.spaces import Discrete
 from headwater.datasets.dataset import Dataset
+from headwater.evaluation.estimators.bootstrap import episode_interval
+from headwater.evaluation.estimators.importance import (
+    WEIGHING,
+    WITH_MODEL,
+    Judged,
+    WeightedEpisodes,
+    weighted_estimate,
+)
+from headwater.evaluation.estimators.marginal import (
+    Marginal,
+    doubly_robust_marginal,
+    marginal_estimate,
+    marginal_weights,
+)
 from headwater.evaluation.fitted_value import (
     FittedValue,
     fit_value,
@@ -45,14 +63,15 @@ from headwater.evaluation.fitted_value import (
 from headwater.networks.actors import stochastic_actor
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.descend import begin, descend
+from headwater.runs.progress import Progress
 
-ESTIMATORS = ("fqe", "is", "wis", "pdis", "wpdis", "dr", "wdr")
+MARGINAL = ("mis", "drl")
+ESTIMATORS = ("fqe", *WEIGHING, *MARGINAL)
 
-_WITH_MODEL = ("dr", "wdr")
 _FEWEST_EFFECTIVE = 10.0
-"""Below this many effective episodes neither an estimate nor its interval means much."""
-
-_RESAMPLES_AT_ONCE = 250
+"""Below this many effective episodes an estimate says nothing, and is refused."""
+_MOST_NEGATIVE = 0.25
+"""Share of weight of the wrong sign from which the weights of rows are no weights."""
 _INITIAL_SAMPLES = 16
 
 
@@ -63,7 +82,10 @@ class Estimate:
     **Arguments:** `estimator`; `value`: expected discounted return; `low`, `high`: interval over
     episodes, `None` if there are too few; `level`: nominal coverage; `episodes`: how many;
     `effective_episodes`: how many episodes of the policy itself would weigh as much (averaged over
-    steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust it.
+    steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust it;
+    `refused`: why the value says nothing and must not be used, `None` if it may be; `behaviour`:
+    whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`; `influence`:
+    `[episode]`, of which the value is the mean.
     """
 
     estimator: str
@@ -74,8 +96,29 @@ class Estimate:
     episodes: int
     effective_episodes: float | None
     warnings: tuple[str, ...] = ()
+    refused: str | None = None
+    behaviour: str | None = None
+    influence: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """`refused`, `doubtful` if there are warnings, else `usable`."""
+        return "refused" if self.refused else "doubtful" if self.warnings else "usable"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold; what is refused has no value."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "influence"
+        }
+        if self.refused is not None:
+            fields |= {"value": None, "low": None, "high": None}
+        return {**fields, "verdict": self.verdict}
 
     def __str__(self) -> str:
+        if self.refused is not None:
+            return f"{self.estimator}: refused, {self.refused}"
         between = "no interval" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
         size = self.effective_episodes
         effective = "" if size is None else f", {size:.1f} effective episodes"
@@ -96,19 +139,21 @@ def evaluate_off_policy(
     model: FittedValue | None = None,
     level: float = 0.95,
     resamples: int = 1000,
-    refits: int = 5,
+    refits: int = 0,
     seed: int = 0,
+    progress: Progress | None = None,
     **fit: Any,
 ) -> dict[str, Estimate]:
     """Estimates what a policy is worth from logged experience.
 
     **Arguments:** `data`: what was logged; `method`, `state`: the policy, without a seed axis;
     `estimators`: which; `discount`; `behaviour`: log-probability of each logged action under the
-    policy that logged it, `[row]`, in units of canonical actions; estimated by behavioural cloning
-    if not given; `explore`: for `fqe`, whether to evaluate the exploring policy, as the others do,
-    or the greedy one; `model`: the value of the exploring policy for `dr` and `wdr`, learned if not
-    given; `level`: nominal coverage; `resamples`: of episodes; `refits`: of `fqe` on resampled
-    episodes, which its interval comes from; `seed`: of everything; `fit`: settings of `fit_value`.
+    policy that logged it, `[row]`, in units of canonical actions (default: those logged with the
+    data, else estimated by behavioural cloning); `explore`: whether to evaluate the exploring
+    policy or the greedy one; `model`: the value of that policy, learned if not given; `level`:
+    nominal coverage; `resamples`: of episodes; `refits`: of `fqe` on resampled episodes, which its
+    interval then comes from; `seed`: of everything; `progress`: is told of the updates of fits;
+    `fit`: settings of `fit_value`.
 
     Raises `SpecificationError` if an estimator is unknown or needs what the method cannot do.
     """
@@ -117,62 +162,213 @@ def evaluate_off_policy(
             raise SpecificationError(nearest(name, ESTIMATORS, "estimator"))
     if not 0.0 < level < 1.0:
         raise SpecificationError(f"level = {level}: a nominal coverage lies between 0 and 1")
-    clone_key, fit_key, model_key, initial_key = jax.random.split(jax.random.key(seed), 4)
-    found: dict[str, Estimate] = {}
-    weighing = [name for name in estimators if name != "fqe"]
-    shared = bool(set(_WITH_MODEL) & set(estimators)) and model is None
-    if "fqe" in estimators:
+    weighing = [name for name in estimators if name in WEIGHING]
+    if weighing:
+        _require_probabilities(method, data, explore, weighing)
+    clone_key, fit_key, choice_key = jax.random.split(jax.random.key(seed), 3)
+    fits, counts = ([model] if model is not None else []), np.ones((1, data.episodes), np.int64)
+    if not fits and set(estimators) & {"fqe", "drl", *WITH_MODEL}:
         fits, counts = fit_value(
             data,
             method,
             state,
             discount=discount,
             explore=explore,
-            resampled=refits,
+            resampled=refits if "fqe" in estimators else 0,
+            progress=progress,
             key=fit_key,
             **fit,
         )
-        found["fqe"] = _fitted_estimate(
-            data, method, state, fits, counts, explore, level, discount, initial_key
+    first, following = _choices(method, state, data, explore, choice_key)
+    values = errors = None
+    if fits:
+        values, errors = _residuals(data, fits[0], first, following, discount)
+    found: dict[str, Judged] = {}
+    marginal = None
+    if set(estimators) & {"fqe", *MARGINAL}:
+        marginal = marginal_weights(data, first, following, discount, seed)
+        found["mis"] = marginal_estimate(data, marginal)
+        if values is not None and errors is not None:
+            robust = doubly_robust_marginal(data, marginal, values, errors)
+            value = float(values.mean())
+            found["drl"] = robust
+            found["fqe"] = Judged(value, robust.influence - robust.value + value)
+    episodes = whose = None
+    if weighing:
+        behaviour, whose = _behaviour(data, behaviour, clone_key)
+        ours = _log_probabilities(method, state, data, explore, choice_key)
+        episodes = WeightedEpisodes(data, ours - behaviour, discount)
+        for name in weighing:
+            found[name] = weighted_estimate(name, episodes, values, errors)
+    diverged = _divergence(data, values, discount)
+    made = {}
+    for name in estimators:
+        if name == "fqe" and refits:
+            scatter = _scatter(fits, counts, data, first)
+            made[name] = _fitted_estimate(found[name], scatter, level, data.episodes, diverged)
+            continue
+        if name in WEIGHING:
+            assert episodes is not None
+            doubts = _doubts_of_episodes(name, episodes)
+        else:
+            assert marginal is not None
+            doubts = _doubts_of_rows(name, marginal, data.episodes)
+        if diverged is not None and name not in ("is", "wis", "pdis", "wpdis", "mis"):
+            doubts = doubts._replace(refused=diverged)
+        between = None
+        if doubts.interval and np.isfinite(found[name].influence).all():
+            between = episode_interval(found[name].influence, level, resamples, seed)
+        low, high = between or (None, None)
+        made[name] = Estimate(
+            name,
+            found[name].value,
+            low,
+            high,
+            level,
+            data.episodes,
+            doubts.effective,
+            doubts.warnings,
+            doubts.refused,
+            whose if name in WEIGHING else None,
+            found[name].influence,
         )
-        if shared and explore:
-            model = fits[0]
-    if not weighing:
-        return found
+    return made
+
+
+class _Doubts(NamedTuple):
+    """How far an estimate can be trusted."""
+
+    effective: float | None
+    warnings: tuple[str, ...]
+    refused: str | None
+    interval: bool = True
+
+
+def _doubts_of_episodes(name: str, episodes: WeightedEpisodes) -> _Doubts:
+    effective, warnings, refused = episodes.effective(name), [], None
+    if effective < _FEWEST_EFFECTIVE:
+        refused = (
+            f"only {effective:.1f} of {episodes.count:,} episodes effectively count, because the "
+            "policy differs too much from the one that logged: neither value nor interval can be "
+            "trusted; use fqe, mis or drl, judge a policy nearer to the log, or log more episodes"
+        )
+    average = episodes.average(name)
+    if not 0.5 < average < 2.0:
+        warnings.append(
+            f"the weights average {average:.2g} where 1 is expected: the log misses what the "
+            "policy does, or the behaviour's probabilities are wrong"
+        )
+    if name not in WITH_MODEL and episodes.lost > 0.05:
+        warnings.append(
+            f"truncated episodes leave {100 * episodes.lost:.0f}% of the discounted future unseen, "
+            "which counts as worth nothing here: use fqe, drl, dr or wdr"
+        )
+    return _Doubts(effective, tuple(warnings), refused)
+
+
+def _doubts_of_rows(name: str, marginal: Marginal, episodes: int) -> _Doubts:
+    effective, wrong = marginal.effective_episodes, None
+    if effective < min(_FEWEST_EFFECTIVE, episodes):
+        wrong = f"only {effective:.1f} of {episodes:,} episodes effectively count"
+    elif marginal.negative > _MOST_NEGATIVE:
+        wrong = f"{100 * marginal.negative:.0f}% of the weight has the wrong sign"
+    if name == "fqe":
+        note = f"there is no interval, as the log hardly holds what the policy does ({wrong})"
+        return _Doubts(None, (note,) if wrong else (), None, interval=wrong is None)
+    if wrong is not None:
+        wrong += (
+            ", so that the log hardly holds what the policy does: judge a policy nearer to the "
+            "log, or log more of what it does"
+        )
+    return _Doubts(effective, (), wrong)
+
+
+def _divergence(data: Dataset, values: np.ndarray | None, discount: float) -> str | None:
+    if values is None:
+        return None
+    largest = float(np.abs(data.rewards).max()) / max(1.0 - discount, 1e-9)
+    if np.isfinite(values).all() and abs(float(values.mean())) <= largest:
+        return None
+    return (
+        "the value is out of all proportion to the rewards: the fit diverged, so lower its "
+        "learning_rate or the discount"
+    )
+
+
+def _require_probabilities(method, data: Dataset, explore: bool, weighing: list[str]) -> None:
+    if isinstance(data.spaces.action, Discrete) and not explore:
+        return
+    name = type(method).__name__
     if not isinstance(method, AbstractLikelihood):
         raise SpecificationError(
-            f"{type(method).__name__} does not know the probabilities of its actions, which "
-            f"{', '.join(weighing)} need: use the estimator fqe with explore=False"
+            f"{name} does not know the probabilities of its actions, which "
+            f"{', '.join(weighing)} need: use the estimators fqe, mis and drl with explore=False"
         )
-    if shared and model is None:
-        fits, _ = fit_value(
-            data, method, state, discount=discount, explore=True, key=model_key, **fit
+    if not explore:
+        raise SpecificationError(
+            f"the greedy policy of {name} has no probabilities over continuous actions, which "
+            f"{', '.join(weighing)} need: use the estimators fqe, mis and drl, or evaluate the "
+            "exploring policy with explore=True (--explore)"
         )
-        model = fits[0]
-    if behaviour is None:
-        behaviour = behaviour_log_probabilities(data, key=clone_key)
-    behaviour = np.asarray(behaviour, np.float64)
-    if behaviour.shape != (data.size,) or not np.isfinite(behaviour).all():
+
+
+def _behaviour(data: Dataset, given: Any, key) -> tuple[np.ndarray, str]:
+    """Log-probabilities of the logged actions `[row]`, and where they come from."""
+    if given is None and data.log_propensities is not None:
+        return data.log_propensities.astype(np.float64), "logged"
+    if given is None:
+        return behaviour_log_probabilities(data, key=key), "estimated"
+    given = np.asarray(given, np.float64)
+    if given.shape != (data.size,) or not np.isfinite(given).all():
         raise DataError(
-            f"the behaviour's log-probabilities have shape {behaviour.shape}: one finite number "
+            f"the behaviour's log-probabilities have shape {given.shape}: one finite number "
             f"for each of the {data.size:,} rows is needed"
         )
-    ours = np.asarray(log_probabilities(method, state, data.observations, data.actions), np.float64)
-    episodes = _Episodes(data, ours - behaviour, discount)
-    errors = values = None
-    if set(_WITH_MODEL) & set(weighing):
-        values, errors = _residuals(data, method, state, model, discount, initial_key)
-    for name in weighing:
-        estimate = _weighted_estimator(name, episodes, values, errors)
-        found[name] = _with_interval(name, estimate, episodes, level, resamples, seed)
-    return {name: found[name] for name in estimators}
+    return given, "given"
+
+
+def _log_probabilities(method, state, data: Dataset, explore: bool, key) -> np.ndarray:
+    """Of each logged action under the evaluated policy, minus infinity for what it never does."""
+    if not isinstance(data.spaces.action, Discrete):
+        logs = log_probabilities(method, state, data.observations, data.actions)
+        return np.asarray(logs, np.float64)
+    every = policy_choices(
+        method, state, data.observations, data.spaces.action, explore=explore, samples=1, key=key
+    )
+    taken = np.asarray(every.weights, np.float64)[np.arange(data.size), data.actions]
+    with np.errstate(divide="ignore"):
+        return np.log(taken)
+
+
+def _choices(method, state, data: Dataset, explore: bool, key):
+    """What the policy does in first observations, and in those that follow rows."""
+    here_key, next_key = jax.random.split(key)
+    settings: dict[str, Any] = {"explore": explore, "samples": _INITIAL_SAMPLES}
+    first = data.observations[data.episode_starts[:-1]]
+    space = data.spaces.action
+    here = policy_choices(method, state, first, space, key=here_key, **settings)
+    after = policy_choices(method, state, data.next_observations, space, key=next_key, **settings)
+    return here, after
+
+
+def _residuals(data: Dataset, model: FittedValue, here, following, discount: float):
+    """Value of each first observation `[episode]`, and temporal-difference error of each row."""
+    first = jnp.asarray(data.observations[data.episode_starts[:-1]])
+    values = np.asarray(_expected_values(model, first, here), np.float64)
+    following = jnp.asarray(data.next_observations), following
+    next_values = np.asarray(_expected_values(model, *following), np.float64)
+    logged = np.asarray(
+        _logged_values(model, jnp.asarray(data.observations), jnp.asarray(data.actions)),
+        np.float64,
+    )
+    return values, data.rewards + discount * np.where(data.terminals, 0.0, next_values) - logged
 
 
 def behaviour_log_probabilities(
     data: Dataset,
     *,
-    hidden_sizes: tuple[int, ...] = (256, 256),
-    updates: int = 5000,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    updates: int = 2000,
     batch: int = 256,
     learning_rate: float = 1e-3,
     key: PRNGKeyArray,
@@ -205,139 +401,6 @@ def _clone(actor, observations, actions, learning_rate, key, updates, batch):
     return jax.lax.map(one, (observations, actions), batch_size=4096)
 
 
-class _Episodes:
-    """The log as tables `[episode, step]`, padded after each episode's end.
-
-    After its end an episode rests: it earns nothing, and its weight stays what it was, so that
-    weights which add up to 1 at every step count it still.
-    """
-
-    def __init__(self, data: Dataset, log_ratio: np.ndarray, discount: float):
-        self.lengths = data.episode_lengths()
-        self.count, self.steps = data.episodes, int(self.lengths.max())
-        self.at = (
-            data.episode_of_row,
-            np.arange(data.size) - np.repeat(data.episode_starts[:-1], self.lengths),
-        )
-        self.discounts = discount ** np.arange(self.steps)
-        cumulative = np.cumsum(self.table(log_ratio), axis=1)
-        # Ratios are relative to the largest, which cancels where weights are normalised.
-        self.log_shift = float(max(cumulative.max(), 0.0)) if cumulative.max() > 600.0 else 0.0
-        self.ratios = np.exp(cumulative - self.log_shift)
-        self.rewards = self.table(data.rewards)
-        last = data.episode_starts[1:] - 1
-        cut = data.truncations[last] & ~data.terminals[last]
-        self.lost = float(np.mean(cut * discount**self.lengths))
-
-    def table(self, column: np.ndarray) -> np.ndarray:
-        table = np.zeros((self.count, self.steps))
-        table[self.at] = column
-        return table
-
-
-def _weighted_estimator(
-    name: str, episodes: _Episodes, values, errors
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from how often each episode counts, `[resample, episode]`, to `[resample]`."""
-    ratios, discounts = episodes.ratios, episodes.discounts
-    scale = np.exp(min(episodes.log_shift, 700.0))
-    if name in ("is", "wis"):
-        weights = ratios[:, -1]
-        returns = episodes.rewards @ discounts
-        if name == "is":
-            return lambda counts: counts @ (weights * returns) * scale / counts.sum(1)
-        return lambda counts: _ratio(counts @ (weights * returns), counts @ weights)
-    gains = episodes.rewards if name in ("pdis", "wpdis") else episodes.table(errors)
-    base = np.zeros(episodes.count) if name in ("pdis", "wpdis") else values
-    if name in ("pdis", "dr"):
-        each = base + scale * ((ratios * gains) @ discounts)
-        return lambda counts: counts @ each / counts.sum(1)
-    weighted = ratios * gains
-
-    def normalised(counts):
-        parts = _ratio(counts @ weighted, counts @ ratios)
-        return counts @ base / counts.sum(1) + parts @ discounts
-
-    return normalised
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0.0)
-
-
-def _with_interval(
-    name: str, estimate, episodes: _Episodes, level: float, resamples: int, seed: int
-) -> Estimate:
-    count = episodes.count
-    value = float(estimate(np.ones((1, count)))[0])
-    low = high = None
-    if count >= 3:
-        rng, drawn = np.random.default_rng(seed), []
-        for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-            size = min(_RESAMPLES_AT_ONCE, resamples - start)
-            drawn.append(estimate(rng.multinomial(count, np.full(count, 1 / count), size) * 1.0))
-        tail = 0.5 * (1.0 - level)
-        low, high = (float(end) for end in np.quantile(np.concatenate(drawn), [tail, 1.0 - tail]))
-    effective = _effective(episodes, name in ("is", "wis"))
-    warnings = []
-    if effective < _FEWEST_EFFECTIVE:
-        warnings.append(
-            f"only {effective:.1f} of {count:,} episodes effectively count: the policy differs too "
-            "much from the one that logged, and neither value nor interval can be trusted"
-        )
-    average = _average_weight(episodes, name in ("is", "wis"))
-    if not 0.5 < average < 2.0:
-        warnings.append(
-            f"the weights average {average:.2g} where 1 is expected: the log misses what the "
-            "policy does, or the behaviour's probabilities are wrong"
-        )
-    if name not in _WITH_MODEL and episodes.lost > 0.05:
-        warnings.append(
-            f"truncated episodes leave {100 * episodes.lost:.0f}% of the discounted future unseen, "
-            "which counts as worth nothing here: use fqe, dr or wdr"
-        )
-    return Estimate(name, value, low, high, level, count, effective, tuple(warnings))
-
-
-def _effective(episodes: _Episodes, whole: bool) -> float:
-    """Effective number of episodes, of the last step's weights or averaged over steps."""
-    ratios = episodes.ratios[:, -1:] if whole else episodes.ratios
-    largest = np.maximum(ratios.max(axis=0), 1e-300)
-    ratios = ratios / largest[None]
-    sizes = _ratio(ratios.sum(0) ** 2, (ratios**2).sum(0))
-    weights = np.ones(1) if whole else episodes.discounts
-    return float(np.average(sizes, weights=weights))
-
-
-def _average_weight(episodes: _Episodes, whole: bool) -> float:
-    """Mean ratio over episodes, of the last step or averaged over steps: 1 in expectation."""
-    means = episodes.ratios.mean(axis=0) * np.exp(min(episodes.log_shift, 700.0))
-    return float(means[-1] if whole else np.average(means, weights=episodes.discounts))
-
-
-def _residuals(data, method, state, model: Any, discount, key):
-    """Value of each first observation `[episode]`, and temporal-difference error of each row."""
-    settings: dict[str, Any] = {"explore": True, "samples": _INITIAL_SAMPLES}
-    space = data.spaces.action
-    here_key, next_key = jax.random.split(key)
-    here = policy_choices(
-        method, state, data.observations[data.episode_starts[:-1]], space, key=here_key, **settings
-    )
-    following = policy_choices(
-        method, state, data.next_observations, space, key=next_key, **settings
-    )
-    first = jnp.asarray(data.observations[data.episode_starts[:-1]])
-    values = np.asarray(_expected_values(model, first, here), np.float64)
-    next_values = np.asarray(
-        _expected_values(model, jnp.asarray(data.next_observations), following), np.float64
-    )
-    logged = np.asarray(
-        _logged_values(model, jnp.asarray(data.observations), jnp.asarray(data.actions)),
-        np.float64,
-    )
-    return values, data.rewards + discount * np.where(data.terminals, 0.0, next_values) - logged
-
-
 @eqx.filter_jit
 def _expected_values(model, observations, choices):
     one = lambda row: model.expected(*jax.tree.map(lambda x: x[None], row))[0]
@@ -349,34 +412,23 @@ def _logged_values(model, observations, actions):
     return jax.lax.map(lambda row: model(*row), (observations, actions), batch_size=4096)
 
 
-def _fitted_estimate(data, method, state, fits, counts, explore, level, discount, key) -> Estimate:
+def _scatter(fits, counts, data: Dataset, choices) -> np.ndarray:
+    """What each fit on resampled episodes says of the policy, `[fit]`."""
+    first = jnp.asarray(data.observations[data.episode_starts[:-1]])
+    each = [np.asarray(_expected_values(fit, first, choices), np.float64) for fit in fits[1:]]
+    return np.asarray([np.average(v, weights=count) for v, count in zip(each, counts[1:])])
+
+
+def _fitted_estimate(judged: Judged, scatter, level, episodes: int, diverged) -> Estimate:
     """The first fit's value, with a t interval from how the resampled fits scatter."""
     from scipy import stats
 
-    first = data.observations[data.episode_starts[:-1]]
-    choices = policy_choices(
-        method,
-        state,
-        first,
-        data.spaces.action,
-        explore=explore,
-        samples=_INITIAL_SAMPLES,
-        key=key,
-    )
-    values = []
-    for fit, count in zip(fits, counts):
-        each = np.asarray(_expected_values(fit, jnp.asarray(first), choices), np.float64)
-        values.append(float(np.average(each, weights=count)))
-    warnings = []
-    largest = float(np.abs(data.rewards).max()) / max(1.0 - discount, 1e-9)
-    if not np.isfinite(values).all() or max(map(abs, values)) > largest:
-        warnings.append(
-            "the value is out of all proportion to the rewards: the fit diverged, so lower its "
-            "learning_rate or the discount"
-        )
     low = high = None
-    scatter = np.asarray(values[1:])
-    if scatter.size >= 3 and data.episodes >= 3:
-        half = stats.t.ppf(0.5 + 0.5 * level, scatter.size - 1) * scatter.std(ddof=1)
-        low, high = values[0] - float(half), values[0] + float(half)
-    return Estimate("fqe", values[0], low, high, level, data.episodes, None, tuple(warnings))
+    if scatter.size >= 3 and episodes >= 3:
+        half = float(stats.t.ppf(0.5 + 0.5 * level, scatter.size - 1) * scatter.std(ddof=1))
+        low, high = judged.value - half, judged.value + half
+    return Estimate(
+        *("fqe", judged.value, low, high, level, episodes, None),
+        refused=diverged,
+        influence=judged.influence,
+    )

@@ -1,0 +1,1 @@
+"""What estimators of off-policy evaluation are made of."""

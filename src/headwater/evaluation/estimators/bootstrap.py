@@ -1,0 +1,52 @@
+"""Intervals over episodes, and the probability that a policy is the best of several."""
+
+import numpy as np
+
+_AT_ONCE = 250
+
+
+def episode_interval(
+    influence: np.ndarray, level: float, resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """An interval for the mean over episodes, by the bootstrap of its t statistic.
+
+    Resampled means are divided by their own standard errors, which is what keeps the coverage where
+    a few episodes weigh much. `None` with fewer than three episodes.
+
+    **Arguments:** `influence`: `[episode]`; `level`: nominal coverage; `resamples`; `seed`.
+    """
+    count, mean = influence.size, float(influence.mean())
+    if count < 3:
+        return None
+    error = influence.std(ddof=1) / np.sqrt(count)
+    if error == 0.0:
+        return mean, mean
+    centred, statistics = influence - mean, []
+    for counts in _resampled(count, resamples, seed):
+        means = counts @ centred / count
+        spread = np.maximum(counts @ centred**2 / count - means**2, 0.0)
+        errors = np.sqrt(spread / (count - 1))
+        statistics.append((means / np.maximum(errors, 1e-12 * error))[errors > 0])
+    tail = 0.5 * (1.0 - level)
+    low, high = np.quantile(np.concatenate(statistics), [tail, 1.0 - tail])
+    return mean - float(high) * error, mean - float(low) * error
+
+
+def probability_best(influences: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each policy has the highest mean over the same resampled episodes, `[policy]`.
+
+    **Arguments:** `influences`: `[policy, episode]`. Ties are shared.
+    """
+    wins = np.zeros(len(influences))
+    for counts in _resampled(influences.shape[1], resamples, seed):
+        means = counts @ influences.T / influences.shape[1]
+        best = means == means.max(axis=1, keepdims=True)
+        wins += (best / best.sum(axis=1, keepdims=True)).sum(0)
+    return wins / resamples
+
+
+def _resampled(count: int, resamples: int, seed: int):
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, _AT_ONCE):
+        size = min(_AT_ONCE, resamples - start)
+        yield rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
