@@ -26,7 +26,7 @@ _HOMES = {
     "headwater.datasets.read": ("load",),
     "headwater.api.adapt": ("adapt",),
     "headwater.api.collect": ("collect",),
-    "headwater.api.compare": ("compare",),
+    "headwater.api.compare": ("compare", "select"),
     "headwater.api.evaluate": ("evaluate",),
     "headwater.api.execute": ("resume",),
     "headwater.api.export": ("export",),

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from headwater.api.compare import compare
+from headwater.api.compare import compare, select
 from headwater.api.run import Run
 from headwater.api.specification import MethodChoice, Specification, TaskChoice
+from headwater.api.train import train
 from headwater.core.errors import SpecificationError
+from headwater.datasets.dataset import Dataset
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.feeds.logged import DataChoice
@@ -151,3 +153,37 @@ def test_what_cannot_be_compared_is_said():
         compare([scratch(), made({}, updates=1)], names=["a", "b"])
     with pytest.raises(SpecificationError, match="unknown run 'scratsh': did you mean scratch"):
         compare([scratch(), adapted()], names=["scratch", "b"], baseline="scratsh")
+
+
+def test_runs_are_chosen_between_from_a_log_alone(tmp_path):
+    """A log of one decision with known rewards: the better of two cloned policies is deployed."""
+    rng = np.random.default_rng(0)
+    rows, better = 600, 1
+    action = rng.integers(0, 2, rows)
+    log = Dataset.from_arrays(
+        rng.normal(size=(rows, 2)),
+        action,
+        np.where(action == better, 1.0, 0.0) + 0.1 * rng.normal(size=rows),
+        np.ones(rows),
+        action_count=2,
+        propensities=np.full(rows, 0.5),
+    )
+    runs = []
+    for wanted in (0, 1):
+        shown = log.select_episodes(np.flatnonzero(log.actions == wanted))
+        path = tmp_path / f"always-{wanted}"
+        clone = BC(hidden_sizes=(8,))
+        runs.append(train(clone, shown, updates=400, batch_size=32, out=path, progress=False))
+    found = select(runs, log, estimator="wis", progress=False)
+    worse, best, behaviour = found.candidates
+    assert found.deploy == best.name == "always-1" and found.episodes == rows
+    assert best.value == pytest.approx(1.0, abs=0.05) and worse.value == pytest.approx(0, abs=0.05)
+    assert behaviour.value == pytest.approx(float(log.rewards.mean()))
+    assert best.probability_best == 1.0 and best.probability_better == 1.0
+    # Cloned from half of the log, the policies do nothing that the rows of the other half show.
+    alone = select(runs[:1], log, estimator="wis", progress=False)
+    assert alone.deploy is None
+    with pytest.raises(SpecificationError, match="unknown estimator 'wiss'"):
+        select(runs, log, estimator="wiss")
+    with pytest.raises(SpecificationError, match="always-0 does not fit the data"):
+        select(runs, pendulum_log())

@@ -85,7 +85,10 @@ def test_a_log_is_judged_with_the_estimators_asked_for(run, tmp_path, monkeypatc
         data, run.method, state, estimators=["wis"], discount=0.99, seed=2, **settings
     )
     assert found.estimates[1]["wis"].value == pytest.approx(by_hand["wis"].value, rel=1e-6)
-    assert plain(found)["estimates"][1]["wis"]["value"] == found.estimates[1]["wis"].value
+    # Two policies that have nothing in common, and a handful of episodes.
+    told = plain(found)["estimates"][1]["wis"]
+    assert told["verdict"] == "refused" and told["value"] is None
+    assert "effectively count" in told["refused"] and told["behaviour"] == "given"
 
 
 def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
@@ -97,10 +100,15 @@ def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
 
     monkeypatch.setattr(verb, "evaluate_off_policy", record)
     evaluate(run, env="none", data=pendulum_log())
-    # A policy that knows the probabilities of its actions; all must judge the same one.
-    assert calls == [(("fqe", "wis", "wpdis", "wdr"), True, 0.99)] * 3
+    # The greedy policy has no probabilities over continuous actions; all must judge the same one.
+    assert calls == [(("fqe", "mis", "drl"), False, 0.99)] * 3
+    found = evaluate(run, env="none", data=pendulum_log(), explore=True)
+    assert found.policy_judged == "exploring"
+    assert calls[3:] == [(("fqe", "wis", "wpdis", "wdr", "mis", "drl"), True, 0.99)] * 3
+    evaluate(run, env="none", data=pendulum_log(), estimators=["fqe", "wis"])
+    assert calls[6:] == [(("fqe", "wis"), True, 0.99)] * 3
     evaluate(run, env="none", data=pendulum_log(), estimators=["fqe"])
-    assert calls[3:] == [(("fqe",), False, 0.99)] * 3
+    assert calls[9:] == [(("fqe",), False, 0.99)] * 3
 
 
 def test_what_does_not_fit_is_said(run):

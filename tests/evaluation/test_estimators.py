@@ -1,9 +1,9 @@
 """Estimators against exact values of small processes, and their intervals over 200 logs.
 
 Criteria, set before they were measured: means within 3 standard errors; intervals of 95 % hold the
-exact value in at least 88 % and at most 99.5 % of 200 logs (`is` and `pdis`, whose weights have long
-tails, in at least 80 %); the variance of `dr` with the exact action values within 3 standard errors
-of that of theory (Jiang and Li 2016, theorem 2).
+exact value in at least 88 % and at most 99.5 % of 200 logs (`is` and `pdis`, whose weights have
+long tails, in at least 80 %); the variance of `dr` with the exact action values within 3 standard
+errors of that of theory (Jiang and Li 2016, theorem 2).
 """
 
 from typing import NamedTuple

@@ -7,13 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from headwater.api.evaluate import choose_estimators, judge_seeds
 from headwater.api.run import Run, open_run
+from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
+from headwater.core.method import AbstractPolicy
+from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.datasets.read import load
 from headwater.environments.catalogue import bandit_names, environment_class, environment_names
+from headwater.evaluation.estimators.importance import Judged
+from headwater.evaluation.estimators.marginal import logged_estimate
+from headwater.evaluation.estimators.selection import Selection, select_policy
+from headwater.evaluation.off_policy import ESTIMATORS, Estimate
 from headwater.evaluation.savings import Savings, sample_savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
 from headwater.reports.curves import draw_learning_curves
 from headwater.reports.intervals import draw_intervals
+from headwater.runs.options import check_seed
 
 _TARGET_SHARE = 0.9
 """How far from its first to its last level the baseline's target is, unless one is given."""
@@ -118,12 +128,7 @@ def compare(
     if target is not None and not np.isfinite(target):
         raise SpecificationError(f"target = {target}: it must be a return, a finite number")
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
-    names = list(names) if names is not None else [run.name for run in opened]
-    if not opened or len(names) != len(opened) or len(set(names)) != len(names):
-        raise SpecificationError(
-            f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
-            "run, and as many different names as runs"
-        )
+    names = _different_names(opened, names)
     tasks = [task_of(run) for run in opened]
     if len(set(tasks)) > 1:
         listed = ", ".join(sorted(set(tasks)))
@@ -218,3 +223,81 @@ def _from_zero(curve: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.nda
     steps = np.array(curve[0])
     steps[0] = 0.0
     return steps, curve[1]
+
+
+def select(
+    runs: Sequence[Run | str | Path],
+    data: Dataset | str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    estimator: str = "drl",
+    explore: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Selection:
+    """Which of several runs to deploy, judged from a log alone, and how sure that is.
+
+    All runs, and the policy that logged, are judged on the same resampled episodes by the
+    discounted return from the logged first observations. A run is worth what its seeds are on
+    average.
+
+    **Arguments:** `runs`: or their directories; `data`: logged experience, better not what the runs
+    learned from; `names`: what to call the runs (default: their own); `estimator`: of
+    `headwater.evaluation.off_policy.ESTIMATORS`; `explore`: judge the exploring policies; `level`:
+    of the intervals, and how probably a run must be better than the behaviour to be deployed;
+    `seed`; `progress`: of fits (default: on a terminal).
+
+    Raises `SpecificationError` if a run does not fit the data, names are no names, or the runs
+    discount rewards differently.
+    """
+    check_seed(seed)
+    if estimator not in ESTIMATORS:
+        raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
+    if not 0.5 <= level < 1.0:
+        raise SpecificationError(f"level = {level}: it lies between 0.5 and 1")
+    opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
+    names = _different_names(opened, names)
+    data = data if isinstance(data, Dataset) else load(data)
+    require_rewards(data.metadata, "off-policy evaluation")
+    discounts = {}
+    for name, run in zip(names, opened):
+        if not isinstance(run.method, AbstractPolicy):
+            raise SpecificationError(f"{name} is no policy that acts on observations")
+        reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
+        if reason is not None:
+            raise SpecificationError(f"{name} does not fit the data: {reason}")
+        discounts[name] = settings(run.method).get("discount", 0.99)
+    if len(set(discounts.values())) > 1:
+        said = ", ".join(f"{name} {discount:g}" for name, discount in discounts.items())
+        raise SpecificationError(
+            f"the runs discount rewards differently ({said}), so that their values are of "
+            "different things: compare runs with one discount"
+        )
+    found: dict[str, Judged | str] = {}
+    for name, run in zip(names, opened):
+        chosen, exploring = choose_estimators(run.method, data, (estimator,), explore)
+        seeds = judge_seeds(run, data, chosen, exploring, seed=seed, progress=progress)
+        found[name] = _mean_of_seeds([estimates[estimator] for estimates in seeds])
+    discount = next(iter(discounts.values()))
+    behaviour = logged_estimate(data, discount, seed)
+    return select_policy(found, behaviour, estimator=estimator, level=level, seed=seed)
+
+
+def _mean_of_seeds(estimates: Sequence[Estimate]) -> Judged | str:
+    """The average of the seeds that can be judged, or why none can."""
+    usable = [e for e in estimates if e.refused is None and e.influence is not None]
+    if not usable:
+        return estimates[0].refused or "there is no estimate"
+    influence = np.mean([np.asarray(e.influence) for e in usable], axis=0)
+    return Judged(float(np.mean([e.value for e in usable])), influence)
+
+
+def _different_names(opened: Sequence[Run], names: Sequence[str] | None) -> list[str]:
+    names = list(names) if names is not None else [run.name for run in opened]
+    if not opened or len(names) != len(opened) or len(set(names)) != len(names):
+        raise SpecificationError(
+            f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
+            "run, and as many different names as runs"
+        )
+    return names

@@ -1,7 +1,7 @@
 """Measure what a run learned: by acting, from a log without acting, or on held-out texts."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,18 @@ from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTa
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
 from headwater.environments.registry import acted_in
+from headwater.evaluation.estimators.importance import WEIGHING, WITH_MODEL
 from headwater.evaluation.exact import returns_of
+from headwater.evaluation.fitted_value import FIT_UPDATES
 from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.options import check_seed
+from headwater.runs.progress import Progress
 from headwater.runs.recipes.online import Task
+
+_WITHOUT_PROBABILITIES = ("fqe", "mis", "drl")
+_ALL = ("fqe", "wis", "wpdis", "wdr", "mis", "drl")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +41,8 @@ class Evaluation:
     **Arguments:** `run`: its name; `returns`: undiscounted, `[seed, episode]`, if it was acted;
     `score`, `normalised`: interquartile mean over seeds of the mean return, in its own units and on
     the scale from a random policy (0) to an expert (100); `estimates`: for each seed, what the
-    estimators say of the expected discounted return, if a log was given.
+    estimators say of the expected discounted return, if a log was given; `policy_judged`: whether
+    they judge the `greedy` policy or the `exploring` one.
 
     Of a run of a language model: `measure`: `log-likelihood` of held-out responses (a token, on
     average), `accuracy` on held-out comparisons, or `reward` of the run's own responses; `data`:
@@ -57,6 +64,7 @@ class Evaluation:
     base: float | None = None
     perplexity: Interval | None = None
     win_rate: Interval | None = None
+    policy_judged: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
@@ -76,9 +84,8 @@ class Evaluation:
             **intervals,
             "estimates": None
             if self.estimates is None
-            else [
-                {name: dataclasses.asdict(e) for name, e in each.items()} for each in self.estimates
-            ],
+            else [{name: e.to_json() for name, e in each.items()} for each in self.estimates],
+            "policy_judged": self.policy_judged,
         }
 
 
@@ -92,7 +99,7 @@ def evaluate(
     estimators: Sequence[str] | None = None,
     reward: Any = None,
     seed: int = 0,
-    tell: Callable[[str], None] | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Evaluates every seed of a run: in its task and, if a log is given, from that log; a run in
     a finite process exactly; a run of a language model on held-out texts.
@@ -101,10 +108,11 @@ def evaluate(
     `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
     greedily; `data`: logged experience for off-policy evaluation; of a language model, a file of
     texts to judge it on (default: the rows that the run held out); `estimators`: of
-    `headwater.evaluation.off_policy.ESTIMATORS` (default: fitted Q evaluation, and the weighted and
-    doubly robust ones where the policy knows the probabilities of its actions); `reward`: of a
-    language model's responses, if it was Python code, or another one than the run's; `seed`;
-    `tell`: is told what takes long, before it begins.
+    `headwater.evaluation.off_policy.ESTIMATORS` (default: those that need no probabilities, and the
+    weighted and doubly robust ones where the policy has some: over discrete actions, or with
+    `explore`); if one needs the probabilities of continuous actions, all judge the exploring
+    policy; `reward`: of a language model's responses, if it was Python code, or another one than
+    the run's; `seed`; `progress`: of fits (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
     that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.
@@ -158,24 +166,60 @@ def evaluate(
         reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")
-        if tell is not None:
-            tell("judging from the log: values are fitted for every seed, which takes minutes")
-        able = isinstance(method, AbstractLikelihood)
-        estimators = estimators or (("fqe", "wis", "wpdis", "wdr") if able else ("fqe",))
-        estimates = [
-            evaluate_off_policy(
+        estimators, explore = choose_estimators(method, data, estimators, explore)
+        estimates = judge_seeds(run, data, estimators, explore, seed=seed, progress=progress)
+    name = None if task is None else task.name
+    judged = None if estimates is None else "exploring" if explore else "greedy"
+    return Evaluation(run.name, name, returns, score, normalised, estimates, policy_judged=judged)
+
+
+def choose_estimators(
+    method: Any, data: Dataset, estimators: Sequence[str] | None, explore: bool
+) -> tuple[tuple[str, ...], bool]:
+    """Which estimators judge a policy of `method`, and whether the one that explores.
+
+    **Arguments:** `estimators`, `explore`: what is asked for.
+    """
+    discrete = data.spaces.discrete
+    likely = isinstance(method, AbstractLikelihood)
+    if estimators is None:
+        known = likely if explore else discrete
+        return (_ALL if known else _WITHOUT_PROBABILITIES), explore
+    needed = bool(set(estimators) & set(WEIGHING)) and not discrete
+    return tuple(estimators), explore or needed
+
+
+def judge_seeds(
+    run: Run,
+    data: Dataset,
+    estimators: Sequence[str],
+    explore: bool,
+    *,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> list[dict[str, Estimate]]:
+    """What the estimators say of the policy of each seed of a run."""
+    bar = Progress(progress)
+    fits = bool(set(estimators) & {"fqe", "drl", *WITH_MODEL})
+    found = []
+    try:
+        if fits:
+            bar.begin(f"{run.name}: fitting values", run.seeds * FIT_UPDATES)
+        for i in range(run.seeds):
+            estimates = evaluate_off_policy(
                 data,
-                method,
+                run.method,
                 jax.tree.map(lambda leaf, i=i: leaf[i], run.state),
                 estimators=estimators,
-                discount=settings(method).get("discount", 0.99),
-                explore=explore or set(estimators) != {"fqe"},
+                discount=settings(run.method).get("discount", 0.99),
+                explore=explore,
                 seed=seed,
+                progress=bar if fits else None,
             )
-            for i in range(run.seeds)
-        ]
-    name = None if task is None else task.name
-    return Evaluation(run.name, name, returns, score, normalised, estimates)
+            found.append(estimates)
+    finally:
+        bar.stop()
+    return found
 
 
 def _exactly(run: Run, env: Any, data: Any) -> Evaluation:

@@ -7,6 +7,7 @@ import tyro
 
 from headwater.cli.arguments import Flag, option
 from headwater.cli.frame import print_json, print_table
+from headwater.core.errors import SpecificationError
 
 
 def command(
@@ -17,9 +18,16 @@ def command(
     names: Annotated[tuple[str, ...], option("NAME…")] = (),
     figure: Annotated[Path | None, option("PNG", "-o")] = None,
     level: Annotated[float, option("X")] = 0.95,
+    data: Annotated[str | None, option("DATA", "-d")] = None,
+    estimator: Annotated[str, option("NAME")] = "drl",
+    explore: Flag = False,
+    seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
 ) -> None:
     """Set runs side by side: final returns with intervals, and how many samples a log saved.
+
+    With --data they are judged from a log instead, without acting: which of them to deploy, with
+    the probability that it is the best and that it is better than the policy that logged.
 
     Args:
         runs: Directories of runs that were evaluated in the same task.
@@ -29,11 +37,37 @@ def command(
             first to the last level of the baseline.
         names: What to call the runs, one name each.
         figure: Where to draw learning curves, as PNG; by default nothing is drawn.
-        level: Coverage of the intervals.
+        level: Coverage of the intervals; with --data also how probably a run must be better than
+            the behaviour to be deployed.
+        data: Logged experience to judge from, better not what the runs learned from.
+        estimator: With --data, how to judge: drl, fqe, mis, dr, wdr, is, wis, pdis or wpdis.
+        explore: With --data, judge the exploring policies instead of the greedy ones.
+        seed: With --data, root of all randomness.
         json: Print the result as JSON.
     """
-    from headwater.api.compare import compare
+    from headwater.api.compare import compare, select
 
+    if data is not None:
+        if baseline is not None or target is not None or figure is not None:
+            raise SpecificationError(
+                "--baseline, --target and --figure are for runs that acted: leave them out with "
+                "--data"
+            )
+        selection = select(
+            runs,
+            data,
+            names=names or None,
+            estimator=estimator,
+            explore=explore,
+            level=level,
+            seed=seed,
+            progress=None if json else True,
+        )
+        if json:
+            print_json(selection.to_json())
+        else:
+            print_selection(selection)
+        return
     result = compare(runs, names=names or None, baseline=baseline, target=target, level=level)
     drawn = None if figure is None else result.draw(figure)
     if json:
@@ -42,6 +76,41 @@ def command(
     print_comparison(result)
     if drawn is not None:
         print(f"figure: {drawn}")
+
+
+def print_selection(selection) -> None:
+    """Prints what each run is worth by the log, and which to deploy."""
+    rows = []
+    for candidate in selection.candidates:
+        if candidate.refused is not None:
+            rows.append([candidate.name, "refused", *[""] * 4])
+            continue
+        own = candidate is selection.candidates[-1]
+        rows.append(
+            [
+                candidate.name,
+                _between(candidate.value, candidate.low, candidate.high),
+                ""
+                if own
+                else _between(
+                    candidate.advantage, candidate.advantage_low, candidate.advantage_high
+                ),
+                "" if own else f"{candidate.probability_better:.3f}",
+                f"{candidate.probability_best:.3f}",
+                "deploy" if candidate.name == selection.deploy else "",
+            ]
+        )
+    columns = ["run", "discounted return", "over the behaviour", "better with", "best with", ""]
+    title = f"judged from {selection.episodes:,} episodes by {selection.estimator}"
+    print_table(title, columns, rows)
+    for candidate in selection.candidates:
+        if candidate.refused is not None:
+            print(f"{candidate.name}: {candidate.refused}")
+    print(selection.sentence)
+
+
+def _between(value, low, high) -> str:
+    return f"{value:,.4g}" + ("" if low is None else f" ({low:,.4g} to {high:,.4g})")
 
 
 def print_comparison(result) -> None:

@@ -33,8 +33,9 @@ def command(
         explore: Act as in data collection instead of greedily.
         data: Logged experience for off-policy evaluation (expected discounted return); of a
             language model, texts to judge it on, by default those that the run held out.
-        estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr and wdr; by default
-            fqe, and wis, wpdis and wdr where the policy knows the probabilities of its actions.
+        estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr, wdr, mis and drl;
+            by default fqe, mis and drl, and wis, wpdis and wdr where the policy has probabilities:
+            over discrete actions, or with --explore.
         env_option: An option of the environment; may be repeated.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
             exact-match; by default what the run learned from.
@@ -52,7 +53,7 @@ def command(
         estimators=estimators or None,
         reward=reward,
         seed=seed,
-        tell=None if json else print,
+        progress=None if json else True,
     )
     if json:
         print_json(result.to_json())
@@ -80,6 +81,35 @@ def command(
             [str(i), f"{r.mean():,.4g}", f"{r.std():,.3g}"] for i, r in enumerate(result.scores)
         ]
         print_table("", ["seed", "mean", "deviation"], rows)
-    for i, estimates in enumerate(result.estimates or []):
-        for estimate in estimates.values():
-            print(f"seed {i}, from the log: {estimate}")
+    if result.estimates is not None:
+        _print_estimates(result)
+
+
+def _print_estimates(result) -> None:
+    """Prints what the estimators say of each seed, and below it why to distrust some of them."""
+    rows, remarks = [], []
+    for i, estimates in enumerate(result.estimates):
+        for name, found in estimates.items():
+            refused, size = found.refused is not None, found.effective_episodes
+            between = "none" if found.low is None else f"{found.low:,.4g} to {found.high:,.4g}"
+            rows.append(
+                [
+                    name,
+                    str(i),
+                    "refused" if refused else f"{found.value:,.4g}",
+                    "" if refused else between,
+                    "" if size is None else f"{size:,.1f} of {found.episodes:,}",
+                    found.behaviour or "not needed",
+                    found.verdict,
+                ]
+            )
+            remarks += [
+                f"{name}, seed {i}: {text}" for text in (found.refused, *found.warnings) if text
+            ]
+    title = (
+        f"{result.run} judged from the log: discounted return of the {result.policy_judged} policy"
+    )
+    columns = ["estimator", "seed", "value", "interval", "effective episodes", "propensities"]
+    print_table(title, [*columns, "verdict"], rows)
+    for remark in remarks:
+        print(remark)

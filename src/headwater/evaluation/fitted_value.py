@@ -24,6 +24,8 @@ from headwater.ops.control.bellman import backup
 from headwater.ops.control.descend import begin, descend, polyak
 from headwater.runs.progress import Progress
 
+FIT_UPDATES = 5_000
+"""Updates of a fit unless told otherwise."""
 _UPDATES_AT_ONCE = 500
 """Updates between which progress is told."""
 _ROWS_AT_ONCE = 4096
@@ -129,7 +131,7 @@ def fit_value(
     *,
     discount: float = 0.99,
     explore: bool = False,
-    updates: int = 5_000,
+    updates: int = FIT_UPDATES,
     batch: int = 256,
     learning_rate: float = 1e-3,
     polyak_rate: float = 0.1,

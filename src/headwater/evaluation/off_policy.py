@@ -14,11 +14,11 @@ The worth of a policy is its expected discounted return from the logged initial 
 | `mis` | weighs each row by how often the policy would visit it; no probabilities needed |
 | `drl` | the learned value, corrected by those weights where the rows contradict it |
 
-`is` to `wdr` weigh by probabilities: those that were logged (`Dataset.log_propensities`), else those
-of a policy cloned from the log, which the estimate says. A greedy policy over a finite set of actions
-has probabilities 0 and 1; one over continuous actions has none, so that only `fqe`, `mis` and `drl`
-judge it. Where an episode is truncated, `is` to `wpdis` see only the rewards before it; the others go
-on from there by a learned value.
+`is` to `wdr` weigh by probabilities: those that were logged (`Dataset.log_propensities`), else
+those of a policy cloned from the log, which the estimate says. A greedy policy over a finite set of
+actions has probabilities 0 and 1; one over continuous actions has none, so that only `fqe`, `mis`
+and `drl` judge it. Where an episode is truncated, `is` to `wpdis` see only the rewards before it;
+the others go on from there by a learned value.
 
 Every estimate is, to first order, a mean over episodes, whose interval is the bootstrap of its t
 statistic. That of `fqe` uses the weights of `mis`; it has none where these are worthless, unless

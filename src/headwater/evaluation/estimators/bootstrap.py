@@ -18,7 +18,7 @@ def episode_interval(
     count, mean = influence.size, float(influence.mean())
     if count < 3:
         return None
-    error = influence.std(ddof=1) / np.sqrt(count)
+    error = float(influence.std(ddof=1) / np.sqrt(count))
     if error == 0.0:
         return mean, mean
     centred, statistics = influence - mean, []

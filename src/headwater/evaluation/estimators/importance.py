@@ -1,4 +1,4 @@
-"""Importance sampling of whole episodes and of steps, as values of which the mean is the estimate."""
+"""Importance sampling of episodes and of steps, as values of which the mean is the estimate."""
 
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ _WHOLE = ("is", "wis")
 class Judged(NamedTuple):
     """What an estimator says, and how much each episode has to do with it.
 
-    **Arguments:** `value`; `influence`: `[episode]`, with `value` as its mean; how it varies between
-    episodes says how uncertain the value is.
+    **Arguments:** `value`; `influence`: `[episode]`, with `value` as its mean; how it varies
+    between episodes says how uncertain the value is.
     """
 
     value: float

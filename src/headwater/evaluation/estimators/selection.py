@@ -1,0 +1,118 @@
+"""Which of several policies to deploy, judged from the same log."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from headwater.evaluation.estimators.bootstrap import episode_interval, probability_best
+from headwater.evaluation.estimators.importance import Judged
+
+BEHAVIOUR = "the behaviour"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A policy, and how it compares with the one that logged.
+
+    **Arguments:** `name`; `value`, `low`, `high`: discounted return, with its interval;
+    `advantage`, `advantage_low`, `advantage_high`: over the behaviour on the same episodes, zero
+    for that one; `probability_best`: how often it is the best over the same resampled episodes;
+    `probability_better`: how often it is better than the behaviour; `refused`: why it has no value,
+    `None` if it has one. What is refused has none of these numbers.
+    """
+
+    name: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    advantage: float | None = None
+    advantage_low: float | None = None
+    advantage_high: float | None = None
+    probability_best: float | None = None
+    probability_better: float | None = None
+    refused: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which policy to deploy.
+
+    **Arguments:** `candidates`: the policies in the order in which they were given, and last the
+    behaviour; `deploy`: name of the one, `None` if none is shown to be better than the behaviour;
+    `estimator`, `level`: that it was judged by; `episodes`: of the log.
+    """
+
+    candidates: list[Candidate]
+    deploy: str | None
+    estimator: str
+    level: float
+    episodes: int
+
+    @property
+    def sentence(self) -> str:
+        """What to do, in words."""
+        judged = [c for c in self.candidates[:-1] if c.refused is None]
+        if not judged:
+            return "none can be judged from this log: judge policies nearer to it, or log more"
+        best = max(judged, key=lambda candidate: candidate.probability_best or 0.0)
+        if self.deploy is None:
+            return (
+                f"none is shown to be better than the behaviour: the likeliest, {best.name}, is "
+                f"with probability {best.probability_better:.2f}, and {self.level:g} is asked for"
+            )
+        return (
+            f"deploy {best.name}: the best with probability {best.probability_best:.2f}, and "
+            f"better than the behaviour with probability {best.probability_better:.2f}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        return {**dataclasses.asdict(self), "sentence": self.sentence}
+
+
+def select_policy(
+    policies: Mapping[str, Judged | str],
+    behaviour: Judged,
+    *,
+    estimator: str,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Selection:
+    """Compares policies on the same resampled episodes of the log.
+
+    The likeliest best is deployed if it is better than the behaviour with probability `level`.
+
+    **Arguments:** `policies`: what is known of each by its name, or why nothing is; `behaviour`:
+    the same of the policy that logged; `estimator`: what they were judged by; `level`: of intervals
+    and of the decision; `resamples`; `seed`.
+    """
+    known = {name: found for name, found in policies.items() if not isinstance(found, str)}
+    rows = np.stack([*(found.influence for found in known.values()), behaviour.influence])
+    best = probability_best(rows, resamples, seed)
+
+    def candidate(place: int, name: str, found: Judged) -> Candidate:
+        over = found.influence - behaviour.influence
+        low, high = episode_interval(found.influence, level, resamples, seed) or (None, None)
+        above = episode_interval(over, level, resamples, seed) or (None, None)
+        pair = np.stack([found.influence, behaviour.influence])
+        return Candidate(
+            *(name, found.value, low, high, float(over.mean()), *above),
+            probability_best=float(best[place]),
+            probability_better=float(probability_best(pair, resamples, seed)[0]),
+        )
+
+    made = {n: candidate(place, n, found) for place, (n, found) in enumerate(known.items())}
+    own = candidate(len(known), BEHAVIOUR, behaviour)
+    listed = [
+        Candidate(name, refused=found) if isinstance(found, str) else made[name]
+        for name, found in policies.items()
+    ]
+    deploy = None
+    if made:
+        likeliest = max(made.values(), key=lambda c: c.probability_best or 0.0)
+        if (likeliest.probability_better or 0.0) >= level:
+            deploy = likeliest.name
+    return Selection([*listed, own], deploy, estimator, level, int(rows.shape[1]))
