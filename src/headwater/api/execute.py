@@ -25,7 +25,6 @@ from headwater.api.specification import (
     Plan,
     Specification,
     check_numbers,
-    open_model,
     open_problem,
     plan,
     stages_done,
@@ -230,7 +229,7 @@ def _opened(specification: Specification, given: Given) -> Given:
     if specification.model is None:
         return given
     if model is None:
-        model = open_model(specification.model, specification.options)
+        model = specification.model.open(specification.options)
     if specification.reward is not None and specification.reward.kind == "run":
         reward = load_reward(specification.reward.name, model.decoder.vocabulary)
     return given._replace(model=model, reward=reward)

@@ -17,6 +17,7 @@ from headwater.api.run import open_run
 from headwater.api.specification import (
     Given,
     JudgeChoice,
+    ModelChoice,
     ProcessChoice,
     TaskChoice,
 )
@@ -49,7 +50,7 @@ class Chosen(NamedTuple):
     data: DataChoice | None = None
     task: TaskChoice | None = None
     process: ProcessChoice | None = None
-    model: str | None = None
+    model: ModelChoice | None = None
     reward: JudgeChoice | None = None
     judge: JudgeChoice | None = None
 
@@ -229,11 +230,8 @@ def open_inputs(
         raise SpecificationError(
             f"a model is the directory that it is in, not a {type(model).__name__}"
         )
-    place = str(Path(model).expanduser().resolve())
-    if not Path(place).is_dir():
-        raise DataError(f"{model}: there is no such directory with a model")
     return (
-        Chosen(chosen, model=place, reward=reward_choice, judge=judge_choice),
+        Chosen(chosen, model=ModelChoice.of(Path(model)), reward=reward_choice, judge=judge_choice),
         Given(data, reward=reward, judge=judge),
     )
 

@@ -127,7 +127,7 @@ def _task(specification: Specification) -> str | None:
         return specification.task.name
     if specification.process is not None:
         return specification.process.name
-    return _stem(specification.model)
+    return None if specification.model is None else _stem(specification.model.path)
 
 
 def _score(directory: RunDirectory, seeds: list[int]) -> dict[str, Any]:

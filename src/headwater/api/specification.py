@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from headwater.api.data_notes import check_rewards
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, learns_from, method_class, settings
-from headwater.core.errors import RunError, SpecificationError
+from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractMethod
@@ -35,7 +35,7 @@ from headwater.runs.options import Options, Recipe
 from headwater.runs.recipes import online as recipes
 from headwater.runs.recipes.online import Budget, Start, Task
 from headwater.runs.stage import Stage, continue_from
-from headwater.texts.models import LanguageModel, load_language_model
+from headwater.texts.models import LanguageModel, load_language_model, model_fingerprint
 
 UPSTREAM = "offline"
 """The stage that a run adapts."""
@@ -129,6 +129,41 @@ class ProcessChoice:
 
 
 @dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """The language model that a run begins with.
+
+    **Arguments:** `path`: its directory, absolute; `fingerprint`: of the content.
+    """
+
+    path: str
+    fingerprint: str | None
+
+    @classmethod
+    def of(cls, directory: str | Path) -> "ModelChoice":
+        """The model in `directory` as it is now. Raises `DataError` if it cannot be read."""
+        place = Path(directory).expanduser().resolve()
+        if not place.is_dir():
+            raise DataError(f"{directory}: there is no such directory with a model")
+        return cls(str(place), model_fingerprint(place))
+
+    def open(self, options: Options) -> LanguageModel:
+        """The model, as training with these options reads it.
+
+        Raises `DataError` if it is not what the run began with, or cannot be read.
+        """
+        place = Path(self.path)
+        if not place.is_dir():
+            raise DataError(f"{place}: there is no such directory with a model")
+        if self.fingerprint not in (None, model_fingerprint(place)):
+            raise DataError(
+                f"{place} has changed since this run began: restore it, or begin another run"
+            )
+        # Steps of fine-tuning are too small for bfloat16; frozen weights can stay in it.
+        stored = "float32" if options.rank == 0 else None
+        return load_language_model(place, dtype=options.dtype, stored=stored)
+
+
+@dataclasses.dataclass(frozen=True)
 class JudgeChoice:
     """What judges: the run of a reward model, or something that only Python can hold.
 
@@ -144,7 +179,7 @@ class Specification:
     """Everything that determines a run.
 
     **Arguments:** `verb`: `train` or `adapt`; `method`; `options`: settled; `data`, `task`,
-    `process`, `model` (its directory), `reward`, `judge`: what is learned from, acted or evaluated
+    `process`, `model`, `reward`, `judge`: what is learned from, acted or evaluated
     in, and judged by; `budget`: of acting in an environment; `start`: what a method that begins
     from another takes over; `spaces`: of a control problem, with its statistics; `score`: what
     evaluations give; `references`: random and expert return that normalise scores, and where they
@@ -157,7 +192,7 @@ class Specification:
     data: DataChoice | None = None
     task: TaskChoice | None = None
     process: ProcessChoice | None = None
-    model: str | None = None
+    model: ModelChoice | None = None
     reward: JudgeChoice | None = None
     judge: JudgeChoice | None = None
     budget: Budget | None = None
@@ -204,6 +239,7 @@ class Specification:
             "data": DataChoice,
             "task": TaskChoice,
             "process": ProcessChoice,
+            "model": ModelChoice,
             "reward": JudgeChoice,
             "judge": JudgeChoice,
             "budget": Budget,
@@ -343,7 +379,7 @@ def plan(
     if process is None and specification.process is not None:
         process = specification.process.build(specification.options, directory)
     if model is None and specification.model is not None:
-        model = open_model(specification.model, specification.options)
+        model = specification.model.open(specification.options)
     mixes = specification.recipe is None or specification.recipe in recipes.WITH_LOG
     if kind == "control":
         if specification.data is not None and not mixes and done:
@@ -386,13 +422,6 @@ def plan(
     return Plan(fed, references, task, process, model, first)
 
 
-def open_model(path: str | Path, options: Options) -> LanguageModel:
-    """The model in a directory, as training with these options reads it."""
-    # Steps of fine-tuning are too small for bfloat16; frozen weights can stay in it.
-    stored = "float32" if options.rank == 0 else None
-    return load_language_model(path, dtype=options.dtype, stored=stored)
-
-
 class Opened(NamedTuple):
     """What a run's method began with, and what that is of."""
 
@@ -408,7 +437,7 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
     """
     method = specification.method.build()
     if specification.model is not None:
-        model = open_model(specification.model, specification.options)
+        model = specification.model.open(specification.options)
         return Opened(token_problem(model, specification.options), model=model)
     if specification.flow.kind == "finite":
         if not (directory / PROCESS_FILE).is_file():

@@ -1,6 +1,7 @@
 """Language models that are directories in Hugging Face's form, with their tokenizers."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,6 +13,9 @@ from headwater.core.tokens import Prompts
 from headwater.networks.decoder import Decoder, Precision
 from headwater.networks.hugging_face import read_decoder, write_decoder
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
+
+_CONTENT = (".json", ".safetensors", ".jinja")
+"""Files of a model that say what it is: weights, settings, tokens and a template for chats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,23 @@ def load_language_model(
     except DataError as error:
         raise DataError(f"{directory}: {error}") from None
     return LanguageModel(decoder, tokenizer, directory)
+
+
+def model_fingerprint(directory: str | Path) -> str:
+    """What tells the content of a model's directory from others: of weights, settings and tokens.
+
+    Raises `DataError` for a file that cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix in _CONTENT and path.is_file():
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror or error}") from None
+            digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def prompt_starts(data: Completions) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import equinox as eqx
 import jax
@@ -171,6 +172,32 @@ def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
             hw.evaluate(run, **wrong)
     with pytest.raises(DataError, match="there is no such file"):
         hw.evaluate(run, data=tmp_path / "none.jsonl")
+
+
+def test_a_run_notices_that_the_model_it_began_with_has_changed(folder, fine_tuned, tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(folder / "model", base)
+    shutil.copytree(fine_tuned.path, run)
+    stored = json.loads((run / "run.json").read_text())
+    assert stored["model"]["path"] == str((folder / "model").resolve())
+    stored["model"]["path"] = str(base)
+    (run / "run.json").write_text(json.dumps(stored))
+    # Another place is no other model.
+    assert hw.open_run(run).base.directory == base
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    for again in (hw.open_run, hw.evaluate, lambda path: resume(path, progress=False)):
+        with pytest.raises(DataError, match=r"base has changed since this run began: restore it"):
+            again(run)
+    (base / "model.safetensors").write_bytes(weights)
+    (base / "README.md").write_text("A description does not matter.")
+    hw.open_run(run)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(DataError, match="has changed"):
+        hw.open_run(run)
+    shutil.rmtree(base)
+    with pytest.raises(DataError, match="there is no such directory with a model"):
+        hw.open_run(run)
 
 
 def test_every_seed_of_a_run_is_judged_by_the_rewards_of_what_it_writes(

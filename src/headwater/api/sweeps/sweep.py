@@ -400,10 +400,12 @@ def _refuse_another_meaning(kept: SweepDirectory, member: Member, table: Table) 
     where = kept.run_path(member.name)
     before = Specification.from_json(begun, str(where)).to_json()
     for key, then, now in _changes(before, member.specification):
-        if key == "data.fingerprint":
+        if key in ("data.fingerprint", "model.fingerprint"):
+            what = "data" if key.startswith("data") else "weights"
+            place = member.specification[key.partition(".")[0]]["path"]
             raise RunError(
-                f"{where} was begun with other data than {member.specification['data']['path']} "
-                "holds now: restore it, or give another directory"
+                f"{where} was begun with other {what} than {place} holds now: restore it, or give "
+                "another directory"
             )
         raise RunError(
             f"{where} was begun with {_plain_key(key)} = {_shown(then)}, and {table.where} now "
@@ -430,7 +432,8 @@ def _plain_key(key: str) -> str:
     """What a table calls the field of a specification."""
     if key.startswith("task"):
         return "environment" + (f"_{key.partition('.')[2]}" if "options" in key else "")
-    return "dataset" if key == "data.path" else key.rpartition(".")[2]
+    paths = {"data.path": "dataset", "model.path": "model"}
+    return paths.get(key, key.rpartition(".")[2])
 
 
 def _shown(value: Any) -> str:
