@@ -23,6 +23,7 @@ _HOMES = {
     "headwater.datasets.dataset": ("Dataset",),
     "headwater.environments.registry": ("make",),
     "headwater.runs.stage": ("Stage",),
+    "headwater.sources.episodes": ("log_episodes",),
     "headwater.datasets.read": ("load",),
     "headwater.api.adapt": ("adapt",),
     "headwater.api.collect": ("collect",),

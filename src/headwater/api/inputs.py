@@ -133,7 +133,7 @@ def as_process(
         name = "log" if process is None else type(process).__name__
     if problem is not None and isinstance(process, str | os.PathLike):
         task, own, path = FiniteTask.of(task.process, problem), True, None
-    task = task.telling(options.known_reward, options.budgets)
+    task = task.telling(options.known_reward, options.budgets, options.reward_range)
     known = task.process is None or isinstance(task.process, FiniteProcess)
     return ProcessChoice(name, dict(made_with or {}), path, own, known), task
 

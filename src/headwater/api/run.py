@@ -19,6 +19,7 @@ from headwater.api.specification import (
     open_problem,
 )
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.finite import AbstractPartialView
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import (
     AbstractCertificate,
@@ -138,12 +139,18 @@ class Run:
     def bounds(self) -> np.ndarray | None:
         """How much the policy of each seed falls short of the best at most, as certified.
 
-        `None` where the method certifies nothing, or it is not known where episodes start.
+        In the units of the rewards. `None` where the method certifies nothing, where it is not
+        known where episodes start, and where states are not all that decides what follows.
         """
-        method, problem = self.method, self.problem
-        if not isinstance(method, AbstractCertificate) or getattr(problem, "initial", None) is None:
+        method, task = self.method, self.process
+        hidden = task is not None and isinstance(task.process, AbstractPartialView)
+        if not isinstance(method, AbstractCertificate) or hidden:
             return None
-        return np.asarray(jax.vmap(method.suboptimality_bound)(self.state), np.float64)
+        try:
+            return np.asarray(jax.vmap(method.suboptimality_bound)(self.state), np.float64)
+        except SpecificationError:
+            # Something that a bound needs was not told.
+            return None
 
     @property
     def regret(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -23,7 +23,8 @@ class Solution:
     """What was learned of a finite process, and how good it is.
 
     **Arguments:** `method`, its `state` (with a leading seed axis), `seeds`; `policies`:
-    probabilities of actions, `[seed, step, state, action]`; `bound`: how much each seed's policy
+    probabilities of actions, `[seed, step, state, action]`; `lowest`: what no episode earns less
+    than; `bound`: how much each seed's policy
     falls short of the best at most, as the method certifies, `[seed]`, or `None`
     (also where it is not known in which states episodes start). Where the model
     is known exactly: `best`: the highest expected return; `returns`: of each seed's policy; and,
@@ -34,6 +35,7 @@ class Solution:
     state: Any
     seeds: int
     policies: np.ndarray
+    lowest: float = 0.0
     bound: np.ndarray | None = None
     best: float | None = None
     returns: np.ndarray | None = None
@@ -84,7 +86,7 @@ class Solution:
             lines.append(f"regret {total} over {self.episodes[-1]:,} episodes")
         if self.bound is not None:
             line = f"certified to fall short by at most {self.bound.max():,.4g}"
-            if self.best is not None and self.bound.max() >= self.best:
+            if self.best is not None and self.bound.max() >= self.best - self.lowest:
                 line += ", which is as much as there is to earn: more episodes would tighten it"
             lines.append(line)
         return "\n".join(lines)
@@ -133,6 +135,17 @@ def solve(
         best = float(np.mean(np.asarray(best_return(exact))))
         returns = np.asarray([np.mean(returns_of(exact, jnp.asarray(p))) for p in policies])
     played, regret = run.regret or (None, None)
+    told = getattr(run.problem, "problem", run.problem)
+    lowest = float(told.lowest_reward) * told.horizon
     return Solution(
-        run.method, run.state, run.seeds, policies, run.bounds, best, returns, played, regret
+        run.method,
+        run.state,
+        run.seeds,
+        policies,
+        lowest,
+        run.bounds,
+        best,
+        returns,
+        played,
+        regret,
     )

@@ -125,7 +125,9 @@ class ProcessChoice:
                 f"the process '{self.name}' was passed as an object: pass it again (in Python)"
             )
         task = make_process(self.name, **self.options) if self.path is None else None
-        return (task or read_process(str(self.path))).telling(options.known_reward, options.budgets)
+        return (task or read_process(str(self.path))).telling(
+            options.known_reward, options.budgets, options.reward_range
+        )
 
 
 @dataclasses.dataclass(frozen=True)

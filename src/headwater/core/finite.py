@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import DataError, SpecificationError
@@ -22,7 +23,9 @@ class FiniteProblem(eqx.Module):
     where it is known; `reward`: expected rewards, where they are known (for several tasks, with a
     leading axis); `tasks`: how many processes are learned at once; `budgets`: upper bounds of the
     expected sums of costs; `features`: of every step, in which rewards are linear, and for methods
-    of linear processes the transitions too.
+    of linear processes the transitions too; `reward_range`: the lowest and the highest reward that
+    a step may have, zero and one if nothing is said. Methods whose guarantees are about rewards in
+    [0, 1] rescale what they see, and report in the units of the rewards.
     """
 
     states: int = eqx.field(static=True)
@@ -33,6 +36,38 @@ class FiniteProblem(eqx.Module):
     tasks: int | None = eqx.field(static=True, default=None)
     budgets: Float[Array, " constraint"] | None = None
     features: Float[Array, "*task horizon state action feature"] | None = None
+    reward_range: Float[Array, "*instance 2"] | None = None
+
+    @property
+    def lowest_reward(self) -> Float[Array, ""] | float:
+        """What no step earns less than."""
+        return 0.0 if self.reward_range is None else self.reward_range[..., 0]
+
+    @property
+    def reward_scale(self) -> Float[Array, ""] | float:
+        """By how much the rewards of two steps may differ."""
+        if self.reward_range is None:
+            return 1.0
+        return self.reward_range[..., 1] - self.reward_range[..., 0]
+
+    @property
+    def unit_reward(self) -> Float[Array, "horizon state action"] | None:
+        """The known rewards of one task, rescaled to [0, 1]."""
+        return None if self.reward is None else self.in_unit(self.reward)
+
+    def in_unit(self, reward: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Rewards of one task, rescaled to [0, 1]."""
+        if self.reward_range is None:
+            return reward
+        return (reward - self.lowest_reward) / self.reward_scale
+
+    def from_unit(
+        self, value: Float[Array, "*shape"], steps: int | Float[Array, "..."]
+    ) -> Float[Array, "*shape"]:
+        """What a sum of `steps` rescaled rewards is in the units of the rewards."""
+        if self.reward_range is None:
+            return value
+        return self.reward_scale * value + steps * self.lowest_reward
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -113,6 +148,11 @@ class AbstractFiniteSimulator(eqx.Module):
     def actions(self) -> int:
         """Number of actions."""
 
+    @property
+    def reward_range(self) -> Float[Array, "2"] | tuple[float, float] | None:
+        """The lowest and the highest reward that a step may have; `None`: zero and one."""
+        return None
+
     @abc.abstractmethod
     def reset(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         """The first state of an episode."""
@@ -148,10 +188,11 @@ class FiniteProcess(AbstractFiniteSimulator):
     checks nothing, so that compiled code can make one of estimates. Processes of equal sizes can be
     stacked along a leading axis and planned with under `jax.vmap`.
 
-    **Arguments:** `transition`: probability of every next state; `reward`: expected, between zero
-    and one wherever a method's guarantee is to hold; `initial`: probability of every first state;
-    `cost`: expected use of each constrained resource, if there are any; `noisy`: rewards and costs
-    of an episode are zero or one with these expectations, instead of the expectations themselves.
+    **Arguments:** `transition`: probability of every next state; `reward`: expected; `initial`:
+    probability of every first state; `cost`: expected use of each constrained resource, if there
+    are any; `noisy`: rewards and costs of an episode are zero or one with these expectations,
+    instead of the expectations themselves; `declared_range`: the lowest and the highest reward
+    that a step may have, if that is declared.
     """
 
     transition: Float[Array, "*process horizon state action state"]
@@ -159,6 +200,7 @@ class FiniteProcess(AbstractFiniteSimulator):
     initial: Float[Array, "*process state"]
     cost: Float[Array, "*process horizon state action constraint"] | None = None
     noisy: bool = eqx.field(static=True, default=False)
+    declared_range: Float[Array, "*process 2"] | None = None
 
     @property
     def horizon(self) -> int:
@@ -186,7 +228,24 @@ class FiniteProcess(AbstractFiniteSimulator):
             self.reward if known_reward else None,
             tasks,
             None if budgets is None else jnp.asarray(budgets, self.reward.dtype),
+            reward_range=self.reward_range,
         )
+
+    @property
+    def reward_range(self) -> Float[Array, "2"] | None:
+        """The declared range of rewards, else what holds zero, one and all of them.
+
+        One for all tasks; `None` where it is zero to one.
+        """
+        if self.declared_range is not None:
+            low, high = jnp.min(self.declared_range[..., 0]), jnp.max(self.declared_range[..., 1])
+        else:
+            low = jnp.minimum(jnp.min(self.reward), 0.0)
+            high = jnp.maximum(jnp.max(self.reward), 1.0)
+        # The usual range is left out, which saves rescaling; a tracer does not tell.
+        if not isinstance(low, Tracer) and float(low) == 0.0 and float(high) == 1.0:
+            return None
+        return jnp.stack([low, high]).astype(self.reward.dtype)
 
     def reset(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         return draw_index(self.initial, jax.random.uniform(key))
@@ -230,9 +289,10 @@ class FiniteProcess(AbstractFiniteSimulator):
         where it depends on the step; `reward`: `[state, action]`, or with a leading `step` axis;
         `initial`: `[state]`, or the one state where every episode starts; `horizon`: steps in an
         episode, needed where neither `transition` nor `reward` has a `step` axis; `reward_range`:
-        what rewards must lie in, if that is to be checked; `cost`: `[state, action, constraint]`,
-        or with a leading `step` axis; `noisy`: draw rewards and costs, which must then be in
-        [0, 1], as zero or one.
+        the lowest and the highest reward that a step may have (default: 0 and 1, or as far as the
+        rewards go); guarantees are about it, so the narrower the better; `cost`: `[state, action,
+        constraint]`, or with a leading `step` axis; `noisy`: draw rewards and costs, which must
+        then be in [0, 1], as zero or one.
 
         Raises `SpecificationError` if shapes do not fit together, and `DataError`, with the step,
         state and action, for a row that is no distribution or a reward that is not finite or out of
@@ -247,7 +307,10 @@ class FiniteProcess(AbstractFiniteSimulator):
                 f"reward has shape {reward.shape}, but transition has {states} states and {actions}"
                 f" actions: its last two axes must be ({states}, {actions})"
             )
+        reward_range = None if reward_range is None else checked_range(reward_range)
         _check_numbers("reward", reward, (0.0, 1.0) if noisy else reward_range)
+        if noisy and reward_range not in (None, (0.0, 1.0)):
+            raise SpecificationError("noisy rewards are zero or one: leave out reward_range")
         if cost is not None:
             cost = _numbers("cost", cost)
             _check_cost(cost, horizon, states, actions)
@@ -261,7 +324,25 @@ class FiniteProcess(AbstractFiniteSimulator):
             jnp.asarray(initial),
             None if cost is None else jnp.asarray(cost),
             noisy,
+            None if reward_range is None else jnp.asarray(reward_range, jnp.float32),
         )
+
+
+def checked_range(given: Any) -> tuple[float, float]:
+    """The lowest and the highest reward, as numbers.
+
+    Raises `SpecificationError` unless they are two finite numbers, the lower one first.
+    """
+    try:
+        bounds = tuple(float(x) for x in np.asarray(given, np.float64).reshape(-1))
+    except (TypeError, ValueError):
+        bounds = ()
+    if len(bounds) != 2 or not np.isfinite(bounds).all() or not bounds[0] < bounds[1]:
+        raise SpecificationError(
+            f"reward_range = {given!r} must be two finite numbers, the lowest reward and then the "
+            "highest"
+        )
+    return bounds
 
 
 def draw_index(probabilities: Float[Array, " count"], uniform: Float[Array, ""]) -> Int[Array, ""]:

@@ -9,10 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from headwater.core.errors import DataError, SpecificationError, nearest
-from headwater.core.finite import AbstractFiniteSimulator, FiniteProblem, FiniteProcess
+from headwater.core.finite import (
+    AbstractFiniteSimulator,
+    FiniteProblem,
+    FiniteProcess,
+    checked_range,
+)
 
 PROCESS_ARRAYS = ("transition", "reward", "initial", "cost")
 """What a process is made of."""
@@ -149,6 +155,8 @@ class FiniteTask:
                 raise SpecificationError("this process says itself what is told: leave out problem")
             return given
         features = None
+        if isinstance(given, FiniteProcess):
+            given = _as_arrays(given)
         if given is not None and not isinstance(given, AbstractFiniteSimulator):
             # Linear, low-rank and such processes hold a plain one, and features that may be told.
             features, given = _parts(given)
@@ -159,6 +167,9 @@ class FiniteTask:
                 problem = given.problem()
             else:
                 problem = FiniteProblem(given.states, given.actions, given.horizon)
+                if given.reward_range is not None:
+                    bounds = jnp.asarray(checked_range(given.reward_range), jnp.float32)
+                    problem = dataclasses.replace(problem, reward_range=bounds)
             if features is not None:
                 problem = dataclasses.replace(problem, features=jnp.asarray(features))
         more: dict[str, Any] = {}
@@ -179,14 +190,25 @@ class FiniteTask:
                 f"the problem has horizon, states and actions {problem.sizes}, but the process "
                 f"{(given.horizon, given.states, given.actions)}: they must be the same"
             )
+        _check_range(problem, given)
         return task
 
-    def telling(self, rewards: bool, budgets: Sequence[float] | None) -> "FiniteTask":
-        """The same where methods are told more: the process's rewards, budgets of its costs.
+    def telling(
+        self,
+        rewards: bool = False,
+        budgets: Sequence[float] | None = None,
+        reward_range: Sequence[float] | None = None,
+    ) -> "FiniteTask":
+        """The same where methods are told more: the process's rewards, budgets, a range of rewards.
 
-        Raises `SpecificationError` if the rewards are not known, or budgets do not fit the costs.
+        Raises `SpecificationError` if the rewards are not known, budgets do not fit the costs, or
+        the process has rewards outside of the range.
         """
         problem = self.problem
+        if reward_range is not None:
+            bounds = jnp.asarray(checked_range(reward_range), jnp.float32)
+            problem = dataclasses.replace(problem, reward_range=bounds)
+            _check_range(problem, self.process)
         known = isinstance(self.process, FiniteProcess)
         if rewards:
             if not isinstance(self.process, FiniteProcess):
@@ -239,6 +261,7 @@ class FiniteTask:
             found[_PROBLEM + field.name] = getattr(self.problem, field.name)
         if isinstance(self.process, FiniteProcess):
             found |= {name: getattr(self.process, name) for name in PROCESS_ARRAYS}
+            found["reward_range"] = self.process.declared_range
             found["noisy"] = self.process.noisy
         return {name: np.asarray(x) for name, x in found.items() if x is not None}
 
@@ -250,7 +273,7 @@ class FiniteTask:
         leading task axis for several tasks; `initial` is state 0 unless given. Raises
         `SpecificationError` or `DataError` for what does not fit together.
         """
-        known = {*PROCESS_ARRAYS, *KNOWLEDGE_ARRAYS, *NUMBERS}
+        known = {*PROCESS_ARRAYS, *KNOWLEDGE_ARRAYS, *NUMBERS, "reward_range"}
         fields = {k.removeprefix(_PROBLEM): v for k, v in arrays.items() if k.startswith(_PROBLEM)}
         for name in arrays:
             if name not in known and not name.startswith(_PROBLEM):
@@ -272,12 +295,48 @@ class FiniteTask:
         return cls(problem, process, **lists)
 
 
+def _as_arrays(process: FiniteProcess) -> FiniteProcess:
+    """The process with its parts as JAX arrays. Raises `SpecificationError` if they do not fit."""
+    try:
+        process = jax.tree.map(jnp.asarray, process)
+        steps = process.reward.shape
+        fit = len(steps) in (3, 4) and process.transition.shape == (*steps, steps[-2])
+        fit = fit and process.initial.shape == (*steps[:-3], steps[-2])
+    except (TypeError, ValueError, AttributeError, IndexError):
+        fit = False
+    if not fit:
+        raise SpecificationError(
+            "a FiniteProcess needs arrays [step, state, action, next state], [step, state, action] "
+            "and [state]: make it with FiniteProcess.from_arrays, which checks and repeats them"
+        )
+    return process
+
+
+def _check_range(problem: FiniteProblem, process: AbstractFiniteSimulator | None) -> None:
+    """Raises `SpecificationError` if a known process has rewards outside of the declared range."""
+    if not isinstance(process, FiniteProcess) or isinstance(process.reward, Tracer):
+        return
+    told = problem.reward_range
+    low, high = (0.0, 1.0) if told is None else np.asarray(told, np.float64).tolist()
+    slack = 1e-5 * (high - low)
+    reward = np.asarray(process.reward, np.float64)
+    lowest, highest = reward.min(), reward.max()
+    if process.noisy:
+        lowest, highest = min(lowest, 0.0), max(highest, 1.0)
+    if lowest < low - slack or highest > high + slack:
+        raise SpecificationError(
+            f"the problem says that rewards lie between {low:g} and {high:g}, but those of the "
+            f"process go from {lowest:g} to {highest:g}: give the problem that reward_range"
+        )
+
+
 def _parts(given: Any) -> tuple[Any, FiniteProcess]:
     found = getattr(given, "process", None)
     if not isinstance(found, FiniteProcess):
         raise SpecificationError(
-            f"a {type(given).__name__} is not a finite process: give a FiniteProcess, a simulator "
-            "that derives from AbstractFiniteSimulator, a name or a file"
+            f"a {type(given).__name__} is not a finite process: give a FiniteProcess (of arrays: "
+            "FiniteProcess.from_arrays(transition, reward)), a simulator that derives from "
+            "AbstractFiniteSimulator, a name or a file"
         )
     return getattr(given, "features", None), found
 
@@ -289,8 +348,14 @@ def _process(arrays: dict[str, Any]) -> FiniteProcess:
     given = {name: arrays[name] for name in PROCESS_ARRAYS if name in arrays}
     horizon = None if "horizon" not in arrays else int(_single("horizon", arrays["horizon"]))
     noisy = bool(_single("noisy", arrays.get("noisy", False)))
+    bounds = arrays.get("reward_range")
     if np.ndim(given["transition"]) != 5:
-        return FiniteProcess.from_arrays(**given, horizon=horizon, noisy=noisy)
+        return FiniteProcess.from_arrays(**given, horizon=horizon, noisy=noisy, reward_range=bounds)
+    if bounds is not None:
+        bounds = (
+            np.min(np.reshape(bounds, (-1, 2))[:, 0]),
+            np.max(np.reshape(bounds, (-1, 2))[:, 1]),
+        )
     tasks = len(given["transition"])
     for name, values in given.items():
         if np.ndim(values) == 0 or len(values) != tasks:
@@ -300,7 +365,10 @@ def _process(arrays: dict[str, Any]) -> FiniteProcess:
             )
     each = [
         FiniteProcess.from_arrays(
-            **{name: values[task] for name, values in given.items()}, horizon=horizon, noisy=noisy
+            **{name: values[task] for name, values in given.items()},
+            horizon=horizon,
+            noisy=noisy,
+            reward_range=bounds,
         )
         for task in range(tasks)
     ]
@@ -316,7 +384,7 @@ def _problem(fields: dict[str, Any]) -> FiniteProblem:
     tasks = None if "tasks" not in fields else int(_single("tasks", fields["tasks"]))
     arrays = {
         name: _real(name, fields[name])
-        for name in ("initial", "reward", "budgets", "features")
+        for name in ("initial", "reward", "budgets", "features", "reward_range")
         if name in fields
     }
     return FiniteProblem(
@@ -328,6 +396,7 @@ def _problem(fields: dict[str, Any]) -> FiniteProblem:
         tasks,
         arrays.get("budgets"),
         arrays.get("features"),
+        arrays.get("reward_range"),
     )
 
 

@@ -41,6 +41,12 @@ class AbstractSource(eqx.Module, Generic[SourceState, Data]):
         """Environment steps taken so far: the cost that a learning curve is drawn against."""
         return jnp.asarray(0)
 
+    def check(self, state: SourceState) -> None:
+        """Raises `DataError` if what was drawn so far is not what was declared.
+
+        Called on the host, now and then: arrays may have a leading seed axis.
+        """
+
 
 class AbstractHostSource(eqx.Module, Generic[SourceState, Data]):
     """A source that runs on the host: a simulator in another language, files larger than memory.

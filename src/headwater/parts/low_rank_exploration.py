@@ -70,14 +70,14 @@ def begin_low_rank(
 
 def likeliest_factors(
     settings: LowRankSettings,
-    following: Float[Array, "task horizon state action state"],
+    following: Int[Array, "task horizon state action state"],
     previous: Factors,
     *,
     key: PRNGKeyArray,
 ) -> Factors:
     """The factors of all steps that are likeliest for these counts of next states."""
     return fit_steps(
-        following,
+        following.astype(jnp.float32),
         previous,
         oracle=settings.oracle,
         smoothing=settings.smoothing,

@@ -12,7 +12,7 @@ from headwater.ops.tabular.planning import greedy_table
 
 
 class PlannedValues(eqx.Module):
-    """Counts, and the values of actions that were planned with them."""
+    """Counts, and the values of actions that were planned with them, of rewards in [0, 1]."""
 
     counts: Counts
     action_value: Float[Array, "horizon state action"]
@@ -20,12 +20,19 @@ class PlannedValues(eqx.Module):
 
 
 def episode_metrics(
-    data: Episodes, action_value: Float[Array, "horizon state action"], name: str
+    data: Episodes,
+    action_value: Float[Array, "horizon state action"],
+    name: str,
+    problem: FiniteProblem,
 ) -> Metrics:
-    """Mean return, and under `name` what the plan promises from where the episodes began."""
+    """Mean return, and under `name` what the plan promises from where the episodes began.
+
+    **Arguments:** `action_value`: of rewards rescaled to [0, 1]; the metrics are not.
+    """
+    promised = jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]])
     return {
         "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-        name: jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]]),
+        name: problem.from_unit(promised, problem.horizon),
     }
 
 

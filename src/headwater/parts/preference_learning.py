@@ -18,7 +18,7 @@ from headwater.ops.linear.preference import (
     expected_disagreement,
     no_answers,
 )
-from headwater.ops.tabular.counts import Counts, count, no_counts
+from headwater.ops.tabular.counts import Counts, count_both, no_counts
 
 Number = float | Float[Array, ""]
 Policy = Float[Array, "horizon state action"]
@@ -79,7 +79,7 @@ def ask(
     difference, preferred = difference_of(data, features)
     disagreement = expected_disagreement(difference, state.precision, noise)
     answers = add_answers(state.answers, difference, preferred, disagreement > threshold)
-    counts = count(count(state.counts, data.first), data.second)
+    counts = count_both(state.counts, data, state.problem)
     metrics = {
         "queries": answers.count.astype(jnp.float32),
         "disagreement": jnp.mean(disagreement),

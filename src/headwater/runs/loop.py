@@ -162,6 +162,8 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             done, unlogged = done + count, unlogged + count
             log.progress.advance(count, pace.rate)
             raise_if_interrupted()
+            if not place.host:
+                place.source.first().check(source_state)
             log.check(place, done, sums, unlogged)
             log.check_state(place, done, state, healthy)
             due = done % evaluate_every == 0 or done == stage.updates

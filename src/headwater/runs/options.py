@@ -196,6 +196,13 @@ class Options:
         "Upper bounds of the expected sums of costs, of methods that keep to such.",
         value="X …",
     )
+    reward_range: tuple[float, ...] | None = _option(
+        None,
+        "finite",
+        "Lowest and highest reward that a step may have: what is certified is about it. By default "
+        "0 and 1, or as far as the rewards of a known process go.",
+        value="X …",
+    )
     delay: int = _option(
         0,
         "pulls",

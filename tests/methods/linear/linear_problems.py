@@ -34,8 +34,8 @@ def learned(method, problem, data):
 
 def shrunk(process, data, ridge):
     """The empirical model of counts with `ridge` added to every number of visits."""
-    counts = count(no_counts(process.problem()), data)
+    counts = count(no_counts(process.problem()), data, process.problem())
     times = counts.visits + ridge
     return FiniteProcess(
-        counts.following / times[..., None], counts.reward / times, process.initial
+        counts.following / times[..., None], counts.reward.total[..., 0] / times, process.initial
     )

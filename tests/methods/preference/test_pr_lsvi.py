@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.methods.preference.pr_lsvi import PRLSVI
-from headwater.ops.tabular.counts import count, no_counts
+from headwater.ops.tabular.counts import count_both, no_counts
 
 from .logged_preferences import (
     FEATURES,
@@ -19,7 +19,7 @@ from .logged_preferences import (
 @pytest.mark.parity
 def test_pr_lsvi_plans_by_its_equations():
     method = PRLSVI(lower_cutoff=0.2, upper_cutoff=0.4, dynamics_noise=0.4, ridge=1.0)
-    counts = count(count(no_counts(TASK.problem()), LOG.first), LOG.second)
+    counts = count_both(no_counts(TASK.problem()), LOG, TASK.problem())
     random = np.random.default_rng(2)
     weights, noise = random.normal(size=6), random.normal(size=(3, 2))
     found = method._plan(

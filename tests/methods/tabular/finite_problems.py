@@ -9,6 +9,7 @@ import numpy as np
 
 from headwater.environments.tabular.finite import random_process
 from headwater.evaluation.exact import ExactReturn, best_return, cumulative, regret_of
+from headwater.ops.sums import CompensatedSum
 from headwater.ops.tabular.counts import Counts
 from headwater.ops.tabular.planning import (
     optimal_values,
@@ -70,9 +71,14 @@ def over_data_sets(plan, visits: int):
     rows = np.broadcast_to(np.asarray(PROCESS.transition, np.float64), (*shape, PROCESS.states))
     following = random.multinomial(visits, rows / rows.sum(-1, keepdims=True))
     reward = random.binomial(visits, np.asarray(PROCESS.reward, np.float64), shape)
-    arrays = np.full(shape, visits), following, reward, reward
-    each = jax.jit(jax.vmap(lambda *arrays: plan(Counts(*arrays))))
-    return each(*(jnp.asarray(x, jnp.float32) for x in arrays))
+    # Of rewards of zero and one the squares add up to the same.
+    sums = jnp.asarray(np.stack([reward, reward], axis=-1), jnp.float32)
+    numbers = (jnp.asarray(x, jnp.int32) for x in (np.full(shape, visits), following))
+
+    def one(visits, following, sums):
+        return plan(Counts(visits, following, CompensatedSum(sums, jnp.zeros_like(sums))))
+
+    return jax.jit(jax.vmap(one))(*numbers, sums)
 
 
 HIGHEST = jnp.full(PROCESS.reward.shape, float(PROCESS.horizon))

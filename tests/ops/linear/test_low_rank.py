@@ -167,14 +167,14 @@ def test_an_episode_counts_for_its_target_alone():
         found = _counted(none, data, back)
         np.testing.assert_allclose(found.following, following)
         np.testing.assert_allclose(found.visits, following.sum(-1))
-        np.testing.assert_allclose(found.reward, reward)
+        np.testing.assert_allclose(found.reward.total[..., 0], reward)
     whole = jax.tree.map(lambda x: x[:, 0], data)
     assert float(jnp.sum(_counted(none, whole, 0).visits)) == 7 * 4
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _counted(counts, data, back):
-    return count_targets(counts, data, back=back)
+    return count_targets(counts, data, FiniteProblem(3, 2, 4), back=back)
 
 
 def _value(transition, bonus, initial, policy) -> float:

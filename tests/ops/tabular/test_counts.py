@@ -1,5 +1,7 @@
 """Counting, and what counts certify, against loops in NumPy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +10,16 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
+from headwater.ops.sums import CompensatedSum
 from headwater.ops.tabular.bonus import highest_values, reward_width
 from headwater.ops.tabular.counts import (
     Counts,
     certified_gap,
     count,
-    estimated_reward,
     estimated_transition,
+    estimated_unit_reward,
     expected_next,
+    mean_reward,
     no_counts,
     reward_variance,
 )
@@ -48,7 +52,7 @@ def loop(data):
 
 def test_counts_and_estimates():
     data = some_episodes()
-    counts = count(no_counts(PROBLEM), data)
+    counts = count(no_counts(PROBLEM), data, PROBLEM)
     following, rewards = loop(data)
     visits = following.sum(-1)
     np.testing.assert_array_equal(counts.following, following)
@@ -56,13 +60,47 @@ def test_counts_and_estimates():
     mean = [np.mean(r) if r else 0.0 for r in rewards]
     spread = np.asarray([np.var(r) if r else 0.0 for r in rewards]).reshape(SIZES)
     expected = np.asarray(mean).reshape(SIZES)
-    np.testing.assert_allclose(estimated_reward(counts, PROBLEM), expected, rtol=1e-5)
+    np.testing.assert_allclose(estimated_unit_reward(counts, PROBLEM), expected, rtol=1e-5)
     np.testing.assert_allclose(reward_variance(counts), spread, atol=1e-6)
     times = np.maximum(visits, 1)
     width = np.sqrt(2 * 3.0 * spread / times) + 7 * 3.0 / (3 * times)
     np.testing.assert_allclose(reward_width(counts, 3.0), width, rtol=1e-4)
     row = np.where(visits[..., None] > 0, following / times[..., None], 1 / STATES)
     np.testing.assert_allclose(estimated_transition(counts), row, rtol=1e-6)
+
+
+def test_counts_and_means_go_on_where_single_precision_stands_still():
+    """After ten million visits a float sum of 0.1 averages 0.109, and floats stop at 2^24."""
+    data = Episodes(jnp.zeros(3, jnp.int32), jnp.zeros(2, jnp.int32), jnp.full(2, 0.1))
+    before = 2**25
+    seen = jnp.zeros(SIZES, jnp.int32).at[:, 0, 0].set(before)
+    following = jnp.zeros((*SIZES, STATES), jnp.int32).at[:, 0, 0, 0].set(before)
+    total = jnp.zeros((*SIZES, 2)).at[:, 0, 0].set(jnp.asarray([0.1, 0.01]) * before)
+    counts = Counts(seen, following, CompensatedSum(total, jnp.zeros_like(total)))
+    more = 2000
+
+    @jax.jit
+    def play(counts):
+        return jax.lax.fori_loop(0, more, lambda _, c: count(c, data, PROBLEM), counts)
+
+    found = play(counts)
+    assert int(found.visits[0, 0, 0]) == int(found.following[1, 0, 0, 0]) == before + more
+    added = float(found.reward.total[0, 0, 0, 0]) - float(total[0, 0, 0, 0])
+    # A unit in the last place is 0.25 here: by itself 0.1 would be nothing, 2,000 times.
+    np.testing.assert_allclose(added, 0.1 * more, atol=0.25)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 10.0), (-5.0, 5.0)])
+def test_rewards_of_another_range_are_rescaled(low, high):
+    """Estimates are those of rewards in [0, 1]; means come in the units of the rewards."""
+    data = some_episodes()
+    scaled = Episodes(data.state, data.action, low + (high - low) * data.reward)
+    problem = dataclasses.replace(PROBLEM, reward_range=jnp.asarray([low, high]))
+    plain = count(no_counts(PROBLEM), data, PROBLEM)
+    found = count(no_counts(problem), scaled, problem)
+    np.testing.assert_allclose(found.reward.total, plain.reward.total, rtol=1e-4, atol=1e-4)
+    wanted = low + (high - low) * np.asarray(estimated_unit_reward(plain, PROBLEM))
+    np.testing.assert_allclose(mean_reward(found, problem), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_variance_survives_large_values():
@@ -127,7 +165,9 @@ def test_the_certified_gap_is_what_its_description_says(known):
         STATES, ACTIONS, HORIZON, PROBLEM.initial, None if reward is None else jnp.asarray(reward)
     )
     policy = random.dirichlet(np.ones(ACTIONS), SIZES[:2]).astype(np.float32)
-    found = certified_gap(count(no_counts(problem), data), jnp.asarray(policy), problem, 0.1)
+    found = certified_gap(
+        count(no_counts(problem), data, problem), jnp.asarray(policy), problem, 0.1
+    )
     expected = gap_by_hand(*loop(data), policy, reward, 0.1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert 0.2 < expected < HORIZON - 0.2

@@ -20,10 +20,11 @@ from headwater.ops.linear.least_squares import (
     no_sums,
 )
 from headwater.ops.tabular.planning import greedy_table
+from headwater.parts.planned_values import episode_metrics
 
 
 class LSVIUCBState(eqx.Module):
-    """Features, the data's sums, and the optimistic values fitted to them."""
+    """Features, the data's sums, and the optimistic values of rewards in [0, 1] fitted to them."""
 
     features: Float[Array, "horizon state action feature"]
     sums: FeatureSums
@@ -85,28 +86,25 @@ class LSVIUCB(
         highest, radius = self._bounds(problem, features)
         # Where nothing was seen, all weights are zero.
         norm = jnp.linalg.norm(features, axis=-1) / jnp.sqrt(self.ridge)
-        reward = jnp.zeros_like(norm) if problem.reward is None else problem.reward
+        known = problem.unit_reward
+        reward = jnp.zeros_like(norm) if known is None else known
         action_value = jnp.minimum(reward + radius * norm, highest)
         return LSVIUCBState(features, no_sums(features), action_value, problem)
 
     def update(self, state: LSVIUCBState, data: Episodes, *, key: PRNGKeyArray):
-        sums = add_episodes(state.sums, state.features, data)
+        sums = add_episodes(state.sums, state.features, data, state.problem)
         highest, radius = self._bounds(state.problem, state.features)
         fitted = fitted_values(
             sums,
             state.features,
-            state.problem.reward,
+            state.problem.unit_reward,
             ridge=self.ridge,
             radius=radius,
             low=-jnp.inf,
             high=highest,
         )
-        value = jnp.max(fitted.action_value[0], axis=-1)
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(value[data.state[..., 0]]),
-            "norm": jnp.mean(fitted.norm),
-        }
+        metrics = episode_metrics(data, fitted.action_value, "optimistic_value", state.problem)
+        metrics["norm"] = jnp.mean(fitted.norm)
         return LSVIUCBState(state.features, sums, fitted.action_value, state.problem), metrics
 
     def policy(self, state: LSVIUCBState, *, explore: bool):

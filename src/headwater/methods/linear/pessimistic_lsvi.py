@@ -22,7 +22,7 @@ from headwater.ops.tabular.planning import greedy_table
 
 
 class PEVIState(eqx.Module):
-    """Features, and what the log says: pessimistic values and the penalties in them."""
+    """Features, pessimistic values of rewards in [0, 1], and the penalties in them."""
 
     features: Float[Array, "horizon state action feature"]
     action_value: Float[Array, "horizon state action"]
@@ -90,9 +90,9 @@ class PEVI(
         log = jnp.log(2.0 * size * horizon * episodes / self.failure_probability)
         radius = self.penalty_scale * size * highest * jnp.sqrt(log)
         fitted = fitted_values(
-            add_episodes(no_sums(state.features), state.features, data),
+            add_episodes(no_sums(state.features), state.features, data, problem),
             state.features,
-            problem.reward,
+            problem.unit_reward,
             ridge=self.ridge,
             radius=-radius,
             low=0.0,
@@ -101,8 +101,10 @@ class PEVI(
         penalty = radius * fitted.norm
         value = jnp.max(fitted.action_value[0], axis=-1)
         metrics = {
-            "pessimistic_value": jnp.mean(value[data.state[..., 0]]),
-            "penalty": jnp.mean(penalty),
+            "pessimistic_value": problem.from_unit(
+                jnp.mean(value[data.state[..., 0]]), problem.horizon
+            ),
+            "penalty": problem.reward_scale * jnp.mean(penalty),
         }
         return PEVIState(state.features, fitted.action_value, penalty, problem), metrics
 

@@ -88,7 +88,7 @@ class RAFFLE(
 
     def update(self, state: LowRankExploration, data: Episodes, *, key: PRNGKeyArray):
         problem, updates = state.problem, state.updates + 1
-        counts = count_targets(state.counts, data)
+        counts = count_targets(state.counts, data, problem)
         factors = likeliest_factors(self, counts.following[None], state.factors, key=key)
         scale, ridge, log = self._constants(problem, updates)
         bonus = task_bonuses(factors.feature, counts.visits[None], scale, ridge)[0]
@@ -112,7 +112,9 @@ class RAFFLE(
     def model(self, state: LowRankExploration) -> FiniteProcess:
         """The learned process, with the problem's rewards or the means of those seen."""
         problem = state.problem
-        reward = mean_reward(state.counts) if problem.reward is None else problem.reward
+        reward = problem.reward
+        if reward is None:
+            reward = mean_reward(state.counts, problem)
         initial = problem.require_initial("RAFFLE")
         return FiniteProcess(transitions(state.factors)[0], reward, initial)
 

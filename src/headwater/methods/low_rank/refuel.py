@@ -98,7 +98,7 @@ class REFUEL(
 
     def update(self, state: LowRankExploration, data: Episodes, *, key: PRNGKeyArray):
         problem, updates = state.problem, state.updates + 1
-        counts = jax.vmap(count_targets)(state.counts, data)
+        counts = jax.vmap(lambda c, d: count_targets(c, d, problem))(state.counts, data)
         factors = likeliest_factors(self, counts.following, state.factors, key=key)
         scale, ridge, log = self._constants(problem, updates)
         bonus = task_bonuses(factors.feature, counts.visits, scale, ridge)
@@ -132,7 +132,7 @@ class REFUEL(
         """The learned processes, stacked over tasks, with the problem's rewards or those seen."""
         reward = state.problem.reward
         if reward is None:
-            reward = jax.vmap(mean_reward)(state.counts)
+            reward = jax.vmap(lambda c: mean_reward(c, state.problem))(state.counts)
         initial = state.problem.require_initial("REFUEL")
         return FiniteProcess(transitions(state.factors), reward, initial)
 

@@ -96,8 +96,8 @@ class RepUCB(
     def update(self, state: RepUCBState, data: Episodes, *, key: PRNGKeyArray):
         before = state.explored
         problem, updates = before.problem, before.updates + 1
-        rolled_in = count_targets(state.rolled_in, data, back=1)
-        uniform = count_targets(before.counts, data)
+        rolled_in = count_targets(state.rolled_in, data, problem, back=1)
+        uniform = count_targets(before.counts, data, problem)
         following = (rolled_in.following + uniform.following)[None]
         factors = likeliest_factors(self, following, before.factors, key=key)
         scale, ridge, theorem = self._constants(problem, updates)

@@ -16,7 +16,7 @@ from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import EpisodeComparisons
 from headwater.ops.linear.pessimistic_planning import plan_against_rewards
 from headwater.ops.linear.preference import difference_of, log_likelihood, trajectory_features
-from headwater.ops.tabular.counts import count, no_counts
+from headwater.ops.tabular.counts import count_both, no_counts
 from headwater.ops.tabular.planning import expected_return
 
 
@@ -95,7 +95,7 @@ class EnumeratedFREEHAND(
         fit = jax.vmap(lambda one: log_likelihood(one, difference, preferred))(members)
         rewards_possible = self._near_best(fit)
 
-        counts = count(count(no_counts(given.problem), data.first), data.second)
+        counts = count_both(no_counts(given.problem), data, given.problem)
         # Models that forbid what happened get a likelihood of zero, and no infinities.
         logs = jnp.where(given.transitions > 0.0, jnp.log(given.transitions), -1e9)
         models_possible = self._near_best(jnp.einsum("hsat,mhsat->m", counts.following, logs))

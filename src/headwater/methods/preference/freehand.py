@@ -19,7 +19,7 @@ from headwater.ops.linear.preference import (
     most_likely,
     trajectory_features,
 )
-from headwater.ops.tabular.counts import at_least_once, count, estimated_transition, no_counts
+from headwater.ops.tabular.counts import at_least_once, count_both, estimated_transition, no_counts
 
 
 class FREEHANDState(eqx.Module):
@@ -96,7 +96,7 @@ class FREEHAND(
         weights = most_likely(difference, preferred, ridge=self.ridge)
         precision = information(weights, difference) + self.ridge * jnp.eye(weights.shape[0])
 
-        counts = count(count(no_counts(problem), data.first), data.second)
+        counts = count_both(no_counts(problem), data, problem)
         penalty = self.transition_penalty / jnp.sqrt(at_least_once(counts.visits))
         known = state.model_known
         transition = jnp.where(known, state.transition, estimated_transition(counts))

@@ -149,7 +149,8 @@ class PRLSVI(
             return value, policy
 
         rewards = weights.reshape(problem.horizon, size)
-        steps = (features, counts.visits, counts.following, rewards, given, left)
+        visits, led = (x.astype(jnp.float32) for x in (counts.visits, counts.following))
+        steps = (features, visits, led, rewards, given, left)
         return jax.lax.scan(one, jnp.zeros(problem.states), steps, reverse=True)[1]
 
 

@@ -22,7 +22,7 @@ from headwater.ops.linear.preference import (
 from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
-    count,
+    count_both,
     estimated_transition,
     no_counts,
 )
@@ -118,7 +118,7 @@ class REGIME(
             state.rounds < self.num_exploration_updates,
             state.rounds == self.num_exploration_updates,
         )
-        seen = count(count(state.counts, data.first), data.second)
+        seen = count_both(state.counts, data, state.problem)
         counts = jax.tree.map(lambda new, old: jnp.where(exploring, new, old), seen, state.counts)
         transition = jnp.where(exploring, estimated_transition(counts), state.transition)
         rounds = jnp.minimum(state.rounds + 1, self.num_exploration_updates + 1).astype(jnp.int32)
@@ -170,10 +170,12 @@ class REGIME(
 
     def _plan(self, problem, counts, transition, rounds, key):
         """The pairs to play next, and the norm of the last: zero unless they are for asking."""
-        model = FiniteProcess(transition, counts.reward, problem.require_initial("REGIME"))
+        model = FiniteProcess(
+            transition, jnp.zeros(problem.sizes), problem.require_initial("REGIME")
+        )
         return jax.lax.cond(
             rounds < self.num_exploration_updates,
-            lambda: (self._explore(model, counts.visits), jnp.zeros(())),
+            lambda: (self._explore(model, counts.visits.astype(jnp.float32)), jnp.zeros(())),
             lambda: informative_pairs(
                 model,
                 feature_map(problem),

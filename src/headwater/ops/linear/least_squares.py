@@ -15,18 +15,22 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.records import Episodes
 from headwater.ops.linear.elliptical import elliptical_norm
 from headwater.ops.linear_algebra import cholesky, cholesky_solve
+from headwater.ops.sums import CompensatedSum, add_all, no_sum
+
+_BLOCK = 1024
+"""Episodes of a log that are added at once."""
 
 
 class FeatureSums(eqx.Module):
     r"""Sums over all steps seen, of each step of the horizon.
 
     **Arguments:** `covariance`: $\sum \phi \phi^\top$, without ridge; `following`: φ by
-    next state; `reward`: $\sum \phi r$.
+    next state; `reward`: $\sum \phi r$, of rewards rescaled to [0, 1].
     """
 
-    covariance: Float[Array, "horizon feature feature"]
-    following: Float[Array, "horizon feature state"]
-    reward: Float[Array, "horizon feature"]
+    covariance: CompensatedSum
+    following: CompensatedSum
+    reward: CompensatedSum
 
 
 class FittedValues(eqx.Module):
@@ -76,34 +80,43 @@ def no_sums(features: Float[Array, "horizon state action feature"]) -> FeatureSu
     """Before anything was seen."""
     horizon, states, _, size = features.shape
     return FeatureSums(
-        jnp.zeros((horizon, size, size)),
-        jnp.zeros((horizon, size, states)),
-        jnp.zeros((horizon, size)),
+        no_sum((horizon, size, size)), no_sum((horizon, size, states)), no_sum((horizon, size))
     )
 
 
 def add_episodes(
-    sums: FeatureSums, features: Float[Array, "horizon state action feature"], data: Episodes
+    sums: FeatureSums,
+    features: Float[Array, "horizon state action feature"],
+    data: Episodes,
+    problem: FiniteProblem,
 ) -> FeatureSums:
-    """Adds episodes, any number of them."""
+    """Adds episodes of `problem`, any number of them."""
     steps = data.action.shape[-1]
-    columns = (data.state[..., :-1], data.action, data.reward, data.state[..., 1:])
+    reward = problem.in_unit(jnp.asarray(data.reward))
+    columns = (data.state[..., :-1], data.action, reward, data.state[..., 1:])
+    columns = [jnp.asarray(column).reshape(-1, steps) for column in columns]
+    rows = columns[0].shape[0]
+    columns.append(jnp.ones((rows, steps)))
+    step = jnp.arange(steps)
 
-    def one(step):
-        sums, features, state, action, reward, following = step
-        rows = features[state, action]
-        return (
-            sums.covariance + rows.T @ rows,
-            sums.following.at[:, following].add(rows.T),
-            sums.reward + reward @ rows,
-        )
+    def one(sums, block):
+        state, action, reward, following, weight = block
+        seen = features[step, state, action] * weight[..., None]
+        square = jnp.einsum("nhf,nhg->hfg", seen, seen)
+        led = jnp.zeros_like(sums.following.total).at[step, :, following].add(seen)
+        earned = jnp.einsum("nhf,nh->hf", seen, reward)
+        return FeatureSums(
+            add_all(sums.covariance, square),
+            add_all(sums.following, led),
+            add_all(sums.reward, earned),
+        ), None
 
-    by_step = [jnp.asarray(column).reshape(-1, steps).T for column in columns]
-    given = (sums, features, *by_step)
-    if data.action.size == steps:
-        return FeatureSums(*jax.vmap(one)(given))
-    # One step after the other: a whole log's features at once would be large.
-    return FeatureSums(*jax.lax.map(one, given))
+    if rows <= _BLOCK:
+        return one(sums, tuple(columns))[0]
+    # A whole log's features at once would be large, and its sums would lose digits.
+    short = -rows % _BLOCK
+    padded = [jnp.pad(x, ((0, short), (0, 0))).reshape(-1, _BLOCK, steps) for x in columns]
+    return jax.lax.scan(one, sums, tuple(padded))[0]
 
 
 def fitted_values(
@@ -128,11 +141,11 @@ def fitted_values(
     one for each.
     """
     identity = jnp.eye(features.shape[-1], dtype=features.dtype)
-    covariance = sums.covariance + (ridge * identity)[None]
+    covariance = sums.covariance.total + (ridge * identity)[None]
     norm = jax.vmap(elliptical_norm)(features, covariance)
     root = jax.vmap(cholesky)(covariance)
     earned = radius * norm
-    regressed = sums.reward
+    regressed = sums.reward.total
     if reward is not None:
         earned, regressed = earned + reward, jnp.zeros_like(regressed)
     highest = jnp.broadcast_to(jnp.asarray(high, features.dtype), features.shape[:1])
@@ -143,6 +156,6 @@ def fitted_values(
         action_value = jnp.clip(features @ weights + earned, low, highest)
         return jnp.max(action_value, axis=-1), action_value
 
-    steps = (features, root, sums.following, regressed, earned, highest)
+    steps = (features, root, sums.following.total, regressed, earned, highest)
     start = jnp.zeros(features.shape[1], features.dtype)
     return FittedValues(jax.lax.scan(one, start, steps, reverse=True)[1], norm)

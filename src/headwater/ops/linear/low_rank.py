@@ -18,7 +18,7 @@ from headwater.core.fields import check_choice
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import Episodes
 from headwater.ops.linear.elliptical import covariance, elliptical_bonus
-from headwater.ops.tabular.counts import Counts, count
+from headwater.ops.tabular.counts import Counts, count, count_at
 from headwater.ops.tabular.planning import occupancy, optimal_values
 
 Oracle = Literal["mixture", "softmax"]
@@ -288,7 +288,9 @@ def exploring_policies(
     return jnp.broadcast_to(each[None], (episodes, *each.shape))
 
 
-def count_targets(counts: Counts, data: Episodes, *, back: int = 0) -> Counts:
+def count_targets(
+    counts: Counts, data: Episodes, problem: FiniteProblem, *, back: int = 0
+) -> Counts:
     """Adds of each episode the one step that it was played for.
 
     Episodes that do not have the axes of `exploring_policies` were not played for a step: all of
@@ -298,23 +300,18 @@ def count_targets(counts: Counts, data: Episodes, *, back: int = 0) -> Counts:
     """
     horizon = data.action.shape[-1]
     if data.action.ndim != 3 or data.action.shape[1] != horizon:
-        return count(counts, data)
+        return count(counts, data, problem)
     target = jnp.arange(back, horizon)
     step = target - back
     state, action = data.state[:, target, step], data.action[:, target, step]
     reward, following = data.reward[:, target, step], data.state[:, target, step + 1]
-    at = jnp.broadcast_to(step, action.shape), state, action
-    return Counts(
-        counts.visits.at[at].add(1.0),
-        counts.following.at[(*at, following)].add(1.0),
-        counts.reward.at[at].add(reward),
-        counts.squared_reward.at[at].add(jnp.square(reward)),
-    )
+    steps = jnp.broadcast_to(step, action.shape)
+    return count_at(counts, steps, state, action, reward, following, problem)
 
 
 def task_bonuses(
     feature: Float[Array, "horizon state action rank"],
-    visits: Float[Array, "task horizon state action"],
+    visits: Int[Array, "task horizon state action"],
     scale: float | Float[Array, ""],
     ridge: float | Float[Array, ""],
     *,
@@ -327,7 +324,7 @@ def task_bonuses(
     """
 
     def one(feature, visits):
-        matrix = covariance(feature, visits, ridge=ridge)
+        matrix = covariance(feature, visits.astype(feature.dtype), ridge=ridge)
         return elliptical_bonus(feature, matrix, scale=scale, highest=highest)
 
     return jax.vmap(jax.vmap(one), in_axes=(None, 0))(feature, visits)

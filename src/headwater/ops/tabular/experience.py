@@ -10,11 +10,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.records import Episodes
+from headwater.ops.sums import CompensatedSum, add_to, no_sum
 from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
@@ -32,7 +33,7 @@ class Experience(eqx.Module):
     """
 
     counts: Counts
-    cost: Float[Array, "step state action constraint"]
+    cost: CompensatedSum
 
 
 def no_steps(problem: FiniteProblem, *, stationary: bool) -> Counts:
@@ -40,30 +41,32 @@ def no_steps(problem: FiniteProblem, *, stationary: bool) -> Counts:
     return no_counts(dataclasses.replace(problem, horizon=1) if stationary else problem)
 
 
-def count_steps(counts: Counts, data: Episodes) -> Counts:
+def count_steps(counts: Counts, data: Episodes, problem: FiniteProblem) -> Counts:
     """Adds episodes; those of a stationary process to the one step of `counts`."""
-    return count(counts, _as_counted(counts, data))
+    return count(counts, _as_counted(counts, data), problem)
 
 
 def no_experience(problem: FiniteProblem, *, constraints: int, stationary: bool) -> Experience:
     """Before anything was seen."""
     counts = no_steps(problem, stationary=stationary)
-    return Experience(counts, jnp.zeros((*counts.visits.shape, constraints)))
+    return Experience(counts, no_sum((*counts.visits.shape, constraints)))
 
 
-def gather(experience: Experience, data: Episodes, method: str) -> Experience:
-    """Adds episodes.
+def gather(
+    experience: Experience, data: Episodes, problem: FiniteProblem, method: str
+) -> Experience:
+    """Adds episodes of `problem`.
 
     **Arguments:** `method`: whose name a complaint bears.
 
     Raises `SpecificationError` if the episodes do not have the costs that are asked for.
     """
-    costs = require_costs(data, experience.cost.shape[-1], method)
+    costs = require_costs(data, experience.cost.total.shape[-1], method)
     counts, steps = experience.counts, _as_counted(experience.counts, data)
     step = jnp.broadcast_to(jnp.arange(steps.action.shape[-1]), steps.action.shape)
     at = step, steps.state[..., :-1], steps.action
     costs = costs.reshape(*steps.action.shape, -1)
-    return Experience(count(counts, steps), experience.cost.at[at].add(costs))
+    return Experience(count(counts, steps, problem), add_to(experience.cost, at, costs))
 
 
 def require_budgets(problem: FiniteProblem, method: str) -> Float[Array, " constraint"]:
@@ -103,7 +106,7 @@ def require_costs(
 
 def mean_cost(experience: Experience) -> Float[Array, "step state action constraint"]:
     """Zero where nothing was seen."""
-    return experience.cost / at_least_once(experience.counts.visits)[..., None]
+    return experience.cost.total / at_least_once(experience.counts.visits)[..., None]
 
 
 def resting_transition(counts: Counts) -> Float[Array, "step state action state"]:
@@ -112,7 +115,7 @@ def resting_transition(counts: Counts) -> Float[Array, "step state action state"
     return jnp.where(counts.visits[..., None] > 0.0, estimated_transition(counts), staying)
 
 
-def for_every_step(array: Float[Array, "_ *shape"], horizon: int) -> Float[Array, "step *shape"]:
+def for_every_step(array: Shaped[Array, "_ *shape"], horizon: int) -> Shaped[Array, "step *shape"]:
     """`array` with one entry for each step, repeated if it has one for all."""
     return jnp.broadcast_to(array, (horizon, *array.shape[1:]))
 
@@ -127,8 +130,9 @@ def learned_process(
 ) -> FiniteProcess:
     """The process that was explored, with rewards and costs that are given now, made for planning.
 
-    An action that was never taken leads nowhere, earns nothing and costs `unseen_cost`, so that no
-    plan leads into the unknown to save costs. If nothing else is said it costs `1 / horizon`.
+    An action that was never taken leads nowhere, earns the lowest reward that there may be and
+    costs `unseen_cost`, so that no plan leads into the unknown to save costs. If nothing else is
+    said it costs `1 / horizon`.
 
     **Arguments:** `reward`: known ones; those that were seen, if none are given; `cost`: known.
 
@@ -138,12 +142,14 @@ def learned_process(
         raise SpecificationError("planning needs to know where episodes start: give `initial`")
     horizon = problem.horizon
     seen = for_every_step(counts.visits, horizon) > 0.0
-    reward = for_every_step(mean_reward(counts), horizon) if reward is None else reward
+    if reward is None:
+        reward = for_every_step(mean_reward(counts, problem), horizon)
     if cost is not None:
         unseen = 1.0 / horizon if unseen_cost is None else unseen_cost
         cost = jnp.where(seen[..., None], cost, unseen)
     transition = for_every_step(resting_transition(counts), horizon)
-    return FiniteProcess(transition, jnp.where(seen, reward, 0.0), problem.initial, cost)
+    lowest = jnp.minimum(jnp.min(reward), problem.lowest_reward)
+    return FiniteProcess(transition, jnp.where(seen, reward, lowest), problem.initial, cost)
 
 
 def _as_counted(counts: Counts, data: Episodes) -> Episodes:

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.catalogue import learns_from
@@ -74,8 +75,12 @@ def _episode_log(method: AbstractMethod, inputs: Inputs, options: Options) -> Fe
         data = read_episodes(data)
     if not isinstance(data, Episodes):
         raise wrong_data(method, "episodes of a finite process (hw.Episodes)", data)
-    problem = _problem_for(method, inputs.process or FiniteTask(_as_seen(data)))
-    check_episodes(data, problem)
+    data = plain_episodes(data)
+    task = inputs.process
+    if task is None:
+        task = FiniteTask(_as_seen(data)).telling(reward_range=options.reward_range)
+    problem = _problem_for(method, task)
+    check_episodes(data, problem, rewards=method.info.rewards)
     assert options.updates is not None
     return Fed(Stage("learn", method, WholeLog(data), options.updates), problem)
 
@@ -86,9 +91,11 @@ def _comparison_log(method: AbstractMethod, inputs: Inputs, options: Options) ->
         data = read_episode_comparisons(data)
     if not isinstance(data, EpisodeComparisons):
         raise wrong_data(method, "compared episodes of a finite process", data)
-    problem = _problem_for(method, inputs.process or FiniteTask(_as_seen(data.first, data.second)))
-    for episodes in (data.first, data.second):
-        check_episodes(episodes, problem)
+    first, second = plain_episodes(data.first), plain_episodes(data.second)
+    data = EpisodeComparisons(first, second, data.first_preferred)
+    problem = _problem_for(method, inputs.process or FiniteTask(_as_seen(first, second)))
+    for episodes in (first, second):
+        check_episodes(episodes, problem, rewards=False)
     assert options.updates is not None
     return Fed(Stage("learn", method, LoggedComparisons(data), options.updates), problem)
 
@@ -114,20 +121,53 @@ def _as_seen(*logs: Episodes) -> FiniteProblem:
     """What a log says of the process that it is of: as many states and actions as it shows."""
     states = 1 + max(int(np.max(np.asarray(log.state), initial=0)) for log in logs)
     actions = 1 + max(int(np.max(np.asarray(log.action), initial=0)) for log in logs)
-    if not logs[0].action.ndim or not logs[0].action.shape[-1]:
-        raise DataError("the log has no steps")
     return FiniteProblem(states, actions, logs[0].action.shape[-1])
 
 
-def check_episodes(data: Episodes, problem: Any) -> None:
-    """Raises `DataError`, naming the episode and the step, if `data` does not fit `problem`."""
-    state, action, reward = (np.asarray(x) for x in (data.state, data.action, data.reward))
-    horizon, states, actions = problem.sizes
-    if not state.ndim == action.ndim == reward.ndim or not action.ndim:
+def plain_episodes(data: Episodes) -> Episodes:
+    """Episodes whose parts are arrays of the right kinds, whatever they were given as.
+
+    Raises `DataError` if there are none, or one is no array of whole numbers, or of numbers.
+    """
+    arrays = {}
+    for name, kinds, wanted in (
+        ("state", "iu", "whole numbers"),
+        ("action", "iu", "whole numbers"),
+        ("reward", "biuf", "numbers"),
+        ("cost", "biuf", "numbers"),
+    ):
+        given = getattr(data, name)
+        if given is None and name == "cost":
+            continue
+        try:
+            array = np.asarray(given)
+        except (TypeError, ValueError):
+            raise DataError(f"{name} is not an array of {wanted}: rows differ in length") from None
+        if not array.size:
+            raise DataError("the log has no episodes, so that there is nothing to learn from")
+        if array.dtype.kind not in kinds:
+            how = ": convert it with .astype(int)" if array.dtype.kind == "f" else ""
+            raise DataError(f"{name} has type {array.dtype}, but {wanted} are needed{how}")
+        arrays[name] = jnp.asarray(array, jnp.int32 if wanted == "whole numbers" else jnp.float32)
+    state, action, reward = (arrays[name] for name in ("state", "action", "reward"))
+    lead = action.shape[:-1]
+    if not action.ndim or state.shape[:-1] != lead or reward.shape != action.shape:
         raise DataError(
             f"episodes have states of shape {state.shape}, actions of shape {action.shape} and "
-            f"rewards of shape {reward.shape}: each needs [episode, step]"
+            f"rewards of shape {reward.shape}: actions and rewards need [episode, step], states "
+            "one more at the end"
         )
+    return Episodes(**arrays)
+
+
+def check_episodes(data: Episodes, problem: Any, *, rewards: bool = True) -> None:
+    """Raises `DataError`, naming the episode and the step, if `data` does not fit `problem`.
+
+    **Arguments:** `data`: from `plain_episodes`; `rewards`: they are read, so that they must lie in
+    the range that the problem declares.
+    """
+    state, action, reward = (np.asarray(x) for x in (data.state, data.action, data.reward))
+    horizon, states, actions = problem.sizes
     if action.shape[-1] != horizon or state.shape[-1] != horizon + 1:
         raise DataError(
             f"episodes have {action.shape[-1]} actions and {state.shape[-1]} states, but a horizon "
@@ -145,6 +185,18 @@ def check_episodes(data: Episodes, problem: Any) -> None:
     if len(wrong):
         *episode, step = wrong[0].tolist()
         raise DataError(f"the reward in episode {_index(episode)}, step {step} is not finite")
+    told = getattr(problem, "problem", problem).reward_range
+    low, high = (0.0, 1.0) if told is None else np.asarray(told, np.float64).tolist()
+    # What a file and single precision leave of a reward at the end of the range.
+    slack = 1e-5 * (high - low)
+    wrong = np.argwhere((reward < low - slack) | (reward > high + slack))
+    if rewards and len(wrong):
+        *episode, step = wrong[0].tolist()
+        raise DataError(
+            f"the reward in episode {_index(episode)}, step {step} is {reward[tuple(wrong[0])]:g}, "
+            f"outside of the range {low:g} to {high:g}: declare the lowest and the highest that a "
+            "step may have, as reward_range"
+        )
 
 
 def _index(place: list[int]) -> str:

@@ -10,6 +10,7 @@ from headwater.core.catalogue import all_methods, build_method, learns_from, set
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod
+from headwater.core.records import Episodes
 from headwater.runs.feeds import control, finite, language, pulls
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.options import GROUPS, Options
@@ -56,6 +57,8 @@ def check_inputs(cls: type[AbstractMethod], given: set[str]) -> None:
     said = f"{name} learns {flow.learns}"
     if missing:
         missing_words = " and ".join(_IN_WORDS[what] for what in missing)
+        if learns_from(cls)[1] is Episodes and "data" in missing and "process" in given:
+            missing_words += ", such as hw.log_episodes(process, policy, episodes=…, key=…) makes"
         out = "" if not idle else f", and leave out {' and '.join(idle)}"
         raise SpecificationError(f"{said}: give it {missing_words}{out}")
     if idle:

@@ -120,7 +120,7 @@ def test_a_doubling_within_a_batch_is_noticed():
         state, metrics = method.update(state, data, key=jax.random.key(0))
         assert metrics["replanned"] == replanned
         assert state.model.visits[0, 0, 0] == used
-    assert state.batch.visits[0, 0, 0] == 1.0 and state.counts.visits[0, 0, 0] == 5.0
+    assert state.doubled.visits[0, 0, 0] == 4.0 and state.counts.visits[0, 0, 0] == 5.0
 
 
 @pytest.mark.oracle
@@ -157,7 +157,7 @@ def test_certified_gaps_cover_the_true_ones(known_reward):
 
     def one(key, episodes):
         data = log_episodes(PROCESS, uniform_policy(PROCESS), episodes=episodes, key=key)
-        counts = count(no_counts(problem), data)
+        counts = count(no_counts(problem), data, problem)
         policy = MVP(0.0).policy(
             eqx.tree_at(
                 lambda s: s.action_value,

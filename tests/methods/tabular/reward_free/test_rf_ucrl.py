@@ -62,7 +62,7 @@ def test_the_bound_of_rf_ucrl_covers_any_reward():
     keys = jax.random.split(KEY, 20)
     each = jax.vmap(lambda p, s: jax.vmap(lambda k: gaps(p, s, k))(keys))
     short = np.asarray(jax.jit(each)(processes, course.state))
-    bounds = np.asarray(jax.vmap(method.suboptimality_bound)(course.state))
+    bounds = np.asarray(jax.vmap(method.planning_bound)(course.state))
     assert np.all(short <= bounds[:, None] + 1e-5)
     # And it is no bound that any policy would keep to.
     assert bounds.max() < 1.0
@@ -78,5 +78,5 @@ def test_what_cannot_be_planned_is_explained():
     state = RFUCRL().init(nowhere, key=KEY)
     with pytest.raises(SpecificationError, match="needs to know where episodes start"):
         RFUCRL().model(state, ROVER.reward)
-    with pytest.raises(SpecificationError, match="a bound needs to know where episodes start"):
-        RFUCRL().suboptimality_bound(state)
+    with pytest.raises(SpecificationError, match="RFUCRL plans from where episodes start"):
+        RFUCRL().planning_bound(state)

@@ -125,10 +125,10 @@ class ApproPO(
 
     def update(self, state: ApproPOState, data: Episodes, *, key: PRNGKeyArray):
         problem, budgets = state.problem, require_budgets(state.problem, "ApproPO")
-        experience = gather(state.experience, data, "ApproPO")
+        experience = gather(state.experience, data, problem, "ApproPO")
         costs = require_costs(data, budgets.shape[0], "ApproPO")
         visited = occupancy(self._model(experience, problem), state.policy)
-        played = Response(self._returns(experience, visited), visited)
+        played = Response(self._returns(experience, problem, visited), visited)
         cache = jax.tree.map(
             lambda all_, new: all_.at[state.cached % self.cache_size].set(new), state.cache, played
         )
@@ -173,15 +173,17 @@ class ApproPO(
         mixture = jax.tree.map(jnp.add, mixture, response)
         return into_unit_polar(target, ascended, self.cone_height), rounds, mixture
 
-    def _returns(self, experience: Experience, visited) -> Float[Array, " measure"]:
-        reward = mean_reward(experience.counts)[..., None]
+    def _returns(
+        self, experience: Experience, problem: FiniteProblem, visited
+    ) -> Float[Array, " measure"]:
+        reward = mean_reward(experience.counts, problem)[..., None]
         measured = jnp.concatenate([reward, mean_cost(experience)], axis=-1)
         return jnp.einsum("hsa,hsam->m", visited, for_every_step(measured, visited.shape[0]))
 
     def _respond(self, experience: Experience, problem: FiniteProblem, direction):
         counts = experience.counts
         weights = -direction[:-1]
-        worth = weights[0] * mean_reward(counts) + mean_cost(experience) @ weights[1:]
+        worth = weights[0] * mean_reward(counts, problem) + mean_cost(experience) @ weights[1:]
         bonus = self.bonus_scale / jnp.sqrt(at_least_once(counts.visits))
         size = jnp.linalg.norm(weights)
         worth = jnp.where(counts.visits > 0.0, worth + size * bonus, size)

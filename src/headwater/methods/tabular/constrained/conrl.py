@@ -13,7 +13,7 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.ops.tabular.approachability import response
-from headwater.ops.tabular.counts import at_least_once, mean_reward
+from headwater.ops.tabular.counts import at_least_once, mean_unit_reward
 from headwater.ops.tabular.experience import (
     Experience,
     for_every_step,
@@ -115,7 +115,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
 
     def update(self, state: ConRLState, data: Episodes, *, key: PRNGKeyArray):
         problem, budgets = state.problem, require_budgets(state.problem, "ConRL")
-        experience = gather(state.experience, data, "ConRL")
+        experience = gather(state.experience, data, problem, "ConRL")
         costs = require_costs(data, budgets.shape[0], "ConRL")
         each = jnp.sum(costs, axis=-2).reshape(-1, budgets.shape[0])
         spent, played = state.spent + jnp.sum(each, axis=0), state.played + each.shape[0]
@@ -155,13 +155,14 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
 
     def _optimistic(self, experience: Experience, problem: FiniteProblem, played):
         counts, horizon = experience.counts, problem.horizon
-        states, actions, constraints = experience.cost.shape[1:]
+        states, actions, constraints = experience.cost.total.shape[1:]
         cases = 8.0 * states * actions * horizon * (constraints + 1)
         log = jnp.log(cases / self.failure_probability) + 2.0 * jnp.log1p(played)
         bonus = horizon * jnp.sqrt(2.0 * log / at_least_once(counts.visits))
         bonus = self.bonus_scale * jnp.minimum(bonus, 2.0 * horizon)
         bonus = jnp.where(counts.visits > 0.0, bonus, 1.0)
-        reward = for_every_step(mean_reward(counts) + bonus, horizon)
+        optimistic = problem.from_unit(mean_unit_reward(counts) + bonus, 1)
+        reward = for_every_step(optimistic, horizon)
         cost = for_every_step(mean_cost(experience) - bonus[..., None], horizon)
         transition = for_every_step(resting_transition(counts), horizon)
         assert problem.initial is not None

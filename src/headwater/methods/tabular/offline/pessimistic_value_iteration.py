@@ -22,7 +22,7 @@ from headwater.ops.tabular.counts import (
     at_least_once,
     certified_gap,
     count,
-    estimated_reward,
+    estimated_unit_reward,
     expected_next,
     no_counts,
 )
@@ -43,10 +43,10 @@ class PessimisticValueIteration(
     - Bernstein: $b = \sqrt{16L\,\mathrm{Var}_{\hat P}(V_{h+1})/N} + 16HL/N$.
     - Hoeffding: $b = 4H\sqrt{L/N}$.
 
-    What was never logged is worth nothing, and of equally good actions the one that was logged most
-    often is taken. All episodes come in one update; further updates add to
-    them, so a log must not be shown twice. With `penalty_scale = 0` this is value iteration in the
-    empirical model, in which what was never logged is still worth nothing.
+    What was never logged is worth as little as can be, and of equally good actions the one that was
+    logged most often is taken. All episodes come in one update; further updates add to them, so a
+    log must not be shown twice. With `penalty_scale = 0` this is value iteration in the
+    empirical model, in which what was never logged is still worth as little as can be.
 
     **Arguments:**
 
@@ -80,9 +80,9 @@ class PessimisticValueIteration(
         return PlannedValues(no_counts(problem), nothing, problem)
 
     def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
+        counts = count(state.counts, data, state.problem)
         action_value = self._plan(counts, state.problem)
-        metrics = episode_metrics(data, action_value, "pessimistic_value")
+        metrics = episode_metrics(data, action_value, "pessimistic_value", state.problem)
         return PlannedValues(counts, action_value, state.problem), metrics
 
     def policy(self, state: PlannedValues, *, explore: bool):
@@ -115,6 +115,6 @@ class PessimisticValueIteration(
             action_value = jnp.where(visits > 0.0, action_value, 0.0)
             return jnp.max(action_value, axis=-1), action_value
 
-        reward = estimated_reward(counts, problem)
+        reward = estimated_unit_reward(counts, problem)
         steps = (counts.following, counts.visits, reward, fixed, slow)
         return jax.lax.scan(one, jnp.zeros(problem.states), steps, reverse=True)[1]

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import non_negative
@@ -16,7 +16,7 @@ from headwater.core.records import Episodes
 class TabularCloningState(eqx.Module):
     """How often the expert took each action."""
 
-    visits: Float[Array, "horizon state action"]
+    visits: Int[Array, "horizon state action"]
 
 
 class TabularCloning(
@@ -44,19 +44,20 @@ class TabularCloning(
         "tiapkin2024demonstration",
         summary="behavioural cloning in a finite process, with smoothed frequencies",
         parents=("Behavioural cloning",),
+        rewards=False,
     )
 
     smoothing: float = non_negative(1.0)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> TabularCloningState:
         problem.require_one_task("TabularCloning")
-        return TabularCloningState(jnp.zeros(problem.sizes))
+        return TabularCloningState(jnp.zeros(problem.sizes, jnp.int32))
 
     def update(self, state: TabularCloningState, data: Episodes, *, key: PRNGKeyArray):
         step = jnp.broadcast_to(jnp.arange(data.action.shape[-1]), data.action.shape)
         before = self.policy(state, explore=False)
         at = step, data.state[..., :-1], data.action
-        visits = state.visits.at[at].add(1.0)
+        visits = state.visits.at[at].add(1)
         # Of the policy before it saw these demonstrations: how well it predicts new ones.
         metrics = {"negative_log_likelihood": -jnp.mean(jnp.sum(jnp.log(before[at]), axis=-1))}
         return TabularCloningState(visits), metrics

@@ -23,8 +23,8 @@ from headwater.ops.tabular.counts import (
     at_least_once,
     certified_gap,
     count,
+    estimated_unit_reward,
     expected_next,
-    mean_reward,
     no_counts,
 )
 from headwater.ops.tabular.planning import greedy_table
@@ -67,8 +67,8 @@ class DemonstrationRegularised(
 
     **Arguments:**
 
-    - `kl_weight`: λ; about ε over the divergence between expert and anchor, so in proportion to
-      the number of demonstrations.
+    - `kl_weight`: λ, in units of the reward; about ε over the divergence between expert and anchor,
+      so in proportion to the number of demonstrations.
     - `bonus_scale`: multiplies b (but for its last part) and the last part of G. 1 is the
       theorem's; since $9H^2\beta$ is large, about 0.00003 is practical.
     - `failure_probability`: δ.
@@ -114,11 +114,11 @@ class DemonstrationRegularised(
         return self._planned(no_counts(problem), anchor.astype(jnp.float32), problem, key)
 
     def update(self, state: DemonstrationRegularisedState, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
+        counts = count(state.counts, data, state.problem)
         planned = self._planned(counts, state.anchor, state.problem, key)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "gap": jnp.mean(planned.gap[data.state[..., 0]]),
+            "gap": state.problem.reward_scale * jnp.mean(planned.gap[data.state[..., 0]]),
         }
         return planned, metrics
 
@@ -137,7 +137,8 @@ class DemonstrationRegularised(
         event = jnp.log(3.0 * states * actions * horizon / self.failure_probability)
         grown = jnp.log(8.0 * jnp.e * (counts.visits + 1.0))
         narrow, wide = event + grown, event + states * grown
-        reward = mean_reward(counts) if problem.reward is None else problem.reward
+        reward = estimated_unit_reward(counts, problem)
+        kl_weight = self.kl_weight / problem.reward_scale
         fixed = 9.0 * horizon**2 * wide / visits
         if problem.reward is None:
             fixed += jnp.sqrt(narrow / (2.0 * visits))
@@ -154,12 +155,12 @@ class DemonstrationRegularised(
             unseen = visits == 0.0
             above = jnp.where(unseen, left, jnp.clip(reward + high + width, 0.0, left))
             below = jnp.where(unseen, 0.0, jnp.clip(reward + low - width, 0.0, left))
-            target, upper = _softly(above, anchor, self.kl_weight)
-            lower = _softly(below, anchor, self.kl_weight)[1]
+            target, upper = _softly(above, anchor, kl_weight)
+            lower = _softly(below, anchor, kl_weight)[1]
             uncertainty = above - below
             price = self.bonus_scale * 4.0 * horizon**2 * wide / times
             each = jnp.where(unseen, left, (1.0 + 1.0 / horizon) * gap_next + price)
-            gap = jnp.square(jnp.max(uncertainty, axis=-1)) / (2.0 * self.kl_weight)
+            gap = jnp.square(jnp.max(uncertainty, axis=-1)) / (2.0 * kl_weight)
             gap = jnp.minimum(gap + jnp.sum(target * each, axis=-1), left)
             return (upper, lower, gap), (target, uncertainty)
 

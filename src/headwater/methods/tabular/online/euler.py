@@ -22,16 +22,16 @@ from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
     count,
-    estimated_reward,
+    estimated_unit_reward,
     expected_next,
     no_counts,
 )
 from headwater.ops.tabular.planning import greedy_table
-from headwater.parts.planned_values import greedy_gap
+from headwater.parts.planned_values import episode_metrics, greedy_gap
 
 
 class EULERState(eqx.Module):
-    """Counts, and the bounds of values made from them; `lower` is of states."""
+    """Counts, and the bounds of values made from them, of rewards in [0, 1]; `lower` of states."""
 
     counts: Counts
     action_value: Float[Array, "horizon state action"]
@@ -87,15 +87,13 @@ class EULER(
         return EULERState(no_counts(problem), highest, lower, problem)
 
     def update(self, state: EULERState, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
-        action_value, lower = self._plan(counts, state.problem)
-        first = data.state[..., 0]
-        metrics = {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(jnp.max(action_value[0], axis=-1)[first]),
-            "pessimistic_value": jnp.mean(lower[0][first]),
-        }
-        return EULERState(counts, action_value, lower, state.problem), metrics
+        problem = state.problem
+        counts = count(state.counts, data, problem)
+        action_value, lower = self._plan(counts, problem)
+        metrics = episode_metrics(data, action_value, "optimistic_value", problem)
+        low = jnp.mean(lower[0][data.state[..., 0]])
+        metrics["pessimistic_value"] = problem.from_unit(low, problem.horizon)
+        return EULERState(counts, action_value, lower, problem), metrics
 
     def policy(self, state: EULERState, *, explore: bool):
         return greedy_table(state.action_value)[0]
@@ -108,7 +106,7 @@ class EULER(
         tuples = states * actions * self.num_episodes * horizon
         log = jnp.log(28.0 * tuples / self.failure_probability)
         visits = at_least_once(counts.visits)
-        reward = estimated_reward(counts, problem)
+        reward = estimated_unit_reward(counts, problem)
         known = problem.reward is not None
         width = jnp.zeros(problem.sizes) if known else reward_width(counts, log)
         # Of the correction and of phi, what falls as one over the visits.

@@ -13,6 +13,7 @@ from headwater.core.fields import integer, non_negative, probability
 from headwater.core.hypotheses import ValueClass
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
+from headwater.ops.sums import CompensatedSum, add_to, no_sum
 from headwater.ops.tabular.counts import at_least_once
 from headwater.ops.tabular.planning import greedy_table
 
@@ -20,8 +21,8 @@ from headwater.ops.tabular.planning import greedy_table
 class MGOLFState(eqx.Module):
     """What was seen, as sums of every candidate's targets, and the version space left by it."""
 
-    visits: Float[Array, "horizon state action"]
-    target: Float[Array, "horizon state action candidate"]
+    visits: Int[Array, "horizon state action"]
+    target: CompensatedSum
     alive: Bool[Array, " candidate"]
     chosen: Int[Array, ""]
     problem: ValueClass
@@ -84,8 +85,8 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         count = problem.candidates.shape[0]
         alive = jnp.ones(count, bool)
         return MGOLFState(
-            jnp.zeros(problem.sizes),
-            jnp.zeros((*problem.sizes, count)),
+            jnp.zeros(problem.sizes, jnp.int32),
+            no_sum((*problem.sizes, count)),
             alive,
             self._optimistic(problem, alive, jnp.zeros(count)),
             problem,
@@ -102,15 +103,17 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
             )
         # Each of the episodes was free for one step; without a memory all steps of all count.
         used = jnp.eye(horizon) if self.memory_length else jnp.ones(data.action.shape)
+        used = used.astype(jnp.int32)
         value = jnp.moveaxis(jnp.max(problem.candidates, axis=-1), 0, -1)
         value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         step = jnp.broadcast_to(jnp.arange(horizon), data.action.shape)
         at = step, data.state[:, :-1], data.action
         target = data.reward[..., None] + value[step, data.state[:, 1:]]
         visits = state.visits.at[at].add(used)
-        targets = state.target.at[at].add(used[..., None] * target)
+        targets = add_to(state.target, at, used[..., None] * target)
 
-        excess = jnp.max(excess_loss(visits, targets, problem), axis=0)
+        seen = visits.astype(jnp.float32)
+        excess = jnp.max(excess_loss(seen, targets.total, problem), axis=0)
         radius = self.radius(problem)
         alive = excess <= radius
         chosen = self._optimistic(problem, alive, excess)
@@ -136,7 +139,9 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         candidates = problem.candidates.shape[0]
         helpers = candidates if problem.helpers is None else problem.helpers.shape[0]
         size = self.num_episodes * problem.problem.horizon * candidates * helpers
-        return self.radius_scale * jnp.log(jnp.asarray(size / self.failure_probability))
+        # Of squares, so that it grows with the square of what rewards are counted in.
+        unit = jnp.square(jnp.asarray(problem.problem.reward_scale))
+        return self.radius_scale * unit * jnp.log(jnp.asarray(size / self.failure_probability))
 
     def _optimistic(self, problem: ValueClass, alive, excess) -> Int[Array, ""]:
         best = jnp.argmax(jnp.where(alive, _first_value(problem), -jnp.inf))

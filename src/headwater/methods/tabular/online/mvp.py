@@ -22,7 +22,7 @@ from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
     count,
-    estimated_reward,
+    estimated_unit_reward,
     expected_next,
     no_counts,
     reward_variance,
@@ -32,14 +32,14 @@ from headwater.parts.planned_values import episode_metrics, greedy_gap
 
 
 class MVPState(eqx.Module):
-    """All counts, those since a tuple's last doubling, those that were planned with, and the plan.
+    """All counts, those at each tuple's last doubling, those that were planned with, and the plan.
 
-    **Arguments:** `counts`: of everything; `batch`: since the last doubling; `model`: what the plan
+    **Arguments:** `counts`: of everything; `doubled`: at the last doubling; `model`: what the plan
     rests on.
     """
 
     counts: Counts
-    batch: Counts
+    doubled: Counts
     model: Counts
     action_value: Float[Array, "horizon state action"]
     problem: FiniteProblem
@@ -95,27 +95,35 @@ class MVP(
         problem.require_one_task("MVP")
         highest = highest_values(problem, self.value_cap)
         # Each with arrays of its own: the loop takes them over, and may take each only once.
-        counts, batch, model = (no_counts(problem) for _ in range(3))
-        return MVPState(counts, batch, model, highest, problem)
+        counts, doubled, model = (no_counts(problem) for _ in range(3))
+        return MVPState(counts, doubled, model, highest, problem)
 
     def update(self, state: MVPState, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
-        batch = count(state.batch, data)
+        counts = count(state.counts, data, state.problem)
         step = jnp.broadcast_to(jnp.arange(data.action.shape[-1]), data.action.shape)
         at = step, data.state[..., :-1], data.action
-        # The exponent grows whenever a count reaches or passes a power of two, exactly.
-        exponent = lambda visits: jnp.frexp(visits[at])[1]
-        doubled = exponent(counts.visits) > exponent(state.counts.visits)
-        source = batch if self.samples_used == "later_half" else counts
-        model = jax.tree.map(lambda m, s: _where(m, at, doubled, s[at]), state.model, source)
-        batch = jax.tree.map(lambda b: _where(b, at, doubled, jnp.zeros_like(b[at])), batch)
+        # There is a leading zero less whenever a count reaches or passes a power of two.
+        zeros = lambda visits: jax.lax.clz(visits[at])
+        doubled = zeros(counts.visits) < zeros(state.counts.visits)
+        earlier = state.doubled
+        if self.samples_used == "later_half":
+            used = lambda now, then: now[at] - then[at]
+        else:
+            used = lambda now, _: now[at]
+        model = jax.tree.map(
+            lambda old, now, then: _where(old, at, doubled, used(now, then)),
+            state.model,
+            counts,
+            earlier,
+        )
+        earlier = jax.tree.map(lambda e, now: _where(e, at, doubled, now[at]), earlier, counts)
         replanned = jnp.any(doubled)
         action_value = jax.lax.cond(
             replanned, lambda: self._plan(model, state.problem), lambda: state.action_value
         )
-        metrics = episode_metrics(data, action_value, "optimistic_value")
+        metrics = episode_metrics(data, action_value, "optimistic_value", state.problem)
         metrics["replanned"] = replanned.astype(jnp.float32)
-        return MVPState(counts, batch, model, action_value, state.problem), metrics
+        return MVPState(counts, earlier, model, action_value, state.problem), metrics
 
     def policy(self, state: MVPState, *, explore: bool):
         return greedy_table(state.action_value)[0]
@@ -141,7 +149,7 @@ class MVP(
             action_value = jnp.where(visits > 0.0, action_value, highest)
             return jnp.max(action_value, axis=-1), action_value
 
-        reward = estimated_reward(model, problem)
+        reward = estimated_unit_reward(model, problem)
         highest = highest_values(problem, self.value_cap)
         steps = (model.following, model.visits, reward, fixed, slow, highest)
         return jax.lax.scan(one, jnp.zeros(states), steps, reverse=True)[1]

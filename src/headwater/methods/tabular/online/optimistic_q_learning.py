@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, non_negative, probability
@@ -23,14 +23,14 @@ class Visited(eqx.Module):
     the sum of their squared deviations from it; `uncertainty`: the paper's β after the last visit.
     """
 
-    times: Float[Array, "horizon state action"]
+    times: Int[Array, "horizon state action"]
     mean: Float[Array, "horizon state action"]
     deviation: Float[Array, "horizon state action"]
     uncertainty: Float[Array, "horizon state action"]
 
 
 class OptimisticQLearningState(eqx.Module):
-    """Optimistic values, and what the next step towards a target depends on."""
+    """Optimistic values of rewards in [0, 1], and what the next step towards a target needs."""
 
     action_value: Float[Array, "horizon state action"]
     visited: Visited
@@ -83,14 +83,15 @@ class OptimisticQLearning(
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> OptimisticQLearningState:
         problem.require_one_task("OptimisticQLearning")
-        visited = Visited(*(jnp.zeros(problem.sizes) for _ in range(4)))
+        zeros = (jnp.zeros(problem.sizes) for _ in range(3))
+        visited = Visited(jnp.zeros(problem.sizes, jnp.int32), *zeros)
         highest = highest_values(problem, self.value_cap)
         return OptimisticQLearningState(highest, visited, problem)
 
     def update(self, state: OptimisticQLearningState, data: Episodes, *, key: PRNGKeyArray):
         state_sequence = data.state.reshape(-1, data.state.shape[-1])
         action = data.action.reshape(-1, data.action.shape[-1])
-        reward = data.reward.reshape(action.shape)
+        reward = state.problem.in_unit(jnp.asarray(data.reward)).reshape(action.shape)
 
         def one(carry, episode):
             action_value, visited = carry
@@ -102,7 +103,9 @@ class OptimisticQLearning(
         first = jnp.max(action_value[0][data.state[..., 0]], axis=-1)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "optimistic_value": jnp.mean(jnp.minimum(first, highest)),
+            "optimistic_value": state.problem.from_unit(
+                jnp.mean(jnp.minimum(first, highest)), state.problem.horizon
+            ),
         }
         return OptimisticQLearningState(action_value, visited, state.problem), metrics
 
@@ -113,14 +116,15 @@ class OptimisticQLearning(
         horizon = problem.horizon
         step = jnp.arange(horizon)
         at = step, state[:-1], action
-        if problem.reward is not None:
-            reward = problem.reward[at]
+        if problem.unit_reward is not None:
+            reward = problem.unit_reward[at]
         # A step's values do not depend on this episode's change of the next step's: all at once.
         highest = highest_values(problem, self.value_cap)[:, 0, 0]
         following = jnp.max(action_value[step[1:], state[1:-1]], axis=-1)
         following = jnp.append(jnp.minimum(following, highest[1:]), 0.0)
 
-        times = visited.times[at] + 1.0
+        count = visited.times[at] + 1
+        times = count.astype(jnp.float32)
         rate = (horizon + 1.0) / (horizon + times)
         # Welford's recursion: sums of squares would lose the variance in single precision.
         mean = visited.mean[at] + (following - visited.mean[at]) / times
@@ -134,7 +138,7 @@ class OptimisticQLearning(
         return (
             action_value.at[at].set((1.0 - rate) * action_value[at] + rate * target),
             Visited(
-                visited.times.at[at].set(times),
+                visited.times.at[at].set(count),
                 visited.mean.at[at].set(mean),
                 visited.deviation.at[at].set(deviation),
                 visited.uncertainty.at[at].set(uncertainty),

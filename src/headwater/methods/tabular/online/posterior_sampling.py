@@ -54,9 +54,9 @@ class PosteriorSampling(
         return PlannedValues(counts, self._draw(counts, problem, key), problem)
 
     def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
+        counts = count(state.counts, data, state.problem)
         action_value = self._draw(counts, state.problem, key)
-        metrics = episode_metrics(data, action_value, "sampled_value")
+        metrics = episode_metrics(data, action_value, "sampled_value", state.problem)
         return PlannedValues(counts, action_value, state.problem), metrics
 
     def policy(self, state: PlannedValues, *, explore: bool):
@@ -64,9 +64,9 @@ class PosteriorSampling(
             return greedy_table(state.action_value)[0]
         counts, problem = state.counts, state.problem
         concentrations = self.concentration + counts.following
-        reward = problem.reward
+        reward = problem.unit_reward
         if reward is None:
-            earned = self.reward_concentration + counts.reward
+            earned = self.reward_concentration + counts.reward.total[..., 0]
             reward = earned / (2.0 * self.reward_concentration + counts.visits)
         return _best(
             concentrations / jnp.sum(concentrations, axis=-1, keepdims=True), reward
@@ -75,9 +75,9 @@ class PosteriorSampling(
     def _draw(self, counts: Counts, problem: FiniteProblem, key: PRNGKeyArray):
         row_key, reward_key = jax.random.split(key)
         rows = jax.random.dirichlet(row_key, self.concentration + counts.following)
-        reward = problem.reward
+        reward = problem.unit_reward
         if reward is None:
-            earned = jnp.clip(counts.reward, 0.0, counts.visits)
+            earned = jnp.clip(counts.reward.total[..., 0], 0.0, counts.visits)
             above = self.reward_concentration + earned
             below = self.reward_concentration + counts.visits - earned
             reward = jax.random.beta(reward_key, above, below)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -12,6 +13,7 @@ from headwater.core.fields import flag, integer
 from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
+from headwater.ops.sums import CompensatedSum, add_to, no_sum
 from headwater.ops.tabular.counts import at_least_once
 from headwater.ops.tabular.planning import greedy_table
 
@@ -19,10 +21,10 @@ from headwater.ops.tabular.planning import greedy_table
 class SQIRLState(eqx.Module):
     """Sums over steps whose action was random, and the action values frozen so far."""
 
-    visits: Float[Array, "horizon state action"]
-    following: Float[Array, "horizon state action state"]
-    reward: Float[Array, "horizon state action"]
-    to_go: Float[Array, "horizon state action"]
+    visits: Int[Array, "horizon state action"]
+    following: Int[Array, "horizon state action state"]
+    reward: CompensatedSum
+    to_go: CompensatedSum
     action_value: Float[Array, "horizon state action"]
     frozen: Int[Array, ""]
     problem: FiniteProblem
@@ -83,31 +85,33 @@ class SQIRL(AbstractMethod[FiniteProblem, Episodes, SQIRLState], AbstractTablePo
                 f"SQIRL: lookahead = {self.lookahead} looks further than an episode has steps, "
                 f"{problem.horizon}"
             )
-        zeros = jnp.zeros(problem.sizes)
-        following = jnp.zeros((*problem.sizes, problem.states))
-        return SQIRLState(zeros, following, zeros, zeros, zeros, jnp.zeros((), jnp.int32), problem)
+        visits = jnp.zeros(problem.sizes, jnp.int32)
+        following = jnp.zeros((*problem.sizes, problem.states), jnp.int32)
+        reward, to_go = no_sum(problem.sizes), no_sum(problem.sizes)
+        value, frozen = jnp.zeros(problem.sizes), jnp.zeros((), jnp.int32)
+        return SQIRLState(visits, following, reward, to_go, value, frozen, problem)
 
     def update(self, state: SQIRLState, data: Episodes, *, key: PRNGKeyArray):
         step = jnp.arange(state.problem.horizon)
-        weight = jnp.broadcast_to((step >= state.frozen).astype(jnp.float32), data.action.shape)
+        weight = jnp.broadcast_to((step >= state.frozen).astype(jnp.int32), data.action.shape)
         at = jnp.broadcast_to(step, data.action.shape), data.state[..., :-1], data.action
         to_go = jnp.flip(jnp.cumsum(jnp.flip(data.reward, -1), axis=-1), -1)
 
         def start(sums):
-            return sums if self.reuse_samples else jnp.zeros_like(sums)
+            return sums if self.reuse_samples else jax.tree.map(jnp.zeros_like, sums)
 
         visits = start(state.visits).at[at].add(weight)
         following = start(state.following).at[(*at, data.state[..., 1:])].add(weight)
-        reward = start(state.reward).at[at].add(weight * data.reward)
-        sums = start(state.to_go).at[at].add(weight * to_go)
+        reward = add_to(start(state.reward), at, weight * data.reward)
+        sums = add_to(start(state.to_go), at, weight * to_go)
 
         times = at_least_once(visits)
-        action_value = sums / times
+        action_value = sums.total / times
         for _ in range(self.lookahead - 1):
             value = jnp.max(action_value, axis=-1)
             value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
             # Past the end nothing follows: there the mean of rewards is all there is, as in Q¹.
-            action_value = (reward + jnp.einsum("hsat,ht->hsa", following, value)) / times
+            action_value = (reward.total + jnp.einsum("hsat,ht->hsa", following, value)) / times
         kept = jnp.where((step == state.frozen)[:, None, None], action_value, state.action_value)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),

@@ -21,7 +21,7 @@ from headwater.ops.tabular.counts import (
     Counts,
     at_least_once,
     count,
-    estimated_reward,
+    estimated_unit_reward,
     expected_next,
     no_counts,
 )
@@ -77,9 +77,9 @@ class UCBVI(
         return PlannedValues(no_counts(problem), highest, problem)
 
     def update(self, state: PlannedValues, data: Episodes, *, key: PRNGKeyArray):
-        counts = count(state.counts, data)
+        counts = count(state.counts, data, state.problem)
         action_value = self._plan(counts, state.action_value, state.problem)
-        metrics = episode_metrics(data, action_value, "optimistic_value")
+        metrics = episode_metrics(data, action_value, "optimistic_value", state.problem)
         return PlannedValues(counts, action_value, state.problem), metrics
 
     def policy(self, state: PlannedValues, *, explore: bool):
@@ -93,7 +93,7 @@ class UCBVI(
         log = jnp.log(
             5.0 * states * actions * self.num_episodes * horizon / self.failure_probability
         )
-        reward = estimated_reward(counts, problem)
+        reward = estimated_unit_reward(counts, problem)
         # What depends on the step's own counts alone is worked out for all steps at once.
         visits = at_least_once(counts.visits)
         if self.bonus == "hoeffding":

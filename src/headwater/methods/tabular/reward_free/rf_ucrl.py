@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, non_negative, probability
 from headwater.core.finite import FiniteProblem, FiniteProcess
@@ -44,7 +43,7 @@ class RFUCRL(
 
     - `stationary`: the process is the same at every step, so counts are added up over steps.
     - `bonus_scale`: multiplies $\sqrt{2 \beta / N}$. With 1 the bound holds; about 0.02 explores
-      well and says nothing about errors.
+      well, and its errors are none (the certified bound does not depend on it).
     - `failure_probability`: δ.
 
     **Reference:** Kaufmann, Ménard, Domingues, Jonsson, Leurent, Valko (2021), arXiv:2006.06294.
@@ -68,11 +67,11 @@ class RFUCRL(
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> RFUCRLState:
         problem.require_one_task("RFUCRL")
         counts = no_steps(problem, stationary=self.stationary)
-        return RFUCRLState(counts, self._errors(counts, problem), problem)
+        return RFUCRLState(counts, self._errors(counts, problem, self.bonus_scale), problem)
 
     def update(self, state: RFUCRLState, data: Episodes, *, key: PRNGKeyArray):
-        counts = count_steps(state.counts, data)
-        error = self._errors(counts, state.problem)
+        counts = count_steps(state.counts, data, state.problem)
+        error = self._errors(counts, state.problem, self.bonus_scale)
         seen = jnp.mean((counts.visits > 0.0).astype(jnp.float32))
         highest = jnp.max(error[0], axis=-1)[data.state[..., 0]]
         metrics = {"error": jnp.mean(highest), "seen": seen}
@@ -99,17 +98,33 @@ class RFUCRL(
         return learned_process(state.counts, state.problem, reward=reward, cost=cost)
 
     def suboptimality_bound(self, state: RFUCRLState) -> Float[Array, ""]:
-        if state.problem.initial is None:
-            raise SpecificationError("a bound needs to know where episodes start: give `initial`")
-        error = jnp.dot(state.problem.initial, jnp.max(state.error[0], axis=-1))
-        return jnp.minimum(2.0 * error, state.problem.horizon)
+        """For the policy of the known rewards, whatever the `bonus_scale`.
 
-    def _errors(self, counts: Counts, problem: FiniteProblem):
+        Without known rewards it is as much as returns can differ: the exploring policy is not meant
+        to earn anything. Raises `SpecificationError` if it is not known where episodes start.
+        """
+        if state.problem.reward is None:
+            state.problem.require_initial("RFUCRL")
+            return jnp.asarray(state.problem.horizon * state.problem.reward_scale, jnp.float32)
+        return self.planning_bound(state)
+
+    def planning_bound(self, state: RFUCRLState) -> Float[Array, ""]:
+        """How much what `plan` makes falls short at most, for all rewards in the range at once.
+
+        Raises `SpecificationError` if it is not known where episodes start.
+        """
+        problem = state.problem
+        initial = problem.require_initial("RFUCRL")
+        # What explores may have another scale; the guarantee is that of the theorem's.
+        bound = jnp.dot(initial, jnp.max(self._errors(state.counts, problem, 1.0)[0], axis=-1))
+        return problem.reward_scale * jnp.minimum(2.0 * bound, problem.horizon)
+
+    def _errors(self, counts: Counts, problem: FiniteProblem, scale: float | Array):
         horizon, states, actions = problem.sizes
         others = max(states - 1, 1)
         beta = jnp.log(2.0 * states * actions * horizon / self.failure_probability)
         beta += (states - 1) * (1.0 + jnp.log1p(counts.visits / others))
-        width = self.bonus_scale * jnp.sqrt(2.0 * beta / at_least_once(counts.visits))
+        width = scale * jnp.sqrt(2.0 * beta / at_least_once(counts.visits))
 
         def one(value, time):
             at = 0 if self.stationary else time

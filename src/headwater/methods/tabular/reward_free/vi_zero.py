@@ -75,7 +75,7 @@ class VIZero(
         return VIZeroState(counts, self._values(counts, problem), highest, counts, problem)
 
     def update(self, state: VIZeroState, data: Episodes, *, key: PRNGKeyArray):
-        counts = count_steps(state.counts, data)
+        counts = count_steps(state.counts, data, state.problem)
         action_value = self._values(counts, state.problem)
         value = jnp.mean(jnp.max(action_value[0], axis=-1)[data.state[..., 0]])
         lower = value < state.lowest
