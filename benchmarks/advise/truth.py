@@ -1,13 +1,13 @@
 """Which method is best on each of 47 logs, by training them: what `headwater advise` is held to.
 
-Every log (`logs.py`) is learned from by five methods with three seeds, and what is learned is worth
+Every log (`logs.py`) is learned from by five or six learners with three seeds, and what is learned is worth
 what the task says exactly. Scores are on the scale from uniformly random actions (0) to the best
 policy (1). The result goes to `results/benchmarks/advise.json`, with what `advise` measures of each
 log, and `tests/analysis/test_advice.py` holds the rules to it in seconds.
 
 The criterion, written down before anything was trained. On a log from which something can be
-learned, a recommendation is right if the mean score of its method is within 0.1 of the best of the
-five. Advice is as good as hoped if
+learned, a recommendation is right if the mean score of its learner is within 0.1 of the best of
+them. Advice is as good as hoped if
 
 - the first recommendation is right on at least 80 % of these logs,
 - one of the recommendations (at most three) is right on at least 90 %, and
@@ -53,7 +53,9 @@ DISCRETE: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "BC, best tenth": ("BC", FAST, 0.1),
     "IQL": ("IQL", FAST, None),
     "DiscreteCQL": ("DiscreteCQL", FAST, None),
-    "DQN": ("DQN", FAST, None),
+    "DiscreteCQL, weak": ("DiscreteCQL", {**FAST, "conservative_weight": 0.1}, None),
+    # Without its penalty it is double Q-learning, from the log alone.
+    "DiscreteCQL, none": ("DiscreteCQL", {**FAST, "conservative_weight": 0.0}, None),
 }
 """What is trained: the method, its settings, and the share of the best episodes, if not all."""
 
