@@ -67,8 +67,8 @@ class Finite:
         return int(draw.choice(len(self.initial), p=self.initial))
 
 
-def _grid(*, cliff: bool) -> Finite:
-    wide, high, slip = 6, 5, 0.1
+def _grid(*, cliff: bool, other: bool = False) -> Finite:
+    wide, high, slip = (5, 6, 0.2) if other else (6, 5, 0.1)
     moves = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     count = wide * high
     transition = np.zeros((count, 4, count))
@@ -80,13 +80,13 @@ def _grid(*, cliff: bool) -> Finite:
                     to = min(max(x + dx, 0), wide - 1) + wide * min(max(y + dy, 0), high - 1)
                     transition[x + wide * y, action, to] += chance
     over = np.zeros(count, bool)
-    goal = wide - 1
+    goal = wide - 1 if cliff or not other else count - 1
     over[goal] = True
     gain = np.zeros(count)
     gain[goal] = 1.0
     if cliff:
         over[1:goal] = True
-        gain[1:goal] = -2.0
+        gain[1:goal] = -1.0 if other else -2.0
     reward = transition @ gain - (0.02 if cliff else 0.0)
     x, y = np.arange(count) % wide / (wide - 1), np.arange(count) // wide / (high - 1)
     features = np.stack([x, y, x**2, y**2, np.sin(3 * x), np.sin(3 * y)], 1)
@@ -95,8 +95,9 @@ def _grid(*, cliff: bool) -> Finite:
     return Finite(transition, reward, features, initial / initial.sum(), over, 40)
 
 
-def _stock() -> Finite:
-    """Orders of 0, 3, 6 or 9 pieces; holding costs 0.1 each, a lost sale 2."""
+def _stock(*, other: bool = False) -> Finite:
+    """Orders of 0, 3, 6 or 9 pieces; holding costs 0.1 each, a lost sale 2 (or 0.3 and 1)."""
+    holding, lost = (0.3, 1) if other else (0.1, 2)
     count, demands = 30, np.arange(9)
     chances = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
     transition, reward = np.zeros((count, 4, count)), np.zeros((count, 4))
@@ -106,7 +107,7 @@ def _stock() -> Finite:
             for demand, chance in zip(demands, chances):
                 transition[stock, action, max(held - demand, 0)] += chance
                 reward[stock, action] -= chance * (
-                    0.1 * max(held - demand, 0) + 2 * max(demand - held, 0)
+                    holding * max(held - demand, 0) + lost * max(demand - held, 0)
                 )
             reward[stock, action] -= 0.5 * (action > 0)
     level = np.arange(count) / (count - 1)
@@ -115,31 +116,32 @@ def _stock() -> Finite:
     return Finite(transition, reward, features, initial, np.zeros(count, bool), 30)
 
 
-def _bandit() -> Finite:
+def _bandit(*, other: bool = False) -> Finite:
     """One decision in one of 30 contexts on a circle, and a noisy reward."""
     count = 31
     angle = 2 * np.pi * np.arange(30) / 30
     transition = np.zeros((count, 4, count))
     transition[:, :, 30] = 1.0
     reward = np.zeros((count, 4))
-    reward[:30] = 1 + np.stack([np.cos(angle - k * np.pi / 2) for k in range(4)], 1)
+    level, bend = (-3, 2) if other else (1, 1)
+    reward[:30] = level + np.stack([np.cos(bend * angle - k * np.pi / 2) for k in range(4)], 1)
     features = np.zeros((count, 6))
     features[:30] = np.stack([f(k * angle) for k in (1, 2, 3) for f in (np.sin, np.cos)], 1)
     over = np.arange(count) == 30
     initial = np.append(np.full(30, 1 / 30), 0.0)
-    return Finite(transition, reward, features, initial, over, 1, noise=1.0)
+    return Finite(transition, reward, features, initial, over, 1, noise=0.5 if other else 1.0)
 
 
-def _short() -> Finite:
-    """Five decisions with rewards near -5; where they lead is random, and known."""
-    draw = np.random.default_rng(11)
-    layers, wide = 5, 6
+def _short(*, other: bool = False) -> Finite:
+    """Five (or three) decisions with rewards near -5 (or 2); where they lead is random."""
+    draw = np.random.default_rng(12 if other else 11)
+    layers, wide = (3, 10) if other else (5, 6)
     count = layers * wide + 1
     transition, reward = np.zeros((count, 4, count)), np.zeros((count, 4))
     transition[:, :, -1] = 1.0
     for layer in range(layers):
         rows = slice(layer * wide, (layer + 1) * wide)
-        reward[rows] = -5 + draw.normal(size=(wide, 4))
+        reward[rows] = (2 if other else -5) + draw.normal(size=(wide, 4))
         if layer < layers - 1:
             transition[rows] = 0.0
             ahead = draw.dirichlet(np.full(wide, 0.3), size=(wide, 4))
@@ -147,11 +149,11 @@ def _short() -> Finite:
     features = draw.normal(size=(count, 6))
     initial = np.zeros(count)
     initial[:wide] = 1 / wide
-    return Finite(transition, reward, features, initial, np.arange(count) == count - 1, 5, 0.2)
+    return Finite(transition, reward, features, initial, np.arange(count) == count - 1, layers, 0.2)
 
 
-def _long() -> Finite:
-    """A ring of 30 places with a costly distance to one of them; 200 steps, slips and drift."""
+def _long(*, other: bool = False) -> Finite:
+    """A ring of 30 places with a costly distance to one of them; 200 (or 100) steps, slips."""
     count = 30
     transition = np.zeros((count, 4, count))
     for place in range(count):
@@ -163,7 +165,12 @@ def _long() -> Finite:
     angle = 2 * np.pi * np.arange(count) / count
     features = np.stack([f(k * angle) for k in (1, 2, 3) for f in (np.sin, np.cos)], 1)
     return Finite(
-        transition, reward, features, np.full(count, 1 / count), np.zeros(count, bool), 200
+        transition,
+        reward * (0.1 if other else 1.0),
+        features,
+        np.full(count, 1 / count),
+        np.zeros(count, bool),
+        100 if other else 200,
     )
 
 
@@ -172,6 +179,7 @@ class Continuous:
     """A task with a known best action: `steps` of pushing a point to the origin, or one dose."""
 
     steps: int
+    other: bool = False
 
     def start(self, draw: np.random.Generator, count: int) -> np.ndarray:
         """Observations `[episode, 4]`."""
@@ -191,6 +199,8 @@ class Continuous:
 
     def best(self, seen: np.ndarray) -> np.ndarray:
         """The best action, or nearly so."""
+        if self.steps == 1 and self.other:
+            return np.clip(np.stack([np.abs(seen[:, 0]) - 0.5, seen[:, 1] * seen[:, 3]], 1), -1, 1)
         if self.steps == 1:
             return np.clip(np.stack([seen[:, 0] * seen[:, 1], np.sin(2 * seen[:, 2])], 1), -1, 1)
         return np.clip(-1.5 * seen[:, :2] - 1.5 * seen[:, 2:], -1, 1)
@@ -226,16 +236,18 @@ class Continuous:
         return act
 
 
-TASKS: dict[str, Any] = {
-    "grid": _grid(cliff=False),
-    "stock": _stock(),
-    "bandit": _bandit(),
-    "short": _short(),
-    "long": _long(),
-    "cliff": _grid(cliff=True),
-    "push": Continuous(20),
-    "dose": Continuous(1),
-}
+def tasks(other: bool = False) -> dict[str, Any]:
+    """The tasks by name; `other` ones of the same kinds, on which no rule was made."""
+    return {
+        "grid": _grid(cliff=False, other=other),
+        "stock": _stock(other=other),
+        "bandit": _bandit(other=other),
+        "short": _short(other=other),
+        "long": _long(other=other),
+        "cliff": _grid(cliff=True, other=other),
+        "push": Continuous(10 if other else 20),
+        "dose": Continuous(1, other),
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,8 +268,9 @@ class Log:
 
 
 def all_logs(seed: int = 0) -> Iterator[Log]:
-    """Every log, one after the other. Another `seed`, other draws of the same behaviours."""
-    for number, (name, task) in enumerate(TASKS.items()):
+    """Every log, one after the other. Another `seed` than 0: of other tasks of the same kinds."""
+    known = tasks(other=seed != 0)
+    for number, (name, task) in enumerate(known.items()):
         for place, kind in enumerate(BEHAVIOURS):
             draw = np.random.default_rng([seed, number, place])
             make = _finite if isinstance(task, Finite) else _continuous
@@ -273,7 +286,7 @@ def all_logs(seed: int = 0) -> Iterator[Log]:
     ):
         draw = np.random.default_rng([seed, 100, len(name), len(change)])
         rows = TINY if change == "tiny" else ROWS
-        log = _finite(f"{name}-{kind}-{change}", TASKS[name], kind, draw, rows)
+        log = _finite(f"{name}-{kind}-{change}", known[name], kind, draw, rows)
         data = log.data
         if change == "no-rewards":
             data = dataclasses.replace(
@@ -319,7 +332,9 @@ def _finite(name: str, task: Finite, kind: str, draw: np.random.Generator, rows:
     return Log(name, task, data, False, logged, task.worth(even), task.worth(best))
 
 
-def _continuous(name: str, task: Continuous, kind: str, draw: np.random.Generator, rows: int) -> Log:
+def _continuous(
+    name: str, task: Continuous, kind: str, draw: np.random.Generator, rows: int
+) -> Log:
     episodes = rows // task.steps
     policy = task.noisy(kind, draw)
     seen = task.start(draw, episodes)

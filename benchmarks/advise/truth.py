@@ -2,8 +2,11 @@
 
 Every log (`logs.py`) is learned from by five or six learners with three seeds, and what is learned is worth
 what the task says exactly. Scores are on the scale from uniformly random actions (0) to the best
-policy (1). The result goes to `results/benchmarks/advise.json`, with what `advise` measures of each
+policy (1). The result goes to `results/benchmarks/advise_SEED.json`, with what `advise` measures of each
 log, and `tests/analysis/test_advice.py` holds the rules to it in seconds.
+
+The rules were made on the logs of seed 0. They are judged on those of seed 1, whose tasks are others
+of the same kinds (other maps, costs, rewards, horizons and functions).
 
 The criterion, written down before anything was trained. On a log from which something can be
 learned, a recommendation is right if the mean score of its learner is within 0.1 of the best of
@@ -111,8 +114,9 @@ def main() -> None:
     """Trains, prints as it goes and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--seed", type=int, default=0, help="of the logs")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/advise.json"))
+    parser.add_argument("--out", type=Path, help="by default results/benchmarks/advise_SEED.json")
     options = parser.parse_args()
+    out = options.out or Path(f"results/benchmarks/advise_{options.seed}.json")
     rows = []
     for log in all_logs(options.seed):
         begun = time.perf_counter()
@@ -130,8 +134,8 @@ def main() -> None:
             flush=True,
         )
         made = {"seed": options.seed, "seeds": SEEDS, "updates": UPDATES, "batch_size": BATCH}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"settings": made, "logs": rows}, indent=1) + "\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"settings": made, "logs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
