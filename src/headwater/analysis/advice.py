@@ -1,0 +1,284 @@
+"""Which methods to try on a log, with settings and reasons; or that nothing can be learned from it.
+
+What is measured (`measures.py`) decides by `RULES`, which are data: conditions on measures, and
+learners in the order in which they are to be tried. Whether a learner can be trained on a log is
+asked of the method itself. How often this is right was measured on 47 logs whose best method is
+known: see `docs/advise.md`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from headwater.analysis.describe import serious_notes
+from headwater.analysis.measures import Measures, measure
+from headwater.core.catalogue import build_method, learns_from
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractMethod
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.datasets.dataset import Dataset
+
+MOST = 3
+"""Recommendations at most."""
+
+
+class Condition(NamedTuple):
+    """A measure that has to be `at_least`, or else `below`, a bound.
+
+    **Arguments:** `name`: of a field of `Measures`; `at_least`, `below`: bounds, or `None`.
+    """
+
+    name: str
+    at_least: float | None = None
+    below: float | None = None
+
+    def holds(self, measures: Measures) -> bool:
+        """Whether it is so."""
+        value = getattr(measures, self.name)
+        above = self.at_least is None or value >= self.at_least
+        return above and (self.below is None or value < self.below)
+
+
+class Learner(NamedTuple):
+    """A method with what is to be set, and why.
+
+    **Arguments:** `method`: its name; `reason`: in words, in which `{measure}` stands for a number;
+    `settings`: hyper-parameters that differ from the default; `top`: the share of the best episodes
+    to learn from, if not all; `claims`: names of claims that bear on it.
+    """
+
+    method: str
+    reason: str
+    settings: dict[str, Any] = {}
+    top: float | None = None
+    claims: tuple[str, ...] = ()
+
+
+class Rule(NamedTuple):
+    """What to try where all conditions hold.
+
+    **Arguments:** `finding`: what the log shows, in words with `{measure}`; `when`; `learners`: in
+    the order of preference, of which those are taken that can be trained on the log.
+    """
+
+    finding: str
+    when: tuple[Condition, ...]
+    learners: tuple[Learner, ...]
+
+
+WORTHLESS: tuple[tuple[str, tuple[Condition, ...]], ...] = (
+    (
+        "{rows:,} rows are too few for networks: there are {rows_per_number:.1f} for each component "
+        "of observations and actions, and ten is little; log more, or act by a rule of thumb",
+        (Condition("rows_per_number", below=10.0),),
+    ),
+    (
+        "there are no rewards, and the actions are as if drawn at random (agreement "
+        "{agreement:.2f}): there is nothing to imitate and nothing to prefer; log the rewards, or "
+        "demonstrations of somebody who can do it",
+        (Condition("missing_rewards", at_least=1), Condition("agreement", below=0.1)),
+    ),
+    (
+        "all rewards are alike and the actions are as if drawn at random (agreement "
+        "{agreement:.2f}): no action can be told from another; log until rewards differ",
+        (Condition("rewarded", below=1), Condition("agreement", below=0.1)),
+    ),
+)
+"""Why a log is not worth learning from, and when."""
+
+_QUALITY = "quality-and-coverage-tell-the-method"
+_CLONING = "cloning-error-falls-like-one-over-demonstrations"
+_WEIGHTS = ("trajectory-weighting-lifts-iql", "trajectory-weighting-does-no-harm")
+
+_BC = Learner(
+    "BC",
+    "imitates what was logged; with actions that agree to {agreement:.2f} that is well defined, "
+    "and no value can mislead it",
+    claims=(_QUALITY,),
+)
+_TENTH = Learner(
+    "BC",
+    "imitates the best tenth of the episodes, whose actions agree to {best_agreement:.2f} where "
+    "those of the whole log agree to {agreement:.2f}: somebody able is among those who acted",
+    top=0.1,
+    claims=_WEIGHTS,
+)
+_IQL = Learner(
+    "IQL",
+    "asks about logged actions only, so that it improves on the log without trusting values of "
+    "actions that nobody tried",
+    claims=("trajectory-weighting-lifts-iql",),
+)
+_CQL = Learner(
+    "DiscreteCQL",
+    "keeps values of actions that were not logged low; its penalty has to suit the size of the "
+    "rewards",
+    claims=(_QUALITY,),
+)
+_WEAK = Learner(
+    "DiscreteCQL",
+    "with a weak penalty: near each observation {support:.0%} of the actions were tried, so values "
+    "can be trusted",
+    settings={"conservative_weight": 0.1},
+    claims=(_QUALITY,),
+)
+_TD3 = Learner(
+    "TD3BC",
+    "climbs a value of continuous actions, and is held near the logged ones",
+    claims=("trajectory-weighting-lifts-td3bc",),
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "nothing can be preferred by rewards, but the actions are not random",
+        (Condition("rewarded", below=1),),
+        (Learner("BC", _BC.reason, claims=(_CLONING,)),),
+    ),
+    Rule(
+        "whoever acted did nearly always the same (agreement {agreement:.2f}), and few other "
+        "actions were tried ({support:.0%})",
+        (Condition("agreement", at_least=0.75),),
+        (_BC, _IQL, _CQL, _TD3),
+    ),
+    Rule(
+        "the best episodes were made by somebody else than the rest: actions agree to "
+        "{best_agreement:.2f} there, and to {agreement:.2f} in all",
+        (Condition("best_agreement", at_least=0.75), Condition("single_steps", below=1)),
+        (_TENTH, _IQL, _CQL, _TD3),
+    ),
+    Rule(
+        "each episode is one decision, and the action explains {effect:.0%} of the variance of the "
+        "reward among observations alike",
+        (Condition("single_steps", at_least=1),),
+        (_WEAK, _TD3, _IQL, _BC),
+    ),
+    Rule(
+        "actions are varied ({support:.0%} were tried near an observation), and rewards tell them "
+        "apart",
+        (),
+        (_IQL, _WEAK, _TD3, _BC),
+    ),
+)
+"""What to try, by the first rule whose conditions hold; the last one has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """A method to try.
+
+    **Arguments:** `method`: its name; `settings`: of the method, `top`: share of the best episodes
+    to learn from, where these differ from the usual; `reason`: in words; `claims`: names of claims
+    that bear on it; `papers`: keys of papers in the bibliography.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    top: float | None
+    reason: str
+    claims: tuple[str, ...]
+    papers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """How it is told from others."""
+        said = [f"{name}={value}" for name, value in self.settings.items()]
+        said += [] if self.top is None else [f"top={self.top:g}"]
+        return self.method + (f" ({', '.join(said)})" if said else "")
+
+    def command(self, data: str) -> str:
+        """The command that trains it."""
+        words = [f"headwater train {self.method} --data {data}"]
+        words += [f"--set {name}={value}" for name, value in self.settings.items()]
+        words += [] if self.top is None else [f"--top {self.top:g}"]
+        return " ".join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """What to do with a log.
+
+    **Arguments:** `measures`; `worthless`: why it is not worth learning from, empty if it is;
+    `finding`: what decided; `recommendations`: in the order in which to try them; `notes`: what
+    makes the log doubtful, and what else it has to offer.
+    """
+
+    measures: Measures
+    worthless: tuple[str, ...]
+    finding: str
+    recommendations: tuple[Recommendation, ...]
+    notes: tuple[str, ...]
+
+
+def advise_on(dataset: Dataset) -> Advice:
+    """What to do with `dataset`, by what it shows alone."""
+    measures = measure(dataset)
+    return advise_by(measures, dataset.spaces, notes=(*serious_notes(dataset), *_notes(measures)))
+
+
+def advise_by(measures: Measures, spaces: Spaces, *, notes: Sequence[str] = ()) -> Advice:
+    """What to do with a log that shows these `measures`.
+
+    **Arguments:** `spaces`: of the log, which say what methods serve; `notes`: to be told as well.
+    """
+    numbers = measures.to_json()
+    worthless = tuple(
+        text.format(**numbers)
+        for text, when in WORTHLESS
+        if all(condition.holds(measures) for condition in when)
+    )
+    rule = next(rule for rule in RULES if all(c.holds(measures) for c in rule.when))
+    found: list[Recommendation] = []
+    for learner in () if worthless else rule.learners:
+        method = build_method(learner.method, learner.settings)
+        if len(found) < MOST and _fits(method, spaces, bool(measures.rewarded)):
+            found.append(
+                Recommendation(
+                    learner.method,
+                    dict(learner.settings),
+                    learner.top,
+                    learner.reason.format(**numbers),
+                    learner.claims,
+                    (method.info.paper,),
+                )
+            )
+    return Advice(
+        measures,
+        worthless,
+        worthless[0] if worthless else rule.finding.format(**numbers),
+        tuple(found),
+        tuple(notes),
+    )
+
+
+def _fits(method: AbstractMethod, spaces: Spaces, rewarded: bool) -> bool:
+    """Whether a method can be trained on a log, by what it declares and what it begins with."""
+    cls = type(method)
+    if learns_from(cls)[1] is not Transitions or cls.feed is not Feed.STORED:
+        return False
+    if method.info.rewards and not rewarded:
+        return False
+    try:
+        eqx.filter_eval_shape(method.init, spaces, key=jax.random.key(0))
+    except SpecificationError:
+        return False
+    return True
+
+
+def _notes(measures: Measures) -> list[str]:
+    notes = []
+    if measures.propensities:
+        notes.append(
+            "a column looks like probabilities of the logged actions: with it, policies can be "
+            "judged from the log by importance sampling"
+        )
+    if measures.episodes < 20 and not measures.single_steps:
+        notes.append(
+            f"{measures.episodes:,} episodes say little of how good the behaviour was: whatever "
+            "is compared by their returns is uncertain"
+        )
+    return notes
