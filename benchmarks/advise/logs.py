@@ -38,7 +38,7 @@ class Finite:
 
     def best(self) -> np.ndarray:
         """A stationary policy that is best for the discount 0.99, as probabilities."""
-        value = np.zeros(len(self.over))
+        value, ahead = np.zeros(len(self.over)), self.reward
         for _ in range(2_000):
             ahead = self.reward + 0.99 * self.transition @ (value * ~self.over)
             value = ahead.max(1)
@@ -75,8 +75,8 @@ def _grid(*, cliff: bool, other: bool = False) -> Finite:
     for x in range(wide):
         for y in range(high):
             for action in range(4):
-                for other, (dx, dy) in enumerate(moves):
-                    chance = slip / 4 + (1 - slip) * (other == action)
+                for way, (dx, dy) in enumerate(moves):
+                    chance = slip / 4 + (1 - slip) * float(way == action)
                     to = min(max(x + dx, 0), wide - 1) + wide * min(max(y + dy, 0), high - 1)
                     transition[x + wide * y, action, to] += chance
     over = np.zeros(count, bool)
@@ -273,8 +273,10 @@ def all_logs(seed: int = 0) -> Iterator[Log]:
     for number, (name, task) in enumerate(known.items()):
         for place, kind in enumerate(BEHAVIOURS):
             draw = np.random.default_rng([seed, number, place])
-            make = _finite if isinstance(task, Finite) else _continuous
-            yield make(f"{name}-{kind}", task, kind, draw, ROWS)
+            if isinstance(task, Finite):
+                yield _finite(f"{name}-{kind}", task, kind, draw, ROWS)
+            else:
+                yield _continuous(f"{name}-{kind}", task, kind, draw, ROWS)
     for name, kind, change in (
         ("grid", "expert", "no-rewards"),
         ("short", "medium", "no-rewards"),

@@ -1,12 +1,13 @@
 """Which method is best on each of 47 logs, by training them: what `headwater advise` is held to.
 
-Every log (`logs.py`) is learned from by five or six learners with three seeds, and what is learned is worth
-what the task says exactly. Scores are on the scale from uniformly random actions (0) to the best
-policy (1). The result goes to `results/benchmarks/advise_SEED.json`, with what `advise` measures of each
-log, and `tests/analysis/test_advice.py` holds the rules to it in seconds.
+Every log (`logs.py`) is learned from by five or six learners with three seeds, and what is
+learned is worth what the task says exactly. Scores are on the scale from uniformly random actions
+(0) to the best policy (1). The result goes to `results/benchmarks/advise_SEED.json`, with what
+`advise` measures of each log, and `tests/analysis/test_advice.py` holds the rules to it in
+seconds.
 
-The rules were made on the logs of seed 0. They are judged on those of seed 1, whose tasks are others
-of the same kinds (other maps, costs, rewards, horizons and functions).
+The rules were made on the logs of seed 0. They are judged on those of seed 1, whose tasks are
+others of the same kinds (other maps, costs, rewards, horizons and functions).
 
 The criterion, written down before anything was trained. On a log from which something can be
 learned, a recommendation is right if the mean score of its learner is within 0.1 of the best of
@@ -31,7 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from logs import Finite, Log, all_logs
 
+from headwater.analysis.measures import measure
 from headwater.core.catalogue import build_method
+from headwater.core.method import AbstractPolicy
 from headwater.datasets.dataset import Dataset, lacks_rewards
 from headwater.datasets.transform import top_episodes
 from headwater.runs.learn import learn
@@ -42,7 +45,7 @@ SMALL = {"hidden_sizes": (64, 64)}
 FAST = {**SMALL, "learning_rate": 1e-3}
 CONTINUOUS: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "BC": ("BC", FAST, None),
-    "BC, best tenth": ("BC", FAST, 0.1),
+    "BC (top=0.1)": ("BC", FAST, 0.1),
     "IQL": ("IQL", FAST, None),
     "TD3BC": ("TD3BC", FAST, None),
     "SACN": (
@@ -53,19 +56,28 @@ CONTINUOUS: dict[str, tuple[str, dict[str, Any], float | None]] = {
 }
 DISCRETE: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "BC": ("BC", FAST, None),
-    "BC, best tenth": ("BC", FAST, 0.1),
+    "BC (top=0.1)": ("BC", FAST, 0.1),
     "IQL": ("IQL", FAST, None),
     "DiscreteCQL": ("DiscreteCQL", FAST, None),
-    "DiscreteCQL, weak": ("DiscreteCQL", {**FAST, "conservative_weight": 0.1}, None),
+    "DiscreteCQL (conservative_weight=0.1)": (
+        "DiscreteCQL",
+        {**FAST, "conservative_weight": 0.1},
+        None,
+    ),
     # Without its penalty it is double Q-learning, from the log alone.
-    "DiscreteCQL, none": ("DiscreteCQL", {**FAST, "conservative_weight": 0.0}, None),
+    "DiscreteCQL (conservative_weight=0.0)": (
+        "DiscreteCQL",
+        {**FAST, "conservative_weight": 0.0},
+        None,
+    ),
 }
-"""What is trained: the method, its settings, and the share of the best episodes, if not all."""
+"""What is trained, as recommendations are called: the method, its settings, and the share of the best episodes, if not all."""
 
 
 @functools.cache
 def _trained(name: str, settings: tuple) -> Any:
     method = build_method(name, dict(settings))
+    assert isinstance(method, AbstractPolicy)
 
     @eqx.filter_jit
     def train(spaces, rows):
@@ -115,8 +127,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--seed", type=int, default=0, help="of the logs")
     parser.add_argument("--out", type=Path, help="by default results/benchmarks/advise_SEED.json")
+    parser.add_argument(
+        "--measures", action="store_true", help="measure the logs of a result anew, and train none"
+    )
     options = parser.parse_args()
     out = options.out or Path(f"results/benchmarks/advise_{options.seed}.json")
+    if options.measures:
+        found = json.loads(out.read_text())
+        for row, log in zip(found["logs"], all_logs(options.seed), strict=True):
+            assert row["log"] == log.name
+            row.update(_seen(log))
+        out.write_text(_written(found))
+        return
     rows = []
     for log in all_logs(options.seed):
         begun = time.perf_counter()
@@ -125,9 +147,8 @@ def main() -> None:
             learners = {"BC": learners["BC"]}
         scores = {name: score(log, learner) for name, learner in learners.items()}
         logged = (log.logged - log.random) / (log.best - log.random)
-        rows.append(
-            {"log": log.name, "worthless": log.worthless, "logged": logged, "scores": scores}
-        )
+        known = {"log": log.name, "worthless": log.worthless, "logged": logged}
+        rows.append({**known, "scores": scores, **_seen(log)})
         told = ", ".join(f"{n} {np.mean(x):.2f}" for n, x in scores.items())
         print(
             f"{log.name}: log {logged:.2f}, {told} ({time.perf_counter() - begun:.0f} s)",
@@ -135,7 +156,22 @@ def main() -> None:
         )
         made = {"seed": options.seed, "seeds": SEEDS, "updates": UPDATES, "batch_size": BATCH}
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"settings": made, "logs": rows}, indent=1) + "\n")
+        out.write_text(_written({"settings": made, "logs": rows}))
+
+
+def _seen(log: Log) -> dict[str, Any]:
+    """What `advise` sees of a log."""
+    measures = {n: round(v, 4) for n, v in measure(log.data).to_json().items()}
+    return {"discrete": log.data.spaces.discrete, "measures": measures}
+
+
+def _written(found: dict[str, Any]) -> str:
+    """The result, a line for each log."""
+    for row in found["logs"]:
+        row["scores"] = {n: [round(v, 4) for v in x] for n, x in row["scores"].items()}
+        row["logged"] = round(row["logged"], 4)
+    lines = ",\n".join(json.dumps(row) for row in found["logs"])
+    return f'{{"settings": {json.dumps(found["settings"])},\n"logs": [\n{lines}\n]}}\n'
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ known: see `docs/advise.md`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -54,7 +55,7 @@ class Learner(NamedTuple):
 
     method: str
     reason: str
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     top: float | None = None
     claims: tuple[str, ...] = ()
 
@@ -73,8 +74,9 @@ class Rule(NamedTuple):
 
 WORTHLESS: tuple[tuple[str, tuple[Condition, ...]], ...] = (
     (
-        "{rows:,} rows are too few for networks: there are {rows_per_number:.1f} for each component "
-        "of observations and actions, and ten is little; log more, or act by a rule of thumb",
+        "{rows:,} rows are too few for networks: there are {rows_per_number:.1f} for each "
+        "component of observations and actions, and ten is little; log more, or act by a rule of "
+        "thumb",
         (Condition("rows_per_number", below=10.0),),
     ),
     (
@@ -114,17 +116,25 @@ _IQL = Learner(
     "actions that nobody tried",
     claims=("trajectory-weighting-lifts-iql",),
 )
-_CQL = Learner(
+_NEAR = Learner(
     "DiscreteCQL",
-    "keeps values of actions that were not logged low; its penalty has to suit the size of the "
-    "rewards",
+    "with a weak penalty: keeps values of what was not logged low, so that it clones where nothing "
+    "better is seen, and prefers where rewards say so",
+    settings={"conservative_weight": 0.1},
     claims=(_QUALITY,),
 )
 _WEAK = Learner(
     "DiscreteCQL",
-    "with a weak penalty: near each observation {support:.0%} of the actions were tried, so values "
-    "can be trusted",
+    "with a weak penalty: near each observation {support:.0%} of the actions were tried, so that "
+    "values can mostly be trusted",
     settings={"conservative_weight": 0.1},
+    claims=(_QUALITY,),
+)
+_FREE = Learner(
+    "DiscreteCQL",
+    "without its penalty, which is double Q-learning: near each observation {support:.0%} of the "
+    "actions were tried, so that values need no caution",
+    settings={"conservative_weight": 0.0},
     claims=(_QUALITY,),
 )
 _TD3 = Learner(
@@ -137,19 +147,30 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "nothing can be preferred by rewards, but the actions are not random",
         (Condition("rewarded", below=1),),
-        (Learner("BC", _BC.reason, claims=(_CLONING,)),),
+        (_BC._replace(claims=(_CLONING,)),),
     ),
     Rule(
         "whoever acted did nearly always the same (agreement {agreement:.2f}), and few other "
-        "actions were tried ({support:.0%})",
+        "actions were tried ({support:.0%}): expect little more than the log itself, and if it is "
+        "not good, new samples",
         (Condition("agreement", at_least=0.75),),
-        (_BC, _IQL, _CQL, _TD3),
+        (_NEAR, _BC, _IQL, _TD3),
+    ),
+    Rule(
+        "rewards are rare ({zero_share:.0%} are zero), so that they have to be carried far along "
+        "logged steps",
+        (Condition("zero_share", at_least=0.9), Condition("single_steps", below=1)),
+        (_IQL, _WEAK, _TD3, _BC),
     ),
     Rule(
         "the best episodes were made by somebody else than the rest: actions agree to "
         "{best_agreement:.2f} there, and to {agreement:.2f} in all",
-        (Condition("best_agreement", at_least=0.75), Condition("single_steps", below=1)),
-        (_TENTH, _IQL, _CQL, _TD3),
+        (
+            Condition("best_agreement", at_least=0.75),
+            Condition("episodes", at_least=50),
+            Condition("single_steps", below=1),
+        ),
+        (_WEAK, _TENTH, _IQL, _TD3),
     ),
     Rule(
         "each episode is one decision, and the action explains {effect:.0%} of the variance of the "
@@ -158,10 +179,15 @@ RULES: tuple[Rule, ...] = (
         (_WEAK, _TD3, _IQL, _BC),
     ),
     Rule(
+        "everything was tried everywhere (support {support:.0%}, agreement {agreement:.2f})",
+        (Condition("agreement", below=0.1), Condition("support", at_least=0.9)),
+        (_FREE, _WEAK, _IQL, _TD3),
+    ),
+    Rule(
         "actions are varied ({support:.0%} were tried near an observation), and rewards tell them "
         "apart",
         (),
-        (_IQL, _WEAK, _TD3, _BC),
+        (_WEAK, _IQL, _TD3, _BC),
     ),
 )
 """What to try, by the first rule whose conditions hold; the last one has none."""
@@ -234,7 +260,7 @@ def advise_by(measures: Measures, spaces: Spaces, *, notes: Sequence[str] = ()) 
     rule = next(rule for rule in RULES if all(c.holds(measures) for c in rule.when))
     found: list[Recommendation] = []
     for learner in () if worthless else rule.learners:
-        method = build_method(learner.method, learner.settings)
+        method = build_method(learner.method, dict(learner.settings))
         if len(found) < MOST and _fits(method, spaces, bool(measures.rewarded)):
             found.append(
                 Recommendation(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "the whole idea in a few minutes: log, learn, adapt, count what was saved"),
     "data describe": ("data.describe", "what is in a dataset, and what can be expected of it"),
+    "advise": ("advise", "which methods to try on a log and why, or that it is not worth it"),
     "data collect": ("data.collect", "make datasets of graded quality in a task of your choice"),
     "data convert": ("data.convert", "rewrite a dataset in another format"),
     "methods": ("methods", "list the methods, or show one with its hyper-parameters"),

@@ -1,0 +1,275 @@
+"""Say which methods to try on a log, why, and whether it is worth learning from at all."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.analysis.advice import Advice, Recommendation, advise_on
+from headwater.api.adapt import adapt
+from headwater.api.compare import compare
+from headwater.api.inputs import as_task
+from headwater.api.run import Run
+from headwater.api.train import train
+from headwater.core.catalogue import build_method, settings
+from headwater.core.errors import SpecificationError
+from headwater.core.papers import citation
+from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.read import load
+from headwater.evaluation.off_policy import evaluate_off_policy
+from headwater.evaluation.savings import Savings
+from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
+from headwater.evidence.record import read_records
+from headwater.evidence.registry import all_claims
+from headwater.runs.recipes.online import Task
+
+_FIT_UPDATES, _FIT_SIZES = 2_000, (64, 64)
+"""Of the values by which trials are judged from the log alone."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """How a recommendation did.
+
+    **Arguments:** `recommendation`; `run`; `score`: over seeds, of the mean return in the
+    environment or, without one, of the discounted return that fitted Q evaluation expects; `gain`:
+    over the first of the trials.
+    """
+
+    recommendation: Recommendation
+    run: Run
+    score: Interval
+    gain: Difference | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """What is advised, and what came of trying it.
+
+    **Arguments:** `data`: what the log is called; `advice`; `evidence`: by recommendation, what
+    papers and recorded runs of claims bear on it; `logged`: the mean return of the log's episodes,
+    undiscounted or, if trials are judged from the log, discounted; `trials`: if there were any;
+    `judged`: how these were judged; `savings`: of samples by adapting the best trial, if asked.
+    """
+
+    data: str
+    advice: Advice
+    evidence: dict[str, list[str]]
+    logged: Interval | None
+    trials: tuple[Trial, ...] = ()
+    judged: str | None = None
+    savings: Savings | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as values that JSON can hold."""
+        return {
+            "data": self.data,
+            "worth_learning_from": not self.advice.worthless,
+            "finding": self.advice.finding,
+            "why_not": list(self.advice.worthless),
+            "measures": self.advice.measures.to_json(),
+            "recommendations": [
+                {
+                    **dataclasses.asdict(each),
+                    "evidence": self.evidence[each.name],
+                    "command": each.command(self.data),
+                }
+                for each in self.advice.recommendations
+            ],
+            "notes": list(self.advice.notes),
+            "logged": self.logged and dataclasses.asdict(self.logged),
+            "judged": self.judged,
+            "trials": [
+                {
+                    "name": trial.recommendation.name,
+                    "score": dataclasses.asdict(trial.score),
+                    "gain": trial.gain and dataclasses.asdict(trial.gain),
+                }
+                for trial in self.trials
+            ],
+            "savings": self.savings and self.savings.plain(),
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values for a table, in reading order."""
+        advice, shown = self.advice, self.advice.measures
+        rows = [
+            ("log", f"{shown.episodes:,} episodes, {shown.rows:,} rows, {shown.length:.1f} a time"),
+            (
+                "actions",
+                f"agreement {shown.agreement:.2f} (best tenth {shown.best_agreement:.2f}), "
+                f"support {shown.support:.0%}",
+            ),
+            (
+                "returns",
+                f"best tenth {shown.best_gain:.1f} standard deviations above the mean; the action "
+                f"explains {shown.effect:.0%} of what follows",
+            ),
+            ("worth learning from", "no" if advice.worthless else "yes"),
+        ]
+        rows += [("because", reason) for reason in advice.worthless or (advice.finding,)]
+        for number, each in enumerate(advice.recommendations, start=1):
+            rows.append((f"{number}. {each.name}", each.reason))
+            rows += [("evidence", text) for text in self.evidence[each.name]]
+            rows.append(("command", each.command(self.data)))
+        rows += [("note", note) for note in advice.notes]
+        if self.trials:
+            rows.append(("tried", str(self.judged)))
+            rows.append(("the log itself", str(self.logged)))
+            for trial in self.trials:
+                more = "" if trial.gain is None else f"; {trial.gain.interval} over the first"
+                rows.append((trial.recommendation.name, f"{trial.score}{more}"))
+        if self.savings is not None:
+            rows.append(("fine-tuning", self.savings.sentence))
+        return rows
+
+
+def advise(
+    data: Dataset | str | Path,
+    *,
+    env: Task | str | None = None,
+    attempt: bool = False,
+    updates: int = 5_000,
+    seeds: int = 3,
+    batch_size: int = 256,
+    hidden_sizes: tuple[int, ...] = (64, 64),
+    episodes: int = 20,
+    fine_tune: int = 0,
+    data_options: dict[str, Any] | None = None,
+    results: str | Path = "results",
+    progress: bool | None = None,
+) -> Report:
+    """Measures a log, recommends up to three methods with reasons, and tries them if asked.
+
+    **Arguments:**
+
+    - `data`: logged transitions.
+    - `env`: where to judge what is tried (default: what the data says, if it is known here;
+      `"none"`: judge from the log alone, by fitted Q evaluation).
+    - `attempt`: train the recommendations briefly and compare them; `updates`, `seeds`,
+      `batch_size`, `hidden_sizes`: of that training; `episodes`: of its evaluation, for each seed.
+    - `fine_tune`: environment steps for which the best of them is then adapted, and its twin
+      learns from nothing, to say how many samples the log saves; 0 for not.
+    - `data_options`: of `headwater.load`, where `data` is a path.
+    - `results`: directory of recorded runs of claims, which reasons refer to where it is there.
+    - `progress`: show bars; by default on a terminal.
+
+    Raises `DataError` if the log cannot be read, `SpecificationError` for what does not fit
+    together.
+    """
+    if fine_tune and not attempt:
+        raise SpecificationError("fine_tune goes on from what was tried: give attempt=True too")
+    name = "the log" if isinstance(data, Dataset) else str(data)
+    dataset = data if isinstance(data, Dataset) else load(data, **(data_options or {}))
+    advice = advise_on(dataset)
+    evidence = {each.name: _evidence(each, Path(results)) for each in advice.recommendations}
+    logged = None
+    if not lacks_rewards(dataset.metadata):
+        logged = interval(dataset.episode_returns(), "mean")
+    report = Report(name, advice, evidence, logged)
+    if not attempt or not advice.recommendations:
+        return report
+    task = as_task(env, dataset.metadata.get("environment"))
+    if fine_tune and task is None:
+        raise SpecificationError("fine-tuning needs an environment to act in: give env")
+    if task is None and lacks_rewards(dataset.metadata):
+        raise SpecificationError(
+            "the data has no rewards, so that what is tried can only be judged by acting: give env"
+        )
+    runs = []
+    for each in advice.recommendations:
+        method = build_method(each.method, {**each.settings, "hidden_sizes": hidden_sizes})
+        options: dict[str, Any] = {} if each.top is None else {"top": each.top}
+        runs.append(
+            train(
+                method,
+                dataset,
+                env="none" if task is None else task,
+                seeds=seeds,
+                updates=updates,
+                batch_size=batch_size,
+                evaluations=1,
+                episodes=episodes,
+                progress=progress,
+                **options,
+            )
+        )
+    scores = [_scores(run, dataset, acted=task is not None) for run in runs]
+    if task is None:
+        discounted = dataset.episode_returns(_discount(runs[0]))
+        report = dataclasses.replace(report, logged=interval(discounted, "mean"))
+    first = scores[0]
+    trials = tuple(
+        Trial(
+            each,
+            run,
+            interval(found, "mean"),
+            None if found is first else difference(found, first, "mean"),
+        )
+        for each, run, found in zip(advice.recommendations, runs, scores)
+    )
+    how = (
+        f"{seeds} seeds of {updates:,} updates, mean return in {task.name}"
+        if task is not None
+        else f"{seeds} seeds of {updates:,} updates, discounted return by fitted Q evaluation, "
+        "which knows no more than the log"
+    )
+    savings = None
+    if fine_tune:
+        best = runs[int(np.argmax([np.mean(found) for found in scores]))]
+        savings = _savings(best, task, fine_tune, progress)
+    return dataclasses.replace(report, trials=trials, judged=how, savings=savings)
+
+
+def _evidence(recommendation: Recommendation, results: Path) -> list[str]:
+    """What papers and recorded runs of claims bear on a recommendation."""
+    found = [citation(paper) for paper in recommendation.papers]
+    claims = all_claims()
+    records, _ = read_records(results, recommendation.claims)
+    for name in recommendation.claims:
+        last = [record for record in records if record.claim == name and record.outcome != "error"]
+        verdict = f"{last[-1].outcome} ({last[-1].scale} scale)" if last else "not run here"
+        learned = claims[name].learned if name in claims else ""
+        first = learned.split(". ")[0].rstrip(".")
+        found.append(f"claim {name}: {verdict}" + (f"; {first}" if first else ""))
+    return found
+
+
+def _discount(run: Run) -> float:
+    return float(settings(run.method).get("discount", 0.99))
+
+
+def _scores(run: Run, data: Dataset, *, acted: bool) -> np.ndarray:
+    """What each seed is worth, `[seed]`."""
+    if acted:
+        return seed_means(run.final_returns)
+    found = []
+    for seed in range(run.seeds):
+        estimates = evaluate_off_policy(
+            data,
+            run.method,
+            _seed_of(run.state, seed),
+            estimators=("fqe",),
+            discount=_discount(run),
+            explore=False,
+            refits=0,
+            updates=_FIT_UPDATES,
+            hidden_sizes=_FIT_SIZES,
+        )
+        found.append(estimates["fqe"].value)
+    return np.asarray(found)
+
+
+def _seed_of(state: Any, seed: int) -> Any:
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf[seed], state)
+
+
+def _savings(run: Run, task: Task | None, steps: int, progress: bool | None) -> Savings | None:
+    """What the best trial saves when it goes on by acting, against its twin from nothing."""
+    adapted = adapt(run, env=task, steps=steps, progress=progress)
+    scratch = adapt(run, env=task, recipe="scratch", steps=steps, progress=progress)
+    compared = compare([adapted, scratch], names=["adapted", "scratch"], baseline="scratch")
+    return compared.rows[0].savings
