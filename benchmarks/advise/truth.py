@@ -71,7 +71,8 @@ DISCRETE: dict[str, tuple[str, dict[str, Any], float | None]] = {
         None,
     ),
 }
-"""What is trained, as recommendations are called: the method, its settings, and the share of the best episodes, if not all."""
+"""What is trained, as recommendations are called: the method, its settings, and the share of the
+best episodes, if not all."""
 
 
 @functools.cache

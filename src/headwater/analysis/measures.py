@@ -180,12 +180,12 @@ def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: 
     if enough.sum() < 20:
         return 0.0
     alike, values, mine = alike[enough], values[enough], mine[enough]
-    all_error = np.mean((mine - values.mean(1)) ** 2)
-    same = np.sum(values * alike, 1) / alike.sum(1)
-    # A mean of fewer rows is less certain, for which nothing is to be blamed but their number.
-    noise = np.mean(np.var(values, axis=1) * (1 / alike.sum(1) - 1 / alike.shape[1]))
-    error = np.mean((mine - same) ** 2) - noise
-    return float(np.clip(1 - error / all_error, 0.0, 1.0)) if all_error > 0 else 0.0
+    count = alike.sum(1)
+    # What a mean of n values misses by is 1 + 1/n of their variance, of which there is to be told.
+    same = np.sum(values * alike, 1) / count
+    within = np.mean((mine - same) ** 2 / (1 + 1 / count))
+    total = np.mean((mine - values.mean(1)) ** 2 / (1 + 1 / values.shape[1]))
+    return float(np.clip(1 - within / total, 0.0, 1.0)) if total > 0 else 0.0
 
 
 def _propensities(metadata: dict[str, Any]) -> bool:

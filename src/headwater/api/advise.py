@@ -72,6 +72,8 @@ class Report:
             "recommendations": [
                 {
                     **dataclasses.asdict(each),
+                    "claims": list(each.claims),
+                    "papers": list(each.papers),
                     "evidence": self.evidence[each.name],
                     "command": each.command(self.data),
                 }
@@ -160,7 +162,7 @@ def advise(
     """
     if fine_tune and not attempt:
         raise SpecificationError("fine_tune goes on from what was tried: give attempt=True too")
-    name = "the log" if isinstance(data, Dataset) else str(data)
+    name = "DATA" if isinstance(data, Dataset) else str(data)
     dataset = data if isinstance(data, Dataset) else load(data, **(data_options or {}))
     advice = advise_on(dataset)
     evidence = {each.name: _evidence(each, Path(results)) for each in advice.recommendations}
