@@ -26,7 +26,7 @@ _HOMES = {
     "headwater.sources.episodes": ("log_episodes",),
     "headwater.datasets.read": ("load",),
     "headwater.api.adapt": ("adapt",),
-    "headwater.api.advise": ("advise",),
+    "headwater.api.data.advise": ("advise",),
     "headwater.api.collect": ("collect",),
     "headwater.api.compare": ("compare", "select"),
     "headwater.api.evaluate": ("evaluate",),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from headwater.api.advise import advise
+from headwater.api.data.advise import advise
 from headwater.core.errors import SpecificationError
 from headwater.datasets.dataset import Dataset
 from headwater.environments.registry import make
@@ -96,8 +96,8 @@ def test_fine_tuning_says_what_the_log_saves(tried):
 
 
 def test_without_a_task_trials_are_judged_from_the_log(monkeypatch):
-    monkeypatch.setattr("headwater.api.advise._FIT_UPDATES", 20)
-    monkeypatch.setattr("headwater.api.advise._FIT_SIZES", (8,))
+    monkeypatch.setattr("headwater.api.data.advise._FIT_UPDATES", 20)
+    monkeypatch.setattr("headwater.api.data.advise._FIT_SIZES", (8,))
     data = pendulum_log()
     report = advise(
         data,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.api.data_notes import tell_of
+from headwater.api.data.notes import tell_of
 from headwater.api.inputs import choose_reward, load_reward, open_function
 from headwater.api.run import (
     MODEL_DIRECTORY,

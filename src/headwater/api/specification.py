@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from headwater.api.data_notes import check_rewards
+from headwater.api.data.notes import check_rewards
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, learns_from, method_class, settings
 from headwater.core.errors import DataError, RunError, SpecificationError

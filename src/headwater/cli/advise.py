@@ -5,8 +5,8 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import chosen_task, print_json, print_table
-from headwater.cli.reading_options import AS_IT_IS, Reading
 
 
 def command(
@@ -40,7 +40,7 @@ def command(
         env_option: An option of the environment; may be repeated.
         json: Print as JSON.
     """
-    from headwater.api.advise import advise
+    from headwater.api.data.advise import advise
 
     report = advise(
         data,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import chosen_task, print_json, read_options, read_settings
-from headwater.cli.reading_options import AS_IT_IS, Reading
 
 
 def command(

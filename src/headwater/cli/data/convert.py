@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from headwater.cli.arguments import Flag, option
-from headwater.cli.reading_options import AS_IT_IS, Reading
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.core.errors import printable
 
 

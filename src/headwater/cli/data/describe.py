@@ -6,8 +6,8 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import print_json, print_table
-from headwater.cli.reading_options import AS_IT_IS, Reading
 
 
 def command(

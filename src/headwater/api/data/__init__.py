@@ -1,0 +1,1 @@
+"""Verbs on logged data, and what is said of it."""
