@@ -5,10 +5,13 @@ The import hook has to be installed before anything of Headwater is imported, so
 
 import gc
 import os
+import resource
+import time
 from pathlib import Path
 
 import jax
 import pytest
+from jax._src.lru_cache import LRUCache
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
@@ -23,15 +26,78 @@ os.environ.setdefault(
 
 install_import_hook("headwater", "beartype.beartype")
 
-# One folder for each worker: two of them writing the same entry could be read half-written.
-_CACHE = Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "one")
+# One folder for all workers and runs: what one has compiled the others read. Processes that tests
+# begin have another for each worker, as they write as JAX does: see `_put_whole`.
+_CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+_OF_PROCESSES = _CACHE.with_name(f"jax-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_OF_PROCESSES)
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 # As the commands have them where there are several processors.
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Small programs, too: they are compiled again whenever a process has forgotten its programs.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+# Otherwise the folder is part of every key, though nothing here is compiled for a GPU.
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+
+
+def _put_whole(self: LRUCache, key: str, value: bytes) -> None:
+    """Writes an entry of the cache beside its place and moves it there, so that another worker
+    never reads half of it, nor does anybody after a process has died."""
+    place = self.path / f"{key}-cache"
+    if key and not place.exists():
+        beside = self.path / f"{key}.{os.getpid()}"
+        beside.write_bytes(value)
+        beside.replace(place)
+
+
+LRUCache.put = _put_whole
+
+_BUDGET, _LIMIT = 20.0, 60.0
+"""Seconds of processor time, processes included, that a test may take before the summary names it,
+and before it fails. A slow or busy machine may need three times as many as a quiet one."""
+_PROCESSOR_SECONDS = "processor seconds"
+
+
+def _processor_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fails a test that takes too long, unless it says why: `@pytest.mark.slow(reason="…")`."""
+    begun = _processor_seconds()
+    result = yield
+    took = _processor_seconds() - begun
+    mark = item.get_closest_marker("slow")
+    if mark is None or not mark.kwargs.get("reason"):
+        if took > _LIMIT:
+            pytest.fail(
+                f"took {took:.0f} s of processor time, more than {_LIMIT:.0f}: make it smaller, or "
+                'say why it takes as long with @pytest.mark.slow(reason="…")'
+            )
+        if took > _BUDGET:
+            item.user_properties.append((_PROCESSOR_SECONDS, took))
+    return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names the tests that are over the budget."""
+    over = {
+        report.nodeid: value
+        for report in terminalreporter.stats.get("passed", ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == _PROCESSOR_SECONDS
+    }
+    if over:
+        terminalreporter.section(f"more than {_BUDGET:.0f} s of processor time", yellow=True)
+    for test, seconds in sorted(over.items(), key=lambda each: -each[1]):
+        terminalreporter.line(f"{seconds:5.0f} s  {test}", yellow=True)
+
 
 _MAPS = Path("/proc/self/maps")
 _MAPS_ALLOWED = 30_000

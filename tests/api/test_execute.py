@@ -202,6 +202,7 @@ def test_what_cannot_be_continued_is_said(tmp_path):
         resume(run.path)
 
 
+@pytest.mark.evidence
 def test_a_killed_process_loses_nothing(tmp_path):
     """Killed with a signal at a random moment, on a task of Gymnasium, and continued by a copy."""
     victim = Path(__file__).parent / "victim.py"

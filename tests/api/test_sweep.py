@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -489,10 +488,7 @@ def test_names_of_runs_do_not_lead_elsewhere(name, folder, tmp_path, workers):
 # Processes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(folder, tmp_path, monkeypatch):
-    # Workers keep compiled programs where this process does, and not in the user's cache.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     table = {
         **TABLE,

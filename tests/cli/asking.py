@@ -2,19 +2,14 @@
 
 import contextlib
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from headwater.cli import main
-
-# The command keeps compiled programs in the user's cache unless told otherwise; tests tell it.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
 
 TINY = ("--set", "hidden_sizes=8", "--batch-size", "16")
 """Networks and batches that take no time."""

@@ -9,8 +9,6 @@ from safetensors.numpy import load_file
 
 from .asking import TINY, begin, done, write_log
 
-pytestmark = pytest.mark.slow
-
 TRAIN = ("train", "IQL", "-d", "log.npz", "-e", "pendulum", "--seeds", 2, "--updates", 400, *TINY)
 OFTEN = ("--evaluations", 20, "--episodes", 2)
 

@@ -121,7 +121,6 @@ def test_a_table_that_is_wrong_is_refused_in_one_sentence(folder):
     assert answer.status == 2 and "--on: unknown value 'cloud'" in answer.err
 
 
-@pytest.mark.slow
 def test_an_interrupted_sweep_ends_at_once_and_goes_on(folder, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     text = TABLE.replace("updates = 4", "updates = 600").replace('"IQL", ', "")

@@ -218,9 +218,14 @@ def test_left_over_partial_files_do_no_harm(tmp_path):
     assert_same(finish(stages("replay"), directory=directory), reference)
 
 
-@pytest.mark.slow
-def test_killed_at_any_instant_it_continues_to_the_bit(tmp_path):
-    """A real SIGKILL, several times, in each of three stages: replay, compiled and host."""
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(3, marks=pytest.mark.evidence)], ids=["once", "in each stage"]
+)
+def test_killed_at_any_instant_it_continues_to_the_bit(tmp_path, kills):
+    """A real SIGKILL, in one or in each of three stages: replay, compiled and host.
+
+    Each costs a process, which is why there is one in the normal tests, in any of the stages.
+    """
     victim = Path(__file__).parent / "victim.py"
 
     # Compiled once, by the run that nobody kills.
@@ -243,8 +248,10 @@ def test_killed_at_any_instant_it_continues_to_the_bit(tmp_path):
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     finished(start(whole))
-    waits = np.random.default_rng(time.time_ns()).uniform(0.0, 0.08, 3)
-    for rows, wait in zip((3, 40, 70), waits):
+    random = np.random.default_rng(time.time_ns())
+    waits = random.uniform(0.0, 0.08, kills)
+    places = np.sort(random.choice((3, 40, 70), kills, replace=False))
+    for rows, wait in zip(places, waits):
         process, until = start(parts), time.monotonic() + 200
         while progress(parts) < rows and process.poll() is None and time.monotonic() < until:
             time.sleep(0.001)
@@ -256,10 +263,10 @@ def test_killed_at_any_instant_it_continues_to_the_bit(tmp_path):
     with np.load(whole / "final.npz") as a, np.load(parts / "final.npz") as b:
         assert set(a.files) == set(b.files)
         for name in a.files:
-            assert a[name].tobytes() == b[name].tobytes(), f"{name} (waits {waits})"
+            assert a[name].tobytes() == b[name].tobytes(), f"{name} (after {places}, waits {waits})"
     for name in ("metrics", "evaluations"):
         one, other = (without_speed(RunDirectory(p).rows(name)) for p in (whole, parts))
-        assert one == other, f"{name} (waits {waits})"
+        assert one == other, f"{name} (after {places}, waits {waits})"
 
 
 # Refusals ---------------------------------------------------------------------------------------
