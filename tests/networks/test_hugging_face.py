@@ -111,6 +111,16 @@ def test_what_a_model_ends_with_and_is_stored_in_survives_training(key, tmp_path
     assert ending_tokens(tmp_path / "nowhere") == ()
 
 
+def test_every_token_that_ends_a_response_is_written(key, tmp_path):
+    network = _drawn(SHAPES["llama"], key)
+    for number, (end, stored) in enumerate([((3, 5), [3, 5]), ((3,), 3), (4, 4), ((), None)]):
+        place = tmp_path / str(number)
+        write_decoder(network, place, end=end)
+        assert json.loads((place / "config.json").read_text())["eos_token_id"] == stored
+        assert (place / "generation_config.json").exists() == (stored is not None)
+        assert ending_tokens(place) == (end if isinstance(end, tuple) else (end,))
+
+
 @EVERY
 def test_transformers_reads_what_is_written(name, key, tmp_path):
     torch = pytest.importorskip("torch")

@@ -94,6 +94,12 @@ def test_the_end_is_there_once(tmp_path):
     assert shown(read_completions(path, tokenizer, 64).data) == ("^u:Q$\na:", "A$\n")
     path = written(tmp_path, {"prompt": "Q", "completion": "A<|end|>"})
     assert shown(read_completions(path, tokenizer, 64).data) == ("^Q", "A$")
+    # Generation stops at any token that the model ends with, so that one of them is enough.
+    path = written(tmp_path, {"prompt": "Q", "completion": "A!"})
+    assert shown(read_completions(path, tokenizer, 64).data) == ("^Q", "A!$")
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [257, ord("!")]}))
+    tokenizer = FileTokenizer(tmp_path)
+    assert shown(read_completions(path, tokenizer, 64).data) == ("^Q", "A!")
 
 
 def test_comparisons(tmp_path):

@@ -110,12 +110,12 @@ class TokenProblem(eqx.Module):
     """What a method for language models is told before it learns.
 
     **Arguments:** `network`: with the weights to start from, which are also the reference policy of
-    methods that have one; `end`: the token that ends a response (-1: none does, responses have
-    a fixed length).
+    methods that have one; `end`: the token that ends a response, or all that do (-1 or `()`: none
+    does, responses have a fixed length).
     """
 
     network: AbstractTokenNetwork
-    end: int = eqx.field(static=True, default=-1)
+    end: int | tuple[int, ...] = eqx.field(static=True, default=-1)
 
     def require_hidden(self, method: str) -> AbstractHiddenStates:
         """The network. Raises `SpecificationError` if `method` needs hidden states: none shown."""

@@ -517,14 +517,14 @@ def write_decoder(
     directory: str | Path,
     *,
     tokenizer: str | Path | None = None,
-    end: int | None = None,
+    end: int | tuple[int, ...] = (),
     overwrite: bool = False,
 ) -> None:
     """Writes a directory that `transformers` loads.
 
     **Arguments:** `tokenizer`: a directory whose tokenizer is copied, and where there is a model
     beside it, the tokens that it begins, ends and pads with, its settings of generation and the
-    type that its weights are stored in; `end`: the token that ends a response, if there is one, for
+    type that its weights are stored in; `end`: the token that ends a response, or all that do, for
     a model that is not made from another; `overwrite`: whether a model that is there may be
     replaced.
 
@@ -540,6 +540,8 @@ def write_decoder(
     origin = None if tokenizer is None else Path(tokenizer)
     kept = _origin(origin)
     stored = kept.pop("dtype", None) or decoder.embedding.dtype.name
+    ends = [end] if isinstance(end, int) else list(end)
+    marked = (ends[0] if len(ends) == 1 else ends) if ends else None
     fields = {
         "architectures": [family.name],
         "model_type": kind,
@@ -547,10 +549,10 @@ def write_decoder(
         "dtype": stored,
         "torch_dtype": stored,
         "bos_token_id": None,
-        "eos_token_id": end,
+        "eos_token_id": marked,
         **kept,
     }
-    generation = _generation(origin) or ({} if end is None else {"eos_token_id": end})
+    generation = _generation(origin) or ({} if not ends else {"eos_token_id": marked})
     from safetensors.numpy import save_file
 
     # What an earlier model was in would be read with the new one.

@@ -35,12 +35,11 @@ class LanguageModel:
 
     def write(self, decoder: Decoder, directory: Path) -> None:
         """Writes `decoder`, trained from this model, into a directory that transformers loads."""
-        end = self.tokenizer.end
         write_decoder(
             decoder,
             directory,
             tokenizer=self.directory,
-            end=end if end >= 0 else None,
+            end=self.tokenizer.ends,
             overwrite=True,
         )
         if isinstance(self.tokenizer, ByteTokenizer):

@@ -473,10 +473,10 @@ def _has_ended(tokens: list[int], response: list[bool], tokenizer: AbstractToken
 
     Without one a model would never learn to stop, so that it is added where a template writes none.
     """
-    end = tokenizer.end
-    if end < 0:
+    if tokenizer.end < 0:
         return True
-    last = max((i for i, t in enumerate(tokens) if t == end and response[i]), default=-1)
+    ends = tokenizer.ends
+    last = max((i for i, t in enumerate(tokens) if t in ends and response[i]), default=-1)
     return last >= 0 and not tokenizer.decode(tokens[last + 1 :]).strip()
 
 

@@ -79,8 +79,8 @@ def grow_language(
     if (out / "run.json").is_file():
         directory = RunDirectory.open(out)
         stored = directory.specification
-        wanted = json.loads(json.dumps(specification))
-        if different := [name for name in wanted if stored.get(name) != wanted[name]]:
+        given = json.loads(json.dumps(specification))
+        if different := [name for name in given if stored.get(name) != given[name]]:
             raise RunError(
                 f"{out} holds a run with other settings ({different[0]}): choose another name, or "
                 "give the same settings to continue it"
@@ -98,7 +98,7 @@ def grow_language(
     )
     read = read_completions(settings.data, tokenizer, settings.context)
     plan = _plan(settings, CompletionReplay(read.data, settings.rows))
-    problem = TokenProblem(Decoder(architecture, key=jax.random.key(settings.seed)), tokenizer.end)
+    problem = TokenProblem(Decoder(architecture, key=jax.random.key(settings.seed)), tokenizer.ends)
     if directory is None:
         directory = RunDirectory.create(out, specification)
     result = run(
@@ -108,8 +108,9 @@ def grow_language(
     state = jax.tree.map(lambda x: x[0], result.outcomes[last.name].state)
     learned = out / _MODEL
     network = last.method.network(state)  # pyright: ignore[reportAttributeAccessIssue]
-    end = tokenizer.end if tokenizer.end >= 0 else None
-    write_decoder(network, learned, tokenizer=settings.tokenizer, end=end, overwrite=True)
+    write_decoder(
+        network, learned, tokenizer=settings.tokenizer, end=tokenizer.ends, overwrite=True
+    )
     if isinstance(tokenizer, ByteTokenizer):
         tokenizer.write(learned)
     rows: list[dict[str, Any]] = [r for r in result.metrics if "updates_per_second" in r]

@@ -63,7 +63,7 @@ def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
     if rank:
         key = jax.random.key(options.seed)
         network = Adapted(network, key=key, rank=rank, alpha=2.0 * rank)
-    return TokenProblem(network, model.tokenizer.end)
+    return TokenProblem(network, model.tokenizer.ends)
 
 
 class _Texts:
