@@ -65,8 +65,12 @@ def spaces(discrete: bool) -> Spaces:
     statistics = Statistics(
         jnp.asarray(MEAN, jnp.float32),
         jnp.asarray(STD, jnp.float32),
-        jnp.float32(-1.0),
-        jnp.float32(3.0),
+        return_low=jnp.float32(-1.0),
+        return_high=jnp.float32(3.0),
+        reward_mean=jnp.float32(0.5),
+        reward_std=jnp.float32(2.0),
+        terminal_share=jnp.float32(0.05),
+        return_to_go_mean=jnp.float32(1.0),
     )
     return Spaces(Box((-np.inf,) * 3, (np.inf,) * 3), action, 20, statistics)
 

@@ -32,10 +32,15 @@ def test_unknown_names_meet_the_nearest():
 def test_settings_are_read_from_text():
     method = build_method(
         "iql",
-        {"expectile": "0.9", "hidden_sizes": "(16, 8)", "normalise-rewards": "no", "discount": 1},
+        {
+            "expectile": "0.9",
+            "hidden_sizes": "(16, 8)",
+            "normalise-observations": "no",
+            "discount": 1,
+        },
     )
     assert method == method_class("IQL")(
-        expectile=0.9, hidden_sizes=(16, 8), normalise_rewards=False, discount=1.0
+        expectile=0.9, hidden_sizes=(16, 8), normalise_observations=False, discount=1.0
     )
     assert isinstance(method.discount, float)
 
@@ -48,7 +53,7 @@ def test_settings_are_read_from_text():
         ("expectile", True, "is not of type float"),
         ("hidden_sizes", "8.5,8", r"IQL\.hidden_sizes = '8\.5' is not of type int"),
         ("hidden_sizes", 8, "is not of type"),
-        ("normalise_rewards", 1, r"IQL\.normalise_rewards = 1 is not of type bool"),
+        ("normalise_observations", 1, r"IQL\.normalise_observations = 1 is not of type bool"),
     ],
 )
 def test_wrong_settings_are_explained(name, value, message):

@@ -62,7 +62,7 @@ def assert_same(one, other):
         assert getattr(one, name).dtype == getattr(other, name).dtype
     assert one.spaces.mismatch(other.spaces) is None
     assert one.spaces.horizon == other.spaces.horizon
-    for field in ("observation_mean", "observation_std", "return_low", "return_high"):
+    for field in vars(one.spaces.statistics):
         np.testing.assert_allclose(
             getattr(one.spaces.statistics, field),
             getattr(other.spaces.statistics, field),

@@ -74,8 +74,9 @@ def test_an_ensemble_is_its_members(key):
 
 
 def _spaces(action):
+    zero, one = jnp.zeros(()), jnp.ones(())
     statistics = Statistics(
-        jnp.asarray([1.0, 2.0, 3.0]), jnp.asarray([2.0, 0.0, 0.5]), jnp.zeros(()), jnp.ones(())
+        jnp.asarray([1.0, 2.0, 3.0]), jnp.asarray([2.0, 0.0, 0.5]), zero, one, zero, one, zero, zero
     )
     return Spaces(Box((-1.0,) * 3, (1.0,) * 3), action, statistics=statistics)
 

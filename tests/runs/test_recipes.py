@@ -41,7 +41,14 @@ from headwater.sources.replay import Replay
 from .tiny import Tiny, logged
 
 STATISTICS = Statistics(
-    jnp.asarray([1.0, -2.0, 0.5]), jnp.asarray([2.0, 0.1, 3.0]), jnp.asarray(-7.0), jnp.asarray(3.0)
+    observation_mean=jnp.asarray([1.0, -2.0, 0.5]),
+    observation_std=jnp.asarray([2.0, 0.1, 3.0]),
+    return_low=jnp.asarray(-7.0),
+    return_high=jnp.asarray(3.0),
+    reward_mean=jnp.asarray(-0.2),
+    reward_std=jnp.asarray(0.25),
+    terminal_share=jnp.asarray(0.1),
+    return_to_go_mean=jnp.asarray(-1.0),
 )
 BOX = Box((-math.inf,) * 3, (math.inf,) * 3)
 CONTINUOUS = Spaces(BOX, Box((-1.0, -1.0), (1.0, 1.0)), 50, STATISTICS)
@@ -236,7 +243,9 @@ def test_iql_hands_over_its_actor_alone():
     outcome = learned("IQL")
     online, state = started(outcome)
     assert_equal(state.actor, outcome.state.networks.actor)
-    assert_equal(state.normaliser, outcome.state.normaliser)
+    for part in ("mean", "std"):
+        assert_equal(getattr(state.normaliser, part), getattr(outcome.state.normaliser, part))
+    assert float(state.normaliser.reward_scale) == 1.0
     act = {"key": jax.random.key(1), "explore": True}
     np.testing.assert_array_equal(
         online.act(state, OBSERVATIONS[0], **act)[0],
@@ -254,11 +263,19 @@ def test_awac_hands_over_actor_critics_and_targets():
         online_method(outcome.method, False), num_critics=2, layer_norm="none"
     )
     state = warm_start(online, "before")({"before": outcome}, CONTINUOUS, jax.random.key(9))
-    for part in ("actor", "critics", "target_critics", "normaliser"):
-        assert_equal(getattr(state, part), getattr(outcome.state, part))
-    np.testing.assert_array_equal(
+    assert_equal(state.actor, outcome.state.actor)
+    scaled, scale = outcome.state.normaliser(OBSERVATIONS), outcome.state.normaliser.reward_scale
+    assert float(state.normaliser.reward_scale) == 1.0 != float(scale)
+    for part in ("critics", "target_critics"):
+        ours, theirs = getattr(state, part), getattr(outcome.state, part)
+        np.testing.assert_allclose(
+            ours(scaled, ACTIONS), theirs(scaled, ACTIONS) / scale, rtol=1e-5, atol=1e-6
+        )
+    np.testing.assert_allclose(
         online.value(state, OBSERVATIONS, ACTIONS),
         outcome.method.value(outcome.state, OBSERVATIONS, ACTIONS),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 

@@ -131,6 +131,12 @@ def sizes(default: tuple[int, ...]) -> Any:
     return eqx.field(static=True, default=default, metadata={_RANGE: _Sizes()})
 
 
+def choice_or_positive(default: str | float) -> Any:
+    """One of the strings that the field's annotation lists, or a number more than 0."""
+    allowed = Range(0.0, strict=True)
+    return eqx.field(static=True, default=default, metadata={_RANGE: allowed})
+
+
 def flag(default: bool) -> Any:
     """True or false."""
     return eqx.field(static=True, default=default)
@@ -162,7 +168,7 @@ def allowed_values(owner: type, field: dataclasses.Field) -> str:
     if hint is bool:
         return "True, False"
     names, allowed = choices_of(owner, field.name), field.metadata.get(_RANGE)
-    found = ", ".join(names) if names or allowed is None else allowed.interval
+    found = ", ".join((*names, *(() if allowed is None else (allowed.interval,))))
     return f"{found} or None" if found and type(None) in typing.get_args(hint) else found
 
 

@@ -162,12 +162,12 @@ class AbstractValue(eqx.Module, Generic[State]):
 class ActorCriticParts(NamedTuple):
     """What another method can take over from an actor-critic. `None`: it has no such part.
 
-    Values count rewards in the units of the data.
+    Values count rewards as the normaliser scales them, and so does whoever goes on with both.
 
     **Arguments:** `actor`: from standardised observations to an action or a distribution over them;
-    `normaliser`: standardises observations; `critics`, `target_critics`: an ensemble of the values
-    of actions if the actor chooses all later ones, and what lags behind it; `log_temperature`: of
-    the bonus for entropy; the rest: moments of Adam.
+    `normaliser`: standardises observations and scales rewards; `critics`, `target_critics`: an
+    ensemble of the values of actions if the actor chooses all later ones, and what lags behind it;
+    `log_temperature`: of the bonus for entropy; the rest: moments of Adam.
     """
 
     actor: Any

@@ -113,13 +113,19 @@ class Statistics(eqx.Module):
     """What logged experience says of scale; methods use it to normalise.
 
     **Arguments:** `observation_mean`, `observation_std`: per component; `return_low`,
-    `return_high`: smallest and largest undiscounted return of a logged episode.
+    `return_high`: smallest and largest undiscounted return of a logged episode; `reward_mean`,
+    `reward_std`: of a row; `terminal_share`: share of the rows that are terminal;
+    `return_to_go_mean`: undiscounted, over rows.
     """
 
     observation_mean: Float[Array, " observation"]
     observation_std: Float[Array, " observation"]
     return_low: Float[Array, ""]
     return_high: Float[Array, ""]
+    reward_mean: Float[Array, ""]
+    reward_std: Float[Array, ""]
+    terminal_share: Float[Array, ""]
+    return_to_go_mean: Float[Array, ""]
 
 
 class Spaces(eqx.Module):

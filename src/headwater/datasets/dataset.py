@@ -447,7 +447,7 @@ def _transitions_tree():
 
 def with_statistics(dataset: Dataset) -> Dataset:
     """The dataset with the statistics of its spaces computed from its columns."""
-    returns = dataset.episode_returns()
+    returns, rewards = dataset.episode_returns(), dataset.rewards
     mean = dataset.observations.mean(0, dtype=np.float64)
     squares = sum(((block - mean) ** 2).sum(0) for block in _blocks(dataset.observations))
     statistics = Statistics(
@@ -455,6 +455,10 @@ def with_statistics(dataset: Dataset) -> Dataset:
         observation_std=_single(np.sqrt(squares / len(dataset.observations))),
         return_low=_single(returns.min()),
         return_high=_single(returns.max()),
+        reward_mean=_single(rewards.mean(dtype=np.float64)),
+        reward_std=_single(rewards.std(dtype=np.float64)),
+        terminal_share=_single(dataset.terminals.mean()),
+        return_to_go_mean=_single(np.mean(returns_to_go(rewards, dataset.episode_starts, 1.0))),
     )
     spaces = Spaces(
         observation=dataset.spaces.observation,

@@ -1,6 +1,7 @@
 """Value networks."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -82,6 +83,31 @@ def candidate_values(
         repeated.reshape(-1, observation.shape[-1]), actions.reshape(-1, actions.shape[-1])
     )
     return rows.reshape(rows.shape[0], *actions.shape[:-1])
+
+
+_Network = TypeVar("_Network", Critic, StateValue, Ensemble)
+
+
+def raised(network: _Network, level: float | Float[Array, ""]) -> _Network:
+    """`network` with values that are larger by `level`; its last layer is linear."""
+
+    def last(network):
+        inner = network.stacked if isinstance(network, Ensemble) else network
+        assert isinstance(inner, Critic | StateValue)
+        return inner.network.biases[-1]
+
+    return eqx.tree_at(last, network, last(network) + level)
+
+
+def divided(ensemble: Ensemble, scale: Float[Array, ""]) -> Ensemble:
+    """`ensemble` with values that are `scale` times smaller; its last layers are linear."""
+
+    def last(ensemble: Ensemble):
+        assert isinstance(ensemble.stacked, Critic)
+        network = ensemble.stacked.network
+        return network.weights[-1], network.biases[-1]
+
+    return eqx.tree_at(last, ensemble, tuple(part / scale for part in last(ensemble)))
 
 
 def _all_values(observation: Array) -> Callable[[eqx.Module], Array]:

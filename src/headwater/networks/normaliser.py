@@ -1,4 +1,6 @@
-"""Standardisation of observations, kept beside the parameters so that no policy loses it."""
+"""The units of what is learned, kept beside the parameters so that no policy loses them."""
+
+import dataclasses
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,12 +14,17 @@ _SMALLEST_STD = 1e-3
 
 
 class Normaliser(eqx.Module):
-    """Subtracts a mean and divides by a standard deviation, both fixed."""
+    """Subtracts a mean and divides by a standard deviation, and multiplies rewards; all are fixed.
+
+    **Arguments:** `spaces`; `enabled`: standardise observations by the statistics of `spaces`;
+    `reward_scale`: what rewards, and so values, are multiplied by inside the method.
+    """
 
     mean: Float[Array, " observation"]
     std: Float[Array, " observation"]
+    reward_scale: Float[Array, ""]
 
-    def __init__(self, spaces: Spaces, enabled: bool):
+    def __init__(self, spaces: Spaces, enabled: bool, reward_scale: float | Float[Array, ""] = 1.0):
         statistics = spaces.statistics
         if enabled and statistics is not None:
             self.mean = jnp.asarray(statistics.observation_mean)
@@ -25,6 +32,7 @@ class Normaliser(eqx.Module):
         else:
             self.mean = jnp.zeros(spaces.observation_size)
             self.std = jnp.ones(spaces.observation_size)
+        self.reward_scale = jnp.asarray(reward_scale, jnp.float32)
 
     def __call__(
         self, observation: Float[Array, "*batch observation"]
@@ -33,9 +41,20 @@ class Normaliser(eqx.Module):
         return (observation - mean) / jnp.broadcast_to(self.std, observation.shape)
 
     def transitions(self, data: Transitions) -> Transitions:
-        """`data` with both its observations standardised."""
-        return eqx.tree_at(
-            lambda d: (d.observation, d.next_observation),
+        """`data` with both its observations standardised and its rewards multiplied."""
+        to_go = data.return_to_go
+        return dataclasses.replace(
             data,
-            (self(data.observation), self(data.next_observation)),
+            observation=self(data.observation),
+            next_observation=self(data.next_observation),
+            reward=data.reward * self.reward_scale,
+            return_to_go=None if to_go is None else to_go * self.reward_scale,
         )
+
+    def in_units_of_reward(self, value: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Values that a method learned, in the units of the data's rewards."""
+        return value / self.reward_scale
+
+    def unscaled(self) -> "Normaliser":
+        """The same for observations, with rewards as they are."""
+        return eqx.tree_at(lambda n: n.reward_scale, self, jnp.ones_like(self.reward_scale))

@@ -15,11 +15,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import Critic
+from headwater.networks.critics import Critic, raised
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, double_value
 from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
+from headwater.parts.logged_values import LoggedValueSettings, begin_values
 
 Metrics = dict[str, Float[Array, ""]]
 Number = float | Float[Array, ""]
@@ -36,11 +37,9 @@ class DeepQNetwork(eqx.Module):
 
 
 @runtime_checkable
-class DeepQSettings(Protocol):
+class DeepQSettings(LoggedValueSettings, Protocol):
     """The hyper-parameters that the steps below read from a method."""
 
-    @property
-    def discount(self) -> Number: ...
     @property
     def learning_rate(self) -> Number: ...
     @property
@@ -50,19 +49,18 @@ class DeepQSettings(Protocol):
     @property
     def double_q(self) -> bool: ...
     @property
-    def normalise_observations(self) -> bool: ...
-    @property
     def hidden_sizes(self) -> tuple[int, ...]: ...
 
 
 def begin_deep_q(settings: DeepQSettings, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
     """The state before any data: the target is equal to the critic."""
-    critic = Critic(problem, settings.hidden_sizes, key=key)
+    normaliser, level = begin_values(settings, problem)
+    critic = raised(Critic(problem, settings.hidden_sizes, key=key), level)
     return DeepQNetwork(
         critic=critic,
         target=critic,
         optimiser=begin(optax.adam(settings.learning_rate), critic),
-        normaliser=Normaliser(problem, settings.normalise_observations),
+        normaliser=normaliser,
         step=jnp.zeros((), jnp.int32),
     )
 

@@ -25,13 +25,14 @@ from headwater.networks.actors import (
     TanhGaussianActor,
     stochastic_actor,
 )
-from headwater.networks.critics import candidate_values, critics
+from headwater.networks.critics import candidate_values, critics, raised
 from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.ensemble import Reduction, random_members, reduce_members
+from headwater.parts.logged_values import LoggedValueSettings, begin_values
 
 Actor = CategoricalActor | TanhGaussianActor | GaussianActor
 Metrics = dict[str, Float[Array, ""]]
@@ -114,7 +115,11 @@ def begin_soft(
         layer_norm="before" if only_critics else None,
         **(critic_start or {}),
     )
-    normaliser = Normaliser(problem, settings.normalise_observations)
+    if isinstance(settings, LoggedValueSettings):
+        normaliser, level = begin_values(settings, problem)
+        ensemble = raised(ensemble, level)
+    else:
+        normaliser = Normaliser(problem, settings.normalise_observations)
     return begin_with(actor, ensemble, normaliser, settings.initial_temperature)
 
 

@@ -121,6 +121,15 @@ class Options:
         "can (CQL, Cal-QL): `adapt` then goes on with them. What is set otherwise stays so.",
         value="",
     )
+    reward_scale: float | Literal["deviation", "return_range"] | None = _option(
+        None,
+        "data",
+        "What rewards are multiplied by while a method learns; by default what the method says, "
+        "which is `deviation` (one over the standard deviation of a logged reward) where it learns "
+        "values from a log; `return_range`: 1000 over the range of logged returns; 1: nothing.",
+        above=0.0,
+        value="{deviation,return_range}|X",
+    )
     from_disk: bool = _option(
         False, "data", "Leave the data (a column directory) on disk and draw from there.", value=""
     )

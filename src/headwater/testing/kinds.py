@@ -99,6 +99,10 @@ def _spaces(action: Box | Discrete) -> Spaces:
         observation_std=jnp.asarray([1.0, 0.5, 2.0]),
         return_low=jnp.asarray(-3.0),
         return_high=jnp.asarray(4.0),
+        reward_mean=jnp.asarray(0.2),
+        reward_std=jnp.asarray(1.5),
+        terminal_share=jnp.asarray(0.1),
+        return_to_go_mean=jnp.asarray(0.5),
     )
     box = Box((-10.0,) * _OBSERVATION, (10.0,) * _OBSERVATION)
     return Spaces(box, action, horizon=20, statistics=statistics)

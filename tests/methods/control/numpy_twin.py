@@ -22,6 +22,11 @@ def problem(discrete: bool) -> Spaces:
         observation_std=jax.numpy.asarray(STD, "float32"),
         return_low=jax.numpy.asarray(0.0),
         return_high=jax.numpy.asarray(10.0),
+        # Rewards as they are, and values from 0 on, which `parts/test_logged_values.py` is about.
+        reward_mean=jax.numpy.asarray(0.0),
+        reward_std=jax.numpy.asarray(1.0),
+        terminal_share=jax.numpy.asarray(0.25),
+        return_to_go_mean=jax.numpy.asarray(0.0),
     )
     action = Discrete(CHOICES) if discrete else Box((-1.0,) * ACTION, (1.0,) * ACTION)
     return Spaces(Box((-9.0,) * OBSERVATION, (9.0,) * OBSERVATION), action, statistics=statistics)

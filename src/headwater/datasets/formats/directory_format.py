@@ -144,7 +144,8 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
     """
     writers: dict[str, _Appender] = {}
     starts = [np.zeros(1, np.int64)]
-    rows, moments, low, high = 0, _Moments(), np.inf, -np.inf
+    rows, moments, rewards, low, high = 0, _Moments(), _Moments(), np.inf, -np.inf
+    terminal, to_go = 0, 0.0
     spaces: Spaces | None = None
     metadata: dict[str, Any] = {}
     counts: list[dict[str, Any]] = []
@@ -170,15 +171,26 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
             moments.add(block.observations)
             returns = block.episode_returns()
             low, high = min(low, returns.min()), max(high, returns.max())
+            rewards.add(block.rewards)
+            terminal += int(block.terminals.sum())
+            to_go += float(block.returns_to_go(1.0).sum())
     finally:
         for writer in writers.values():
             writer.close()
     if spaces is None:
         raise DataError("there are no rows to write: at least one transition is needed")
     metadata |= summed_counts(counts)
-    statistics = Statistics(
-        *(jnp.asarray(part, jnp.float32) for part in (moments.mean, moments.deviation, low, high))
-    )
+    found = {
+        "observation_mean": moments.mean,
+        "observation_std": moments.deviation,
+        "return_low": low,
+        "return_high": high,
+        "reward_mean": rewards.mean,
+        "reward_std": rewards.deviation,
+        "terminal_share": terminal / rows,
+        "return_to_go_mean": to_go / rows,
+    }
+    statistics = Statistics(**{name: jnp.asarray(v, jnp.float32) for name, v in found.items()})
     boundaries = np.concatenate(starts)
     np.save(path / "episode_starts.npy", boundaries, allow_pickle=False)
     description = {

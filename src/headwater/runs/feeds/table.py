@@ -5,6 +5,7 @@ has to give and makes the source of it. Nothing else knows methods by name or by
 the only place that grows with a new flow of data."""
 
 import dataclasses
+import math
 
 from headwater.core.catalogue import all_methods, build_method, learns_from, settings
 from headwater.core.errors import SpecificationError
@@ -94,8 +95,10 @@ def check_options(cls: type[AbstractMethod], options: Options) -> None:
 def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Options]:
     """Both with everything settled that was left open.
 
-    A method that reads the probabilities of what is written does so at the temperature of writing.
-    Raises `SpecificationError` if the two were given different ones.
+    A method that reads the probabilities of what is written does so at the temperature of writing,
+    an actor's rate that falls during learning reaches zero with the last update, and a scale of
+    rewards goes to the method. Raises `SpecificationError` if a temperature or a scale was given
+    twice, or if the method does not scale rewards.
     """
     flow = flow_of(type(method))
     usual = {n: value for n, value in flow.usual.items() if getattr(options, n) is None}
@@ -103,6 +106,9 @@ def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Op
     options = dataclasses.replace(options, seeds=tuple(options.seed_list))
     if options.online_ready:
         method = online_ready(method)
+    method = _with_reward_scale(method, options.reward_scale)
+    if settings(method).get("actor_decay_updates", math.inf) is None and options.updates:
+        method = dataclasses.replace(method, actor_decay_updates=float(options.updates))
     if "writing" not in flow.groups:
         return method, options
     own = settings(method)
@@ -118,6 +124,20 @@ def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Op
             f"{own['temperature']}: give the temperature once"
         )
     return build_method(name, {**own, "temperature": options.temperature}), options
+
+
+def _with_reward_scale(method: AbstractMethod, scale: float | str | None) -> AbstractMethod:
+    """The method with rewards scaled as the option says. Raises `SpecificationError`."""
+    if scale is None:
+        return method
+    name, own = type(method).__name__, settings(method)
+    if "reward_scale" not in own:
+        raise SpecificationError(f"{name} does not scale rewards: leave out reward_scale")
+    if own["reward_scale"] not in (scale, settings(build_method(name))["reward_scale"]):
+        raise SpecificationError(
+            f"reward_scale is {scale}, but {name} was told {own['reward_scale']}: give it once"
+        )
+    return dataclasses.replace(method, reward_scale=scale)
 
 
 def feed(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:

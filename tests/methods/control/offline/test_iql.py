@@ -126,6 +126,7 @@ def test_three_updates(discrete):
         learning_rate=RATE,
         polyak_rate=TARGET_RATE,
         actor_decay_updates=float(DECAY),
+        reward_scale="return_range",
         hidden_sizes=(8, 8),
     )
     state = begin(method, discrete)

@@ -9,7 +9,15 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, non_negative, positive, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    non_negative,
+    positive,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractLikelihood,
@@ -28,12 +36,18 @@ from headwater.networks.actors import (
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import candidate_values, critics
+from headwater.networks.critics import candidate_values, critics, raised
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.regression import exponential_weight
+from headwater.parts.logged_values import (
+    InitialLevel,
+    RewardScale,
+    begin_values,
+    parts_in_units_of_reward,
+)
 
 Actor = CategoricalActor | TanhGaussianActor | GaussianActor
 
@@ -74,6 +88,9 @@ class AWAC(
     - `learning_rate`: of Adam, for actor and critics.
     - `polyak_rate`: Polyak rate of the target critics.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Nair, Gupta, Dalal, Levine (2020), arXiv:2006.09359.
@@ -96,6 +113,8 @@ class AWAC(
     learning_rate: float = non_negative(3e-4)
     polyak_rate: float = share(0.005)
     normalise_observations: bool = flag(True)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> AWACState:
@@ -103,7 +122,8 @@ class AWAC(
         actor = stochastic_actor(
             problem, self.hidden_sizes, key=actor_key, spread="shared", squash_mean=False
         )
-        twins = critics(problem, self.hidden_sizes, 2, key=critic_key)
+        normaliser, level = begin_values(self, problem)
+        twins = raised(critics(problem, self.hidden_sizes, 2, key=critic_key), level)
         optimiser = optax.adam(self.learning_rate)
         return AWACState(
             actor=actor,
@@ -111,7 +131,7 @@ class AWAC(
             target_critics=twins,
             actor_optimiser=begin(optimiser, actor),
             critic_optimiser=begin(optimiser, twins),
-            normaliser=Normaliser(problem, self.normalise_observations),
+            normaliser=normaliser,
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -164,13 +184,16 @@ class AWAC(
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
 
     def value(self, state: AWACState, observation: Array, action: Array) -> Array:
-        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        return state.normaliser.in_units_of_reward(q)
 
     def log_probability(self, state: AWACState, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
 
     def parts(self, state: AWACState) -> ActorCriticParts:
-        return ActorCriticParts(state.actor, state.normaliser, state.critics, state.target_critics)
+        return parts_in_units_of_reward(
+            state.actor, state.normaliser, state.critics, state.target_critics
+        )
 
 
 def _policy_value(

@@ -7,7 +7,17 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    positive,
+    real,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractLikelihood,
@@ -26,6 +36,7 @@ from headwater.parts.conservative import (
     begin_conservative,
     improve_conservatively,
 )
+from headwater.parts.logged_values import InitialLevel, RewardScale
 from headwater.parts.soft_actor_critic import (
     LayerNorm,
     check_target_members,
@@ -72,6 +83,9 @@ class CQL(
     - `actor_reduction`: whether the actor climbs the lowest of the critics or their mean.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
@@ -111,6 +125,8 @@ class CQL(
     actor_reduction: Reduction = choice("min")
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(True)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def __check_init__(self):
@@ -152,7 +168,7 @@ class CQL(
 
     def value(self, state: ConservativeActorCritic, observation: Array, action: Array) -> Array:
         q = state.soft.critics(state.soft.normaliser(observation), action)
-        return reduce_members(q, self.actor_reduction)
+        return state.soft.normaliser.in_units_of_reward(reduce_members(q, self.actor_reduction))
 
     def log_probability(
         self, state: ConservativeActorCritic, observation: Array, action: Array

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -27,6 +35,7 @@ from headwater.parts.deep_q_network import (
     epsilon_greedy_likelihood,
     improve_deep_q,
 )
+from headwater.parts.logged_values import InitialLevel, RewardScale
 
 
 class DiscreteCQL(
@@ -52,6 +61,9 @@ class DiscreteCQL(
     - `target_update_interval`: updates between changes of the target.
     - `double_q`: let the critic choose the next action and the target judge it.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers.
 
     **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
@@ -76,6 +88,8 @@ class DiscreteCQL(
     target_update_interval: int = integer(100, static=False)
     double_q: bool = flag(True)
     normalise_observations: bool = flag(True)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
@@ -104,7 +118,8 @@ class DiscreteCQL(
         return act_epsilon_greedily(state, observation, epsilon, key=key, explore=explore), ()
 
     def value(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
-        return state.critic(state.normaliser(observation), action)
+        q = state.critic(state.normaliser(observation), action)
+        return state.normaliser.in_units_of_reward(q)
 
     def log_probability(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
         return epsilon_greedy_likelihood(state, observation, action, self.exploration_rate)

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    positive,
+    real,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractLikelihood,
@@ -25,6 +35,7 @@ from headwater.networks.critics import Critic
 from headwater.networks.mlp import Ensemble
 from headwater.ops.control.bellman import ensemble_error
 from headwater.ops.control.ensemble import slope_similarity
+from headwater.parts.logged_values import InitialLevel, RewardScale
 from headwater.parts.soft_actor_critic import (
     LayerNorm,
     SoftActorCritic,
@@ -65,6 +76,9 @@ class EDAC(
     - `num_critics`: number of critics; the paper takes 10, and 50 on Hopper.
     - `layer_norm`: which networks normalise their hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** An, Moon, Kim, Song (2021), arXiv:2110.01548.
@@ -92,6 +106,8 @@ class EDAC(
     num_critics: int = integer(10)
     layer_norm: LayerNorm = choice("none")
     normalise_observations: bool = flag(False)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
@@ -131,7 +147,8 @@ class EDAC(
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
 
     def value(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
-        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        return state.normaliser.in_units_of_reward(q)
 
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)

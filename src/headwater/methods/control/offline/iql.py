@@ -6,10 +6,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, non_negative, positive, probability, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    non_negative,
+    positive,
+    probability,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractLikelihood,
@@ -28,12 +37,13 @@ from headwater.networks.actors import (
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import StateValue, critics
+from headwater.networks.critics import StateValue, critics, raised
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.descend import begin, cosine_decay, descend, polyak
 from headwater.ops.control.regression import expectile_error, exponential_weight
+from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 
 
 class IQLNetworks(eqx.Module):
@@ -51,7 +61,6 @@ class IQLState(eqx.Module):
     target_critics: Ensemble
     optimiser: optax.OptState
     normaliser: Normaliser
-    reward_scale: Float[Array, ""]
     step: Int[Array, ""]
 
 
@@ -76,10 +85,13 @@ class IQL(
     - `beta`: β; 0 is behavioural cloning, larger is greedier.
     - `max_weight`: bound on a row's weight in the policy loss.
     - `learning_rate`: of Adam, for all networks; the actor's falls to 0 along a cosine.
-    - `actor_decay_updates`: length of that cosine; infinite for a constant rate.
+    - `actor_decay_updates`: length of that cosine; infinite for a constant rate. `None`: as long as
+      the run, where `train` or a sweep knows it; elsewhere the rate is constant.
     - `polyak_rate`: Polyak rate of the target critics.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `normalise_rewards`: multiply rewards by 1000 / (largest - smallest logged return).
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Kostrikov, Nair, Levine (2021), arXiv:2110.06169.
@@ -100,29 +112,26 @@ class IQL(
     beta: float = non_negative(3.0)
     max_weight: float = positive(100.0, infinite=True)
     learning_rate: float = non_negative(3e-4)
-    actor_decay_updates: float = positive(1e6, infinite=True)
+    actor_decay_updates: float | None = positive(None, infinite=True)
     polyak_rate: float = share(0.005)
     normalise_observations: bool = flag(True)
-    normalise_rewards: bool = flag(True)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> IQLState:
         actor_key, critic_key, value_key = jax.random.split(key, 3)
+        normaliser, level = begin_values(self, problem)
         networks = IQLNetworks(
             stochastic_actor(problem, self.hidden_sizes, key=actor_key, spread="shared"),
-            critics(problem, self.hidden_sizes, 2, key=critic_key),
-            StateValue(problem, self.hidden_sizes, key=value_key),
+            raised(critics(problem, self.hidden_sizes, 2, key=critic_key), level),
+            raised(StateValue(problem, self.hidden_sizes, key=value_key), level),
         )
-        scale = jnp.ones(())
-        if self.normalise_rewards and problem.statistics is not None:
-            spread = problem.statistics.return_high - problem.statistics.return_low
-            scale = jnp.where(spread > 1e-6, 1000.0 / jnp.maximum(spread, 1e-6), 1.0)
         return IQLState(
             networks=networks,
             target_critics=networks.critics,
             optimiser=begin(optax.adam(self.learning_rate), networks),
-            normaliser=Normaliser(problem, self.normalise_observations),
-            reward_scale=scale,
+            normaliser=normaliser,
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -132,13 +141,14 @@ class IQL(
         target_value = jnp.min(state.target_critics(data.observation, data.action), axis=0)
         advantage = target_value - before.value(data.observation)
         target = backup(
-            data.reward * state.reward_scale,
+            data.reward,
             self.discount,
             data.terminal,
             before.value(data.next_observation),
         )
         weight = exponential_weight(advantage, self.beta, self.max_weight)
-        pace = cosine_decay(state.step, self.actor_decay_updates)
+        decay = jnp.inf if self.actor_decay_updates is None else self.actor_decay_updates
+        pace = cosine_decay(state.step, decay)
 
         def loss(networks: IQLNetworks):
             difference = target_value - networks.value(data.observation)
@@ -166,7 +176,6 @@ class IQL(
             target_critics=polyak(state.target_critics, networks.critics, self.polyak_rate),
             optimiser=optimiser,
             normaliser=state.normaliser,
-            reward_scale=state.reward_scale,
             step=state.step + 1,
         )
         return state, {**metrics, "advantage": jnp.mean(advantage)}
@@ -177,11 +186,11 @@ class IQL(
 
     def value(self, state: IQLState, observation: Array, action: Array) -> Array:
         q = state.networks.critics(state.normaliser(observation), action)
-        return jnp.min(q, axis=0) / state.reward_scale
+        return state.normaliser.in_units_of_reward(jnp.min(q, axis=0))
 
     def log_probability(self, state: IQLState, observation: Array, action: Array) -> Array:
         return state.networks.actor(state.normaliser(observation)).log_density(action)
 
     def parts(self, state: IQLState) -> ActorCriticParts:
         # Its critics rate the best logged actions, and not those of its actor.
-        return ActorCriticParts(state.networks.actor, state.normaliser)
+        return ActorCriticParts(state.networks.actor, state.normaliser.unscaled())

@@ -8,7 +8,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractMethod,
@@ -20,8 +28,7 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import DeterministicActor, choose_near
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.critics import critics, raised
 from headwater.ops.control.bellman import backup
 from headwater.ops.control.improvement import unit_scale
 from headwater.parts.deterministic_actor_critic import (
@@ -32,6 +39,7 @@ from headwater.parts.deterministic_actor_critic import (
     regress_critics,
     smoothed_next_action,
 )
+from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 
 
 class ReBRAC(
@@ -61,6 +69,9 @@ class ReBRAC(
     - `policy_delay`: updates of the critics for each of the actor and the targets.
     - `layer_norm`: normalise the critics' hidden layers.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Tarasov, Kurenkov, Nikulin, Kolesnikov (2023), arXiv:2305.09836.
@@ -89,6 +100,8 @@ class ReBRAC(
     policy_delay: int = integer(2, static=False)
     layer_norm: bool = flag(True)
     normalise_observations: bool = flag(False)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeterministicActorCritic:
@@ -108,8 +121,8 @@ class ReBRAC(
             layer_norm=layer_norm,
             **start,
         )
-        normaliser = Normaliser(problem, self.normalise_observations)
-        return begin_deterministic(actor, twins, normaliser)
+        normaliser, level = begin_values(self, problem)
+        return begin_deterministic(actor, raised(twins, level), normaliser)
 
     def update(self, state: DeterministicActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
@@ -149,7 +162,8 @@ class ReBRAC(
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
     def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
-        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        return state.normaliser.in_units_of_reward(q)
 
     def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
         return parts_of(state)

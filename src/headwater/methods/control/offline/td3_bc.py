@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractActorCritic,
     AbstractMethod,
@@ -19,8 +27,7 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import DeterministicActor, choose_near
-from headwater.networks.critics import critics
-from headwater.networks.normaliser import Normaliser
+from headwater.networks.critics import critics, raised
 from headwater.ops.control.bellman import backup
 from headwater.ops.control.improvement import unit_scale
 from headwater.parts.deterministic_actor_critic import (
@@ -31,6 +38,7 @@ from headwater.parts.deterministic_actor_critic import (
     regress_critics,
     smoothed_next_action,
 )
+from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 
 
 class TD3BC(
@@ -56,6 +64,9 @@ class TD3BC(
     - `exploration_noise`: deviation of the noise when acting to explore.
     - `policy_delay`: updates of the critics for each of the actor and the targets.
     - `normalise_observations`: standardise with the data's mean and deviation.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Fujimoto, Gu (2021), arXiv:2106.06860.
@@ -79,6 +90,8 @@ class TD3BC(
     exploration_noise: float = non_negative(0.1)
     policy_delay: int = integer(2, static=False)
     normalise_observations: bool = flag(True)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeterministicActorCritic:
@@ -86,8 +99,8 @@ class TD3BC(
         actor_key, critic_key = jax.random.split(key)
         actor = DeterministicActor(problem, self.hidden_sizes, key=actor_key)
         twins = critics(problem, self.hidden_sizes, 2, key=critic_key)
-        normaliser = Normaliser(problem, self.normalise_observations)
-        return begin_deterministic(actor, twins, normaliser)
+        normaliser, level = begin_values(self, problem)
+        return begin_deterministic(actor, raised(twins, level), normaliser)
 
     def update(self, state: DeterministicActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
@@ -117,7 +130,8 @@ class TD3BC(
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
     def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
-        return jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+        return state.normaliser.in_units_of_reward(q)
 
     def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
         return parts_of(state)

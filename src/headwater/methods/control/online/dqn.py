@@ -7,7 +7,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive, share, sizes
+from headwater.core.fields import (
+    choice,
+    choice_or_positive,
+    flag,
+    integer,
+    non_negative,
+    positive,
+    share,
+    sizes,
+)
 from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
@@ -29,6 +38,7 @@ from headwater.parts.deep_q_network import (
     epsilon_greedy_likelihood,
     improve_deep_q,
 )
+from headwater.parts.logged_values import InitialLevel, RewardScale
 
 
 class DQN(
@@ -58,6 +68,9 @@ class DQN(
     - `double_q`: let the critic choose the next action and the target judge it; the target does
       both if not, as in the first DQN.
     - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
+    - `reward_scale`: what rewards are multiplied by: one over their standard deviation in the log,
+      1000 over the range of logged returns (`return_range`), or a number.
+    - `initial_level`: whether values start at the level of the log or at 0.
     - `hidden_sizes`: hidden layers.
 
     **Reference:** van Hasselt, Guez, Silver (2016), arXiv:1509.06461; Mnih et al. (2015).
@@ -82,6 +95,8 @@ class DQN(
     target_update_interval: int = integer(100, static=False)
     double_q: bool = flag(True)
     normalise_observations: bool = flag(False)
+    reward_scale: RewardScale | float = choice_or_positive("deviation")
+    initial_level: InitialLevel = choice("logged")
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DeepQNetwork:
@@ -105,7 +120,8 @@ class DQN(
         return act_epsilon_greedily(state, observation, epsilon, key=key, explore=explore), ()
 
     def value(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
-        return state.critic(state.normaliser(observation), action)
+        q = state.critic(state.normaliser(observation), action)
+        return state.normaliser.in_units_of_reward(q)
 
     def log_probability(self, state: DeepQNetwork, observation: Array, action: Array) -> Array:
         return epsilon_greedy_likelihood(state, observation, action, self._epsilon(state))

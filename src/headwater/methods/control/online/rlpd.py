@@ -136,7 +136,7 @@ class RLPD(
 
     def value(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         q = state.critics(state.normaliser(observation), action)
-        return reduce_members(q, self.actor_reduction)
+        return state.normaliser.in_units_of_reward(reduce_members(q, self.actor_reduction))
 
     def log_probability(self, state: SoftActorCritic, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)

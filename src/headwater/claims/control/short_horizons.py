@@ -1,0 +1,97 @@
+"""IQL on short and long horizons, whatever the units and the level of the rewards."""
+
+import itertools
+
+import numpy as np
+
+from headwater.evaluation.statistics import Interval
+from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
+from headwater.evidence.horizon_logs import Cell, horizon_log, shares_closed
+from headwater.methods.control.offline.iql import IQL
+
+
+def _grid(
+    seed: int,
+    *,
+    instances: int,
+    horizons: tuple[int, ...],
+    offsets: tuple[float, ...],
+    scales: tuple[float, ...],
+    updates: int,
+    rows: int,
+) -> Finding:
+    cells = [Cell(*each) for each in itertools.product(horizons, offsets, scales)]
+    numbers = [1_000 * seed + i for i in range(instances)]
+    logs = [horizon_log(cell, instance=n, rows=rows) for n in numbers for cell in cells]
+    shares = {}
+    for name, fields in (
+        ("level of the log", {}),
+        ("from zero", {"initial_level": "zero", "reward_scale": "return_range"}),
+    ):
+        method = IQL(
+            hidden_sizes=(32,), learning_rate=1e-3, actor_decay_updates=float(updates), **fields
+        )
+        found = shares_closed(method, logs, updates=updates, batch_size=64, seed=seed)
+        shares[name] = found.reshape(instances, len(horizons), len(offsets), len(scales))
+    ours, zero = shares["level of the log"], shares["from zero"]
+    worst = np.unravel_index(ours.mean(0).argmin(), ours.shape[1:])
+    by_scale = ours.mean(0)
+    spread = float((by_scale.max(-1) - by_scale.min(-1)).max())
+    return Finding(
+        (
+            Criterion("share closed in the worst cell", mean_of(ours[:, *worst]), 0.5),
+            Criterion(
+                "largest change of the share by the scale alone",
+                Interval(spread, spread, spread, 0.95, instances),
+                at_most=0.1,
+            ),
+            Criterion(
+                "share closed where rewards are near -5 and episodes have at most ten steps, less "
+                "that from zero",
+                mean_of((ours - zero)[:, np.asarray(horizons) <= 10][:, :, 0].mean((1, 2))),
+                0.0,
+            ),
+        ),
+        {
+            name: dict(zip(map(str, horizons), found.mean((0, 3)).round(3).tolist()))
+            for name, found in shares.items()
+        },
+        {name: (np.asarray(horizons), found.mean((2, 3))) for name, found in shares.items()},
+        across="steps of an episode",
+        up="share of the gap to the optimum",
+        logarithmic="x",
+    )
+
+
+CLAIMS = (
+    Claim(
+        "iql-learns-at-every-horizon",
+        "From logs of random actions in random processes IQL closes at least half of the gap "
+        "between the behaviour and the optimum at horizons of 1, 5, 10, 100 and 1000 steps, with "
+        "rewards in [0, 1] moved by -5, 0 and 5 and multiplied by 0.1, 1 and 100; the multiplier "
+        "alone changes the share by at most 0.1; and where rewards are near -5 and episodes short, "
+        "it closes more than from values of zero with rewards scaled by the range of returns.",
+        ("IQL",),
+        "kostrikov2022iql",
+        "ours: the initial level of values and the scale of rewards are none of the paper's",
+        {
+            "smoke": {
+                "instances": 3,
+                "horizons": (1, 5),
+                "offsets": (-5.0,),
+                "scales": (0.1, 100.0),
+                "updates": 20,
+                "rows": 100,
+            },
+            "small": {
+                "instances": 4,
+                "horizons": (1, 5, 10, 100, 1000),
+                "offsets": (-5.0, 0.0, 5.0),
+                "scales": (0.1, 1.0, 100.0),
+                "updates": 2_000,
+                "rows": 2_000,
+            },
+        },
+        _grid,
+    ),
+)
