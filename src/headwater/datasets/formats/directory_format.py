@@ -261,7 +261,7 @@ class _Moments:
 
     @property
     def deviation(self) -> np.ndarray:
-        return np.sqrt(self.squares / self.count)
+        return np.asarray(np.sqrt(self.squares / self.count))
 
 
 def _wider(spaces: Spaces, other: Spaces) -> Spaces:
