@@ -19,6 +19,9 @@ STATES, ACTIONS = 6, 4
 NOISE = 0.2
 """Standard deviation of what is added to each reward, where rewards lie in [0, 1]."""
 
+_LOOKED_AT = 100
+"""Shares of an episode at which a policy is asked for its actions."""
+
 
 class Cell(NamedTuple):
     """One log: episodes of `horizon` steps with a terminal end, rewards `scale · (r + offset)`."""
@@ -43,29 +46,33 @@ class HorizonLog(NamedTuple):
     def share(self, choices: np.ndarray) -> float:
         """The share of the gap between the behaviour and the optimum that a policy closes.
 
-        Exact, of undiscounted rewards; the optimum may depend on the step, the policy does not.
+        Exact, of undiscounted rewards; both may depend on the step.
 
-        **Arguments:** `choices`: the action in each state.
+        **Arguments:** `choices`: the action in each step and state, `[horizon, state]`.
         """
-        behaviour = np.full((STATES, ACTIONS), 1.0 / ACTIONS)
+        behaviour = np.full((self.horizon, STATES, ACTIONS), 1.0 / ACTIONS)
         low, own = self._return(behaviour), self._return(np.eye(ACTIONS)[choices])
         return (own - low) / (self._return(None) - low)
 
     def _return(self, policy: np.ndarray | None) -> float:
         value = np.zeros(STATES)
-        for _ in range(self.horizon):
+        for i in reversed(range(self.horizon)):
             q = self.reward + self.transition @ value
-            value = q.max(1) if policy is None else (policy * q).sum(1)
+            value = q.max(1) if policy is None else (policy[i] * q).sum(1)
         return float(value.mean())
 
 
-def horizon_log(cell: Cell, *, instance: int, rows: int = 2000) -> HorizonLog:
+def horizon_log(
+    cell: Cell, *, instance: int, rows: int = 2000, step_seen: bool = False
+) -> HorizonLog:
     """A log of uniformly random actions in a random process.
 
-    The state is observed as a one-hot vector, and the step is not. The same `instance` gives the
-    same process and, up to where episodes begin anew, the same experience in every cell.
+    The state is observed as a one-hot vector. The same `instance` gives the same process and, up to
+    where episodes begin anew, the same experience in every cell.
 
-    **Arguments:** `cell`; `instance`: number of the process; `rows`: a multiple of the horizon.
+    **Arguments:** `cell`; `instance`: number of the process; `rows`: a multiple of the horizon;
+    `step_seen`: the share of the episode that is over is a last component, else 0. Where it is not
+    seen, no function of what is observed foretells the end.
     """
     random = np.random.default_rng(instance)
     transition = random.dirichlet(np.full(STATES, 0.3), (STATES, ACTIONS))
@@ -80,13 +87,14 @@ def horizon_log(cell: Cell, *, instance: int, rows: int = 2000) -> HorizonLog:
         after = np.searchsorted(cumulative[state[i], action[i]], draws[i])
         following[i] = min(after, STATES - 1)
     ends = np.arange(rows) % cell.horizon == cell.horizon - 1
-    one_hot = np.eye(STATES, dtype=np.float32)
+    over = np.arange(rows) % cell.horizon / cell.horizon
+    seen = lambda state, over: np.c_[np.eye(STATES)[state], step_seen * over].astype(np.float32)
     data = Dataset.from_arrays(
-        one_hot[state],
+        seen(state, over),
         action,
         cell.scale * (reward[state, action] + noise + cell.offset),
         ends,
-        next_observations=one_hot[following],
+        next_observations=seen(following, over + 1 / cell.horizon),
         discrete=True,
         action_count=ACTIONS,
     )
@@ -94,28 +102,42 @@ def horizon_log(cell: Cell, *, instance: int, rows: int = 2000) -> HorizonLog:
 
 
 def shares_closed(
-    method: AbstractMethod, logs: list[HorizonLog], *, updates: int, batch_size: int, seed: int
+    method: AbstractMethod,
+    logs: list[HorizonLog],
+    *,
+    updates: int,
+    batch_size: int,
+    seed: int,
+    step_seen: bool = False,
 ) -> np.ndarray:
     """What the greedy policy that `method` learns from each log closes of its gap, `[log]`.
 
-    All logs are learned from in one compiled program; they must have equally many rows.
+    All logs are learned from in one compiled program, and with the same random numbers, so that
+    only the logs differ; they must have equally many rows.
     """
     stack = lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves])
     data = jax.tree.map(stack, *(log.data.transitions() for log in logs))
     statistics = jax.tree.map(stack, *(log.data.spaces.statistics for log in logs))
     spaces = logs[0].data.spaces
-    keys = jax.random.split(jax.random.key(seed), len(logs))
-    choices = _learned(method, spaces, statistics, data, updates, batch_size, keys)
-    return np.asarray([log.share(own) for log, own in zip(logs, np.asarray(choices))])
+    key = jax.random.key(seed)
+    choices = np.asarray(
+        _learned(method, spaces, statistics, data, updates, batch_size, step_seen, key)
+    )
+    at = lambda horizon: np.arange(horizon) * _LOOKED_AT // horizon
+    return np.asarray([log.share(own[at(log.horizon)]) for log, own in zip(logs, choices)])
 
 
 @eqx.filter_jit
-def _learned(method, spaces, statistics, data, updates, batch_size, keys):
-    def one(statistics, data: Transitions, key):
+def _learned(method, spaces, statistics, data, updates, batch_size, step_seen, key):
+    over = jnp.repeat(jnp.arange(_LOOKED_AT) / _LOOKED_AT, STATES)[:, None]
+    states = jnp.tile(jnp.eye(STATES), (_LOOKED_AT, 1))
+    observations = jnp.concatenate([states, step_seen * over], 1)
+
+    def one(statistics, data: Transitions):
         problem = Spaces(spaces.observation, spaces.action, spaces.horizon, statistics)
         state = learn(method, problem, Replay(data, batch_size), updates, key=key).state
         assert isinstance(method, AbstractPolicy)
         act = lambda o: method.act(state, o, key=key, explore=False)[0]
-        return jax.vmap(act)(jnp.eye(STATES))
+        return jax.vmap(act)(observations).reshape(_LOOKED_AT, STATES)
 
-    return jax.vmap(one)(statistics, data, keys)
+    return jax.vmap(one)(statistics, data)
