@@ -1,13 +1,21 @@
 """IQL on short and long horizons, whatever the units and the level of the rewards."""
 
 import itertools
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from headwater.core.catalogue import build_method
 from headwater.evaluation.statistics import Interval
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.horizon_logs import Cell, horizon_log, shares_closed
-from headwater.methods.control.offline.iql import IQL
+
+_STARTS: dict[str, dict[str, Any]] = {
+    "level of the log": {},
+    "from zero": {"initial_level": "zero", "reward_scale": "return_range"},
+}
+"""As it is by default, and as the paper has it."""
 
 
 def _grid(
@@ -23,24 +31,17 @@ def _grid(
 ) -> Finding:
     cells = [Cell(*each) for each in itertools.product(horizons, offsets, scales)]
     numbers = [1_000 * seed + i for i in range(instances)]
-    logs = [
-        horizon_log(cell, instance=n, rows=rows, step_seen=step_seen)
-        for n in numbers
-        for cell in cells
-    ]
+    log = partial(horizon_log, rows=rows, step_seen=step_seen)
+    logs = [log(cell, instance=n) for n in numbers for cell in cells]
     shares = {}
-    for name, fields in (
-        ("level of the log", {}),
-        ("from zero", {"initial_level": "zero", "reward_scale": "return_range"}),
-    ):
-        method = IQL(
-            hidden_sizes=(32,), learning_rate=1e-3, actor_decay_updates=float(updates), **fields
-        )
+    for name, fields in _STARTS.items():
+        settings = {"hidden_sizes": (32,), "learning_rate": 1e-3, "actor_decay_updates": updates}
+        method = build_method("IQL", {**settings, **fields})
         found = shares_closed(
             method, logs, updates=updates, batch_size=64, seed=seed, step_seen=step_seen
         )
         shares[name] = found.reshape(instances, len(horizons), len(offsets), len(scales))
-    ours, zero = shares["level of the log"], shares["from zero"]
+    ours, zero = shares.values()
     worst = np.unravel_index(ours.mean(0).argmin(), ours.shape[1:])
     by_scale = ours.mean(0)
     spread = float((by_scale.max(-1) - by_scale.min(-1)).max())
@@ -70,7 +71,7 @@ def _grid(
     )
 
 
-_SMOKE = {
+_SMOKE: dict[str, Any] = {
     "instances": 3,
     "horizons": (1, 5),
     "offsets": (-5.0,),
@@ -78,7 +79,7 @@ _SMOKE = {
     "updates": 20,
     "rows": 100,
 }
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "instances": 4,
     "horizons": (1, 5, 10, 100, 1000),
     "offsets": (-5.0, 0.0, 5.0),
