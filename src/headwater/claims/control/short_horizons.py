@@ -102,6 +102,12 @@ CLAIMS = (
             "small": {**_SMALL, "updates": 2_000, "rows": 2_000},
         },
         _grid,
+        learned=(
+            "Where the step is not seen and rewards are far from 0, the end of an episode comes as a "
+            "surprise that is worth many times what any action is: half of the gap is closed at all "
+            "horizons only with rewards near 0 (0.87 to 0.999), and with an offset only where "
+            "episodes have one step."
+        ),
     ),
     Claim(
         "iql-learns-at-every-horizon-where-the-step-is-seen",
@@ -115,5 +121,10 @@ CLAIMS = (
             "small": {**_SMALL, "updates": 4_000, "rows": 10_000, "step_seen": True},
         },
         _grid,
+        learned=(
+            "Held at horizons of 1, 5 and 10 (0.72 and more) and not at 100 steps with an offset "
+            "(0.17), where 4,000 updates do not suffice to learn how values of several hundred "
+            "deviations fall towards the end. The multiplier alone changes a share by 0.002."
+        ),
     ),
 )

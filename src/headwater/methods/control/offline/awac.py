@@ -95,9 +95,11 @@ class AWAC(
 
     **Reference:** Nair, Gupta, Dalal, Levine (2020), arXiv:2006.09359.
 
-    **Differences from the paper:** weights are bounded and not divided by their sum, the networks
-    have three layers each, the policy has no weight decay, and observations are standardised, all
-    as in CORL; discrete actions are served by a softmax policy and one critic output per action.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); weights are bounded and not divided
+    by their sum, the networks have three layers each, the policy has no weight decay, and
+    observations are standardised, all as in CORL; discrete actions are served by a softmax
+    policy and one critic output per action.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -93,10 +93,11 @@ class CalQL(
 
     **Reference:** Nakamoto et al. (2023), arXiv:2303.05479.
 
-    **Differences from the paper:** observations are standardised, as in CORL; actor and critics
-    have equally many layers; the critics step before the actor; a terminal row has no next
-    observation, so its second set of policy proposals comes from the first; networks start, and
-    entropy enters the largest of several next values, as in `CQL`.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); observations are standardised, as in
+    CORL; actor and critics have equally many layers; the critics step before the actor; a
+    terminal row has no next observation, so its second set of policy proposals comes from the
+    first; networks start, and entropy enters the largest of several next values, as in `CQL`.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -90,14 +90,16 @@ class CQL(
 
     **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
 
-    **Differences from the paper:** as in CORL, observations are standardised, the critics have
-    three layers, entropy is left out of the backup, and the actor learns at 3e-5; the critics
-    step before the actor; a terminal row has no next observation, so its second set of policy
-    proposals comes from the first. Unlike CORL: actor and critics start orthogonal with last layers
-    uniform in ±0.001 (there, last layers start a hundredth as large as usual, and the actor's
-    others as PyTorch's do); the offset of the log-deviation, -1, is not learned; and among several
-    next actions the largest value is that with its share of the entropy (there, the entropy of the
-    action with the largest bare value is subtracted, which is the same where b = 0).
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); as in CORL, observations are
+    standardised, the critics have three layers, entropy is left out of the backup, and the
+    actor learns at 3e-5; the critics step before the actor; a terminal row has no next
+    observation, so its second set of policy proposals comes from the first. Unlike CORL: actor
+    and critics start orthogonal with last layers uniform in ±0.001 (there, last layers start a
+    hundredth as large as usual, and the actor's others as PyTorch's do); the offset of the
+    log-deviation, -1, is not learned; and among several next actions the largest value is that
+    with its share of the entropy (there, the entropy of the action with the largest bare value
+    is subtracted, which is the same where b = 0).
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -68,9 +68,10 @@ class DiscreteCQL(
 
     **Reference:** Kumar, Zhou, Tucker, Levine (2020), arXiv:2006.04779.
 
-    **Differences from the paper:** the value learned is a mean and not a set of quantiles, as in
-    d3rlpy; network, optimiser and target period are those of Schweighofer et al. (2022,
-    arXiv:2111.04714), who use α = 0.1 on classic control.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); the value learned is a mean and not
+    a set of quantiles, as in d3rlpy; network, optimiser and target period are those of
+    Schweighofer et al. (2022, arXiv:2111.04714), who use α = 0.1 on classic control.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -83,8 +83,9 @@ class EDAC(
 
     **Reference:** An, Moon, Kim, Song (2021), arXiv:2110.01548.
 
-    **Differences from the paper:** a slope of length zero counts as orthogonal to all others, so
-    that its gradient stays finite.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); a slope of length zero counts as
+    orthogonal to all others, so that its gradient stays finite.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

@@ -96,8 +96,11 @@ class IQL(
 
     **Reference:** Kostrikov, Nair, Levine (2021), arXiv:2110.06169.
 
-    **Differences from the paper:** observations are standardised, as in CORL; discrete actions are
-    served by a softmax policy and one critic output per action.
+    **Differences from the paper:** rewards are divided by their standard deviation (1000 over the
+    range of returns in the paper, on locomotion) and values start at the level of the log, so that
+    short episodes and rewards far from 0 are learned from (see `parts/logged_values.py`);
+    observations are standardised, as in CORL; discrete actions are served by a softmax policy and
+    one critic output per action.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

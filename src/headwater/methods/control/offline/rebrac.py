@@ -76,10 +76,12 @@ class ReBRAC(
 
     **Reference:** Tarasov, Kurenkov, Nikulin, Kolesnikov (2023), arXiv:2305.09836.
 
-    **Differences from the paper:** the critic's penalty is left out where an episode was cut, since
-    no next action was logged there (the authors drop these rows). As in the authors' code, the
-    target actor follows the actor from before the step. Layer norms add 1e-5 to the variance, as
-    PyTorch's do; those of the authors' code, in Flax, add 1e-6.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); the critic's penalty is left out
+    where an episode was cut, since no next action was logged there (the authors drop these
+    rows). As in the authors' code, the target actor follows the actor from before the step.
+    Layer norms add 1e-5 to the variance, as PyTorch's do; those of the authors' code, in Flax,
+    add 1e-6.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

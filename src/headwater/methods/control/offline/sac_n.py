@@ -77,8 +77,9 @@ class SACN(
 
     **Reference:** An, Moon, Kim, Song (2021), arXiv:2110.01548.
 
-    **Differences from the paper:** discrete actions are served by a softmax policy and one critic
-    output per action.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); discrete actions are served by a
+    softmax policy and one critic output per action.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

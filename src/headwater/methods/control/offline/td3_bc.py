@@ -71,7 +71,9 @@ class TD3BC(
 
     **Reference:** Fujimoto, Gu (2021), arXiv:2106.06860.
 
-    **Differences from the paper:** λ is bounded, so that values of zero do not divide by zero.
+    **Differences from the paper:** rewards are divided by their standard deviation and values start
+    at the level of the log (see `parts/logged_values.py`); λ is bounded, so that values of zero
+    do not divide by zero.
     """
 
     feed: ClassVar[Feed] = Feed.STORED

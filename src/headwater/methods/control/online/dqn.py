@@ -75,9 +75,11 @@ class DQN(
 
     **Reference:** van Hasselt, Guez, Silver (2016), arXiv:1509.06461; Mnih et al. (2015).
 
-    **Differences from the paper:** observations are vectors, so the network is fully connected, and
-    optimiser and schedules are those of Schweighofer et al. (2022, arXiv:2111.04714) for such
-    tasks: Adam, a target copied every 100 updates, ε from 1 to 0.01 within 1,000 updates.
+    **Differences from the paper:** fed from a log, rewards are divided by their standard deviation
+    and values start at the level of the log (see `parts/logged_values.py`); observations are
+    vectors, so the network is fully connected, and optimiser and schedules are those of
+    Schweighofer et al. (2022, arXiv:2111.04714) for such tasks: Adam, a target copied every 100
+    updates, ε from 1 to 0.01 within 1,000 updates.
     """
 
     feed: ClassVar[Feed] = Feed.ACTING
