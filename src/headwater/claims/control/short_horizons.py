@@ -103,10 +103,11 @@ CLAIMS = (
         },
         _grid,
         learned=(
-            "Where the step is not seen and rewards are far from 0, the end of an episode comes as a "
-            "surprise that is worth many times what any action is: half of the gap is closed at all "
-            "horizons only with rewards near 0 (0.87 to 0.999), and with an offset only where "
-            "episodes have one step."
+            "Where the step is not seen and rewards are far from 0, the end of an episode is a "
+            "surprise worth many times what any action is worth: with an offset half of the gap is "
+            "closed at 1 and 1000 steps, and not at 5, 10 and 100 (-0.12 to 0.39); with rewards "
+            "near 0 it is closed at all horizons (0.87 and more). The multiplier alone changes "
+            "nothing."
         ),
     ),
     Claim(

@@ -49,11 +49,12 @@ _TAKEN_OVER = ("hidden_sizes", "normalise_observations")
 """What a warm start takes over with the actor, and cannot choose."""
 _FIRST_STATE = (
     "hidden_sizes",
+    "initial_level",
     "initial_temperature",
     "layer_norm",
     "normalise_observations",
-    "normalise_rewards",
     "num_critics",
+    "reward_scale",
     "stochastic",
 )
 """Settings of methods for logs that are looked at before the first update, and never again."""
