@@ -53,7 +53,9 @@ class DiscreteCQL(
     **Arguments:**
 
     - `discount`: weight of the next step's value.
-    - `conservative_weight`: α, in units of value; 0 is deep Q-learning.
+    - `conservative_weight`: α, in units of value, which are standard deviations of a logged reward
+      unless `reward_scale` says otherwise; 0 is deep Q-learning. With 1 it hardly rises above
+      noisy logs of one-step episodes.
     - `learning_rate`: of Adam.
     - `polyak_rate`: ρ; 1 copies the critic, smaller averages (then with `target_update_interval`
       1).
@@ -82,7 +84,7 @@ class DiscreteCQL(
     )
 
     discount: float = share(0.99)
-    conservative_weight: float = non_negative(1.0)
+    conservative_weight: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-4)
     polyak_rate: float = share(1.0)
     exploration_rate: float = share(0.05)
