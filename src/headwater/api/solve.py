@@ -12,8 +12,10 @@ from headwater.api.train import train
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
+from headwater.evaluation.constrained import best_within
 from headwater.evaluation.exact import best_return, returns_of
 from headwater.evaluation.statistics import Interval, interval
+from headwater.ops.tabular.approachability import vector_returns
 from headwater.runs.feeds.table import flow_of
 from headwater.runs.options import Options
 
@@ -29,6 +31,8 @@ class Solution:
     (also where it is not known in which states episodes start). Where the model
     is known exactly: `best`: the highest expected return; `returns`: of each seed's policy; and,
     for methods that act, `episodes` `[row]` and `regret` `[seed, row]`, summed since the start.
+    With budgets `best` is the highest return within them, there is no regret, and `spent`
+    `[seed, constraint]` are the expected sums of costs, of `budgets`.
     """
 
     method: AbstractMethod
@@ -41,6 +45,8 @@ class Solution:
     returns: np.ndarray | None = None
     episodes: np.ndarray | None = None
     regret: np.ndarray | None = None
+    spent: np.ndarray | None = None
+    budgets: np.ndarray | None = None
 
     @property
     def policy(self) -> np.ndarray:
@@ -81,6 +87,11 @@ class Solution:
         lines = [f"{type(self.method).__name__}, {self.seeds} seed{'s' * (self.seeds > 1)}"]
         if self.returns is not None and self.best is not None:
             lines.append(f"expected return {interval(self.returns, 'mean')} of {self.best:,.4g}")
+        if self.spent is not None and self.budgets is not None:
+            means, limits = (
+                ", ".join(f"{x:,.3g}" for x in row) for row in (self.spent.mean(0), self.budgets)
+            )
+            lines.append(f"expected costs {means} of budgets {limits}")
         if self.regret is not None and self.episodes is not None:
             total = interval(self.regret[:, -1], "mean")
             lines.append(f"regret {total} over {self.episodes[-1]:,} episodes")
@@ -125,14 +136,25 @@ def solve(
     task = as_process(process, problem, Options(), None)[1]
     if flow.acts and task is not None:
         options["steps"] = episodes * task.problem.horizon * (task.problem.tasks or 1)
+    budgets, judged = options.get("budgets"), None if task is None else task.process
+    within = None
+    if isinstance(judged, FiniteProcess) and judged.cost is not None and judged.reward.ndim == 3:
+        told = None if task is None else task.problem.budgets
+        budgets = budgets if budgets is not None or told is None else np.asarray(told)
+        if budgets is not None:
+            # Before anything is learned: budgets that nothing keeps to are refused.
+            within = best_within(judged, budgets).value
     run = train(
         method, data, process=task, seeds=seeds, evaluations=1, progress=progress, **options
     )
     exact = None if run.process is None else run.process.process
-    best = returns = None
+    best = returns = spent = None
     policies = np.stack(run.policies)
     if isinstance(exact, FiniteProcess):
         best = float(np.mean(np.asarray(best_return(exact))))
+        if within is not None:
+            best, measured = within, jnp.asarray(exact.cost)
+            spent = np.stack([vector_returns(exact, measured, jnp.asarray(p)) for p in policies])
         returns = np.asarray([np.mean(returns_of(exact, jnp.asarray(p))) for p in policies])
     played, regret = run.regret or (None, None)
     told = getattr(run.problem, "problem", run.problem)
@@ -148,4 +170,6 @@ def solve(
         returns,
         played,
         regret,
+        spent,
+        None if within is None else np.asarray(budgets, np.float64),
     )

@@ -417,7 +417,8 @@ def plan(
         logged = data if isinstance(data, Logged) and specification.verb == "train" else None
         references = _references(logged, task)
     elif process is not None and isinstance(process.process, FiniteProcess):
-        if specification.flow.acts:
+        # Against the best of all policies, which is not what a method within budgets seeks.
+        if specification.flow.acts and process.problem.budgets is None:
             stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
             fed = fed._replace(stage=stage)
         references = _exact_references(process.process)

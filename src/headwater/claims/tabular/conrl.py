@@ -39,7 +39,7 @@ def _earns(
 ) -> Finding:  # fmt: skip
     processes = rovers(seed, lowest=budget, highest=budget, **grids)
     course = course_of(
-        ConRL(bonus_scale=bonus_scale),
+        ConRL(bonus_scale=bonus_scale, solution="average", num_multiplier_updates=10),
         stacked(processes),
         [budget],
         draws=episodes,
@@ -160,7 +160,8 @@ def _against(
 
     processes = rovers(seed, lowest=budget, highest=budget, **grids)
     own = _reached(
-        ConRL(bonus_scale=bonus_scale), processes, _best(processes, budget), budget,
+        ConRL(bonus_scale=bonus_scale, solution="average", num_multiplier_updates=10),
+        processes, _best(processes, budget), budget,
         episodes=int(conrl), per_draw=1, played=True, seed=seed,
     )  # fmt: skip
     tuned = tune(

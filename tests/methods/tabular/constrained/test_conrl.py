@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import headwater as hw
 from headwater.core.errors import SpecificationError
-from headwater.core.finite import FiniteProblem
+from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.evaluation.constrained import best_within, course_of, stacked
 from headwater.methods.tabular.constrained.conrl import ConRL
 
@@ -26,7 +27,12 @@ from ..rover_problem import (
 def test_the_bonus_and_prices_of_conrl(scale):
     data, later = data_of(15), data_of(15, 1)
     state, metrics = updated(
-        ConRL(bonus_scale=scale, num_multiplier_updates=4, multiplier_learning_rate=0.3),
+        ConRL(
+            bonus_scale=scale,
+            num_multiplier_updates=4,
+            multiplier_learning_rate=0.3,
+            solution="average",
+        ),
         data,
         later,
     )
@@ -101,7 +107,36 @@ def test_what_cannot_be_planned_is_explained():
     nowhere = FiniteProblem(9, 4, 6, budgets=jnp.asarray([0.3]))
     with pytest.raises(SpecificationError, match="needs to know where episodes start"):
         ConRL().init(nowhere, key=KEY)
-    with pytest.raises(SpecificationError, match="of its own needs commit = 'mixture'"):
-        ConRL(objective=jnp.sqrt).init(ROVER.problem(budgets=[0.3]), key=KEY)
+    with pytest.raises(SpecificationError, match="of its own needs solution = 'mixture'"):
+        ConRL(objective=jnp.sqrt, solution="average").init(ROVER.problem(budgets=[0.3]), key=KEY)
     with pytest.raises(SpecificationError, match="ConRL learns one process, but this"):
         ConRL().init(stacked([ROVER] * 2).problem(budgets=[0.3]), key=KEY)
+
+
+TWO_ACTIONS = FiniteProcess.from_arrays(
+    np.ones((1, 2, 1)), [[0.0, 1.0]], horizon=1, cost=[[[0.0], [1.0]]]
+)
+
+
+@pytest.mark.oracle
+def test_where_only_a_mixture_is_best_conrl_mixes():
+    """One action earns and spends one, the other nothing: the best takes the first 0.3 times.
+
+    With `average` it takes one or the other for good: it earns nothing, or spends three budgets.
+    """
+    processes = stacked([TWO_ACTIONS] * 3)
+    found = course_of(
+        ConRL(bonus_scale=1e-5), processes, [0.3], draws=400, every=1, explore=True, key=KEY
+    )
+    earned, spent = np.moveaxis(np.asarray(found.exact)[:, 200:], -1, 0)
+    assert best_within(TWO_ACTIONS, [0.3]).value == pytest.approx(0.3)
+    assert (earned.mean(axis=1) > 0.27).all() and (spent.mean(axis=1) < 0.33).all()
+    assert (spent[:, -1] < 0.4).all()
+
+
+def test_constrained_methods_are_judged_within_the_budgets():
+    """The free optimum is 1; no policy that keeps to the budget earns more than 0.3."""
+    solution = hw.solve(ConRL(bonus_scale=1e-5), TWO_ACTIONS, budgets=(0.3,), episodes=300, seeds=2)
+    assert solution.best == pytest.approx(0.3) and solution.regret is None
+    assert solution.spent is not None and solution.spent.shape == (2, 1)
+    assert "of 0.3" in str(solution) and "of budgets 0.3" in str(solution)

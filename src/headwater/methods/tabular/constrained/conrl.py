@@ -56,9 +56,10 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
     - `bonus_scale`: multiplies b. With 1 optimism is promised; about 1e-5 is practical.
     - `failure_probability`: δ.
     - `num_multiplier_updates`, `multiplier_learning_rate`: how often and how fast prices move
-      before each episode.
-    - `solution`: play what is best for the `average` price, or the `mixture` of the rounds'
-      policies, which may use up the whole budget but is never greedy.
+      before each episode; the shares of a mixture are as coarse as the first is small.
+    - `solution`: play the `mixture` of the rounds' policies, which may use up part of a budget, or
+      what is best for the `average` price: deterministic, so that where the best policy is not, it
+      earns too little or spends too much.
     - `tightening`: ε; what is planned with is the budgets times 1 - ε.
     - `hard_budget`: when the use of all episodes reaches `num_episodes` times the budget of any
       resource, play the cheapest policy for good (the knapsack setting).
@@ -85,9 +86,9 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
     stationary: bool = flag(True)
     bonus_scale: float = non_negative(1.0)
     failure_probability: float = probability(0.1)
-    num_multiplier_updates: int = integer(10)
+    num_multiplier_updates: int = integer(20)
     multiplier_learning_rate: float = non_negative(0.2)
-    solution: Literal["average", "mixture"] = choice("average")
+    solution: Literal["average", "mixture"] = choice("mixture")
     tightening: float = non_negative(0.0)
     hard_budget: bool = flag(False)
     num_episodes: float = non_negative(10_000.0)
@@ -101,7 +102,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
             raise SpecificationError("ConRL needs to know where episodes start: give `initial`")
         if (self.objective or self.constraint) and self.solution != "mixture":
             raise SpecificationError(
-                "ConRL with an objective or constraint of its own needs commit = 'mixture': the "
+                "ConRL with an objective or constraint of its own needs solution = 'mixture': the "
                 "best policy for one price is no answer there"
             )
         experience = no_experience(
