@@ -150,6 +150,20 @@ def test_a_log_may_not_be_worth_learning_from():
     assert [each.name for each in advise_on(sure).recommendations] == ["BC"]
 
 
+def test_rewards_that_reading_lost_are_asked_for():
+    draw = np.random.default_rng(0)
+    last = np.arange(200) % 5 == 4
+    columns = (draw.normal(size=(200, 2)), draw.integers(0, 3, 200), 1.0 * last)
+    lost = advise_on(Dataset.from_arrays(*columns, np.zeros(200, bool), last))
+    assert lost.recommendations == ()
+    assert lost.finding.startswith(
+        "all rewards that tell anything were lost in reading: 40 last rows of truncated episodes"
+    )
+    assert "--episodes-end terminal" in lost.finding
+    kept = advise_on(Dataset.from_arrays(*columns, last))
+    assert "lost in reading" not in kept.finding
+
+
 def test_only_what_can_be_trained_on_the_log_is_recommended():
     for row in recorded(0):
         advice = advise_by(Measures(**row["measures"]), spaces(row["discrete"]))

@@ -8,7 +8,7 @@ import pytest
 from headwater.api.data.advise import advise
 from headwater.core.errors import SpecificationError
 from headwater.datasets.dataset import Dataset
-from headwater.environments.registry import make
+from headwater.environments.control.pendulum import Pendulum
 
 
 def pendulum_log(rows=240, **more):
@@ -24,7 +24,7 @@ def pendulum_log(rows=240, **more):
         draw.normal(size=(rows, 3)),
         action_low=-2.0,
         action_high=2.0,
-        horizon=make("pendulum").spaces.horizon,
+        horizon=Pendulum().spaces.horizon,
         **more,
     )
 
@@ -122,3 +122,20 @@ def test_what_does_not_fit_together():
         advise(pendulum_log(), env="none", attempt=True, fine_tune=10)
     small = pendulum_log(rows=20)
     assert advise(small, attempt=True).trials == ()
+
+
+def test_the_command_reads_the_log_in_the_same_way(tmp_path):
+    lines = ["glucose,dose,gain,visit"]
+    draw = np.random.default_rng(0)
+    lines += [f"{draw.normal()},{i % 3},{draw.normal()},{i // 4}" for i in range(80)]
+    (tmp_path / "a log.csv").write_text("\n".join(lines))
+    reading = {
+        "columns": {"observations": ["glucose"], "rewards": "gain", "actions": "dose"},
+        "episodes_end": "terminal",
+    }
+    reading["columns"]["episodes"] = "visit"
+    report = advise(tmp_path / "a log.csv", data_options=reading)
+    command = report.to_json()["recommendations"][0]["command"]
+    assert command.startswith("headwater train DiscreteCQL --data '")
+    assert "--column observations=glucose --column rewards=gain" in command
+    assert "--episodes-end terminal" in command and "--set conservative_weight=" in command

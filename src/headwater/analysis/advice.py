@@ -7,6 +7,7 @@ known: see `docs/advise.md`.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from headwater.core.method import AbstractMethod
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.reading import dropped_sentence
 
 MOST = 3
 """Recommendations at most."""
@@ -110,6 +112,7 @@ _TENTH = Learner(
     top=0.1,
     claims=_WEIGHTS,
 )
+_BASE = Learner("BC", "imitates the log: what the others have to beat")
 _IQL = Learner(
     "IQL",
     "asks about logged actions only, so that it improves on the log without trusting values of "
@@ -125,8 +128,8 @@ _NEAR = Learner(
 )
 _WEAK = Learner(
     "DiscreteCQL",
-    "with a weak penalty: near each observation {support:.0%} of the actions were tried, so that "
-    "values can mostly be trusted",
+    "with a weak penalty: keeps values of actions that were not logged low, but not too low where "
+    "{support:.0%} of them were tried near an observation",
     settings={"conservative_weight": 0.1},
     claims=(_QUALITY,),
 )
@@ -160,7 +163,7 @@ RULES: tuple[Rule, ...] = (
         "rewards are rare ({zero_share:.0%} are zero), so that they have to be carried far along "
         "logged steps",
         (Condition("zero_share", at_least=0.9), Condition("single_steps", below=1)),
-        (_IQL, _WEAK, _TD3, _BC),
+        (_IQL, _WEAK, _TD3, _BASE),
     ),
     Rule(
         "the best episodes were made by somebody else than the rest: actions agree to "
@@ -176,7 +179,7 @@ RULES: tuple[Rule, ...] = (
         "each episode is one decision, and the action explains {effect:.0%} of the variance of the "
         "reward among observations alike",
         (Condition("single_steps", at_least=1),),
-        (_WEAK, _TD3, _IQL, _BC),
+        (_WEAK, _TD3, _IQL, _BASE),
     ),
     Rule(
         "everything was tried everywhere (support {support:.0%}, agreement {agreement:.2f})",
@@ -187,7 +190,7 @@ RULES: tuple[Rule, ...] = (
         "actions are varied ({support:.0%} were tried near an observation), and rewards tell them "
         "apart",
         (),
-        (_WEAK, _IQL, _TD3, _BC),
+        (_WEAK, _IQL, _TD3, _BASE),
     ),
 )
 """What to try, by the first rule whose conditions hold; the last one has none."""
@@ -216,9 +219,17 @@ class Recommendation:
         said += [] if self.top is None else [f"top={self.top:g}"]
         return self.method + (f" ({', '.join(said)})" if said else "")
 
-    def command(self, data: str) -> str:
-        """The command that trains it."""
-        words = [f"headwater train {self.method} --data {data}"]
+    def command(self, data: str, reading: Mapping[str, Any] = MappingProxyType({})) -> str:
+        """The command that trains it on `data`, read with these options of `headwater.load`."""
+        words = [f"headwater train {self.method} --data {shlex.quote(data)}"]
+        for name, value in reading.items():
+            if name == "columns":
+                for role, names in value.items():
+                    joined = names if isinstance(names, str) else ",".join(names)
+                    words.append(f"--column {shlex.quote(f'{role}={joined}')}")
+                continue
+            given = value if isinstance(value, list) else [] if value is True else [value]
+            words.append(" ".join([f"--{name.replace('_', '-')}", *map(str, given)]))
         words += [f"--set {name}={value}" for name, value in self.settings.items()]
         words += [] if self.top is None else [f"--top {self.top:g}"]
         return " ".join(words)
@@ -243,7 +254,18 @@ class Advice:
 def advise_on(dataset: Dataset) -> Advice:
     """What to do with `dataset`, by what it shows alone."""
     measures = measure(dataset)
-    return advise_by(measures, dataset.spaces, notes=(*serious_notes(dataset), *_notes(measures)))
+    notes = (*serious_notes(dataset), *_notes(measures))
+    advice = advise_by(measures, dataset.spaces, notes=notes)
+    if dataset.metadata.get("dropped_reward_rows") and not measures.rewarded:
+        # The log has rewards, and how it was read lost them.
+        lost = dropped_sentence(dataset.metadata)
+        reason = (
+            f"all rewards that tell anything were lost in reading: {lost}; if the process ended "
+            "there, say episodes_end='terminal' (`--episodes-end terminal`), else give "
+            "next_observations, and ask again"
+        )
+        return dataclasses.replace(advice, worthless=(reason,), finding=reason, recommendations=())
+    return advice
 
 
 def advise_by(measures: Measures, spaces: Spaces, *, notes: Sequence[str] = ()) -> Advice:

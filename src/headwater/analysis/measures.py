@@ -28,9 +28,9 @@ class Measures:
     lies above the mean, in standard deviations; `agreement`: how much alike actions are where
     observations are, from 0 (uniformly random) to 1 (always the same), `best_agreement`: the same
     within the best tenth; `support`: how much of the actions was tried near an observation, from 0
-    to 1; `effect`: share of the variance of what follows a row (its rewards to go) that its action
-    explains among rows with observations alike; `propensities`: 1 if there is a column that looks
-    like probabilities of the logged actions.
+    to 1, which uniformly random ones reach; `effect`: share of the variance of what follows a row
+    (its rewards to go) that its action explains among rows with observations alike; `propensities`:
+    1 if there is a column that looks like probabilities of the logged actions.
     """
 
     rows: int
@@ -149,7 +149,9 @@ def _support(actions: np.ndarray, near: np.ndarray, count: int, discrete: bool) 
         tried[np.arange(len(actions)), actions] = True
         rows, places = np.nonzero(near >= 0)
         tried[rows, actions[near[rows, places]]] = True
-        return float(tried.mean())
+        # Of many actions a few rows hold a part only, whoever acts.
+        most = 1 - (1 - 1 / count) ** (near.shape[1] + 1)
+        return float(min(1.0, tried.mean() / most))
     known = np.all(near >= 0, axis=1)
     if not known.any():
         return 0.0

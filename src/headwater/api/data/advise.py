@@ -26,6 +26,8 @@ from headwater.runs.recipes.online import Task
 
 _FIT_UPDATES, _FIT_SIZES = 2_000, (64, 64)
 """Of the values by which trials are judged from the log alone."""
+_CRITIC_FIT = 3_000
+"""Updates that fit critics before fine-tuning, at most."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,13 +49,15 @@ class Trial:
 class Report:
     """What is advised, and what came of trying it.
 
-    **Arguments:** `data`: what the log is called; `advice`; `evidence`: by recommendation, what
+    **Arguments:** `data`: what the log is called; `reading`: how it was read, by the options of
+    `headwater.load`; `advice`; `evidence`: by recommendation, what
     papers and recorded runs of claims bear on it; `logged`: the mean return of the log's episodes,
     undiscounted or, if trials are judged from the log, discounted; `trials`: if there were any;
     `judged`: how these were judged; `savings`: of samples by adapting the best trial, if asked.
     """
 
     data: str
+    reading: dict[str, Any]
     advice: Advice
     evidence: dict[str, list[str]]
     logged: Interval | None
@@ -75,7 +79,7 @@ class Report:
                     "claims": list(each.claims),
                     "papers": list(each.papers),
                     "evidence": self.evidence[each.name],
-                    "command": each.command(self.data),
+                    "command": each.command(self.data, self.reading),
                 }
                 for each in self.advice.recommendations
             ],
@@ -114,7 +118,7 @@ class Report:
         for number, each in enumerate(advice.recommendations, start=1):
             rows.append((f"{number}. {each.name}", each.reason))
             rows += [("evidence", text) for text in self.evidence[each.name]]
-            rows.append(("command", each.command(self.data)))
+            rows.append(("command", each.command(self.data, self.reading)))
         rows += [("note", note) for note in advice.notes]
         if self.trials:
             rows.append(("tried", str(self.judged)))
@@ -169,7 +173,7 @@ def advise(
     logged = None
     if not lacks_rewards(dataset.metadata):
         logged = interval(dataset.episode_returns(), "mean")
-    report = Report(name, advice, evidence, logged)
+    report = Report(name, data_options or {}, advice, evidence, logged)
     if not attempt or not advice.recommendations:
         return report
     task = as_task(env, dataset.metadata.get("environment"))
@@ -220,7 +224,7 @@ def advise(
     savings = None
     if fine_tune:
         best = runs[int(np.argmax([np.mean(found) for found in scores]))]
-        savings = _savings(best, task, fine_tune, progress)
+        savings = _savings(best, dataset, task, fine_tune, min(updates, _CRITIC_FIT), progress)
     return dataclasses.replace(report, trials=trials, judged=how, savings=savings)
 
 
@@ -269,9 +273,22 @@ def _seed_of(state: Any, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[seed], state)
 
 
-def _savings(run: Run, task: Task | None, steps: int, progress: bool | None) -> Savings | None:
-    """What the best trial saves when it goes on by acting, against its twin from nothing."""
-    adapted = adapt(run, env=task, steps=steps, progress=progress)
+def _savings(
+    run: Run, data: Dataset, task: Task | None, steps: int, fit: int, progress: bool | None
+) -> Savings | None:
+    """What the best trial saves when it goes on by acting, against its twin from nothing.
+
+    **Arguments:** `fit`: updates that fit fresh critics, where those of the trial do not serve.
+    """
+    adapted = adapt(
+        run,
+        env=task,
+        recipe="keep-data",
+        data=data,
+        steps=steps,
+        critic_fit_updates=fit,
+        progress=progress,
+    )
     scratch = adapt(run, env=task, recipe="scratch", steps=steps, progress=progress)
     compared = compare([adapted, scratch], names=["adapted", "scratch"], baseline="scratch")
     return compared.rows[0].savings
