@@ -924,6 +924,10 @@ _OWN: dict[str, tuple[Callable[[Path, Draw], None], ...]] = {
     "completions_parquet": (),
     "book": (),
     "process": (process_arrays, process_arrays),
+    "finite_process": (process_arrays, process_arrays),
+    "finite_episodes": (process_arrays, process_arrays),
+    "finite_comparisons": (process_arrays, process_arrays),
+    "finite_table": (),
     "claim_records": (json_damaged, json_damaged),
 }
 _BOMBS: dict[str, Callable[[Path, Draw], None]] = {

@@ -117,6 +117,26 @@ def _process(path: Path) -> None:
     check_episodes(Episodes(*logged), process.problem())
 
 
+def _finite_process(path: Path) -> None:
+    from headwater.datasets.finite_files import read_process
+
+    read_process(path).to_arrays()
+
+
+def _finite_episodes(path: Path) -> None:
+    from headwater.datasets.finite_files import read_episodes
+
+    episodes = read_episodes(path)
+    assert episodes.state.shape == (len(episodes.action), episodes.action.shape[1] + 1)
+
+
+def _finite_comparisons(path: Path) -> None:
+    from headwater.datasets.finite_files import read_episode_comparisons
+
+    pairs = read_episode_comparisons(path)
+    assert pairs.first.action.shape == pairs.second.action.shape
+
+
 def _records(path: Path) -> None:
     from headwater.evidence.record import latest, read_records
 
@@ -136,6 +156,10 @@ READERS: dict[str, Callable[[Path], None]] = {
     "completions_parquet": _prompts,
     "book": _texts,
     "process": _process,
+    "finite_process": _finite_process,
+    "finite_episodes": _finite_episodes,
+    "finite_comparisons": _finite_comparisons,
+    "finite_table": _finite_episodes,
     "claim_records": _records,
 }
 """By the name of the seed; `_data` reads all others."""

@@ -336,6 +336,53 @@ def process(folder: Path) -> Path:
     return folder / "process.npz"
 
 
+def finite_process(folder: Path) -> Path:
+    """A finite process in a file, with what methods may know of it besides."""
+    draw = np.random.default_rng(0)
+    np.savez(
+        folder / "finite.npz",
+        transition=draw.dirichlet(np.ones(4), (4, 2)),
+        reward=draw.random((3, 4, 2)),
+        initial=np.eye(4)[0],
+        budgets=np.ones(1),
+        cost=draw.random((4, 2, 1)),
+        candidates=draw.random((2, 3, 4, 2)),
+    )
+    return folder / "finite.npz"
+
+
+def _logged(prefix: str = "") -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(1)
+    return {
+        f"{prefix}state": draw.integers(0, 4, (5, 4)),
+        f"{prefix}action": draw.integers(0, 2, (5, 3)),
+    }
+
+
+def finite_episodes(folder: Path) -> Path:
+    """Logged episodes of a finite process."""
+    draw = np.random.default_rng(2)
+    more = {"reward": draw.random((5, 3)), "cost": draw.random((5, 3, 1))}
+    np.savez(folder / "episodes.npz", **_logged(), **more)
+    return folder / "episodes.npz"
+
+
+def finite_comparisons(folder: Path) -> Path:
+    """Logged pairs of episodes, and which was preferred."""
+    preferred = np.array([0, 1, 1, 0, 1])
+    logged = {**_logged("first_"), **_logged("second_")}
+    np.savez(folder / "pairs.npz", first_preferred=preferred, **logged)
+    return folder / "pairs.npz"
+
+
+def finite_table(folder: Path) -> Path:
+    """Logged episodes of a finite process, a row for each step."""
+    rows = ["0,0,1,0.5,2", "0,2,0,1.0,1", "1,0,0,0.0,0", "1,0,1,0.25,3"]
+    text = "\n".join(["episode,state,action,reward,next_state", *rows])
+    (folder / "episodes.csv").write_text(text + "\n", encoding="utf-8")
+    return folder / "episodes.csv"
+
+
 def claim_records(folder: Path) -> Path:
     """What claims found."""
     row = {
@@ -389,6 +436,10 @@ SEEDS: dict[str, Callable[[Path], Path]] = {
         completions_parquet,
         book,
         process,
+        finite_process,
+        finite_episodes,
+        finite_comparisons,
+        finite_table,
         claim_records,
     )
 }

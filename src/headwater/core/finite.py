@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import DataError, SpecificationError
 
+_ROUNDING = 6e-8
+"""Largest distance from one of the sum of a distribution that was rounded to 32 bits."""
 _TOLERANCE = 1e-5
 """How far from one the probabilities of a row may add up: what float32 and a text file leave."""
 
@@ -283,7 +285,8 @@ class FiniteProcess(AbstractFiniteSimulator):
     ) -> "FiniteProcess":
         """The process with these arrays, checked.
 
-        Rows that add up to one within 1e-5 are divided by their sum.
+        Rows that add up to one within 1e-5 are divided by their sum, unless they do so up to the
+        rounding to 32 bits.
 
         **Arguments:** `transition`: `[state, action, next state]`, or with a leading `step` axis
         where it depends on the step; `reward`: `[state, action]`, or with a leading `step` axis;
@@ -452,7 +455,10 @@ def _distributions(rows: np.ndarray) -> np.ndarray:
         raise DataError(
             f"transition: the probabilities at {_row(at)} add up to {sums[at]:.7g}, not to 1"
         )
-    return rows / sums[..., None]
+    # What was rounded to 32 bits is left as it is, so that a process that was written is read with
+    # the same bits.
+    rounded = np.abs(sums - 1.0) <= _ROUNDING
+    return rows / np.where(rounded, 1.0, sums)[..., None]
 
 
 def _check_cost(cost: np.ndarray, horizon: int, states: int, actions: int) -> None:

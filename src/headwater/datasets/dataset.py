@@ -821,7 +821,13 @@ def _discrete_actions(
     else:
         labels = _inferred_labels(array, count, metadata)
     if labels is None:
-        return array.astype(np.int32), Discrete(int(array.max()) + 1 if count is None else count)
+        count = int(array.max()) + 1 if count is None else count
+        if count > _MOST_ACTIONS:
+            raise DataError(
+                f"there would be {count:,} discrete actions: correct action_count, give "
+                "action_labels, or say discrete=False if they are no set"
+            )
+        return array.astype(np.int32), Discrete(count)
     order = np.argsort(labels)
     places = order[np.searchsorted(labels[order], array)]
     return places.astype(np.int32), Discrete.of(labels.tolist())

@@ -12,6 +12,8 @@ from headwater.datasets.arrays import array_of, read_archive, read_table
 
 _COLUMNS = ("episode", "state", "action", "reward", "next_state")
 _WHOLE = ("state", "action")
+_LARGEST = 2**31 - 1
+"""Of the numbers of states and actions."""
 
 
 def read_process(path: str | Path) -> FiniteTask:
@@ -97,7 +99,7 @@ def write_log(path: str | Path, data: Episodes | EpisodeComparisons) -> None:
 
 
 def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = True) -> Episodes:
-    state, action = (array_of(arrays, prefix + name, "iu") for name in _WHOLE)
+    state, action = (_numbers(arrays, prefix + name, "iu") for name in _WHOLE)
     reward = np.zeros(action.shape, np.float32)
     if rewards:
         reward = array_of(arrays, prefix + "reward", "biuf").astype(np.float32)
@@ -123,8 +125,19 @@ def _episodes(arrays: dict[str, np.ndarray], prefix: str, *, rewards: bool = Tru
     )
 
 
+def _numbers(arrays: dict[str, np.ndarray], name: str, kinds: str) -> np.ndarray:
+    """Numbers of states or actions. Raises `DataError` for those that 32 bits do not hold."""
+    found = array_of(arrays, name, kinds)
+    beyond = found[np.abs(found.astype(np.float64)) > _LARGEST]
+    if beyond.size:
+        raise DataError(f"'{name}' holds {beyond.flat[0]:g}: it must be at most {_LARGEST:,}")
+    return found
+
+
 def _episodes_of_table(columns: dict[str, np.ndarray]) -> Episodes:
     found = {name: array_of(columns, name, "biuf") for name in _COLUMNS}
+    for name in ("state", "action", "next_state"):
+        _numbers(columns, name, "biuf")
     for name in ("episode", "state", "action", "next_state"):
         wrong = np.flatnonzero(found[name] != np.round(found[name]))
         if len(wrong):
