@@ -5,5 +5,13 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "learns from episodes one after the other, as it must: a "
         "step size depends on the visits before it",
     },
+    "TallyingElimination": {
+        "check_row_order_is_irrelevant": "pulls are rounds, whose order decides what is judged",
+        "check_every_number_matters": "its bounds drop no arm before hundreds of pulls",
+    },
+    "BatchedHedge": {
+        "check_row_order_is_irrelevant": "pulls are rounds, of which one in a batch is looked at",
+        "check_every_number_matters": "its rate acts at the end of a batch of many rounds",
+    },
 }
 """Method to check to reason."""
