@@ -86,7 +86,7 @@ CLAIMS = (
         "thresholds are a reproduction's",
         scales={
             "smoke": {"instances": 3, "rounds": 400, "early": 200, "memories": [5]},
-            "small": {"instances": 8, "rounds": 16_000, "early": 4_000, "memories": [10, 100]},
+            "small": {"instances": 48, "rounds": 16_000, "early": 4_000, "memories": [10, 100]},
         },
         experiment=_additive,
     ),
