@@ -137,6 +137,8 @@ def suitable(name, shelf):
     if flow.kind == "bandits":
         problem = learns_from_bandit(method)
         inputs["env"] = BANDITS[problem]
+        if name == "BatchedHedge":
+            options["shows_all"] = True
         return method, inputs, options | {"steps": 24}
     if flow.kind == "language":
         data = learns_from(cls)[1].__name__

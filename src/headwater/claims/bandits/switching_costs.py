@@ -16,7 +16,7 @@ _ARMS = 5
 
 def _costs(method, gap, seed, key, rounds: int):
     """Regret with one for each change of the arm, and the number of these."""
-    bandit = BernoulliBandit(_ARMS, gap, seed=seed)
+    bandit = BernoulliBandit(_ARMS, gap, seed=seed)  # pyright: ignore[reportCallIssue]
     source = LivePulls(bandit, shows_all=method.feedback == "full")
     learned = learn(
         method,
