@@ -6,7 +6,7 @@ import pytest
 
 from headwater.core.problems.arms import Arms
 from headwater.methods.bandits.lin_ucb import LinUCB
-from headwater.parts.linear_arms import estimates, learn_weights, no_weights
+from headwater.parts.bandits.linear_arms import estimates, learn_weights, no_weights
 
 from .rounds import LINEAR_PROBLEMS, one_best, probabilities, ridge_twin, rounds
 

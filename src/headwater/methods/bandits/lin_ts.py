@@ -13,7 +13,7 @@ from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms, frequencies_of_best
 from headwater.ops.linear_algebra import cholesky
-from headwater.parts.linear_arms import (
+from headwater.parts.bandits.linear_arms import (
     LinearArms,
     estimates,
     inputs_of,

@@ -11,7 +11,7 @@ from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms
-from headwater.parts.linear_arms import LinearArms, estimates, learn_weights, no_weights
+from headwater.parts.bandits.linear_arms import LinearArms, estimates, learn_weights, no_weights
 
 
 class LinUCB(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[LinearArms]):

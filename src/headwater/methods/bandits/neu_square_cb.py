@@ -13,7 +13,7 @@ from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms, inverse_gap_weights
-from headwater.parts.reward_network import (
+from headwater.parts.bandits.reward_network import (
     RewardNetwork,
     begin_network,
     descend_once,

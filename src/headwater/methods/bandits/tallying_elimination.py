@@ -13,7 +13,7 @@ from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.ops.bandits.distributions import best_arms
-from headwater.parts.arm_means import ArmMeans, learn_means, no_means
+from headwater.parts.bandits.arm_means import ArmMeans, learn_means, no_means
 
 
 class TallyingState(eqx.Module):
