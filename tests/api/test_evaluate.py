@@ -104,7 +104,7 @@ def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
     assert calls == [(("fqe", "mis", "drl"), False, 0.99)] * 3
     found = evaluate(run, env="none", data=pendulum_log(), explore=True)
     assert found.policy_judged == "exploring"
-    assert calls[3:] == [(("fqe", "wis", "wpdis", "wdr", "mis", "drl"), True, 0.99)] * 3
+    assert calls[3:] == [(("fqe", "wis", "wdr", "mis", "drl"), True, 0.99)] * 3
     evaluate(run, env="none", data=pendulum_log(), estimators=["fqe", "wis"])
     assert calls[6:] == [(("fqe", "wis"), True, 0.99)] * 3
     evaluate(run, env="none", data=pendulum_log(), estimators=["fqe"])

@@ -31,7 +31,7 @@ from headwater.runs.progress import Progress
 from headwater.runs.recipes.online import Task
 
 _WITHOUT_PROBABILITIES = ("fqe", "mis", "drl")
-_ALL = ("fqe", "wis", "wpdis", "wdr", "mis", "drl")
+_ALL = ("fqe", "wis", "wdr", "mis", "drl")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

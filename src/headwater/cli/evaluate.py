@@ -34,8 +34,8 @@ def command(
         data: Logged experience for off-policy evaluation (expected discounted return); of a
             language model, texts to judge it on, by default those that the run held out.
         estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr, wdr, mis and drl;
-            by default fqe, mis and drl, and wis, wpdis and wdr where the policy has probabilities:
-            over discrete actions, or with --explore.
+            by default fqe, mis and drl, and wis and wdr where the policy has probabilities: over
+            discrete actions, or with --explore.
         env_option: An option of the environment; may be repeated.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
             exact-match; by default what the run learned from.

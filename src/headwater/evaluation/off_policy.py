@@ -70,6 +70,8 @@ ESTIMATORS = ("fqe", *WEIGHING, *MARGINAL)
 
 _FEWEST_EFFECTIVE = 10.0
 """Below this many effective episodes an estimate says nothing, and is refused."""
+_SMALL_SHARE = 0.1
+"""Share of effective episodes below which normalised weights are doubtful."""
 _MOST_NEGATIVE = 0.25
 """Share of weight of the wrong sign from which the weights of rows are no weights."""
 _INITIAL_SAMPLES = 16
@@ -81,10 +83,10 @@ class Estimate:
 
     **Arguments:** `estimator`; `value`: expected discounted return; `low`, `high`: interval over
     episodes, `None` if there are too few; `level`: nominal coverage; `episodes`: how many;
-    `effective_episodes`: how many episodes of the policy itself would weigh as much (averaged over
-    steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust it;
-    `refused`: why the value says nothing and must not be used, `None` if it may be; `behaviour`:
-    whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`; `influence`:
+    `effective_episodes`: how many episodes of the policy itself would weigh as much (harmonic
+    mean over steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust
+    it; `refused`: why the value says nothing and must not be used, `None` if it may be;
+    `behaviour`: whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`; `influence`:
     `[episode]`, of which the value is the mean.
     """
 
@@ -251,6 +253,11 @@ def _doubts_of_episodes(name: str, episodes: WeightedEpisodes) -> _Doubts:
             f"only {effective:.1f} of {episodes.count:,} episodes effectively count, because the "
             "policy differs too much from the one that logged: neither value nor interval can be "
             "trusted; use fqe, mis or drl, judge a policy nearer to the log, or log more episodes"
+        )
+    elif effective < _SMALL_SHARE * episodes.count:
+        warnings.append(
+            f"few episodes carry the weight ({effective:.0f} of {episodes.count:,}), so that an "
+            "estimate with normalised weights may be biased by more than its interval"
         )
     average = episodes.average(name)
     if not 0.5 < average < 2.0:

@@ -59,12 +59,17 @@ class WeightedEpisodes:
         return table
 
     def effective(self, name: str) -> float:
-        """Effective number of episodes, of the last step's weights or averaged over steps."""
+        """Effective number of episodes, of the last step's weights or averaged over steps.
+
+        The average is harmonic, as variances add up: a step that no weight reaches leaves nothing.
+        """
         ratios = self.ratios[:, -1:] if name in _WHOLE else self.ratios
         largest = np.maximum(ratios.max(axis=0), 1e-300)
         ratios = ratios / largest[None]
         sizes = ratio(ratios.sum(0) ** 2, (ratios**2).sum(0))
-        return float(np.average(sizes, weights=self._weights(name)))
+        if not sizes.all():
+            return 0.0
+        return float(1.0 / np.average(1.0 / sizes, weights=self._weights(name)))
 
     def average(self, name: str) -> float:
         """Mean ratio over episodes, of the last step or averaged over steps: 1 in expectation."""
