@@ -86,7 +86,8 @@ class Estimate:
     `effective_episodes`: how many episodes of the policy itself would weigh as much (harmonic
     mean over steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust
     it; `refused`: why the value says nothing and must not be used, `None` if it may be;
-    `behaviour`: whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`; `influence`:
+    `behaviour`: whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`;
+    `influence`:
     `[episode]`, of which the value is the mean.
     """
 
