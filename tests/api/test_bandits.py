@@ -11,6 +11,7 @@ import headwater as hw
 from headwater.cli import main
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.pulls_files import read_arms, read_pulls, write_arms, write_pulls
+from headwater.evaluation.bandits import ExactReward
 
 
 def log(rows=60, arms=3, seed=0):
@@ -47,19 +48,29 @@ def test_a_run_is_written_opened_and_compared(tmp_path):
     assert 0.0 < table.rows[0].score.point < 1.0
 
 
-def test_an_unfinished_run_goes_on(tmp_path):
-    """Only the first checkpoint is left: what is resumed is what was never interrupted."""
+def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, monkeypatch):
     options = {"env": "bernoulli-bandit", "steps": 40, "delay": 2, "seeds": 2, "evaluations": 4}
-    whole = hw.train("ThompsonSampling", **options, out=tmp_path / "run", progress=False)
-    kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    said = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert said["options"]["updates"] == 38
-    assert kept
+    whole = hw.train("ThompsonSampling", **options, progress=False)
+    calls, evaluate = [], ExactReward.__call__
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self, *given)
+
+    monkeypatch.setattr(ExactReward, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hw.train("ThompsonSampling", **options, out=tmp_path / "run", progress=False)
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert stored["options"]["updates"] == 38
+    assert not hw.open_run(tmp_path / "run").finished
     again = hw.resume(tmp_path / "run", progress=False)
+    assert again.finished
     jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
 
 
-def test_a_sweep_over_the_command_line(tmp_path, capsys):
+def test_the_command_line_trains_a_bandit(tmp_path, capsys):
     main(["train", "LinUCB", "--env", "feature-bandit", "--env-option", "arms=6", "--steps", "30",
           "--seeds", "2", "--set", "bonus_scale=0.3", "-o", str(tmp_path / "run")])  # fmt: skip
     said = capsys.readouterr().out
