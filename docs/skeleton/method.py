@@ -17,7 +17,7 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.distributions import Normal
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.descend import begin, descend
+from headwater.ops.control.gradient_steps import begin, descend
 
 
 class LinearPolicy(eqx.Module):

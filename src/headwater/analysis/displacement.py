@@ -7,7 +7,7 @@ from headwater.analysis.registry import analysis
 from headwater.core.errors import SpecificationError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
-from headwater.ops.language.comparing import log_ratios
+from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import lengths
 
 

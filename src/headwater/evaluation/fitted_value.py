@@ -21,7 +21,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.networks.critics import Critic
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup
-from headwater.ops.control.descend import begin, descend, polyak
+from headwater.ops.control.gradient_steps import begin, descend, polyak
 from headwater.runs.progress import Progress
 
 FIT_UPDATES = 5_000

@@ -62,7 +62,7 @@ from headwater.evaluation.fitted_value import (
 )
 from headwater.networks.actors import stochastic_actor
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.descend import begin, descend
+from headwater.ops.control.gradient_steps import begin, descend
 from headwater.runs.progress import Progress
 
 MARGINAL = ("mis", "drl")

@@ -8,7 +8,7 @@ from headwater.core.method import AbstractCompletionScorer, Agent
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork
 from headwater.evaluation.exact_tokens import Table, divergence, expected
-from headwater.ops.language.comparing import log_ratios
+from headwater.ops.language.log_ratios import log_ratios
 
 PreferenceTable = Float[Array, "prompt response response"]
 """How often the first response is preferred to the second."""

@@ -12,8 +12,8 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod, AbstractTokenPolicy
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, Prompts, TokenProblem
-from headwater.ops.language.comparing import log_ratios
 from headwater.ops.language.generation import generate
+from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import lengths, token_log_probabilities
 from headwater.runs.feeds.flow import HeldOut
 from headwater.sources.language.host_rewards import TextJudge

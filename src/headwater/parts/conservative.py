@@ -16,7 +16,7 @@ from headwater.networks.critics import candidate_values
 from headwater.networks.distributions import AbstractDistribution
 from headwater.networks.mlp import Ensemble
 from headwater.ops.control.bellman import ensemble_error
-from headwater.ops.control.descend import begin, descend
+from headwater.ops.control.gradient_steps import begin, descend
 from headwater.ops.control.noise import uniform
 from headwater.ops.control.pieces import gradient_in_pieces
 from headwater.parts.soft_actor_critic import (

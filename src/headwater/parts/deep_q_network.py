@@ -18,8 +18,8 @@ from headwater.core.spaces import Spaces
 from headwater.networks.critics import Critic, raised
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, double_value
-from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
+from headwater.ops.control.gradient_steps import begin, descend, polyak
 from headwater.parts.logged_values import LoggedValueSettings, begin_values
 
 Metrics = dict[str, Float[Array, ""]]

@@ -20,8 +20,8 @@ from headwater.networks.actors import DeterministicActor
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import ensemble_error
-from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.exploration import smoothed_action
+from headwater.ops.control.gradient_steps import begin, descend, polyak
 
 Metrics = dict[str, Float[Array, ""]]
 Number = float | Float[Array, ""]

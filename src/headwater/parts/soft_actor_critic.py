@@ -30,8 +30,8 @@ from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
-from headwater.ops.control.descend import begin, descend, polyak
 from headwater.ops.control.ensemble import Reduction, random_members, reduce_members
+from headwater.ops.control.gradient_steps import begin, descend, polyak
 from headwater.parts.logged_values import LoggedValueSettings, begin_values
 
 Actor = CategoricalActor | TanhGaussianActor | GaussianActor

@@ -15,7 +15,7 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractCompletionReward
 from headwater.environments.language.token_tasks import ExactMatch
 from headwater.evaluation.statistics import Interval, frequency, interval
-from headwater.ops.language.comparing import log_ratios
+from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.options import check_seed
 from headwater.texts.models import LanguageModel, prompts_within

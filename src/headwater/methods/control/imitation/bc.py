@@ -32,7 +32,7 @@ from headwater.networks.actors import (
 )
 from headwater.networks.distributions import Normal
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.descend import begin, descend
+from headwater.ops.control.gradient_steps import begin, descend
 
 
 class BCState(eqx.Module):

@@ -40,7 +40,7 @@ from headwater.networks.critics import candidate_values, critics, raised
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
-from headwater.ops.control.descend import begin, descend, polyak
+from headwater.ops.control.gradient_steps import begin, descend, polyak
 from headwater.ops.control.regression import exponential_weight
 from headwater.parts.logged_values import (
     InitialLevel,

@@ -41,7 +41,7 @@ from headwater.networks.critics import StateValue, critics, raised
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
-from headwater.ops.control.descend import begin, cosine_decay, descend, polyak
+from headwater.ops.control.gradient_steps import begin, cosine_decay, descend, polyak
 from headwater.ops.control.regression import expectile_error, exponential_weight
 from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 

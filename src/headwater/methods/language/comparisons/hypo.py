@@ -11,7 +11,7 @@ from headwater.core.fields import non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.comparing import comparison_metrics, log_ratio, log_ratios
+from headwater.ops.language.log_ratios import comparison_metrics, log_ratio, log_ratios
 from headwater.ops.language.rollouts import leave_one_out
 from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 

@@ -10,7 +10,7 @@ from headwater.core.fields import flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.comparing import comparison_metrics, log_ratios
+from headwater.ops.language.log_ratios import comparison_metrics, log_ratios
 from headwater.ops.language.tokens import lengths
 from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 

@@ -12,7 +12,7 @@ from headwater.core.method import AbstractCompletionScorer, AbstractMethod, Info
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.reward_head import WithReward, with_reward
-from headwater.ops.language.comparing import Utility, utility
+from headwater.ops.language.log_ratios import Utility, utility
 from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
 
 

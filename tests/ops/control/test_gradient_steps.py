@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from headwater.ops.control.descend import begin, cosine_decay, descend, polyak
+from headwater.ops.control.gradient_steps import begin, cosine_decay, descend, polyak
 
 
 def test_adam_by_hand():
