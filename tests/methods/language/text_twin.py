@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import TokenProblem, position_mask
@@ -112,6 +113,11 @@ def slopes(loss, table):
         step[place] = 1e-4
         found[place] = (loss(table + step) - loss(table - step)) / 2e-4
     return found
+
+
+def first_gradient(state) -> np.ndarray:
+    """Of the loss of the first update, read off Adam's first moment: a tenth of it."""
+    return 10.0 * np.asarray(optax.tree.get(state.optimiser, "mu").table)
 
 
 DATA = some_pairs(ROWS)
