@@ -29,6 +29,14 @@ def archive(path, **changes):
     return path
 
 
+def pulls() -> hw.Pulls:
+    """The same log without its contexts, as an object."""
+    rows = log()
+    return hw.Pulls(
+        np.zeros((60, 0)), np.zeros((1, 3, 0)), rows["arm"], rows["reward"], rows["propensity"]
+    )
+
+
 def test_a_run_is_written_opened_and_compared(tmp_path):
     runs = [
         hw.train(
@@ -153,11 +161,20 @@ def test_a_log_without_propensities_is_told_what_to_do(tmp_path):
         ("LinUCB", {}, "LinUCB learns from rounds of a bandit: give it an environment, or data"),
         ("LinUCB", {"env": "linear-bandit", "random_steps": 4}, "leave out random_steps"),
         ("IQL", {"delay": 2, "data": "x"}, "delay is one of the bandit options"),
+        ("EXP3", {"env": "bernoulli-bandit", "reward_low": -1.0},
+         "reward_low is of a log without an environment, and bernoulli-bandit says itself which"),
+        ("EXP3", {"env": "bernoulli-bandit", "data": pulls(), "reward_high": 2.0},
+         "reward_high is of a log without an environment"),
+        ("BatchedHedge", {"env": "bernoulli-bandit"},
+         "BatchedHedge with full feedback learns from what every arm would have earned"),
+        ("BatchedHedge", {"data": pulls()},
+         "BatchedHedge with full feedback learns from what every arm would have earned"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said(method, given, sentence):
+def test_what_does_not_fit_is_said(method, given, sentence, tmp_path):
     with pytest.raises(SpecificationError, match=sentence):
-        hw.train(method, **given, progress=False)
+        hw.train(method, **given, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_options_of_bandits_are_checked():

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractArmPolicy, AbstractMethod
@@ -11,6 +14,7 @@ from headwater.core.records import Pulls
 from headwater.datasets.pulls_files import check_pulls, read_pulls
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
+from headwater.runs.learn import learn
 from headwater.runs.options import Options
 from headwater.runs.stage import Stage
 from headwater.sources.pulls import LivePulls, LoggedPulls
@@ -18,6 +22,8 @@ from headwater.sources.pulls import LivePulls, LoggedPulls
 
 def _pulling(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     name, bandit = type(method).__name__, inputs.task
+    if isinstance(bandit, AbstractBandit):
+        _refuse_reward_range(bandit, options)
     if inputs.data is not None:
         return _in_order(method, inputs, options)
     if bandit is None:
@@ -37,7 +43,7 @@ def _pulling(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         raise SpecificationError(f"{name} acts from the first round on: leave out {idle}")
     updates = max(1, options.steps // options.batch_size - options.delay)
     source = LivePulls(bandit, options.batch_size, options.delay, options.shows_all)
-    return Fed(Stage("learn", method, source, updates), bandit.problem)
+    return _fed(method, source, updates, bandit.problem)
 
 
 def _in_order(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -48,8 +54,25 @@ def _in_order(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         raise SpecificationError(
             f"{idle} is of a bandit to act in, and this is a log: leave it out"
         )
-    source = LoggedPulls(data, options.batch_size)
-    return Fed(Stage("learn", method, source, max(1, len(data.arm) // options.batch_size)), problem)
+    source = LoggedPulls(jax.tree.map(jnp.asarray, data), options.batch_size)
+    return _fed(method, source, max(1, len(data.arm) // options.batch_size), problem)
+
+
+def _fed(
+    method: AbstractMethod, source: LivePulls | LoggedPulls, updates: int, problem: Arms
+) -> Fed:
+    # Traced once, not computed: what a method cannot learn from is said before anything begins.
+    jax.eval_shape(lambda key: learn(method, problem, source, 1, key=key), jax.random.key(0))
+    return Fed(Stage("learn", method, source, updates), problem)
+
+
+def _refuse_reward_range(bandit: AbstractBandit, options: Options) -> None:
+    for name in ("reward_low", "reward_high"):
+        if name in options.unusual(("pulls",)):
+            raise SpecificationError(
+                f"{name} is of a log without an environment, and {bandit.name} says itself which "
+                "rewards it has: leave it out"
+            )
 
 
 def _log(method: AbstractMethod, inputs: Inputs, options: Options) -> tuple[Pulls, Arms]:
