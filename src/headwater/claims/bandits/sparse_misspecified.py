@@ -17,7 +17,13 @@ _HIDDEN = 0.2
 
 def _rounds(method, seed, key, arms: int, features: int, dense: bool, rounds: int):
     """The arm and the regret of every round."""
-    bandit = NeedleBandit(arms, features, _HIDDEN, dense, seed=seed)
+    bandit = NeedleBandit(
+        arms,
+        features,
+        _HIDDEN,
+        dense,
+        seed=seed,  # pyright: ignore[reportCallIssue]
+    )
     learned = learn(
         method,
         bandit.problem,
