@@ -2,16 +2,17 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.api.run import Run, open_run
+from headwater.api.run import Policy, Run, open_run
 from headwater.api.specification import MethodChoice, Specification
 from headwater.api.train import train
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.spaces import Discrete
+from headwater.core.spaces import Box, Discrete, Part
 from headwater.datasets.references import References
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.iql import IQL
@@ -40,6 +41,33 @@ def test_an_opened_run_is_the_run_that_was_made(kept):
         np.testing.assert_array_equal(ours(OBSERVATIONS), theirs(OBSERVATIONS))
         sampled = ours(OBSERVATIONS, explore=True, key=key)
         np.testing.assert_array_equal(sampled, theirs(OBSERVATIONS, explore=True, key=key))
+
+
+def test_a_policy_takes_the_dictionary_of_its_environment(kept):
+    parts = (Part(("goal", "place"), (2,)), Part(("speed",), ()))
+    box = kept.spaces.observation
+    spaces = eqx.tree_at(
+        lambda s: s.observation, kept.spaces, Box(box.low, box.high, parts), is_leaf=_is_box
+    )
+    policy = Policy(kept.method, kept.policy.state, spaces)
+    shown = {"goal": {"place": OBSERVATIONS[:, :2]}, "speed": OBSERVATIONS[:, 2]}
+    np.testing.assert_array_equal(policy(shown), kept.policy(OBSERVATIONS))
+    one = {"speed": OBSERVATIONS[0, 2], "goal": {"place": OBSERVATIONS[0, :2]}}
+    np.testing.assert_array_equal(policy(one), kept.policy(OBSERVATIONS[0]))
+    for wrong, sentence in (
+        ({"goal": shown["goal"]}, "the observation lacks the entry 'speed'"),
+        ({**one, "mass": 1.0}, "the entry 'mass', which is not among goal.place, speed"),
+        ({**one, "goal": {"place": [1.0]}}, r"'goal.place' has the shape \(1,\) instead of \(2,\)"),
+        ({**one, "speed": "fast"}, "the entry 'speed' is no number"),
+    ):
+        with pytest.raises(SpecificationError, match=sentence):
+            policy(wrong)
+    with pytest.raises(SpecificationError, match="not known how a dictionary is laid out here"):
+        kept.policy(one)
+
+
+def _is_box(node) -> bool:
+    return isinstance(node, Box)
 
 
 def test_policies_act_in_the_units_of_the_user(kept):

@@ -3,6 +3,7 @@ import json
 import os
 
 import gymnasium
+import jax
 import minari
 import numpy as np
 import pyarrow.parquet
@@ -10,7 +11,7 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.core.spaces import Discrete
+from headwater.core.spaces import Discrete, Spaces
 from headwater.datasets import write as write_module
 from headwater.datasets.dataset import COLUMNS, Dataset
 from headwater.datasets.format import variants
@@ -175,6 +176,49 @@ def test_a_dataset_made_by_minari_alone(tmp_path, monkeypatch):
         np.testing.assert_array_equal(data.next_observations[rows], buffer.observations[1:])
     # The state in which the pole fell is known, unlike after reading shifted columns.
     assert np.all(np.abs(data.next_observations[data.terminals][:, 2]) > 0.2)
+
+
+def _plain(shown):
+    """Gymnasium's ordered dictionaries as plain ones."""
+    return {k: _plain(v) if isinstance(v, dict) else v for k, v in shown.items()}
+
+
+def test_observations_in_a_dictionary_are_laid_out_as_gymnasium_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    space = gymnasium.spaces.Dict(
+        {
+            "observation": gymnasium.spaces.Box(-9.0, 9.0, (3,), np.float32),
+            "desired": gymnasium.spaces.Dict({"goal": gymnasium.spaces.Box(-9.0, 9.0, (2, 2))}),
+            "mode": gymnasium.spaces.Discrete(2, start=5),
+        }
+    )
+    space.seed(0)
+    shown = [space.sample() for _ in range(4)]
+    buffer = EpisodeBuffer(
+        observations=jax.tree.map(lambda *steps: np.stack(steps), *map(_plain, shown)),
+        actions=[np.zeros(1, np.float32)] * 3,
+        rewards=[0.0, 1.0, 2.0],
+        terminations=[False, False, True],
+        truncations=[False] * 3,
+    )
+    with pytest.warns(UserWarning):
+        minari.create_dataset_from_buffers(
+            "goals-v0",
+            [buffer],
+            observation_space=space,
+            action_space=gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32),
+        )
+    data = load("goals-v0")
+    box = data.spaces.observation
+    for row, dictionary in zip(data.observations, shown):
+        expected = gymnasium.spaces.flatten(space, dictionary)
+        np.testing.assert_array_equal(row, expected)
+        np.testing.assert_array_equal(box.vector(dictionary), expected)
+    # What was learned from it knows the same, and so does another format.
+    write(data, tmp_path / "flat.parquet", "parquet")
+    again = load(tmp_path / "flat.parquet")
+    assert again.spaces.observation.parts == box.parts
+    assert Spaces.from_json(json.loads(json.dumps(data.spaces.to_json()))).observation == box
 
 
 def test_damaged_minari_datasets(tmp_path):

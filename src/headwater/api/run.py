@@ -222,8 +222,9 @@ class Policy:
     ) -> np.ndarray:
         """The action for one observation or a batch of them.
 
-        **Arguments:** `observation`: `[…, component]`; `explore`: sample as in training; `key`: of
-        the sampling (default: a new one for each call).
+        **Arguments:** `observation`: `[…, component]`, or the environment's own dictionary where
+        that is what was learned from; `explore`: sample as in training; `key`: of the sampling
+        (default: a new one for each call).
 
         **Returns:** `[…, component]` in the units of the action space, or the numbers by which the
         data or the environment call actions, `[…]`. Raises `SpecificationError` if the observation
@@ -267,6 +268,8 @@ class Policy:
 
     def _checked(self, observation) -> np.ndarray:
         size = self.spaces.observation_size
+        if isinstance(observation, Mapping):
+            observation = self.spaces.observation.vector(observation)
         try:
             observation = np.asarray(observation, np.float32)
         except (TypeError, ValueError):

@@ -1,7 +1,8 @@
 """The problem a control method is initialised for: spaces and what is known of their scale."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,14 +12,52 @@ from jaxtyping import Array, Float
 from headwater.core.errors import SpecificationError
 
 
+class Part(NamedTuple):
+    """One entry of a dictionary of observations, which are laid end to end.
+
+    **Arguments:** `path`: its name, after those of the dictionaries that hold it; `shape`: of its
+    numbers; `first`: the first number of a finite set, which is one-hot in a vector of that shape.
+    """
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    first: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return math.prod(self.shape)
+
+
 class Box(eqx.Module):
     """A continuous space of flat vectors.
 
-    **Arguments:** `low`, `high`: one bound per component, in the user's units (may be infinite).
+    **Arguments:** `low`, `high`: one bound per component, in the user's units (may be infinite);
+    `parts`: of the dictionaries that these vectors were laid out from, if they were.
     """
 
     low: tuple[float, ...] = eqx.field(static=True)
     high: tuple[float, ...] = eqx.field(static=True)
+    parts: tuple[Part, ...] | None = eqx.field(static=True, default=None)
+
+    def vector(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """What an environment shows as a dictionary, laid end to end: `[…, size]` in float32.
+
+        Raises `SpecificationError`, naming the entry, if it is not laid out as this space was.
+        """
+        if self.parts is None:
+            raise SpecificationError(
+                f"it is not known how a dictionary is laid out here: give a vector of {self.size} "
+                "numbers, in the order of what was learned from"
+            )
+        known = {part.path for part in self.parts}
+        for path in _paths(observation):
+            if path not in known:
+                raise SpecificationError(
+                    f"the observation has the entry '{'.'.join(path)}', which is not among "
+                    f"{', '.join('.'.join(part.path) for part in self.parts)}"
+                )
+        return np.concatenate([_entry(part, observation) for part in self.parts], axis=-1)
 
     @property
     def size(self) -> int:
@@ -109,6 +148,80 @@ class Discrete(eqx.Module):
         return place.astype(np.int32)
 
 
+def _paths(observation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in observation.items():
+        if isinstance(value, Mapping):
+            yield from ((name, *rest) for rest in _paths(value))
+        else:
+            yield (name,)
+
+
+def _entry(part: Part, observation: Mapping[str, Any]) -> np.ndarray:
+    """The numbers of one part, `[…, component]`."""
+    value: Any = observation
+    for name in part.path:
+        if not isinstance(value, Mapping) or name not in value:
+            raise SpecificationError(f"the observation lacks the entry '{'.'.join(part.path)}'")
+        value = value[name]
+    try:
+        value = np.asarray(value, np.float32 if part.first is None else np.int64)
+    except (TypeError, ValueError):
+        raise SpecificationError(f"the entry '{'.'.join(part.path)}' is no number") from None
+    if part.first is not None:
+        code = value - part.first
+        if np.any((code < 0) | (code >= part.size)):
+            raise SpecificationError(
+                f"the entry '{'.'.join(part.path)}' is none of {part.first} to "
+                f"{part.first + part.size - 1}"
+            )
+        return np.eye(part.size, dtype=np.float32)[code]
+    lead = value.ndim - len(part.shape)
+    if lead < 0 or value.shape[lead:] != part.shape:
+        raise SpecificationError(
+            f"the entry '{'.'.join(part.path)}' has the shape {value.shape} instead of {part.shape}"
+        )
+    return value.reshape(*value.shape[:lead], part.size)
+
+
+def parts_of(space: Any) -> tuple[Part, ...] | None:
+    """How observations of a Gymnasium `Dict` are laid end to end; `None` for another space."""
+    import gymnasium
+
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return None
+    found: list[Part] = []
+    for name, inner in space.spaces.items():
+        if isinstance(inner, gymnasium.spaces.Dict):
+            deeper = parts_of(inner)
+            if deeper is None:
+                return None
+            found += [part._replace(path=(str(name), *part.path)) for part in deeper]
+        elif isinstance(inner, gymnasium.spaces.Discrete):
+            found.append(Part((str(name),), (int(inner.n),), int(inner.start)))
+        elif isinstance(inner, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
+            found.append(Part((str(name),), tuple(map(int, inner.shape))))
+        else:
+            return None
+    return tuple(found)
+
+
+def read_parts(stored: Any, size: int) -> tuple[Part, ...] | None:
+    """Parts from values that JSON can hold; `None` if they are none of `size` components."""
+    try:
+        parts = tuple(
+            Part(
+                tuple(map(str, path)),
+                tuple(map(int, shape)),
+                None if first is None else int(first),
+            )
+            for path, shape, first in stored
+        )
+    except (TypeError, ValueError):
+        return None
+    whole = all(part.path and min(part.shape, default=1) > 0 for part in parts)
+    return parts if parts and whole and sum(part.size for part in parts) == size else None
+
+
 class Statistics(eqx.Module):
     """What logged experience says of scale; methods use it to normalise.
 
@@ -172,6 +285,7 @@ class Spaces(eqx.Module):
             "observation": {
                 "low": _ends(self.observation.low),
                 "high": _ends(self.observation.high),
+                "parts": self.observation.parts,
             },
             "action": action,
             "horizon": self.horizon,
@@ -199,7 +313,8 @@ class Spaces(eqx.Module):
             statistics = Statistics(
                 **{name: jnp.asarray(value, jnp.float32) for name, value in statistics.items()}
             )
-        return cls(Box(tuple(low), tuple(high)), space, stored["horizon"], statistics)
+        parts = read_parts(stored["observation"].get("parts"), len(low))
+        return cls(Box(tuple(low), tuple(high), parts), space, stored["horizon"], statistics)
 
     def require_continuous(self, method: str) -> None:
         """Raises `SpecificationError` if `method`, defined for continuous actions, meets others."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import Transitions
-from headwater.core.spaces import Box, Discrete, Spaces, Statistics
+from headwater.core.spaces import Box, Discrete, Spaces, Statistics, read_parts
 from headwater.datasets.propensities import canonical_log_propensities, log_volume
 from headwater.datasets.references import References, published_references
 
@@ -167,7 +167,11 @@ class Dataset:
             add_counts(details, counts)
         infinite = (float("inf"),) * observations.shape[1]
         spaces = Spaces(
-            observation=Box(low=tuple(-bound for bound in infinite), high=infinite),
+            observation=Box(
+                low=tuple(-bound for bound in infinite),
+                high=infinite,
+                parts=read_parts(details.get("observation_parts"), observations.shape[1]),
+            ),
             action=action_space,
             horizon=None if horizon is None else int(horizon),
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.core.spaces import Box
+from headwater.core.spaces import Box, parts_of
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import ROLES, Chunk, Mapping, lasting
 from headwater.datasets.dataset import Dataset
@@ -231,6 +231,9 @@ def _stored(storage, metadata: dict[str, Any]) -> dict[str, Any]:
     for key in ("algorithm_name", "description", "author", "code_permalink"):
         if metadata.get(key):
             details.setdefault(key, metadata[key])
+    parts = parts_of(storage.observation_space)
+    if parts is not None:
+        details["observation_parts"] = [list(part) for part in parts]
     stored["metadata"] = details
     action = storage.action_space
     if isinstance(action, gymnasium.spaces.Discrete):

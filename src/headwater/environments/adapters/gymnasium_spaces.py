@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headwater.core.errors import SpecificationError
-from headwater.core.spaces import Box, Discrete, Spaces
+from headwater.core.spaces import Box, Discrete, Spaces, parts_of
 
 LARGEST_OBSERVATION = 10_000
 """Components of a flat observation above which it is surely an image."""
@@ -151,7 +151,7 @@ def _observation_box(space: Any, where: str) -> Box:
         )
     low = np.asarray(flat.low, np.float32).reshape(-1)
     high = np.asarray(flat.high, np.float32).reshape(-1)
-    return Box(tuple(low.tolist()), tuple(high.tolist()))
+    return Box(tuple(low.tolist()), tuple(high.tolist()), parts_of(space))
 
 
 def _action_space(space: Any, where: str) -> Box | Discrete:
