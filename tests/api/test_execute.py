@@ -24,6 +24,7 @@ from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.control.pendulum import Pendulum
+from headwater.environments.processes import make_process
 from headwater.environments.registry import make
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.online.sac import SAC
@@ -128,6 +129,30 @@ def test_online_learning_goes_on_to_the_bit(tmp_path, interrupt):
     assert_same(whole, again)
     # The option of the task came back with it: under another gravity the numbers are others.
     assert again.specification.task.options["gravity"] == 9.0
+
+
+def test_learning_in_a_finite_process_goes_on_to_the_bit(tmp_path, monkeypatch):
+    how = {"steps": 160, "evaluations": 4, "seeds": 2, "progress": False}
+    how["process"] = make_process("river-swim", states=3, horizon=4)
+    whole, path = train("UCBVI", **how), tmp_path / "run"
+    looks, plain = [], execute.ExactReturn.__call__
+
+    def look(self, *given):
+        looks.append(None)
+        if len(looks) == 3:
+            raise Interrupted
+        return plain(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute.ExactReturn, "__call__", look)
+        with pytest.raises(Interrupted):
+            train("UCBVI", **how, out=path)
+    # The third evaluation is of update 20, whose checkpoint is written after it.
+    assert [p.update for p in checkpoint.find(path / "checkpoints")] == [10]
+    assert not open_run(path).finished
+    again = resume(path, progress=False)
+    assert again.finished and again.metrics[-1]["update"] == 40
+    assert_same(whole, again)
 
 
 def test_data_that_changed_or_is_gone_is_said(tmp_path, interrupt):

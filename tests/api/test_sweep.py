@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -15,14 +16,18 @@ from headwater.api.sweeps import member as sweep_run
 from headwater.api.sweeps import sweep as verb
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
+from headwater.environments.processes import make_process
 from headwater.evaluation.statistics import interval, seed_means
+from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.hugging_face import write_decoder
 from headwater.ops import products
 from headwater.runs.directory import RunDirectory
 from headwater.sweeps.directory import SweepDirectory
 from headwater.sweeps.table import read_table
 from headwater.sweeps.workers import AbstractWorkers, Ended
+from headwater.texts.tokenizers import ByteTokenizer
 
-from .problems import cart_pole_log, pendulum_log
+from .problems import assert_same, cart_pole_log, pendulum_log
 
 SMALL = {"updates": 6, "batch_size": 8, "evaluations": 1, "episodes": 2, "seeds": 3}
 TABLE = {
@@ -336,6 +341,67 @@ def test_whatever_goes_wrong_in_a_run_is_kept(folder, tmp_path, workers, monkeyp
     assert found.failures == {"TD3BC-log-hidden_sizes=8": "ZeroDivisionError: of all things"}
     log = (tmp_path / "sweep" / "logs" / "TD3BC-log-hidden_sizes=8.log").read_text()
     assert "Traceback" in log and "of all things" in log
+
+
+def test_a_finite_process_is_swept_by_name(tmp_path, workers):
+    table = {
+        "methods": ["UCBVI"],
+        "process_options": {"horizon": 3},
+        "steps": 12,
+        "evaluations": 1,
+        "seeds": 2,
+    }
+    scores = []
+    for name in ("river-swim", "combination-lock"):
+        out = tmp_path / name
+        (row,) = hw.sweep({**table, "process": name}, out=out, progress=False).rows
+        assert (row.name, row.state, row.seeds, row.score.seeds) == ("UCBVI", "done", 2, 2)
+        scores.append(row.score.point)
+    assert workers.started == ["UCBVI", "UCBVI"] and scores[0] != scores[1]
+    how = {name: table[name] for name in ("steps", "evaluations", "seeds")}
+    lock = make_process("combination-lock", horizon=3)
+    alone = hw.train("UCBVI", process=lock, **how, progress=False)
+    assert_same(alone, hw.open_run(tmp_path / "combination-lock" / "runs" / "UCBVI"))
+    # Another process is another meaning of the run that has the same name.
+    for changed, said in (
+        ({"process": "combination-lock"}, "process = river-swim, .* now says combination-lock"),
+        (
+            {"process_options": {"horizon": 3, "states": 4}},
+            "process_options.states = nothing, .* says 4",
+        ),
+    ):
+        with pytest.raises(RunError, match=f"was begun with {said}: put it back"):
+            hw.sweep({**table, "process": "river-swim", **changed}, out=tmp_path / "river-swim")
+    with pytest.raises(SpecificationError, match=r"process = .* must be a text"):
+        hw.sweep({**table, "process": ["river-swim"]}, out=tmp_path / "list")
+
+
+def test_a_language_model_is_swept(tmp_path, workers):
+    architecture = Architecture(264, 32, width=8, layers=1, heads=1, hidden=16, tied=True)
+    write_decoder(Decoder(architecture, key=jax.random.key(0)), tmp_path / "model", end=257)
+    ByteTokenizer().write(tmp_path / "model")
+    rows = [json.dumps({"prompt": f"{a}+", "completion": f"{a}"}) for a in range(8)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(rows))
+    table = {
+        "methods": ["SFT"],
+        "datasets": [str(tmp_path / "sums.jsonl")],
+        "model": str(tmp_path / "model"),
+        "updates": 3,
+        "batch_size": 4,
+        "evaluations": 1,
+        "held_out": "0.25",
+        "grid": {"learning_rate": [0.01]},
+    }
+    found = hw.sweep(table, out=tmp_path / "sweep", progress=False)
+    (row,) = found.rows
+    assert (row.name, row.state, row.seeds) == ("SFT-sums-learning_rate=0.01", "done", 1)
+    method = hw.build_method("SFT", {"learning_rate": 0.01})
+    how = {key: table[key] for key in ("updates", "batch_size", "evaluations", "held_out")}
+    alone = hw.train(
+        method, tmp_path / "sums.jsonl", model=tmp_path / "model", **how, progress=False
+    )
+    assert_same(alone, hw.open_run(tmp_path / "sweep" / "runs" / row.name))
+    assert (tmp_path / "sweep" / "runs" / row.name / "model").is_dir()
 
 
 def test_rows_hold_the_returns_of_all_their_seeds(folder, tmp_path, workers):

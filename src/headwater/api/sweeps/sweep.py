@@ -430,8 +430,10 @@ def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 def _plain_key(key: str) -> str:
     """What a table calls the field of a specification."""
-    if key.startswith("task"):
-        return "environment" + (f"_{key.partition('.')[2]}" if "options" in key else "")
+    field, _, below = key.partition(".")
+    if field in ("task", "process", "reward"):
+        table_key = "environment" if field == "task" else field
+        return f"{table_key}_{below}" if below.startswith("options") else table_key
     paths = {"data.path": "dataset", "model.path": "model"}
     return paths.get(key, key.rpartition(".")[2])
 
