@@ -45,7 +45,10 @@ def shelf(tmp_path_factory):
     architecture = Architecture(264, 24, width=8, layers=2, heads=1, hidden=8, tied=True)
     write_decoder(Decoder(architecture, key=jax.random.key(0)), folder / "model", end=257)
     ByteTokenizer().write(folder / "model")
-    judged = [{"prompt": f"{a}+", "completion": str(a), "reward": float(a % 2)} for a in range(8)]
+    judged = [
+        {"prompt": f"{a}+", "completion": str(a), "reward": float(a % 2), "label": a % 2 > 0}
+        for a in range(8)
+    ]
     rows(folder / "texts.jsonl", judged)
     pairs = [{"prompt": f"{a}?", "chosen": "yes", "rejected": "no"} for a in range(8)]
     rows(folder / "pairs.jsonl", pairs)

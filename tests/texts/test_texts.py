@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import DataError
-from headwater.texts.texts import read_comparisons, read_completions, read_prompts
+from headwater.texts.texts import read_comparisons, read_completions, read_labelled, read_prompts
 from headwater.texts.tokenizers import ByteTokenizer, FileTokenizer
 
 BYTES = ByteTokenizer()
@@ -245,6 +245,61 @@ def test_comparisons_that_cannot_be_used(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             read_comparisons(written(tmp_path, row), BYTES, 64)
+
+
+def test_labels(tmp_path):
+    rows = [
+        {"prompt": "abcde", "completion": "f", "label": True},
+        {"prompt": "a", "completion": "bcdefg", "label": False},
+    ]
+    read = read_labelled(written(tmp_path, *rows), BYTES, 64)
+    assert shown(read.data.completions) == ("^abcde", "f$")
+    assert shown(read.data.completions, 1) == ("^a", "bcdefg$")
+    np.testing.assert_array_equal(read.data.desirable, [True, False])
+    assert (read.rows, read.tokens) == (2, 8 + 9)
+    # The longer response fits behind the longer prompt: 6 and 7 tokens, as far as there is room.
+    assert read.data.completions.tokens.shape == (2, 16)
+    assert read_labelled(tmp_path / "data.jsonl", BYTES, 10).data.completions.tokens.shape[1] == 10
+    path = tmp_path / "data.csv"
+    path.write_text("prompt,completion,label\na,b,True\na,c,false\na,d,1\n")
+    np.testing.assert_array_equal(read_labelled(path, BYTES, 64).data.desirable, [1, 0, 1])
+    chat = {"prompt": [user("Q")], "completion": [assistant("A")], "liked": False}
+    data = read_labelled(written(tmp_path, chat), BYTES, 64, columns={"label": "liked"}).data
+    assert shown(data.completions) == ("^<|user|>\nQ\n<|assistant|>\n", "A\n$")
+    assert not data.desirable[0]
+
+
+def test_comparisons_are_two_labels_each(tmp_path):
+    pairs = [{"prompt": "a", "chosen": "bcd", "rejected": "e"}, {"chosen": "xy", "rejected": "xz"}]
+    read = read_labelled(written(tmp_path, *pairs), BYTES, 64)
+    texts = [shown(read.data.completions, i) for i in range(4)]
+    assert texts == [("^a", "bcd$"), ("^a", "e$"), ("^x", "y$"), ("^x", "z$")]
+    np.testing.assert_array_equal(read.data.desirable, [True, False, True, False])
+    # Both rows of a pair are dropped, or none.
+    data = read_labelled(tmp_path / "data.jsonl", BYTES, 5, too_long="drop")
+    assert data.dropped == 1 and len(data.data.desirable) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": "b", "label": "good"}, "row 1: 'label' must be true .*good"),
+        ({"prompt": "a", "completion": "b", "label": 0.5}, "'label' must be true .*, not 0.5"),
+        ({"prompt": "a", "completion": "b", "label": 2}, "'label' must be true .*, not 2"),
+        ({"prompt": "a", "completion": "b", "label": None}, "row 1: 'label' is missing: fill it"),
+        ({"prompt": "a", "completion": "b"}, "need 'prompt', 'completion' and 'label'.*'label'"),
+        (
+            {"prompt": "a", "completion": "b", "lable": True},
+            r"no column 'label' \(did you mean lab",
+        ),
+        ({"messages": [user("a")], "label": True}, "there is no column 'completion'"),
+        ({"completion": "b", "label": True}, "there is no column 'prompt'"),
+        ({"prompt": "a", "completion": " ", "label": True}, "row 1: 'completion' is empty"),
+    ],
+)
+def test_labels_that_cannot_be_used(tmp_path, row, message):
+    with pytest.raises(DataError, match=message):
+        read_labelled(written(tmp_path, row), BYTES, 64)
 
 
 def test_files_that_cannot_be_used(tmp_path):

@@ -107,6 +107,16 @@ class CompletionComparisons(eqx.Module):
     open_ended: Bool[Array, "*batch"] | None = None
 
 
+class LabelledCompletions(eqx.Module):
+    """Responses that a judge called desirable or undesirable, one by one.
+
+    **Arguments:** `completions`; `desirable`: the label of each.
+    """
+
+    completions: Completions
+    desirable: Bool[Array, "*batch"]
+
+
 class ComparisonsAndCompletions(eqx.Module):
     """Stored comparisons, and fresh responses `[prompt, sample, position]` of the policy."""
 

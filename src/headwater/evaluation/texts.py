@@ -10,10 +10,10 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod, AbstractTokenPolicy
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, Prompts, TokenProblem
 from headwater.ops.language.generation import generate
-from headwater.ops.language.log_ratios import log_ratios
+from headwater.ops.language.log_ratios import log_ratio, log_ratios
 from headwater.ops.language.tokens import lengths, token_log_probabilities
 from headwater.runs.feeds.flow import HeldOut
 from headwater.sources.language.host_rewards import TextJudge
@@ -26,8 +26,9 @@ class HeldOutScores:
     """Evaluates a language model on held-out rows: for `run(evaluate=…)`.
 
     Of texts the log-likelihood of each response, a token on average; of comparisons whether the
-    chosen response gains more over the model as it was (or is rated higher); of prompts the rewards
-    of the model's own responses. More is better.
+    chosen response gains more over the model as it was (or is rated higher); of labelled texts
+    whether a desirable response became likelier than it was, or an undesirable one less likely; of
+    prompts the rewards of the model's own responses. More is better.
 
     **Arguments:** `held_out`; `problem`: what the method began with; `new_tokens`, `temperature`:
     of responses.
@@ -69,11 +70,12 @@ class HeldOutScores:
             if isinstance(reward, TextJudge):
                 return reward.rewards(written.tokens, written.response)
             return by_rows(_rewarded, reward, written)
-        if isinstance(data, CompletionComparisons):
+        if isinstance(data, CompletionComparisons | LabelledCompletions):
             before = self._problem.network
             if isinstance(before, AbstractAdapted):
                 before = before.without_adapters()
-            return by_rows(_agrees, (network, before), data)
+            compared = isinstance(data, CompletionComparisons)
+            return by_rows(_agrees if compared else _moved, (network, before), data)
         return by_rows(_likelihood, network, Completions(data.tokens, data.response))
 
 
@@ -107,6 +109,12 @@ def _agrees(networks, data: CompletionComparisons):
     network, before = networks
     chosen, rejected = log_ratios(network, before, data)
     return 0.5 * (1.0 + jnp.sign(chosen.ratio - rejected.ratio))
+
+
+def _moved(networks, data: LabelledCompletions):
+    network, before = networks
+    change = jnp.sign(log_ratio(network, before, data.completions).ratio)
+    return 0.5 * (1.0 + jnp.where(data.desirable, change, -change))
 
 
 def _rated(learned, data: Completions):

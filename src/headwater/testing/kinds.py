@@ -20,6 +20,7 @@ from headwater.core.records import (
     Completions,
     EpisodeComparisons,
     Episodes,
+    LabelledCompletions,
     Pulls,
     Transition,
     Transitions,
@@ -299,6 +300,10 @@ def _compared_completions(key) -> CompletionComparisons:
     return CompletionComparisons(chosen, rejected, jnp.arange(ROWS) % 2 == 0)
 
 
+def _labelled_completions(key) -> LabelledCompletions:
+    return LabelledCompletions(_completions(key, (ROWS,)), jnp.arange(ROWS) % 3 > 0)
+
+
 def _compared_and_own(key) -> ComparisonsAndCompletions:
     first, second = jax.random.split(key)
     return ComparisonsAndCompletions(_compared_completions(first), _answers(second))
@@ -424,6 +429,22 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
                     name: lambda d, change=change: replace(d, completions=change(d.completions))
                     for name, change in _HARD_COMPLETIONS.items()
                 },
+            },
+        ),
+    ),
+    (TokenProblem, LabelledCompletions): (
+        Kind(
+            "labelled answers",
+            _token_problem(),
+            _labelled_completions,
+            # Which response follows which prompt is part of the update.
+            False,
+            {
+                "repeated rows": lambda d: jax.tree.map(
+                    lambda x: jnp.broadcast_to(x[:1], x.shape), d
+                ),
+                "all desirable": lambda d: replace(d, desirable=jnp.ones_like(d.desirable)),
+                "all undesirable": lambda d: replace(d, desirable=jnp.zeros_like(d.desirable)),
             },
         ),
     ),

@@ -14,7 +14,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, nearest
 from headwater.core.fields import check_choice
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.tokens import Prompts
 from headwater.texts.rows import stored_rows
 from headwater.texts.tokenizers import ROLES, AbstractTokenizer, begins_with_marks
@@ -24,8 +24,8 @@ TooLong = Literal["refuse", "drop", "cut_prompt", "cut_response"]
 of its prompt goes; the end of its response goes, and with it the token that ends it."""
 
 Columns = Mapping[str, str]
-"""From `prompt`, `completion`, `chosen`, `rejected`, `text`, `messages` or `reward` to the name of
-the column that holds it, where that is another one."""
+"""From `prompt`, `completion`, `chosen`, `rejected`, `text`, `messages`, `reward` or `label` to
+the name of the column that holds it, where that is another one."""
 
 _NOT_HONOURED = {"tools": "tools", "margin": "margins of preferences"}
 """Columns that TRL reads and that are not read here, and what they hold."""
@@ -33,7 +33,7 @@ _NOT_HONOURED = {"tools": "tools", "margin": "margins of preferences"}
 _SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 """ShareGPT's names of roles."""
 
-_COLUMNS = ("prompt", "completion", "chosen", "rejected", "text", "messages", "reward")
+_COLUMNS = ("prompt", "completion", "chosen", "rejected", "text", "messages", "reward", "label")
 
 Record = TypeVar("Record")
 
@@ -145,6 +145,51 @@ def read_comparisons(
     return tally.report(data, len(rows), chosen + rejected)
 
 
+def read_labelled(
+    path: str | Path,
+    tokenizer: AbstractTokenizer,
+    context: int,
+    *,
+    too_long: TooLong = "refuse",
+    columns: Columns | None = None,
+) -> Read[LabelledCompletions]:
+    """Responses that are each labelled: `prompt`, `completion` and `label`, true if desirable.
+
+    Comparisons, `chosen` and `rejected`, are taken apart into two rows, one of each label. There is
+    room behind the longest prompt for the longest response, as far as the context goes.
+    **Arguments:** as of `read_completions`, which raises the same.
+    """
+    path = Path(path)
+    rows = list(_rows(path, columns))
+    names = rows[0].fields
+    paired = "label" not in names and "chosen" in names and "rejected" in names
+    if not paired:
+        for name in ("label", "completion", "prompt"):
+            if name not in names:
+                need = "labelled completions need 'prompt', 'completion' and 'label', "
+                raise rows[0].missing(name, need)
+    texts, labels, tally = [], [], _Tally(context, too_long)
+    for row in rows:
+        if paired:
+            prompt, *answers = _with_prompt(row)
+            answers = list(zip(("chosen", "rejected"), answers, (True, False)))
+        else:
+            prompt, label = row.given("prompt"), row.label()
+            answers = [("completion", row.given("completion"), label)]
+        found = [
+            _tokenised(row, _prompted(row, prompt, answer, name, tokenizer), tokenizer)
+            for name, answer, _ in answers
+        ]
+        found = tally.fitted(row, found)
+        if found is not None:
+            texts += found
+            labels += [label for _, _, label in answers]
+    data = LabelledCompletions(
+        _padded(texts, tally.bucket(path, texts, mixed=True), tokenizer), jnp.array(labels, bool)
+    )
+    return tally.report(data, len(rows), texts)
+
+
 def read_prompts(
     path: str | Path,
     tokenizer: AbstractTokenizer,
@@ -249,6 +294,16 @@ class _Row(NamedTuple):
         if not isinstance(content, str):
             raise self.error(f"the 'content' of {where} must be a text")
         return {**message, "content": content}
+
+    def label(self) -> bool:
+        value = self.given("label")
+        # Tables of text (CSV) hold labels as texts, and some hold numbers.
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if isinstance(value, bool | int | str) and str(value).lower() in known:
+            return known[str(value).lower()]
+        raise self.error(
+            f"'label' must be true (desirable) or false (undesirable), not {str(value)[:40]}"
+        )
 
     def finite(self, name: str) -> float:
         value = self.fields.get(name)
@@ -526,11 +581,17 @@ class _Tally:
             text.marks,
         )
 
-    def bucket(self, path: Path, texts: list[_Text]) -> int:
-        """The least power of two that holds all, or the context."""
+    def bucket(self, path: Path, texts: list[_Text], *, mixed: bool = False) -> int:
+        """The least power of two that holds all, or the context.
+
+        `mixed`: every response may be put behind every prompt.
+        """
         if not texts:
             raise DataError(f"{path}: no row fits into a context of {self.context}")
         longest = max(len(text.tokens) for text in texts)
+        if mixed:
+            prompt = max(text.prompt for text in texts)
+            longest = prompt + max(len(text.tokens) - text.prompt for text in texts)
         return min(1 << (longest - 1).bit_length(), self.context)
 
     def report(self, data: Record, rows: int, texts: list[_Text]) -> Read[Record]:

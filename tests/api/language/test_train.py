@@ -43,6 +43,9 @@ def folder(tmp_path_factory):
     rows(folder / "sums.jsonl", [{"prompt": f"{a}+", "completion": f"{a}"} for a in range(8)])
     pairs = [{"prompt": f"{a}?", "chosen": "yes", "rejected": "no"} for a in range(8)]
     rows(folder / "pairs.jsonl", pairs)
+    labelled = [{"prompt": f"{a}?", "completion": c, "label": c == "yes"}
+                for a in range(8) for c in ("yes", "no")]  # fmt: skip
+    rows(folder / "labelled.jsonl", labelled)
     judged = [{"prompt": f"{a}+", "completion": c, "reward": float(c == f"{a}")}
               for a in range(8) for c in (f"{a}", "no")]  # fmt: skip
     rows(folder / "judged.jsonl", judged)
@@ -53,7 +56,7 @@ def folder(tmp_path_factory):
 def taught(folder, method: str, data: str, out, **others):
     """A run of `method`, trained as asked on a file in `folder`."""
     how = {"updates": 4, "batch_size": 4, **others}
-    if method not in ("SFT", "DPO", "RewardModel", "IPO"):
+    if method not in ("SFT", "DPO", "KTO", "ORPO", "RewardModel", "IPO"):
         how = {"samples": 4, "new_tokens": 3, **how}
     rates = how.pop("hyper_parameters", {"learning_rate": 1e-2})
     model = how.pop("model", folder / "model")
@@ -172,6 +175,23 @@ def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
             hw.evaluate(run, **wrong)
     with pytest.raises(DataError, match="there is no such file"):
         hw.evaluate(run, data=tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [("KTO", "labelled.jsonl"), ("KTO", "pairs.jsonl"), ("ORPO", "pairs.jsonl")],
+)
+def test_labels_and_comparisons_are_learned_from_the_front_door(folder, method, data):
+    run = hw.train(
+        hw.build_method(method, {"learning_rate": 1e-2}), folder / data, model=folder / "model",
+        updates=20, batch_size=4, held_out="0.5", progress=False,
+    )  # fmt: skip
+    assert run.specification.score == "accuracy" and run.final_returns.shape[1] in (4, 8)
+    assert np.mean(run.evaluations[0]["returns"]) == 0.5 and run.final_returns.mean() == 1.0
+    # Judged afterwards, the same rows say the same as at the end of training.
+    agreed = hw.evaluate(run)
+    assert agreed.measure == "accuracy" and agreed.base is None
+    np.testing.assert_array_equal(agreed.scores, run.final_returns)
 
 
 def test_a_run_notices_that_the_model_it_began_with_has_changed(folder, fine_tuned, tmp_path):

@@ -13,6 +13,7 @@ from headwater.core.records import (
     Completions,
     EpisodeComparisons,
     Episodes,
+    LabelledCompletions,
     Pulls,
 )
 from headwater.core.tokens import (
@@ -55,11 +56,11 @@ class Inputs:
 class HeldOut(NamedTuple):
     """What a language model is evaluated on while it learns.
 
-    **Arguments:** `data`: texts or comparisons; or prompts, to which responses are written, and
-    `reward`: what judges these.
+    **Arguments:** `data`: texts, labelled or not, or comparisons; or prompts, to which responses are
+    written, and `reward`: what judges these.
     """
 
-    data: Completions | CompletionComparisons | Prompts
+    data: Completions | LabelledCompletions | CompletionComparisons | Prompts
     reward: AbstractCompletionReward | TextJudge | None = None
 
     @property
@@ -67,7 +68,7 @@ class HeldOut(NamedTuple):
         """What is measured on it; more is better."""
         if self.reward is not None:
             return "reward"
-        if isinstance(self.data, CompletionComparisons):
+        if isinstance(self.data, CompletionComparisons | LabelledCompletions):
             return "accuracy"
         return "log-likelihood"
 

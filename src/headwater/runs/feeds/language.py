@@ -16,6 +16,7 @@ from headwater.core.records import (
     ComparisonsAndCompletions,
     CompletionComparisons,
     Completions,
+    LabelledCompletions,
 )
 from headwater.core.source import AbstractHostSource
 from headwater.core.tokens import (
@@ -43,7 +44,7 @@ from headwater.sources.language.host_rewards import HostJudgedPairs, HostRewarde
 from headwater.sources.language.resets import Resets
 from headwater.texts.completion_advantages import advantages, prompt_values
 from headwater.texts.models import LanguageModel, prompts_within
-from headwater.texts.texts import read_comparisons, read_completions, read_prompts
+from headwater.texts.texts import read_comparisons, read_completions, read_labelled, read_prompts
 
 EXACT_MATCH = "exact-match"
 """The reward that is 1 for the completion in the file, else 0."""
@@ -98,6 +99,16 @@ class _Texts:
     def comparisons(self, path: Path) -> tuple[CompletionComparisons, float]:
         """Pairs of texts, and tokens in one of them."""
         read = read_comparisons(
+            path,
+            self.model.tokenizer,
+            self.model.decoder.context,
+            too_long=self.options.too_long,
+        )
+        return read.data, read.tokens_per_record
+
+    def labelled(self, path: Path) -> tuple[LabelledCompletions, float]:
+        """Texts with labels, and tokens in one of them."""
+        read = read_labelled(
             path,
             self.model.tokenizer,
             self.model.decoder.context,
@@ -210,6 +221,13 @@ def _stored_texts(method: AbstractMethod, inputs: Inputs, options: Options) -> F
 def _stored_comparisons(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.comparisons)
+    held = None if others is None else HeldOut(others)
+    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+
+
+def _stored_labelled(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    texts = _Texts(method, inputs, options)
+    data, others, tokens = texts.divided(texts.labelled)
     held = None if others is None else HeldOut(others)
     return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
 
@@ -400,6 +418,14 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         ("texts",),
         _READ,
         _stored_comparisons,
+    ),
+    (LabelledCompletions, Feed.STORED): Flow(
+        "a language model from texts labelled desirable or undesirable",
+        ("model", "data"),
+        (),
+        ("texts",),
+        _READ,
+        _stored_labelled,
     ),
     (ComparisonsAndCompletions, Feed.BOTH): Flow(
         "a language model from compared texts and what it writes",

@@ -8,20 +8,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
-from headwater.core.records import CompletionComparisons, Completions
+from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork, Prompts
 from headwater.ops.language.generation import generate
 
+StoredTexts = Completions | LabelledCompletions | CompletionComparisons | Prompts
+"""What batches are drawn from."""
 
-class CompletionReplay(AbstractSource[tuple[()], Completions | CompletionComparisons | Prompts]):
+
+class CompletionReplay(AbstractSource[tuple[()], StoredTexts]):
     """Rows of stored texts or comparisons, drawn with replacement.
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
     their order; `weights`: rows are drawn in proportion to these, if not uniformly.
     """
 
-    data: Completions | CompletionComparisons | Prompts
+    data: StoredTexts
     rows: int | None = eqx.field(static=True, default=16)
     weights: Float[Array, " row"] | None = None
 
