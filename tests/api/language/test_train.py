@@ -177,16 +177,10 @@ def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
         hw.evaluate(run, data=tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("method", "data"),
-    [("KTO", "labelled.jsonl"), ("KTO", "pairs.jsonl"), ("ORPO", "pairs.jsonl")],
-)
-def test_labels_and_comparisons_are_learned_from_the_front_door(folder, method, data):
-    run = hw.train(
-        hw.build_method(method, {"learning_rate": 1e-2}), folder / data, model=folder / "model",
-        updates=20, batch_size=4, held_out="0.5", progress=False,
-    )  # fmt: skip
-    assert run.specification.score == "accuracy" and run.final_returns.shape[1] in (4, 8)
+@pytest.mark.parametrize("data", ["labelled.jsonl", "pairs.jsonl"])
+def test_labels_are_learned_from(folder, data):
+    run = taught(folder, "KTO", data, None, updates=20, held_out="0.5")
+    assert run.specification.score == "accuracy" and run.final_returns.shape == (1, 8)
     assert np.mean(run.evaluations[0]["returns"]) == 0.5 and run.final_returns.mean() == 1.0
     # Judged afterwards, the same rows say the same as at the end of training.
     agreed = hw.evaluate(run)

@@ -56,8 +56,8 @@ class Inputs:
 class HeldOut(NamedTuple):
     """What a language model is evaluated on while it learns.
 
-    **Arguments:** `data`: texts, labelled or not, or comparisons; or prompts, to which responses are
-    written, and `reward`: what judges these.
+    **Arguments:** `data`: texts, with labels or without, or comparisons; or prompts, to which
+    responses are written, and `reward`: what judges these.
     """
 
     data: Completions | LabelledCompletions | CompletionComparisons | Prompts
