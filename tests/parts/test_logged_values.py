@@ -140,3 +140,15 @@ def test_the_share_closed_is_exact():
     lowest = one.share(one.reward.argmin(1)[None])
     gap = one.reward.max(1).mean() - one.reward.mean()
     assert lowest == pytest.approx((one.reward.min(1).mean() - one.reward.mean()) / gap)
+
+
+def test_logs_that_a_time_limit_cuts_differ_in_their_ends_alone():
+    make = lambda **how: horizon_log(Cell(5, -5.0, 1.0), instance=0, rows=100, **how).data
+    ended, cut = make(), make(time_limit=True)
+    assert not cut.terminals.any()
+    np.testing.assert_array_equal(cut.truncations, ended.terminals)
+    np.testing.assert_array_equal(cut.rewards, ended.rewards)
+    np.testing.assert_array_equal(cut.next_observations, ended.next_observations)
+    # Nothing ends, so that the level is that of a reward for ever.
+    level = float(level_of_values(cut.spaces.statistics, 0.99))
+    assert level == pytest.approx(100.0 * cut.rewards.mean(), rel=1e-4)

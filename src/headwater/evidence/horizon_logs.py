@@ -24,7 +24,7 @@ _LOOKED_AT = 100
 
 
 class Cell(NamedTuple):
-    """One log: episodes of `horizon` steps with a terminal end, rewards `scale · (r + offset)`."""
+    """One log: episodes of `horizon` steps, rewards `scale · (r + offset)`."""
 
     horizon: int
     offset: float
@@ -63,7 +63,12 @@ class HorizonLog(NamedTuple):
 
 
 def horizon_log(
-    cell: Cell, *, instance: int, rows: int = 2000, step_seen: bool = False
+    cell: Cell,
+    *,
+    instance: int,
+    rows: int = 2000,
+    step_seen: bool = False,
+    time_limit: bool = False,
 ) -> HorizonLog:
     """A log of uniformly random actions in a random process.
 
@@ -72,7 +77,8 @@ def horizon_log(
 
     **Arguments:** `cell`; `instance`: number of the process; `rows`: a multiple of the horizon;
     `step_seen`: the share of the episode that is over is a last component, else 0. Where it is not
-    seen, no function of what is observed foretells the end.
+    seen, no function of what is observed foretells the end; `time_limit`: whether episodes are
+    truncated there, else their end is terminal.
     """
     random = np.random.default_rng(instance)
     transition = random.dirichlet(np.full(STATES, 0.3), (STATES, ACTIONS))
@@ -93,6 +99,7 @@ def horizon_log(
         seen(state, over),
         action,
         cell.scale * (reward[state, action] + noise + cell.offset),
+        ends & (not time_limit),
         ends,
         next_observations=seen(following, over + 1 / cell.horizon),
         discrete=True,
