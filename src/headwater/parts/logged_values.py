@@ -6,6 +6,21 @@ looks better or worse than expected. They start here at the constant that satisf
 equation on average over the log, $E[r] / (1 - \gamma(1 - p))$ with $p$ the share of terminal rows.
 Rewards are divided by their standard deviation, so that weights, bounds and temperatures that stand
 in units of value mean the same in every log. Neither changes an update.
+
+Measured with IQL, two layers of 64 and three seeds, against values from 0 with 1000 over the range
+of returns:
+
+| log | updates | here | from 0 |
+|---|---|---|---|
+| the demo's pendulum, rate 3e-4: return | 8,000 | -168 | -411 |
+| the same, rate 1e-3 | 8,000 | -168 | -156 |
+| point maze, ends at the goal, 40 % reach it: share that does | 3,000 | 0.79 | 0.05 |
+| the same | 12,000 | 1.00 | 0.00 |
+| the same, 7 % reach it | 8,000 | 0.00 | 0.00 |
+
+Where episodes are long, their ends terminal and rewards far from 0, no constant is near the values:
+how they fall towards the end takes 1/(polyak rate · $(1-\gamma)$) updates to learn from any start
+(the claims of `claims/control/short_horizons.py`).
 """
 
 from typing import Any, Literal, Protocol, runtime_checkable
