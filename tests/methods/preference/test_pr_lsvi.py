@@ -1,12 +1,17 @@
-"""PR-LSVI against its equations in NumPy."""
+"""PR-LSVI against its equations in NumPy, and what its defaults learn."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from headwater.core.finite import FiniteProcess
+from headwater.environments.tabular.finite import random_process
 from headwater.methods.preference.pr_lsvi import PRLSVI
 from headwater.ops.tabular.counts import count_both, no_counts
+from headwater.ops.tabular.planning import expected_return, optimal_values, uniform_policy
+from headwater.runs.learn import learn
+from headwater.sources.comparisons import BradleyTerryJudge, FreshComparisons
 
 from .logged_preferences import (
     FEATURES,
@@ -65,3 +70,36 @@ def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
     np.testing.assert_allclose(
         new.precision, np.eye(6) + rows[queried].T @ rows[queried], atol=1e-4
     )
+
+
+def test_cutoffs_follow_the_noise_and_the_number_of_features():
+    given = PRLSVI(dynamics_noise=0.5)._cutoffs(horizon=4, size=9)
+    np.testing.assert_allclose(given, (1 / 3, 2 / 3), rtol=1e-6)
+    assert PRLSVI(lower_cutoff=0.2)._cutoffs(4, 9) == (0.2, 0.4)
+    assert PRLSVI(lower_cutoff=0.2, upper_cutoff=0.3)._cutoffs(4, 9) == (0.2, 0.3)
+    assert np.all(np.isfinite(PRLSVI(dynamics_noise=0.0)._cutoffs(4, 9)))
+
+
+@pytest.mark.slow(reason="24 runs of 600 updates, each with five steps of Newton's method")
+def test_pr_lsvi_explores_with_its_defaults():
+    """At most a quarter of what playing uniformly loses is left, over processes and seeds.
+
+    The defaults were chosen on processes of other sizes, drawn with other keys.
+    """
+    processes = [
+        random_process(states=3, actions=2, horizon=3, key=jax.random.key(number))
+        for number in (0, 1, 2)
+    ]
+    method = PRLSVI(query_budget=600)
+
+    def share_left(process: FiniteProcess, key):
+        source = FreshComparisons(process, BradleyTerryJudge(process.reward))
+        state = learn(method, process.problem(), source, 600, key=key).state
+        best = jnp.dot(process.initial, optimal_values(process).value[0])
+        lost = best - expected_return(process, method.policy(state, explore=False))
+        return lost / (best - expected_return(process, uniform_policy(process)))
+
+    every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *processes)
+    seeds = jax.random.split(jax.random.key(3), 8)
+    found = jax.jit(jax.vmap(jax.vmap(share_left, (None, 0)), (0, None)))(every, seeds)
+    assert float(jnp.mean(found)) <= 0.25, found
