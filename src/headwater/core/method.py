@@ -224,6 +224,10 @@ class AbstractReturnsToGo(eqx.Module):
     discount: eqx.AbstractVar[float]
 
 
+class AbstractWholeLog(eqx.Module):
+    """Capability: looks through the whole log in each update: reads `whole_log` of transitions."""
+
+
 class AbstractLoss(eqx.Module, Generic[State, Data]):
     """Capability: has a loss for each row of data, minus the log-likelihood of the row's target."""
 

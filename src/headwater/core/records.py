@@ -16,17 +16,29 @@ else:
 Action = Float[Array, "*batch action"] | Int[Array, "*batch"]
 
 
+class LoggedPairs(eqx.Module):
+    """What was observed and done in every row of a log, in no order.
+
+    **Arguments:** `observation`: `[row, observation]`; `action`: as of `Transitions`.
+    """
+
+    observation: Float[Array, "row observation"]
+    action: Float[Array, "row action"] | Int[Array, " row"]
+
+
 class Transitions(eqx.Module):
     """A batch of single steps.
 
     `terminal` says that the process ended (no future reward); `truncated` says only that the record
     stopped, so the next state still counts. `next_action` and `return_to_go` are known for logged
-    experience alone and are `None` where they are not.
+    experience alone and are `None` where they are not; `whole_log` is there for methods that ask
+    for it.
 
     **Arguments:** `observation`, `next_observation`: `[*batch, observation]`; `action`: canonical
     (in [-1, 1]) `[*batch, action]`, or integers `[*batch]`; `reward`: `[*batch]`; `terminal`,
     `truncated`: `[*batch]`; `next_action`: the action logged in the next state, `return_to_go`: the
-    discounted sum of the logged rewards from here to the end of the episode.
+    discounted sum of the logged rewards from here to the end of the episode; `whole_log`: all rows
+    of the log that these are of.
     """
 
     observation: Float[Array, "*batch observation"]
@@ -37,6 +49,7 @@ class Transitions(eqx.Module):
     truncated: Bool[Array, "*batch"]
     next_action: Action | None = None
     return_to_go: Float[Array, "*batch"] | None = None
+    whole_log: LoggedPairs | None = None
 
 
 class Transition(eqx.Module):

@@ -255,7 +255,9 @@ class Dataset:
             columns["return_to_go"] = self.returns_to_go(discount).astype(np.float32)
         # The record declares device arrays; filling its tree lets the columns stay on the host.
         fields = [field.name for field in dataclasses.fields(Transitions)]
-        found = jax.tree.unflatten(_transitions_tree(), [columns[name] for name in fields])
+        found = jax.tree.unflatten(
+            _transitions_tree(), [columns[name] for name in fields if name in columns]
+        )
         return found if discount is not None else dataclasses.replace(found, return_to_go=None)
 
     def returns_to_go(self, discount: float = 0.99) -> np.ndarray:

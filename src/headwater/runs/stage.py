@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, Agent, Metrics
 from headwater.core.source import AbstractHostSource, AbstractSource
+from headwater.sources.whole_log import WithWholeLog
 
 
 class Outcome(eqx.Module):
@@ -56,6 +57,12 @@ class Stage(eqx.Module):
             raise SpecificationError(
                 f"stage '{self.name}': updates={self.updates} must be a multiple of "
                 f"updates_per_draw={self.updates_per_draw}, and neither negative"
+            )
+        sources = self.source if isinstance(self.source, (list, tuple)) else [self.source]
+        if self.updates_per_draw > 1 and any(isinstance(s, WithWholeLog) for s in sources):
+            raise SpecificationError(
+                f"stage '{self.name}': a draw that comes with the whole log serves one update, but "
+                f"updates_per_draw is {self.updates_per_draw}: leave it out"
             )
 
 

@@ -127,13 +127,15 @@ def mixed(sources: Sequence[AbstractSource | AbstractHostSource]) -> Mixed | Hos
 def interleave(batches: Sequence[Transitions]) -> Transitions:
     """One batch holding every row, the rows of each batch spread evenly along it.
 
-    Optional fields stay only where every batch has them.
+    Optional columns stay only where every batch has them, and `whole_log`, of one log, nowhere.
     """
     sizes = [batch.reward.shape[0] for batch in batches]
     places = np.concatenate([(np.arange(n) + 0.5) / n for n in sizes])
     order = np.argsort(places, kind="stable")
     columns = {}
     for field in dataclasses.fields(Transitions):
+        if field.name == "whole_log":
+            continue
         parts = [getattr(batch, field.name) for batch in batches]
         if all(part is not None for part in parts):
             columns[field.name] = jnp.concatenate(parts)[order]

@@ -451,11 +451,11 @@ def check_missing_columns_are_explained(case: Case) -> None:
     state = eqx.filter_eval_shape(case.method.init, problem, key=case.key)
     data = case.batches[0]
     if isinstance(data, Transitions):
-        data = dataclasses.replace(data, next_action=None, return_to_go=None)
+        data = dataclasses.replace(data, next_action=None, return_to_go=None, whole_log=None)
     try:
         eqx.filter_eval_shape(case.method.update, state, data, key=case.key)
     except (SpecificationError, DataError) as error:
-        missing = ("next_action", "return_to_go", "next action", "return")
+        missing = ("next_action", "return_to_go", "next action", "return", "whole_log")
         assert any(word in str(error) for word in missing), error
 
 

@@ -21,6 +21,7 @@ from headwater.core.records import (
     EpisodeComparisons,
     Episodes,
     LabelledCompletions,
+    LoggedPairs,
     Pulls,
     Transition,
     Transitions,
@@ -111,6 +112,7 @@ def _spaces(action: Box | Discrete) -> Spaces:
 
 def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
     keys = jax.random.split(key, 6)
+    pairs_key, pair_action_key = jax.random.split(keys[0])
 
     def action(key):
         if discrete:
@@ -127,6 +129,9 @@ def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
         truncated=(row >= TRUNCATED.start) & (row < TRUNCATED.stop),
         next_action=action(keys[4]),
         return_to_go=jax.random.normal(keys[5], shape),
+        whole_log=LoggedPairs(
+            jax.random.normal(pairs_key, (*shape, _OBSERVATION)), action(pair_action_key)
+        ),
     )
 
 

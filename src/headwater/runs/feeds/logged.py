@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.errors import DataError, RunError, SpecificationError
-from headwater.core.method import AbstractMethod, AbstractReturnsToGo
+from headwater.core.method import AbstractMethod, AbstractReturnsToGo, AbstractWholeLog
 from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -22,6 +22,7 @@ from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
+from headwater.sources.whole_log import WithWholeLog
 
 _DISK_DRAWS, _DRAWN_BYTES = 32, 2**24
 """Batches that are drawn from the disk at once, if their rows take no more than so many bytes."""
@@ -119,6 +120,11 @@ class Logged:
     def source(self, method: AbstractMethod, batch_size: int):
         """Where an offline method's batches come from."""
         rows = rows_per_update(method, batch_size)
+        if self.data is None and isinstance(method, AbstractWholeLog):
+            raise SpecificationError(
+                f"{type(method).__name__} looks through the whole log in each update, so that it "
+                "has to be in memory: leave out from_disk"
+            )
         if self.data is None:
             assert self.path is not None
             # Few methods ask for the logged returns, which cost a pass over the data.
@@ -127,6 +133,12 @@ class Logged:
                 PooledReplay if self._row_bytes * self.columns.size > _LARGE else OutOfCoreReplay
             )
             return replay(str(self.path), rows, discount)
+        replay = self._replay(method, rows)
+        return WithWholeLog(replay) if isinstance(method, AbstractWholeLog) else replay
+
+    def _replay(self, method: AbstractMethod, rows: int) -> Replay | WeightedReplay:
+        """Draws of `rows` from the memory."""
+        assert self.data is not None
         if self.options.weights is None:
             return Replay(self.transitions(method), rows)
         weigh = transform.return_weights
