@@ -20,12 +20,14 @@ from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.control.point_maze import PointMaze
 from headwater.methods.control.offline.cal_ql import CalQL
 from headwater.methods.control.offline.iql import IQL
+from headwater.methods.control.offline.prdc import PRDC
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.feeds.logged import DataChoice
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import Budget, Start
 from headwater.sources.replay import Replay
 from headwater.sources.weighted import WeightedReplay
+from headwater.sources.whole_log import WithWholeLog
 
 from .problems import pendulum_log
 
@@ -108,6 +110,9 @@ def test_plans_of_offline_learning():
     # With the method's own discount, by hand for the first episode.
     expected = sum(0.9**t * float(data.rewards[t]) for t in range(15))
     np.testing.assert_allclose(stage.source.data.return_to_go[0], expected, rtol=1e-5)
+    searching = dataclasses.replace(OFFLINE, method=MethodChoice.of(PRDC()))
+    (stage,) = plan(searching, None, Given(data)).stages
+    assert isinstance(stage.source, WithWholeLog) and isinstance(stage.source.replay, Replay)
     assert found.references == [0.0, 10.0, "stored with the dataset", False]
     assert found.problem.statistics is not None and found.problem.horizon == 200
 

@@ -85,6 +85,8 @@ def test_data_that_stays_on_disk_gives_the_same_policy(tmp_path):
         clone(data, from_disk=True)
     with pytest.raises(SpecificationError, match="drawn uniformly: leave out top and weights"):
         clone(tmp_path / "log", from_disk=True, top=0.5)
+    with pytest.raises(SpecificationError, match="the whole log in each update, so that it has to"):
+        train("PRDC", tmp_path / "log", from_disk=True, **{**SMALL, "updates": 8})
 
 
 def test_memory_directory_and_file_give_the_same_bits(tmp_path):
