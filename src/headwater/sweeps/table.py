@@ -21,7 +21,7 @@ from headwater.core.catalogue import build_method, method_class, settings
 from headwater.core.errors import DataError, HeadwaterError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod
 from headwater.datasets.read import locate
-from headwater.runs.options import Options
+from headwater.runs.options import TRAIN, Options
 
 MOST_RUNS = 10_000
 """More than this is a slip."""
@@ -45,6 +45,7 @@ def _kind_of(hint: Any) -> str:
     return [_kind_of(part) for part in typing.get_args(hint) if part is not type(None)][-1]
 
 
+_HINTS = typing.get_type_hints(Options)
 _KEYS = {
     "methods": "a list of names",
     "datasets": "a list of paths, or a table of names and paths",
@@ -55,7 +56,7 @@ _KEYS = {
     "model": _TEXT,
     "reward": _TEXT,
     "seeds_per_run": _WHOLE,
-    **{name: _kind_of(hint) for name, hint in typing.get_type_hints(Options).items()},
+    **{field.name: _kind_of(_HINTS[field.name]) for field in TRAIN.fields()},
     "grid": "a table",
 }
 """What a file may say, and how."""
