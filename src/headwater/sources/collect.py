@@ -185,7 +185,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
         observation = state.environments.load(inside)
         state.observation = observation.reshape(state.observation.shape)
         state.steps = int(saved["steps"])
-        columns = {
+        columns: dict[str, Any] = {
             name: column.at[:, : saved[f"ring.{name}"].shape[1]].set(saved[f"ring.{name}"])
             for name, column in _columns(state.rings.data).items()
         }
