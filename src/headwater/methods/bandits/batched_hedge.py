@@ -50,8 +50,8 @@ class BatchedHedge(
     - `rate_scale`: $c$.
     - `feedback`: the losses of all arms (a source with `shows_all`), or of the one pulled.
 
-    **Reference:** Cheng, Zhou and Ji (2023), Understanding the role of feedback in online learning
-    with switching costs; Geulen, Voecking and Winkler (2010) for the shrinking dartboard.
+    **Reference:** Cheng, Zhou and Ji (2023), arXiv:2306.09588; Geulen, Voecking and Winkler (2010)
+    for the shrinking dartboard.
 
     **Differences from the paper:** $N$ is given, and not set from a budget of observations.
     """

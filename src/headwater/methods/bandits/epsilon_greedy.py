@@ -25,6 +25,8 @@ class EpsilonGreedy(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[L
     - `ridge`: $\lambda$.
 
     **Reference:** Sutton and Barto (2018), Section 2.2; Langford and Zhang (2007) with contexts.
+
+    **Differences from the paper:** ridge regression, also where the book has sample means.
     """
 
     feed: ClassVar[Feed] = Feed.PULLS

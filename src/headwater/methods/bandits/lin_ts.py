@@ -33,7 +33,7 @@ class LinTS(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[LinearArm
     - `ridge`: $\lambda$ of $A$.
     - `num_samples`: draws of $\theta$, whose frequencies of the best arm are the distribution.
 
-    **Reference:** Agrawal and Goyal (2013), Thompson sampling for contextual bandits.
+    **Reference:** Agrawal and Goyal (2013), arXiv:1209.3352.
 
     **Differences from the paper:** the arm is drawn from the frequencies over several samples,
     which leaves its distribution as it is and tells with which probability it was pulled.

@@ -26,7 +26,10 @@ class LinUCB(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[LinearAr
     - `bonus_scale`: $c$.
     - `ridge`: $\lambda$.
 
-    **Reference:** Li, Chu, Langford and Schapire (2010), A contextual-bandit approach.
+    **Reference:** Li, Chu, Langford and Schapire (2010), arXiv:1003.0146.
+
+    **Differences from the paper:** where arms have features, they share all weights; the hybrid
+    model, in which each arm also has weights of its own, is not built.
     """
 
     feed: ClassVar[Feed] = Feed.PULLS

@@ -45,8 +45,7 @@ class NeuFastCB(AbstractMethod[Arms, Pulls, NeuFastCBState], AbstractArmPolicy[N
     - `gap_weight`: $\gamma$.
     - `hidden_sizes`: of the network.
 
-    **Reference:** Deb, Ban, Zuo, He and Banerjee (2023), Contextual bandits with online neural
-    regression.
+    **Reference:** Deb, Ban, Zuo, He and Banerjee (2024), arXiv:2312.07145.
 
     **Differences from the paper:** those of `NeuSquareCB`.
     """

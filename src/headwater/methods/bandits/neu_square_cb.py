@@ -46,8 +46,7 @@ class NeuSquareCB(
     - `gap_weight`: $\gamma$.
     - `hidden_sizes`: of the network.
 
-    **Reference:** Deb, Ban, Zuo, He and Banerjee (2023), Contextual bandits with online neural
-    regression.
+    **Reference:** Deb, Ban, Zuo, He and Banerjee (2024), arXiv:2312.07145.
 
     **Differences from the paper:** predictions are not perturbed, which brings nothing where we
     measured it; $\gamma$ grows with the rounds, whose number need not be known; weights are not

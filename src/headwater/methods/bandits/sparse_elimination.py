@@ -56,7 +56,7 @@ class SparseElimination(
     - `candidates`: `sparse`, or `arms`: the features of the arms of the round themselves, for
       weights that may be dense, of which a net would be exponentially large.
 
-    **Reference:** Dong and Yang (2023), Does sparsity help in learning misspecified linear bandits?
+    **Reference:** Dong and Yang (2023), arXiv:2303.16998.
 
     **Differences from the paper:** the procedure is a reconstruction from its bound on queries.
     """

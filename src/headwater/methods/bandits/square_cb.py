@@ -26,7 +26,7 @@ class SquareCB(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[Linear
     - `gap_weight`: $\gamma$.
     - `ridge`: $\lambda$ of the regression.
 
-    **Reference:** Foster and Rakhlin (2020), Beyond UCB.
+    **Reference:** Foster and Rakhlin (2020), arXiv:2002.04926.
 
     **Differences from the paper:** $\gamma$ grows with the rounds, whose number need not be known.
     """

@@ -35,6 +35,8 @@ class SuccessiveHalving(AbstractMethod[Arms, Pulls, HalvingState], AbstractArmPo
     - `budget`: $T$, pulls until one arm is left.
 
     **Reference:** Karnin, Koren and Somekh (2013), Almost optimal exploration.
+
+    **Differences from the paper:** an arm is pulled once in a phase where the budget gives it none.
     """
 
     feed: ClassVar[Feed] = Feed.PULLS

@@ -46,7 +46,7 @@ class TallyingElimination(
     - `interleaved`: pull the arms in turn, judge every pull, and drop arms after each turn, as
       successive elimination does otherwise: what the paper compares with.
 
-    **Reference:** Malik, Igoe, Li and Singh (2023), Weighted Tallying Bandits.
+    **Reference:** Malik, Igoe, Li and Singh (2023), arXiv:2305.02955.
 
     **Differences from the paper:** the schedule of the epochs is a reconstruction from its bound.
     """

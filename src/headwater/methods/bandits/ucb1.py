@@ -32,6 +32,8 @@ class UCB1(AbstractMethod[Arms, Pulls, UCB1State], AbstractArmPolicy[UCB1State])
     - `bonus_scale`: $c$.
 
     **Reference:** Auer, Cesa-Bianchi and Fischer (2002), Finite-time analysis.
+
+    **Differences from the paper:** rewards may lie in another range than [0, 1]; $c$ is 1 there.
     """
 
     feed: ClassVar[Feed] = Feed.PULLS

@@ -85,7 +85,7 @@ def test_rloo_has_the_loss_of_trl(key):
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("place", ["reward", "loss"])
-@pytest.mark.parametrize("with_chances", [True, False])
+@pytest.mark.parametrize("with_log_probabilities", [True, False])
 def test_rloo_follows_the_policy_gradient_on_average(place, with_log_probabilities, key):
     task, reference, reward = task_with_reward(key)
     method = RLOO(kl_weight=0.3, kl_in=place, max_gradient_norm=1e9)

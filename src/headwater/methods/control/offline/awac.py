@@ -95,11 +95,10 @@ class AWAC(
 
     **Reference:** Nair, Gupta, Dalal, Levine (2020), arXiv:2006.09359.
 
-    **Differences from the paper:** rewards are divided by their standard deviation and values start
-    at the level of the log (see `parts/logged_values.py`); weights are bounded and not divided
-    by their sum, the networks have three layers each, the policy has no weight decay, and
-    observations are standardised, all as in CORL; discrete actions are served by a softmax
-    policy and one critic output per action.
+    **Differences from the paper:** rewards are divided by their deviation and values start at the
+    level of the log (`parts/logged_values.py`); weights are bounded and not divided by their sum,
+    networks have three layers, the policy has no weight decay, and observations are standardised,
+    as in CORL; discrete actions have a softmax policy and one critic output each.
     """
 
     feed: ClassVar[Feed] = Feed.STORED
@@ -141,9 +140,8 @@ class AWAC(
         data = state.normaliser.transitions(data)
         next_key, policy_key = jax.random.split(key)
         optimiser = optax.adam(self.learning_rate)
-        next_value = _policy_value(
-            state.actor, state.target_critics, data.next_observation, key=next_key
-        )
+        following, targets = data.next_observation, state.target_critics
+        next_value = _policy_value(state.actor, targets, following, key=next_key)
         target = backup(data.reward, self.discount, data.terminal, next_value)
 
         def critic_loss(twins: Ensemble):
@@ -155,9 +153,8 @@ class AWAC(
             optimiser, gradients, state.critic_optimiser, state.critics
         )
         logged_value = jnp.min(twins(data.observation, data.action), axis=0)
-        advantage = logged_value - _policy_value(
-            state.actor, twins, data.observation, key=policy_key
-        )
+        own_value = _policy_value(state.actor, twins, data.observation, key=policy_key)
+        advantage = logged_value - own_value
         weight = exponential_weight(advantage, 1.0 / self.advantage_temperature, self.max_weight)
 
         def actor_loss(actor: Actor) -> Float[Array, ""]:
@@ -193,14 +190,11 @@ class AWAC(
         return state.actor(state.normaliser(observation)).log_density(action)
 
     def parts(self, state: AWACState) -> ActorCriticParts:
-        return parts_in_units_of_reward(
-            state.actor, state.normaliser, state.critics, state.target_critics
-        )
+        twins, targets = state.critics, state.target_critics
+        return parts_in_units_of_reward(state.actor, state.normaliser, twins, targets)
 
 
-def _policy_value(
-    actor: Actor, twins: Ensemble, observation: Array, *, key: PRNGKeyArray
-) -> Float[Array, " batch"]:
+def _policy_value(actor: Actor, twins: Ensemble, observation: Array, *, key: PRNGKeyArray):
     actions, _, weight = actor(observation).expectation(key)
     q = jnp.min(candidate_values(twins, observation, actions), axis=0)
     return jnp.sum(weight * q, axis=0)
