@@ -56,9 +56,9 @@ def _put_whole(self: LRUCache, key: str, value: bytes) -> None:
 
 LRUCache.put = _put_whole
 
-_BUDGET, _LIMIT = 20.0, 60.0
-"""Seconds of processor time, processes included, that a test may take before the summary names it,
-and before it fails. A slow or busy machine may need three times as many as a quiet one."""
+_BUDGET = 20.0
+"""Seconds of processor time, processes included, from which on the summary names a test. It does
+not fail: what a test takes depends on the machine."""
 _PROCESSOR_SECONDS = "processor seconds"
 
 
@@ -69,19 +69,13 @@ def _processor_seconds() -> float:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Fails a test that takes too long, unless it says why: `@pytest.mark.slow(reason="…")`."""
+    """Notes what takes long and does not say why: `@pytest.mark.slow(reason="…")`."""
     begun = _processor_seconds()
     result = yield
     took = _processor_seconds() - begun
     mark = item.get_closest_marker("slow")
-    if mark is None or not mark.kwargs.get("reason"):
-        if took > _LIMIT:
-            pytest.fail(
-                f"took {took:.0f} s of processor time, more than {_LIMIT:.0f}: make it smaller, or "
-                'say why it takes as long with @pytest.mark.slow(reason="…")'
-            )
-        if took > _BUDGET:
-            item.user_properties.append((_PROCESSOR_SECONDS, took))
+    if took > _BUDGET and (mark is None or not mark.kwargs.get("reason")):
+        item.user_properties.append((_PROCESSOR_SECONDS, took))
     return result
 
 
