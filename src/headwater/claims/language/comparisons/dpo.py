@@ -7,17 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.method import Agent
-from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import TokenProblem
-from headwater.environments.language.token_process import every_response
-from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
+from headwater.evidence.similar_responses import similar_responses
 from headwater.methods.language.comparisons.dpo import DPO
-from headwater.networks.token_table import LogLinearResponses
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 
-_RESPONSES, _FEATURES, _COMPARED = 40, 12, 5
 _METHODS = {"DPO": (1.0, 0.0), "Flex-DPO": (0.5, 0.0), "SFT-DPO": (1.0, 0.02)}
 """Their weights of rejected responses and of cloning."""
 _OFFSETS = {"on-policy": 2.5, "off-policy": 0.0}
@@ -29,32 +25,21 @@ def _learn(updates: int, weights, offset, key):
     method = with_numbers(
         DPO(learning_rate=0.01), rejected_weight=weights[0], cloning_weight=weights[1]
     )
-    responses = every_response(_RESPONSES, 1)
-    own_key, common_key, key = jax.random.split(key, 3)
-    common = jax.random.normal(common_key, (_FEATURES,))
-    features = jax.random.normal(own_key, (_RESPONSES, _FEATURES))
-    # Those that are compared resemble each other: their features are correlated by 0.8.
-    alike = jnp.sqrt(0.8) * common[None] + jnp.sqrt(0.2) * features[: 2 * _COMPARED]
-    features = features.at[: 2 * _COMPARED].set(alike)
-    beforehand = jnp.where(jnp.arange(_RESPONSES) < 2 * _COMPARED, offset, 0.0)
-    network = LogLinearResponses(features, jnp.zeros(_FEATURES), beforehand)
-    pairs = jnp.stack(jnp.meshgrid(jnp.arange(_COMPARED), jnp.arange(_COMPARED)), -1)
-    better, worse = pairs.reshape(-1, 2).T + jnp.asarray([[0], [_COMPARED]])
-    rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (better, worse)]
+    problem_key, key = jax.random.split(key)
+    problem = similar_responses(offset, key=problem_key)
 
     def evaluate(agent: Agent):
-        policy = log_policy(agent.network(), responses)[0]
-        mass = jnp.exp(policy)
-        chosen, rejected = mass[:_COMPARED].sum(), mass[_COMPARED : 2 * _COMPARED].sum()
+        won, lost = problem.logs(agent)
+        chosen, rejected = jnp.exp(won).sum(), jnp.exp(lost).sum()
         return {
             "chosen": chosen,
             "rejected": rejected,
             "unseen": 1.0 - chosen - rejected,
-            "log of chosen": policy[:_COMPARED].mean(),
+            "log of chosen": won.mean(),
         }
 
-    source = CompletionReplay(CompletionComparisons(*rows), rows=None)
-    task = TokenProblem(network)
+    source = CompletionReplay(problem.comparisons, rows=None)
+    task = TokenProblem(problem.network)
     return learn(method, task, source, updates, evaluate=evaluate, every=1, key=key).evaluations
 
 

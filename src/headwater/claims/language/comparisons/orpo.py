@@ -7,17 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.method import Agent
-from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import TokenProblem
-from headwater.environments.language.token_process import every_response
-from headwater.evaluation.exact_tokens import log_policy
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
+from headwater.evidence.similar_responses import similar_responses
 from headwater.methods.language.comparisons.orpo import ORPO
-from headwater.networks.token_table import LogLinearResponses
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 
-_RESPONSES, _FEATURES, _COMPARED = 40, 12, 5
 _WEIGHTS = {"fine-tuning": 0.0, "ORPO": 1.0}
 """Of the term that compares: without it, ORPO is fine-tuning on chosen responses."""
 
@@ -25,26 +21,16 @@ _WEIGHTS = {"fine-tuning": 0.0, "ORPO": 1.0}
 def _learn(updates: int, weight, key):
     """Mass on chosen and rejected responses, and their mean logs, before and after."""
     method = with_numbers(ORPO(learning_rate=0.01), beta=weight)
-    responses = every_response(_RESPONSES, 1)
-    own_key, common_key, key = jax.random.split(key, 3)
-    common = jax.random.normal(common_key, (_FEATURES,))
-    features = jax.random.normal(own_key, (_RESPONSES, _FEATURES))
-    # Those that are compared resemble each other: their features are correlated by 0.8.
-    alike = jnp.sqrt(0.8) * common[None] + jnp.sqrt(0.2) * features[: 2 * _COMPARED]
-    features = features.at[: 2 * _COMPARED].set(alike)
-    network = LogLinearResponses(features, jnp.zeros(_FEATURES), jnp.zeros(_RESPONSES))
-    pairs = jnp.stack(jnp.meshgrid(jnp.arange(_COMPARED), jnp.arange(_COMPARED)), -1)
-    better, worse = pairs.reshape(-1, 2).T + jnp.asarray([[0], [_COMPARED]])
-    rows = [jax.tree.map(lambda x, at=at: x[0, at], responses.data) for at in (better, worse)]
+    problem_key, key = jax.random.split(key)
+    problem = similar_responses(0.0, key=problem_key)
 
     def evaluate(agent: Agent):
-        policy = log_policy(agent.network(), responses)[0]
-        won, lost = policy[:_COMPARED], policy[_COMPARED : 2 * _COMPARED]
+        won, lost = problem.logs(agent)
         return {"chosen": jnp.exp(won).sum(), "log chosen": won.mean(), "log rejected": lost.mean()}
 
-    source = CompletionReplay(CompletionComparisons(*rows), rows=None)
-    problem = TokenProblem(network)
-    return learn(method, problem, source, updates, evaluate=evaluate, every=1, key=key).evaluations
+    source = CompletionReplay(problem.comparisons, rows=None)
+    task = TokenProblem(problem.network)
+    return learn(method, task, source, updates, evaluate=evaluate, every=1, key=key).evaluations
 
 
 def _experiment(seed: int, instances: int, updates: int) -> Finding:
