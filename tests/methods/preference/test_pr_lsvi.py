@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.environments.tabular.finite import random_process
 from headwater.methods.preference.pr_lsvi import PRLSVI
@@ -70,6 +71,13 @@ def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
     np.testing.assert_allclose(
         new.precision, np.eye(6) + rows[queried].T @ rows[queried], atol=1e-4
     )
+
+
+@pytest.mark.parametrize("upper", [0.1, 0.05])
+def test_cutoffs_in_the_wrong_order_are_refused(upper):
+    """Between equal cutoffs the share of optimism would be zero over zero."""
+    with pytest.raises(SpecificationError, match="upper_cutoff = .* must be above lower_cutoff"):
+        PRLSVI(lower_cutoff=0.1, upper_cutoff=upper)
 
 
 @pytest.mark.slow(reason="24 runs of 600 updates, each with five steps of Newton's method")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem
@@ -94,6 +95,14 @@ class PRLSVI(
     norm_bound: float = non_negative(10.0)
     query_budget: int = integer(1000, low=0)
     num_newton_steps: int = integer(5, low=0)
+
+    def __check_init__(self):
+        low, high = self.lower_cutoff, self.upper_cutoff
+        # Arrays are values that are swept over.
+        if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+            raise SpecificationError(
+                f"PRLSVI.upper_cutoff = {high}: it must be above lower_cutoff, which is {low}"
+            )
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> PreferenceLearning:
         problem.require_one_task("PRLSVI")
