@@ -12,7 +12,7 @@ from headwater.core.fields import non_negative, sizes
 from headwater.core.method import AbstractArmPolicy, AbstractMethod, Info
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
-from headwater.ops.bandits.distributions import best_arms
+from headwater.ops.bandits.distributions import best_arms, inverse_gap_weights
 from headwater.parts.bandits.reward_network import (
     RewardNetwork,
     begin_network,
@@ -85,10 +85,8 @@ class NeuFastCB(AbstractMethod[Arms, Pulls, NeuFastCBState], AbstractArmPolicy[N
         if not explore:
             return best_arms(-logits)
         predicted = jax.nn.sigmoid(logits)
-        count, best = predicted.shape[0], jnp.argmin(predicted)
         # Where the best loses next to nothing, all others are pulled next to never.
-        least = jnp.maximum(predicted[best], 1e-6)
-        weight = self.gap_weight * jnp.sqrt(state.logits.pulls)
-        shares = least / (count * least + weight * (predicted - predicted[best]))
-        others = jnp.where(jnp.arange(count) == best, 0.0, shares)
-        return others.at[best].set(jnp.maximum(1.0 - jnp.sum(others), 0.0))
+        least = jnp.maximum(jnp.min(predicted), 1e-6)
+        return inverse_gap_weights(
+            -predicted, self.gap_weight * jnp.sqrt(state.logits.pulls) / least
+        )
