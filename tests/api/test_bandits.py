@@ -182,5 +182,7 @@ def test_options_of_bandits_are_checked():
         hw.make("linear-bandit", arms=2.5)
     with pytest.raises(SpecificationError, match="arms = 1: there is nothing to choose from"):
         hw.make("bernoulli-bandit", arms=1).problem  # noqa: B018
+    with pytest.raises(SpecificationError, match="gap = 2: it must lie between 0 and 1"):
+        hw.make("bernoulli-bandit", gap=2)
     with pytest.raises(SpecificationError, match="did you mean linear-bandit"):
         hw.make("linear-bandits")

@@ -38,7 +38,7 @@ class BernoulliBandit(AbstractBandit):
     def __check_init__(self):
         if self.period < 0:
             raise SpecificationError(f"period = {self.period}: it must be at least 0")
-        if isinstance(self.gap, float) and not 0.0 <= self.gap <= 1.0:
+        if isinstance(self.gap, int | float) and not 0.0 <= self.gap <= 1.0:
             raise SpecificationError(f"gap = {self.gap:g}: it must lie between 0 and 1")
 
     @property
