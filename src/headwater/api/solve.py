@@ -151,8 +151,9 @@ def solve(
     best = returns = spent = None
     policies = np.stack(run.policies)
     if isinstance(exact, FiniteProcess):
-        best = float(np.mean(np.asarray(best_return(exact))))
-        if within is not None:
+        if within is None:
+            best = float(np.mean(np.asarray(best_return(exact))))
+        else:
             best, measured = within, jnp.asarray(exact.cost)
             spent = np.stack([vector_returns(exact, measured, jnp.asarray(p)) for p in policies])
         returns = np.asarray([np.mean(returns_of(exact, jnp.asarray(p))) for p in policies])

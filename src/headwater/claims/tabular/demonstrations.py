@@ -281,8 +281,7 @@ CLAIMS = (
         name="demonstrations-prevent-early-failures",
         statement=(
             "With λ in proportion to the number of demonstrations, the worst suboptimality gap of "
-            "the "
-            "judged policy over all online episodes falls as demonstrations are added."
+            "the judged policy over all online episodes falls as demonstrations are added."
         ),
         methods=("DemonstrationRegularised", "TabularCloning"),
         paper=_PAPER,
