@@ -109,6 +109,20 @@ def test_files_are_read_as_written(tmp_path):
     assert (found.arms, found.context_size, found.low, found.high) == (2, 1, -1.0, 2.0)
 
 
+def test_a_range_of_rewards_that_is_given_goes_before_that_of_the_log(tmp_path):
+    path = archive(
+        tmp_path / "log.npz", context=np.zeros((60, 0)), reward=np.full(60, 5.0), low=0.0, high=10.0
+    )
+    wide = hw.train("EXP3", str(path), seeds=1, progress=False)
+    narrow = hw.train("EXP3", str(path), seeds=1, reward_range=(0.0, 5.0), progress=False)
+    assert (wide.problem.high, narrow.problem.high) == (10.0, 5.0)
+    # Half of the range is lost with each pull, or nothing at all.
+    assert wide.state.losses.max() > 0.0 and narrow.state.losses.max() == 0.0
+    for given in (str(path), pulls()):
+        with pytest.raises(SpecificationError, match="must be two finite numbers"):
+            hw.train("EXP3", given, reward_range=(1.0, 0.0), progress=False)
+
+
 def test_names_as_obp_has_them(tmp_path):
     lines = ["item_id,click,propensity_score,user_feature_0,user_feature_1"]
     lines += [f"{i % 3},{i % 2},0.25,{i / 10},{-i / 10}" for i in range(9)]
@@ -161,10 +175,12 @@ def test_a_log_without_propensities_is_told_what_to_do(tmp_path):
         ("LinUCB", {}, "LinUCB learns from rounds of a bandit: give it an environment, or data"),
         ("LinUCB", {"env": "linear-bandit", "random_steps": 4}, "leave out random_steps"),
         ("IQL", {"delay": 2, "data": "x"}, "delay is one of the bandit options"),
-        ("EXP3", {"env": "bernoulli-bandit", "reward_low": -1.0},
-         "reward_low is of a log without an environment, and bernoulli-bandit says itself which"),
-        ("EXP3", {"env": "bernoulli-bandit", "data": pulls(), "reward_high": 2.0},
-         "reward_high is of a log without an environment"),
+        ("IQL", {"reward_range": (0.0, 2.0), "data": "x"},
+         "reward_range is one of the reward options"),
+        ("EXP3", {"env": "bernoulli-bandit", "reward_range": (-1.0, 1.0)},
+         "reward_range is of a log without an environment, and bernoulli-bandit says itself which"),
+        ("EXP3", {"env": "bernoulli-bandit", "data": pulls(), "reward_range": (0.0, 2.0)},
+         "reward_range is of a log without an environment"),
         ("BatchedHedge", {"env": "bernoulli-bandit"},
          "BatchedHedge with full feedback learns from what every arm would have earned"),
         ("BatchedHedge", {"data": pulls()},

@@ -21,7 +21,9 @@ _NAMES = {
 """What each column is called, here and in obp's files."""
 
 
-def read_pulls(path: str | Path, *, low: float = 0.0, high: float = 1.0) -> tuple[Pulls, Arms]:
+def read_pulls(
+    path: str | Path, *, reward_range: tuple[float, float] | None = None
+) -> tuple[Pulls, Arms]:
     """Logged rounds of a bandit and its arms.
 
     An archive (`.npz`) holds `arm`, `reward` and `propensity` `[row]`, perhaps `context`
@@ -30,7 +32,8 @@ def read_pulls(path: str | Path, *, low: float = 0.0, high: float = 1.0) -> tupl
     `arm`, `reward`, `propensity` and `context_0`, `context_1`, …; the names that obp gives them
     are read too.
 
-    **Arguments:** `low`, `high`: what rewards lie between, if the file does not say.
+    **Arguments:** `reward_range`: what rewards lie between; by default what the file says, or zero
+    and one.
 
     Raises `DataError`, naming the file, the column and the row, for anything else.
     """
@@ -40,7 +43,7 @@ def read_pulls(path: str | Path, *, low: float = 0.0, high: float = 1.0) -> tupl
             arrays = _with_contexts(read_table(path))
         else:
             arrays = read_archive(path)
-        return _pulls(arrays, low, high)
+        return _pulls(arrays, reward_range)
     except (SpecificationError, DataError) as error:
         raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
@@ -115,7 +118,7 @@ def check_pulls(data: Pulls, problem: Arms) -> None:
             "reward",
             (reward < low) | (reward > high),
             f"lies outside of the range that is declared, {low:g} … {high:g}: give another range "
-            "(reward_low, reward_high)",
+            "(reward_range)",
         ),
         (
             "propensity",
@@ -133,7 +136,9 @@ def check_pulls(data: Pulls, problem: Arms) -> None:
             raise DataError(f"row {at + 1}: {name}{value} {reason}{more}")
 
 
-def _pulls(arrays: dict[str, np.ndarray], low: float, high: float) -> tuple[Pulls, Arms]:
+def _pulls(
+    arrays: dict[str, np.ndarray], reward_range: tuple[float, float] | None
+) -> tuple[Pulls, Arms]:
     found = {role: _called(arrays, role) for role in _NAMES}
     for role in ("arm", "reward"):
         if found[role] is None:
@@ -167,13 +172,14 @@ def _pulls(arrays: dict[str, np.ndarray], low: float, high: float) -> tuple[Pull
                 "each pull"
             )
     fixed = features.ndim == 2
+    low, high = reward_range or (arrays.get("low", 0.0), arrays.get("high", 1.0))
     problem = Arms(
         count,
         context.shape[1],
         features.shape[-1],
         jnp.asarray(features, jnp.float32) if fixed and features.shape[-1] else None,
-        float(arrays.get("low", low)),
-        float(arrays.get("high", high)),
+        float(low),
+        float(high),
     )
     data = Pulls(
         jnp.asarray(context, jnp.float32),

@@ -18,6 +18,7 @@ GROUPS = {
     "adapting": "adaptation",
     "finite": "finite-process",
     "pulls": "bandit",
+    "rewards": "reward",
     "texts": "language-model",
     "writing": "text-writing",
 }
@@ -207,9 +208,10 @@ class Options:
     )
     reward_range: tuple[float, ...] | None = _option(
         None,
-        "finite",
-        "Lowest and highest reward that a step may have: what is certified is about it. By default "
-        "0 and 1, or as far as the rewards of a known process go.",
+        "rewards",
+        "Lowest and highest reward that a step of a finite process or a row of a bandit's log may "
+        "have: what is certified is about it. By default 0 and 1, what a bandit's log says, or as "
+        "far as the rewards of a known process go.",
         value="X …",
     )
     delay: int = _option(
@@ -222,8 +224,6 @@ class Options:
     shows_all: bool = _option(
         False, "pulls", "Show what every arm would have earned, not just the one pulled.", value=""
     )
-    reward_low: float = _option(0.0, "pulls", "The lowest reward that a log may hold.", value="X")
-    reward_high: float = _option(1.0, "pulls", "The highest reward that a log may hold.", value="X")
     held_out: str | None = _option(
         None,
         "texts",

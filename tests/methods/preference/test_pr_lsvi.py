@@ -76,7 +76,7 @@ def test_pr_lsvi_asks_by_the_covariance_of_what_was_asked():
 @pytest.mark.parametrize("upper", [0.1, 0.05])
 def test_cutoffs_in_the_wrong_order_are_refused(upper):
     """Between equal cutoffs the share of optimism would be zero over zero."""
-    with pytest.raises(SpecificationError, match="upper_cutoff = .* must be above lower_cutoff"):
+    with pytest.raises(SpecificationError, match=r"upper_cutoff = .* must be above lower_cutoff"):
         PRLSVI(lower_cutoff=0.1, upper_cutoff=upper)
 
 

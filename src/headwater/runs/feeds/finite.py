@@ -14,10 +14,7 @@ from headwater.core.feed import Feed
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractMethod
-from headwater.core.records import (
-    EpisodeComparisons,
-    Episodes,
-)
+from headwater.core.records import EpisodeComparisons, Episodes
 from headwater.datasets.finite_files import read_episode_comparisons, read_episodes
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.options import Options
@@ -210,7 +207,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         "from logged episodes of a finite process",
         ("data",),
         ("process",),
-        ("finite",),
+        ("finite", "rewards"),
         _PLAY,
         _episode_log,
     ),
@@ -218,7 +215,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         "from its own episodes in a finite process",
         ("process",),
         (),
-        ("finite", "acting"),
+        ("finite", "rewards", "acting"),
         _PLAY,
         _playing,
         True,
@@ -227,7 +224,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         "from logged comparisons of episodes in a finite process",
         ("data",),
         ("process",),
-        ("finite",),
+        ("finite", "rewards"),
         _PLAY,
         _comparison_log,
     ),
@@ -235,7 +232,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         "from its own episodes in a finite process, in pairs that a judge compares",
         ("process",),
         ("judge",),
-        ("finite", "acting"),
+        ("finite", "rewards", "acting"),
         _PLAY,
         _comparing,
         True,

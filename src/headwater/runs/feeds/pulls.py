@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
+from headwater.core.finite import checked_range
 from headwater.core.method import AbstractArmPolicy, AbstractMethod
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
@@ -22,8 +23,11 @@ from headwater.sources.pulls import LivePulls, LoggedPulls
 
 def _pulling(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     name, bandit = type(method).__name__, inputs.task
-    if isinstance(bandit, AbstractBandit):
-        _refuse_reward_range(bandit, options)
+    if isinstance(bandit, AbstractBandit) and options.reward_range is not None:
+        raise SpecificationError(
+            f"reward_range is of a log without an environment, and {bandit.name} says itself which "
+            "rewards it has: leave it out"
+        )
     if inputs.data is not None:
         return _in_order(method, inputs, options)
     if bandit is None:
@@ -66,23 +70,14 @@ def _fed(
     return Fed(Stage("learn", method, source, updates), problem)
 
 
-def _refuse_reward_range(bandit: AbstractBandit, options: Options) -> None:
-    for name in ("reward_low", "reward_high"):
-        if name in options.unusual(("pulls",)):
-            raise SpecificationError(
-                f"{name} is of a log without an environment, and {bandit.name} says itself which "
-                "rewards it has: leave it out"
-            )
-
-
 def _log(method: AbstractMethod, inputs: Inputs, options: Options) -> tuple[Pulls, Arms]:
     given: Any = inputs.data
     bandit = inputs.task
+    bounds = None if options.reward_range is None else checked_range(options.reward_range)
     if isinstance(given, Path):
-        data, problem = read_pulls(given, low=options.reward_low, high=options.reward_high)
+        data, problem = read_pulls(given, reward_range=bounds)
     elif isinstance(given, Pulls):
-        data = given
-        problem = arms_of(given, options.reward_low, options.reward_high)
+        data, problem = given, arms_of(given, *(bounds or (0.0, 1.0)))
     else:
         raise wrong_data(method, "logged rounds of a bandit (hw.Pulls)", given)
     if isinstance(bandit, AbstractBandit):
@@ -103,7 +98,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         "from rounds of a bandit, in their order",
         (),
         ("env", "data"),
-        ("acting", "pulls"),
+        ("acting", "pulls", "rewards"),
         {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
         _pulling,
         True,
