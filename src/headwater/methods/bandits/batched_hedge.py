@@ -17,7 +17,10 @@ from headwater.ops.bandits.distributions import best_arms, exponential_weights
 
 
 class BatchedHedgeState(eqx.Module):
-    """Losses in all; the arm of this batch, and how probably it is kept at the next border."""
+    """Losses in all; the arm of this batch, and how probably it is kept at the next border.
+
+    The arm is -1 before the first round.
+    """
 
     losses: Float[Array, " arm"]
     seen: Float[Array, " arm"]
@@ -75,7 +78,7 @@ class BatchedHedge(
         return BatchedHedgeState(
             jnp.zeros(problem.arms),
             jnp.zeros(problem.arms),
-            none,
+            none - 1,
             jnp.zeros(()),
             none,
             jax.random.randint(key, (), 0, self._length, jnp.int32),
@@ -115,8 +118,7 @@ class BatchedHedge(
     ) -> tuple[BatchedHedgeState, Bool[Array, ""]]:
         """The state after one round, and whether the arm changed in it."""
         first = state.round == 0
-        # Before anything was learned there was no arm to change.
-        switched = first & (row.arm != state.arm) & jnp.any(state.losses > 0.0)
+        switched = first & (row.arm != state.arm) & (state.arm >= 0)
         arm = jnp.where(first, row.arm, state.arm)
         rate = self._rate(state)
         if self.feedback == "full":
