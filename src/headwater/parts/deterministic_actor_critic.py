@@ -19,9 +19,10 @@ from headwater.core.records import Transitions
 from headwater.networks.actors import DeterministicActor
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.bellman import ensemble_error
+from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.exploration import smoothed_action
 from headwater.ops.control.gradient_steps import begin, descend, polyak
+from headwater.ops.control.improvement import unit_scale
 
 Metrics = dict[str, Float[Array, ""]]
 Number = float | Float[Array, ""]
@@ -56,6 +57,18 @@ class DeterministicSettings(Protocol):
     def learning_rate(self) -> Number: ...
     @property
     def polyak_rate(self) -> Number: ...
+
+
+@runtime_checkable
+class HeldActorSettings(DeterministicSettings, Protocol):
+    """What `step_held_to_actions` reads besides."""
+
+    @property
+    def discount(self) -> Number: ...
+    @property
+    def alpha(self) -> Number: ...
+    @property
+    def policy_delay(self) -> int | Int[Array, ""]: ...
 
 
 def begin_deterministic(
@@ -152,6 +165,43 @@ def improve_actor_when_due(
         step=state.step + 1,
     )
     return state, {"actor_loss": last_loss}
+
+
+def step_held_to_actions(
+    settings: HeldActorSettings,
+    state: DeterministicActorCritic,
+    data: Transitions,
+    held_to: Callable[[Float[Array, "batch action"]], Float[Array, "batch action"]],
+    *,
+    key: PRNGKeyArray,
+) -> tuple[DeterministicActorCritic, Metrics]:
+    """One update of TD3+BC, whose actor is held to actions that may depend on its own.
+
+    **Arguments:** `data`: in the units of the method; `held_to`: from the actor's actions, as
+    constants, to the logged ones. It is asked only where the actor learns.
+    """
+    _, next_value = smoothed_next_action(settings, state, data, key=key)
+    target = backup(data.reward, settings.discount, data.terminal, next_value)
+    state, learned = regress_critics(settings, state, data, target)
+    first = jax.tree.map(lambda leaf: leaf[0], state.critics.stacked)
+
+    def loss(actor: DeterministicActor) -> Float[Array, ""]:
+        action = actor(data.observation)
+        gain = jnp.mean(unit_scale(first(data.observation, action)))
+        logged = held_to(jax.lax.stop_gradient(action))
+        return jnp.mean((action - logged) ** 2) - settings.alpha * gain
+
+    due = (state.step + 1) % settings.policy_delay == 0
+    state, improved = improve_actor_when_due(settings, state, loss, due=due)
+    return state, {**learned, **improved}
+
+
+def lowest_value(
+    state: DeterministicActorCritic, observation: Array, action: Array
+) -> Float[Array, "*batch"]:
+    """The lowest value of an action by the critics, in the units of the data's rewards."""
+    q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
+    return state.normaliser.in_units_of_reward(q)
 
 
 def parts_of(state: DeterministicActorCritic) -> ActorCriticParts:

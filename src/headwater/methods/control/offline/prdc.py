@@ -30,15 +30,12 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import DeterministicActor, choose_near
 from headwater.networks.critics import critics, raised
-from headwater.ops.control.bellman import backup
-from headwater.ops.control.improvement import unit_scale
 from headwater.parts.deterministic_actor_critic import (
     DeterministicActorCritic,
     begin_deterministic,
-    improve_actor_when_due,
+    lowest_value,
     parts_of,
-    regress_critics,
-    smoothed_next_action,
+    step_held_to_actions,
 )
 from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 
@@ -158,25 +155,15 @@ class PRDC(
                 "does not give: wrap a replay in WithWholeLog, or use TD3BC"
             )
         data = state.normaliser.transitions(data)
-        _, next_value = smoothed_next_action(self, state, data, key=key)
-        target = backup(data.reward, self.discount, data.terminal, next_value)
-        state, learned = regress_critics(self, state, data, target)
-        first = jax.tree.map(lambda leaf: leaf[0], state.critics.stacked)
 
         def beside(observation: Array, action: Array) -> Float[Array, "row component"]:
             return jnp.concatenate([self.state_weight * observation, action], axis=-1)
 
-        def loss(actor: DeterministicActor) -> Float[Array, ""]:
-            action = actor(data.observation)
-            gain = jnp.mean(unit_scale(first(data.observation, action)))
-            # Here, and not before: it is only searched where the actor learns.
-            query = beside(data.observation, jax.lax.stop_gradient(action))
-            row = nearest_rows(query, beside(state.normaliser(log.observation), log.action))
-            return jnp.mean((action - log.action[row]) ** 2) - self.alpha * gain
+        def nearest(action: Float[Array, "batch action"]) -> Float[Array, "batch action"]:
+            rows = beside(state.normaliser(log.observation), log.action)
+            return log.action[nearest_rows(beside(data.observation, action), rows)]
 
-        due = (state.step + 1) % self.policy_delay == 0
-        state, improved = improve_actor_when_due(self, state, loss, due=due)
-        return state, {**learned, **improved}
+        return step_held_to_actions(self, state, data, nearest, key=key)
 
     def act(
         self,
@@ -190,8 +177,7 @@ class PRDC(
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
     def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
-        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
-        return state.normaliser.in_units_of_reward(q)
+        return lowest_value(state, observation, action)
 
     def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
         return parts_of(state)

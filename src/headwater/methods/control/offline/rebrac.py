@@ -35,6 +35,7 @@ from headwater.parts.deterministic_actor_critic import (
     DeterministicActorCritic,
     begin_deterministic,
     improve_actor_when_due,
+    lowest_value,
     parts_of,
     regress_critics,
     smoothed_next_action,
@@ -164,8 +165,7 @@ class ReBRAC(
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
     def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
-        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
-        return state.normaliser.in_units_of_reward(q)
+        return lowest_value(state, observation, action)
 
     def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
         return parts_of(state)

@@ -3,8 +3,7 @@
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import (
@@ -28,15 +27,12 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import DeterministicActor, choose_near
 from headwater.networks.critics import critics, raised
-from headwater.ops.control.bellman import backup
-from headwater.ops.control.improvement import unit_scale
 from headwater.parts.deterministic_actor_critic import (
     DeterministicActorCritic,
     begin_deterministic,
-    improve_actor_when_due,
+    lowest_value,
     parts_of,
-    regress_critics,
-    smoothed_next_action,
+    step_held_to_actions,
 )
 from headwater.parts.logged_values import InitialLevel, RewardScale, begin_values
 
@@ -106,19 +102,7 @@ class TD3BC(
 
     def update(self, state: DeterministicActorCritic, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
-        _, next_value = smoothed_next_action(self, state, data, key=key)
-        target = backup(data.reward, self.discount, data.terminal, next_value)
-        state, learned = regress_critics(self, state, data, target)
-        first = jax.tree.map(lambda leaf: leaf[0], state.critics.stacked)
-
-        def loss(actor: DeterministicActor) -> Float[Array, ""]:
-            action = actor(data.observation)
-            gain = jnp.mean(unit_scale(first(data.observation, action)))
-            return jnp.mean((action - data.action) ** 2) - self.alpha * gain
-
-        due = (state.step + 1) % self.policy_delay == 0
-        state, improved = improve_actor_when_due(self, state, loss, due=due)
-        return state, {**learned, **improved}
+        return step_held_to_actions(self, state, data, lambda _: data.action, key=key)
 
     def act(
         self,
@@ -132,8 +116,7 @@ class TD3BC(
         return choose_near(state.actor, observation, key=key, explore=explore, noise=noise), ()
 
     def value(self, state: DeterministicActorCritic, observation: Array, action: Array) -> Array:
-        q = jnp.min(state.critics(state.normaliser(observation), action), axis=0)
-        return state.normaliser.in_units_of_reward(q)
+        return lowest_value(state, observation, action)
 
     def parts(self, state: DeterministicActorCritic) -> ActorCriticParts:
         return parts_of(state)
