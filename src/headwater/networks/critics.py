@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -97,6 +98,13 @@ def raised(network: _Network, level: float | Float[Array, ""]) -> _Network:
         return inner.network.biases[-1]
 
     return eqx.tree_at(last, network, last(network) + level)
+
+
+def alike(one: Ensemble | None, other: Ensemble | None) -> bool:
+    """Whether two ensembles have the same parts, of the same shapes; shapes alone may be given."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(a.shape == b.shape for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
 def divided(ensemble: Ensemble, scale: Float[Array, ""]) -> Ensemble:

@@ -25,7 +25,7 @@ from headwater.networks.actors import (
     TanhGaussianActor,
     stochastic_actor,
 )
-from headwater.networks.critics import candidate_values, critics, raised
+from headwater.networks.critics import alike, candidate_values, critics, raised
 from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
@@ -158,17 +158,10 @@ def begin_from(
         return None
     begun = begin_with(parts.actor, fresh.critics, parts.normaliser, initial_temperature)
     given = {name: part for name, part in parts._asdict().items() if part is not None}
-    if not _alike(parts.critics, fresh.critics):
+    if not alike(parts.critics, fresh.critics):
         for name in ("critics", "target_critics", "critic_optimiser"):
             given.pop(name, None)
     return dataclasses.replace(begun, **given)
-
-
-def _alike(one: Ensemble | None, other: Ensemble) -> bool:
-    """Whether two ensembles have the same parts, of the same shapes."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    return all(a.shape == b.shape for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
 def check_target_members(method: str, members: int, num_target_critics: int) -> None:

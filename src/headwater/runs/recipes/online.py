@@ -22,6 +22,7 @@ from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.sac import SAC
+from headwater.networks.critics import alike
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.collect import collect
@@ -219,9 +220,7 @@ def critics_serve(
         return online.parts(online.init(problem, key=key)).critics
 
     ours = eqx.filter_eval_shape(begin, jax.random.key(0))
-    return jax.tree.structure(ours) == jax.tree.structure(theirs) and all(
-        a.shape == b.shape for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs))
-    )
+    return alike(ours, theirs)
 
 
 def check_warm_start(offline: AbstractMethod, online: AbstractMethod) -> None:
@@ -324,11 +323,9 @@ def warm_start(
                 "could start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, "
                 "IQL, AWAC, SACN, EDAC, or DiscreteCQL for discrete actions"
             )
-        anew: tuple[str, ...] = ()
         if fresh_critics or fitted is not None:
-            anew = ("critics", "target_critics", "critic_optimiser")
-        if anew:
             source = outcomes[fitted].state if fitted else online.init(problem, key=key)
+            anew = ("critics", "target_critics", "critic_optimiser")
             state = dataclasses.replace(state, **{name: getattr(source, name) for name in anew})
         if not keep_temperature:
             begun = online.init(problem, key=key)
