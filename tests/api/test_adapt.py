@@ -149,7 +149,8 @@ def test_keep_data_keeps_a_share_of_every_batch(tmp_path, offline):
 
 
 def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
-    method = CQL(hidden_sizes=(8, 8), num_action_samples=1, num_critics=4, layer_norm="both")
+    networks = {"hidden_sizes": (8, 8), "num_critics": 4, "layer_norm": "both"}
+    method = CQL(num_action_samples=1, reward_scale=4.0, **networks)
     how = {**OFFLINE, "updates": 2, "progress": False}
     before = train(method, pendulum_log(), **how)
     still = {f"{what}_learning_rate": 0.0 for what in ("actor", "critic", "temperature")}
@@ -167,6 +168,11 @@ def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
             np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(SpecificationError, match="uses no log where the offline critics are taken"):
         adapt(before, data=pendulum_log(), **WSRL)
+    # The twin pays for entropy as much, in rewards as they are.
+    temperature = float(np.exp(np.mean(np.asarray(before.state.soft.log_temperature))))
+    assert run.method.initial_temperature == pytest.approx(temperature, rel=5e-3)
+    twin = adapt(before, recipe="scratch", **{**ONLINE, "steps": 16, "evaluations": 1})
+    assert twin.method.initial_temperature == pytest.approx(temperature / 4.0, rel=5e-3)
     # Others cannot be, and are not begun with as they are.
     with pytest.raises(SpecificationError, match=r"in memory: .* fresh ones are fitted on the log"):
         adapt(before, set={"num_critics": 10}, **WSRL)

@@ -195,7 +195,7 @@ def _method(
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
     usual = online_method(offline, task.spaces.discrete)
-    temperature = _temperature(upstream)
+    temperature = _temperature(upstream, in_units_of_reward=recipe == "scratch")
     if temperature is not None and "initial_temperature" in settings(usual):
         # What it begins with, so that its twin from scratch begins with the same.
         usual = _changed(usual, {"initial_temperature": temperature})
@@ -221,13 +221,22 @@ def _changed(method: AbstractMethod, changes: dict[str, Any]) -> AbstractMethod:
     return build_method(type(method).__name__, {**settings(method), **changes})
 
 
-def _temperature(upstream: Run) -> float | None:
-    """Of the bonus for entropy that the offline method came to: its geometric mean over seeds."""
+def _temperature(upstream: Run, *, in_units_of_reward: bool) -> float | None:
+    """Of the bonus for entropy that the offline method came to: its geometric mean over seeds.
+
+    **Arguments:** `in_units_of_reward`: for what begins without the log and learns from rewards as
+    they are; else in the units of the method, which go along with its networks.
+    """
     method = upstream.method
     if not isinstance(method, AbstractActorCritic):
         return None
-    found = jax.vmap(method.parts)(upstream.state).log_temperature
-    return None if found is None else float(f"{math.exp(np.mean(np.asarray(found))):.3g}")
+    parts = jax.vmap(method.parts)(upstream.state)
+    found = parts.log_temperature
+    if found is None:
+        return None
+    if in_units_of_reward:
+        found = found - np.log(parts.normaliser.reward_scale)
+    return float(f"{math.exp(np.mean(np.asarray(found))):.3g}")
 
 
 def _log(upstream: Run, data: Dataset | str | Path | None, only_fit: bool):
