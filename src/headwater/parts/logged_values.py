@@ -18,7 +18,7 @@ of returns:
 | the same | 12,000 | 1.00 | 0.00 |
 | the same, 7 % reach it | 8,000 | 0.00 | 0.00 |
 
-The command of the first two is in docs/choose.md; the logs of the maze were not kept.
+The command of the first two is in docs/choose.md; the project does not hold the logs of the maze.
 
 Where episodes are long, their ends terminal and rewards far from 0, no constant is near the values:
 how they fall towards the end takes 1/(polyak rate · $(1-\gamma)$) updates to learn from any start
