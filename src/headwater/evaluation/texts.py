@@ -11,7 +11,13 @@ from jaxtyping import PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod, AbstractTokenPolicy
 from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
-from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, Prompts, TokenProblem
+from headwater.core.tokens import (
+    AbstractAdapted,
+    AbstractCompletionReward,
+    AbstractTokenNetwork,
+    Prompts,
+    TokenProblem,
+)
 from headwater.ops.language.generation import generate
 from headwater.ops.language.log_ratios import log_ratio, log_ratios
 from headwater.ops.language.tokens import lengths, token_log_probabilities
@@ -69,7 +75,7 @@ class HeldOutScores:
             written = by_rows(_written, fixed, data)
             if isinstance(reward, TextJudge):
                 return reward.rewards(written.tokens, written.response)
-            return by_rows(_rewarded, reward, written)
+            return by_rows(rewarded, reward, written)
         if isinstance(data, CompletionComparisons | LabelledCompletions):
             before = self._problem.network
             if isinstance(before, AbstractAdapted):
@@ -122,7 +128,8 @@ def _rated(learned, data: Completions):
     return method.rate(state, data)
 
 
-def _rewarded(reward, data: Completions):
+def rewarded(reward: AbstractCompletionReward, data: Completions):
+    """What `reward` gives for each text: for `by_rows`."""
     return reward(data)
 
 

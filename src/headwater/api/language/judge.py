@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +11,15 @@ from headwater.api.language.write import answers
 from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.records import CompletionComparisons, Completions
-from headwater.core.tokens import AbstractCompletionReward
+from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork
 from headwater.environments.language.token_tasks import ExactMatch
 from headwater.evaluation.statistics import Interval, frequency, interval
+from headwater.evaluation.texts import by_rows, rewarded
 from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.options import check_seed
 from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import TooLong, read_comparisons, read_completions
-
-_ROWS = 64
-"""Texts that are read at a time."""
 
 
 def evaluate_language(
@@ -74,7 +71,7 @@ def evaluate_language(
     def own(of: LanguageModel) -> np.ndarray:
         key = jax.random.key(seed)
         texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
-        return np.asarray(_by_rows(judge, texts)).reshape(-1)
+        return by_rows(rewarded, judge, texts).reshape(-1)
 
     mine = own(model)
     found["exact match" if exact else "reward"] = _of_rows(mine)
@@ -103,23 +100,10 @@ def _weighted(losses: np.ndarray, weights: np.ndarray) -> Interval:
     return Interval(float(losses.sum() / weights.sum()), float(low), float(high), 0.95, len(losses))
 
 
-def _by_rows(function, data):
-    """`function` of some rows at a time, so that logits of all of them need no room at once."""
-    count = jax.tree.leaves(data)[0].shape[0]
-    compiled = eqx.filter_jit(function)
-    parts = []
-    for start in range(0, count, _ROWS):
-        index = np.minimum(np.arange(start, start + min(_ROWS, count)), count - 1)
-        parts.append(compiled(jax.tree.map(lambda x, index=index: x[index], data)))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
-
-
 def _losses(model: LanguageModel, data: Completions) -> tuple[np.ndarray, np.ndarray]:
     """Of each row the negative log-likelihood of its response, and its tokens."""
     data = Completions(data.tokens, data.response)
-    log_probabilities = _by_rows(
-        lambda part: jnp.sum(token_log_probabilities(model.decoder, part), axis=-1), data
-    )
+    log_probabilities = by_rows(_total_log_probability, model.decoder, data)
     return -np.asarray(log_probabilities, np.float64), np.asarray(data.response).sum(-1)
 
 
@@ -130,11 +114,16 @@ def _agreement(
         first, second = (-_losses(model, part)[0] for part in (pairs.chosen, pairs.rejected))
         return np.asarray(first > second, np.float64)
 
-    def agree(part):
-        chosen, rejected = log_ratios(model.decoder, against.decoder, part)
-        return chosen.ratio > rejected.ratio
+    return np.asarray(by_rows(_gains_more, (model.decoder, against.decoder), pairs), np.float64)
 
-    return np.asarray(_by_rows(agree, pairs), np.float64)
+
+def _total_log_probability(network: AbstractTokenNetwork, data: Completions):
+    return jnp.sum(token_log_probabilities(network, data), axis=-1)
+
+
+def _gains_more(networks, pairs: CompletionComparisons):
+    chosen, rejected = log_ratios(*networks, pairs)
+    return chosen.ratio > rejected.ratio
 
 
 def _holds_comparisons(path: str | Path) -> bool:
