@@ -271,21 +271,21 @@ def _logs(
     runs: Mapping[str, Run], pictures: Path, tell: Callable[[str], None]
 ) -> list[tuple[str, str]]:
     """What was learned from, as far as it is at hand and has not changed."""
-    found: dict[tuple[str, str | None], list[str]] = {}
+    found: dict[tuple[Path | None, str | None], list[str]] = {}
     for name, run in runs.items():
         while run is not None:
             choice = run.specification.data
             if choice is not None and run.base is None and run.process is None:
-                where = choice.place(run.path)
-                users = found.setdefault((str(where), choice.fingerprint), [])
+                users = found.setdefault((choice.place(run.path), choice.fingerprint), [])
                 users += [name] if name not in users else []
             run = run.upstream
     sections = []
     for number, ((path, fingerprint), users) in enumerate(found.items()):
         title = "The log" if len(found) == 1 else f"Log {number + 1}"
-        used = page.text(f"Learned from by {', '.join(users)}: {path}")
+        place = "" if path is None else f": {path}"
+        used = page.text(f"Learned from by {', '.join(users)}{place}")
         try:
-            if path == "None":
+            if path is None:
                 raise SpecificationError("it was held in memory and is not known any more")
             log = load(path)
             if log.size > _LARGEST_LOG:
