@@ -122,7 +122,8 @@ def _total_log_probability(network: AbstractTokenNetwork, data: Completions):
 
 
 def _gains_more(networks, pairs: CompletionComparisons):
-    chosen, rejected = log_ratios(*networks, pairs)
+    network, before = networks
+    chosen, rejected = log_ratios(network, before, pairs)
     return chosen.ratio > rejected.ratio
 
 
