@@ -34,6 +34,10 @@ def test_the_likeliest_best_is_deployed_if_it_beats_the_behaviour():
     assert high.advantage_low < 0.2 < high.advantage_high
     assert high.advantage_high - high.advantage_low < 0.2 * (high.high - high.low)
     assert own.advantage == 0.0 and own.value == behaviour.mean()
+    # What learns from the rows that judge says that it does; what only weighs them has no need to.
+    assert found.sentence.endswith("are left out: take a small advantage for none")
+    weighed = select_policy({"better": judged(better)}, judged(behaviour), estimator="wis")
+    assert weighed.sentence.endswith("better than the behaviour with probability 1.00")
     told = found.to_json()
     assert told["deploy"] == "better" and len(told["candidates"]) == 4
 

@@ -145,6 +145,8 @@ def fit_value(
 
     The target is `r + γ·(1 - terminal)·E Q̄(s', a')` with `a'` chosen by the evaluated policy in the
     *next* observation; discrete actions are summed over, not sampled. Truncated rows bootstrap.
+    The defaults are there so that a fit takes seconds; whether larger networks and more updates
+    (256 by 256, 10,000) come nearer to the truth was not measured.
 
     **Arguments:** `data`; `method`, `state`: the policy, without a seed axis; `discount`;
     `explore`: evaluate the exploring policy instead of the greedy one; `updates`, `batch`,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from headwater.evaluation.estimators.bootstrap import episode_interval, probability_best
-from headwater.evaluation.estimators.importance import Judged
+from headwater.evaluation.estimators.importance import WEIGHING, WITH_MODEL, Judged
 
 BEHAVIOUR = "the behaviour"
+_WITHOUT_FIT = frozenset(WEIGHING) - frozenset(WITH_MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Selection:
         return (
             f"deploy {best.name}: the best with probability {best.probability_best:.2f}, and "
             f"better than the behaviour with probability {best.probability_better:.2f}"
+        ) + self._overconfidence
+
+    @property
+    def _overconfidence(self) -> str:
+        """What resampling episodes leaves out."""
+        if self.estimator in _WITHOUT_FIT:
+            return ""
+        return (
+            "; these probabilities are too sure, as errors of what was fitted to the rows that "
+            "judge are left out: take a small advantage for none"
         )
 
     def to_json(self) -> dict[str, Any]:
