@@ -19,6 +19,7 @@ _NAMES = {
     "features": ("features", "action_context"),
 }
 """What each column is called, here and in obp's files."""
+_MOST_ARMS = 2**31 - 1
 
 
 def read_pulls(
@@ -151,11 +152,13 @@ def _pulls(
     arm, reward, propensity = (
         array_of(arrays, str(found[role]), "biuf") for role in ("arm", "reward", "propensity")
     )
-    broken = np.flatnonzero(arm != np.round(arm))
+    broken = np.flatnonzero(~((arm == np.round(arm)) & (arm < _MOST_ARMS)))
     if len(broken):
-        raise DataError(f"row {broken[0] + 1}: arm {arm[broken[0]]} is not a whole number")
-    count = arrays.get("arms", arrays.get("n_actions"))
-    count = max(2, 1 + int(np.max(arm, initial=0))) if count is None else int(count)
+        raise DataError(
+            f"row {broken[0] + 1}: arm {arm[broken[0]]} is not a whole number below {_MOST_ARMS:,}"
+        )
+    shown = max(2, 1 + int(np.max(arm, initial=0)))
+    count = int(_number(arrays, "arms" if "arms" in arrays else "n_actions", float(shown)))
     context = found["context"]
     context = np.zeros((len(arm), 0)) if context is None else array_of(arrays, context, "biuf")
     features = found["features"]
@@ -172,7 +175,7 @@ def _pulls(
                 "each pull"
             )
     fixed = features.ndim == 2
-    low, high = reward_range or (arrays.get("low", 0.0), arrays.get("high", 1.0))
+    low, high = reward_range or (_number(arrays, "low", 0.0), _number(arrays, "high", 1.0))
     problem = Arms(
         count,
         context.shape[1],
@@ -190,6 +193,18 @@ def _pulls(
     )
     check_pulls(data, problem)
     return data, problem
+
+
+def _number(arrays: dict[str, np.ndarray], name: str, default: float) -> float:
+    """A number of the whole log, or `default` if it says nothing of it."""
+    if name not in arrays:
+        return default
+    found = array_of(arrays, name, "biuf")
+    if found.size != 1 or not np.isfinite(found).all():
+        raise DataError(
+            f"'{name}' has shape {found.shape}: it must be one finite number for the whole log"
+        )
+    return float(found.reshape(()))
 
 
 def _called(arrays: dict[str, np.ndarray], role: str) -> str | None:
