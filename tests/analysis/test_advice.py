@@ -182,3 +182,18 @@ def test_reasons_cite_claims_that_there_are():
     fields = set(Measures.__dataclass_fields__)
     assert {condition.name for condition in conditions} <= fields
     assert not RULES[-1].when, "the last rule holds for whatever is left"
+
+
+def test_propensities_are_told_whether_they_were_read_or_only_look_like_them():
+    draw = np.random.default_rng(0)
+    seen, acted, earned = draw.normal(size=(60, 2)), draw.integers(0, 2, 60), draw.normal(size=60)
+
+    def of(**more):
+        data = Dataset.from_arrays(seen, acted, earned, np.ones(60), **more)
+        return measure(data).propensities
+
+    assert of() == 0.0
+    assert of(propensities=np.full(60, 0.5)) == 1.0
+    looks = {"chance": "the probability of the logged action"}
+    assert of(metadata={"reading": {"looks": looks}}) == 1.0
+    assert of(metadata={"reading": {"looks": {"over": "the end of an episode"}}}) == 0.0

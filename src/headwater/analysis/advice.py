@@ -321,8 +321,8 @@ def _notes(measures: Measures) -> list[str]:
     notes = []
     if measures.propensities:
         notes.append(
-            "a column looks like probabilities of the logged actions: with it, policies can be "
-            "judged from the log by importance sampling"
+            "a column holds, or looks like, probabilities of the logged actions: with it, policies "
+            "can be judged from the log by importance sampling"
         )
     if measures.episodes < 20 and not measures.single_steps:
         notes.append(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.reading import ROLE_OF_LOOKS
 from headwater.datasets.transform import positive_sided_variance, scaled_to_unit
 
 _ROWS = 1_000
@@ -30,7 +31,7 @@ class Measures:
     within the best tenth; `support`: how much of the actions was tried near an observation, from 0
     to 1, which uniformly random ones reach; `effect`: share of the variance of what follows a row
     (its rewards to go) that its action explains among rows with observations alike; `propensities`:
-    1 if there is a column that looks like probabilities of the logged actions.
+    1 if probabilities of the logged actions were read, or a column looks like them.
     """
 
     rows: int
@@ -69,7 +70,7 @@ def measure(dataset: Dataset, *, seed: int = 0) -> Measures:
     actions, count = dataset.actions, dataset.spaces.action_size
     numbers = dataset.spaces.observation_size + count
     last = dataset.episode_starts[1:] - 1
-    to_go = _rewards_to_go(dataset)
+    to_go = dataset.returns_to_go(1.0)
     top = np.sort(returns)[-max(1, int(_BEST * returns.size)) :]
     rewarded = not lacks_rewards(dataset.metadata) and not _alike(dataset)
     return Measures(
@@ -88,7 +89,7 @@ def measure(dataset: Dataset, *, seed: int = 0) -> Measures:
         best_agreement=_agreement(actions[chosen], near_best, count, dataset.spaces.discrete),
         support=_support(actions[every], near, count, dataset.spaces.discrete),
         effect=_effect(actions[every], to_go[every], near, dataset.spaces.discrete),
-        propensities=float(_propensities(dataset.metadata)),
+        propensities=float(_propensities(dataset)),
     )
 
 
@@ -159,13 +160,6 @@ def _support(actions: np.ndarray, near: np.ndarray, count: int, discrete: bool) 
     return float(np.clip(spread * np.sqrt(3), 0.0, 1.0).mean())
 
 
-def _rewards_to_go(dataset: Dataset) -> np.ndarray:
-    """The rewards of each row and of those that follow it in its episode, `[row]`."""
-    total = np.cumsum(dataset.rewards, dtype=np.float64)
-    before = total - dataset.rewards
-    return total[dataset.episode_starts[1:] - 1][dataset.episode_of_row] - before
-
-
 def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: bool) -> float:
     """What rows with the same action (or the nearest ones) tell beyond all rows nearby."""
     known = np.all(near >= 0, axis=1)
@@ -190,12 +184,8 @@ def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: 
     return float(np.clip(1 - within / total, 0.0, 1.0)) if total > 0 else 0.0
 
 
-def _propensities(metadata: dict[str, Any]) -> bool:
-    reading = metadata.get("reading")
-    unused = reading.get("unused", []) if isinstance(reading, dict) else []
-    columns = reading.get("columns", {}) if isinstance(reading, dict) else {}
-    names = [str(name).lower() for name in unused]
-    return "propensities" in columns or any(
-        "propensity" in name or name.endswith(("action_prob", "action_logp", "pscore"))
-        for name in names
-    )
+def _propensities(dataset: Dataset) -> bool:
+    reading = dataset.metadata.get("reading")
+    looks = reading.get("looks", {}) if isinstance(reading, dict) else {}
+    roles = [ROLE_OF_LOOKS.get(what) for what in looks.values()]
+    return dataset.log_propensities is not None or "propensities" in roles
