@@ -97,7 +97,6 @@ def test_fine_tuning_says_what_the_log_saves(tried):
 
 def test_without_a_task_trials_are_judged_from_the_log(monkeypatch):
     monkeypatch.setattr("headwater.api.data.advise._FIT_UPDATES", 20)
-    monkeypatch.setattr("headwater.api.data.advise._FIT_SIZES", (8,))
     data = pendulum_log()
     report = advise(
         data,

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from headwater.api.evaluate import choose_estimators, judge_seeds
+from headwater.api.evaluate import choose_estimators, discount_of, judge_seeds
 from headwater.api.run import Run, open_run
-from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractPolicy
 from headwater.datasets.dataset import Dataset, require_rewards
@@ -244,9 +243,10 @@ def select(
 
     **Arguments:** `runs`: or their directories; `data`: logged experience, better not what the runs
     learned from; `names`: what to call the runs (default: their own); `estimator`: of
-    `headwater.evaluation.off_policy.ESTIMATORS`; `explore`: judge the exploring policies; `level`:
-    of the intervals, and how probably a run must be better than the behaviour to be deployed;
-    `seed`; `progress`: of fits (default: on a terminal).
+    `headwater.evaluation.off_policy.ESTIMATORS`; `explore`: judge the exploring policies, as an
+    estimator does that needs the probabilities of continuous actions; `level`: of the intervals,
+    and how probably a run must be better than the behaviour to be deployed; `seed`; `progress`: of
+    fits (default: on a terminal).
 
     Raises `SpecificationError` if a run does not fit the data, names are no names, or the runs
     discount rewards differently.
@@ -267,7 +267,7 @@ def select(
         reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
         if reason is not None:
             raise SpecificationError(f"{name} does not fit the data: {reason}")
-        discounts[name] = settings(run.method).get("discount", 0.99)
+        discounts[name] = discount_of(run)
     if len(set(discounts.values())) > 1:
         said = ", ".join(f"{name} {discount:g}" for name, discount in discounts.items())
         raise SpecificationError(

@@ -20,10 +20,15 @@ from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTa
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
 from headwater.environments.registry import acted_in
-from headwater.evaluation.estimators.importance import WEIGHING, WITH_MODEL
+from headwater.evaluation.estimators.importance import WEIGHING
 from headwater.evaluation.exact import returns_of
 from headwater.evaluation.fitted_value import FIT_UPDATES
-from headwater.evaluation.off_policy import ESTIMATORS, Estimate, evaluate_off_policy
+from headwater.evaluation.off_policy import (
+    ESTIMATORS,
+    WITH_VALUE,
+    Estimate,
+    evaluate_off_policy,
+)
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.options import check_seed
@@ -196,30 +201,40 @@ def judge_seeds(
     explore: bool,
     *,
     seed: int = 0,
+    updates: int = FIT_UPDATES,
     progress: bool | None = None,
 ) -> list[dict[str, Estimate]]:
-    """What the estimators say of the policy of each seed of a run."""
+    """What the estimators say of the policy of each seed of a run.
+
+    **Arguments:** `explore`: judge the exploring policy; `updates`: of each fit of a value.
+    """
     bar = Progress(progress)
-    fits = bool(set(estimators) & {"fqe", "drl", *WITH_MODEL})
+    fits = bool(set(estimators) & set(WITH_VALUE))
     found = []
     try:
         if fits:
-            bar.begin(f"{run.name}: fitting values", run.seeds * FIT_UPDATES)
+            bar.begin(f"{run.name}: fitting values", run.seeds * updates)
         for i in range(run.seeds):
             estimates = evaluate_off_policy(
                 data,
                 run.method,
                 jax.tree.map(lambda leaf, i=i: leaf[i], run.state),
                 estimators=estimators,
-                discount=settings(run.method).get("discount", 0.99),
+                discount=discount_of(run),
                 explore=explore,
                 seed=seed,
                 progress=bar if fits else None,
+                updates=updates,
             )
             found.append(estimates)
     finally:
         bar.stop()
     return found
+
+
+def discount_of(run: Run) -> float:
+    """The discount that a run learned with; 0.99 for a method that has none."""
+    return float(settings(run.method).get("discount", 0.99))
 
 
 def _exactly(run: Run, env: Any, data: Any) -> Evaluation:

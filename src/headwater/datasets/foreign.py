@@ -130,8 +130,10 @@ def _archive(place: Path) -> str | None:
     try:
         with zipfile.ZipFile(place) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return None  # Whoever opens it says what is wrong with it.
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
+        # Damaged, or of a version of ZIP that Python does not read (a `RuntimeError`): whoever
+        # opens it says what is wrong with it.
+        return None
     bare = {name.rpartition("/")[2] for name in names}
     if "[Content_Types].xml" in bare:
         return (

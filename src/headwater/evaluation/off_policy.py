@@ -67,6 +67,8 @@ from headwater.runs.progress import Progress
 
 MARGINAL = ("mis", "drl")
 ESTIMATORS = ("fqe", *WEIGHING, *MARGINAL)
+WITH_VALUE = ("fqe", "drl", *WITH_MODEL)
+"""Those that learn the value of the policy."""
 
 _FEWEST_EFFECTIVE = 10.0
 """Below this many effective episodes an estimate says nothing, and is refused."""
@@ -87,8 +89,7 @@ class Estimate:
     mean over steps for estimators that weigh steps), `None` for `fqe`; `warnings`: why to distrust
     it; `refused`: why the value says nothing and must not be used, `None` if it may be;
     `behaviour`: whose probabilities it was weighed by: `logged`, `given`, `estimated` or `None`;
-    `influence`:
-    `[episode]`, of which the value is the mean.
+    `influence`: `[episode]`, of which the value is the mean.
     """
 
     estimator: str
@@ -170,7 +171,7 @@ def evaluate_off_policy(
         _require_probabilities(method, data, explore, weighing)
     clone_key, fit_key, choice_key = jax.random.split(jax.random.key(seed), 3)
     fits, counts = ([model] if model is not None else []), np.ones((1, data.episodes), np.int64)
-    if not fits and set(estimators) & {"fqe", "drl", *WITH_MODEL}:
+    if not fits and set(estimators) & set(WITH_VALUE):
         fits, counts = fit_value(
             data,
             method,
@@ -216,7 +217,7 @@ def evaluate_off_policy(
         else:
             assert marginal is not None
             doubts = _doubts_of_rows(name, marginal, data.episodes)
-        if diverged is not None and name not in ("is", "wis", "pdis", "wpdis", "mis"):
+        if diverged is not None and name in WITH_VALUE:
             doubts = doubts._replace(refused=diverged)
         between = None
         if doubts.interval and np.isfinite(found[name].influence).all():

@@ -9,22 +9,22 @@ import numpy as np
 from headwater.analysis.advice import Advice, Recommendation, advise_on
 from headwater.api.adapt import adapt
 from headwater.api.compare import compare
+from headwater.api.evaluate import discount_of, judge_seeds
 from headwater.api.inputs import as_task
 from headwater.api.run import Run
 from headwater.api.train import train
-from headwater.core.catalogue import build_method, settings
+from headwater.core.catalogue import build_method
 from headwater.core.errors import SpecificationError
 from headwater.core.papers import citation
 from headwater.datasets.dataset import Dataset, lacks_rewards
 from headwater.datasets.read import load
-from headwater.evaluation.off_policy import evaluate_off_policy
 from headwater.evaluation.savings import Savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means
 from headwater.evidence.record import read_records
 from headwater.evidence.registry import all_claims
 from headwater.runs.recipes.online import Task
 
-_FIT_UPDATES, _FIT_SIZES = 2_000, (64, 64)
+_FIT_UPDATES = 2_000
 """Of the values by which trials are judged from the log alone."""
 _CRITIC_FIT = 3_000
 """Updates that fit critics before fine-tuning, at most."""
@@ -203,7 +203,7 @@ def advise(
         )
     scores = [_scores(run, dataset, acted=task is not None) for run in runs]
     if task is None:
-        discounted = dataset.episode_returns(_discount(runs[0]))
+        discounted = dataset.episode_returns(discount_of(runs[0]))
         report = dataclasses.replace(report, logged=interval(discounted, "mean"))
     first = scores[0]
     trials = tuple(
@@ -242,35 +242,13 @@ def _evidence(recommendation: Recommendation, results: Path) -> list[str]:
     return found
 
 
-def _discount(run: Run) -> float:
-    return float(settings(run.method).get("discount", 0.99))
-
-
 def _scores(run: Run, data: Dataset, *, acted: bool) -> np.ndarray:
     """What each seed is worth, `[seed]`."""
     if acted:
         return seed_means(run.final_returns)
-    found = []
-    for seed in range(run.seeds):
-        estimates = evaluate_off_policy(
-            data,
-            run.method,
-            _seed_of(run.state, seed),
-            estimators=("fqe",),
-            discount=_discount(run),
-            explore=False,
-            refits=0,
-            updates=_FIT_UPDATES,
-            hidden_sizes=_FIT_SIZES,
-        )
-        found.append(estimates["fqe"].value)
-    return np.asarray(found)
-
-
-def _seed_of(state: Any, seed: int) -> Any:
-    import jax
-
-    return jax.tree.map(lambda leaf: leaf[seed], state)
+    # Quietly: what is trained shows bars of its own.
+    each = judge_seeds(run, data, ("fqe",), False, updates=_FIT_UPDATES, progress=False)
+    return np.asarray([estimates["fqe"].value for estimates in each])
 
 
 def _savings(

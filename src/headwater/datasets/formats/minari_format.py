@@ -1,5 +1,6 @@
 """Minari datasets: a directory with metadata and one group (or file) per episode."""
 
+import collections
 import json
 import math
 import os
@@ -284,8 +285,8 @@ def _check_table(file: Path, kind: str) -> None:
     if kind == "parquet":
         refuse_large_parquet(file)
     else:
-        for _ in arrow_batches(file)[1]:
-            pass
+        # Read to the end, a batch at a time: damage shows where a batch is decoded.
+        collections.deque(arrow_batches(file)[1], maxlen=0)
 
 
 def _checked_episode(storage, episode: dict[str, Any], number: int) -> Chunk:

@@ -139,7 +139,7 @@ def _observation_box(space: Any, where: str) -> Box:
     try:
         with quiet_casts():
             flat = gymnasium.spaces.flatten_space(space)
-    except NotImplementedError:
+    except NotImplementedError:  # What Gymnasium raises for a space that has no flat form.
         raise unusable from None
     if not isinstance(flat, gymnasium.spaces.Box):
         raise unusable

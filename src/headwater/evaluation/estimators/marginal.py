@@ -145,8 +145,7 @@ def logged_estimate(data: Dataset, discount: float, seed: int = 0) -> Judged:
     Beyond the end of a truncated episode its value is that which the features give it, from the
     steps that were logged.
     """
-    each = data.episode_returns(discount) if discount != 1.0 else data.episode_returns()
-    each = np.asarray(each, np.float64)
+    each = data.episode_returns(discount)
     last = data.episode_starts[1:] - 1
     cut = data.truncations[last] & ~data.terminals[last]
     if not cut.any():
