@@ -1,5 +1,6 @@
 """Runs side by side: differences and savings of known curves."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_the_baseline_is_chosen_only_where_there_is_one():
     compared = compare([scratch(), scratch(), adapted()], names=["a", "b", "c"], baseline="b")
     assert compared.baseline == "b" and compared.rows[0].advantage.interval.point == 0.0
     assert compare([scratch()]).baseline is None
+    unfinished = dataclasses.replace(scratch(), finished=False)
+    assert compare([unfinished, adapted()], names=["a", "b"]).baseline is None
 
 
 def test_scores_are_normalised_where_references_are_known():

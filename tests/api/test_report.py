@@ -77,3 +77,9 @@ def test_names_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(SpecificationError, match="unknown run 'scrath': did you mean scratch"):
         report([scratch()], tmp_path / "x.html", names=["scratch"], baseline="scrath")
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_other_families_are_left_out(tmp_path):
+    path = report([made({0: 1.0, 100: 3.0})], tmp_path / "page.html", episodes=False)
+    shown = path.read_text(encoding="utf-8")
+    assert "batch_size = 16" in shown and "new_tokens" not in shown and "delay" not in shown

@@ -263,6 +263,9 @@ def test_labels(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("prompt,completion,label\na,b,True\na,c,false\na,d,1\n")
     np.testing.assert_array_equal(read_labelled(path, BYTES, 64).data.desirable, [1, 0, 1])
+    path.write_text('[{"prompt": "a", "completion": "b", "label": 1.0}]')
+    path = path.rename(tmp_path / "data.json")
+    assert read_labelled(path, BYTES, 64).data.desirable.tolist() == [True]
     chat = {"prompt": [user("Q")], "completion": [assistant("A")], "liked": False}
     data = read_labelled(written(tmp_path, chat), BYTES, 64, columns={"label": "liked"}).data
     assert shown(data.completions) == ("^<|user|>\nQ\n<|assistant|>\n", "A\n$")

@@ -117,9 +117,9 @@ def compare(
 
     **Arguments:** `runs`: or their directories; `names`: what to call them (default: their own);
     `baseline`: name of the run that the others are held against (default: the one that learned
-    online without a log, if there is just one); `target`: return whose samples are counted
-    (default: nine tenths of the way from the first to the last level of the baseline); `level`:
-    nominal coverage of intervals.
+    online without a log to its end, if there is just one); `target`: return whose samples are
+    counted (default: nine tenths of the way from the first to the last level of the baseline);
+    `level`: nominal coverage of intervals.
 
     Raises `SpecificationError` if runs have no evaluations, were evaluated in different tasks, or
     have the same name.
@@ -139,7 +139,8 @@ def compare(
                 "`headwater evaluate`"
             )
     if baseline is None:
-        alone = [name for name, run in zip(names, opened) if _without_log(run)]
+        # One that is still learning says nothing of what learning alone takes.
+        alone = [n for n, run in zip(names, opened) if _without_log(run) and run.finished]
         baseline = alone[0] if len(alone) == 1 and len(opened) > 1 else None
     elif baseline not in names:
         raise SpecificationError(nearest(baseline, names, "run"))

@@ -28,6 +28,7 @@ from headwater.reports.dataset_figure import draw_description
 from headwater.reports.episodes import animate_episode, draw_episode, follow_episode
 from headwater.reports.intervals import draw_intervals
 from headwater.runs.directory import RunDirectory, surroundings
+from headwater.runs.options import ADAPT, TRAIN
 
 _LARGEST_LOG = 2_000_000
 """Rows of a log beyond which the page does not describe it: that takes minutes."""
@@ -318,10 +319,13 @@ def _provenance(runs: Mapping[str, Run]) -> str:
             for key, value in specification.method.settings.items()
             if key not in usual or _plain(usual[key]) != _plain(value)
         ]
+        verb = TRAIN if specification.recipe is None else ADAPT
+        groups = ("training", *specification.flow.groups) if verb is TRAIN else verb.groups
+        read = {field.name for group in groups for field in verb.fields(group)}
         options = {
             key: value
             for key, value in specification.to_json()["options"].items()
-            if value not in (None, [], {}) and key != "seeds"
+            if value not in (None, [], {}) and key in read and key != "seeds"
         }
         rows = [
             [

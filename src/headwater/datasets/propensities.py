@@ -5,7 +5,7 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete
 
-_SLACK = 1e-5
+SLACK = 1e-5
 """What rounding to 32 bits may lift a probability of 1 by."""
 _AGREE = 1e-2
 """How far a logarithm may lie from that of the number beside it, which may have few digits."""
@@ -35,12 +35,12 @@ def canonical_log_propensities(
         _refuse(found, ~(found > 0), "propensities", "an action that was logged had a probability "
                 "above 0 (logarithms are given as log_propensities)")  # fmt: skip
         if isinstance(space, Discrete):
-            _refuse(found, found > 1 + _SLACK, "propensities", "a probability is at most 1")
+            _refuse(found, found > 1 + SLACK, "propensities", "a probability is at most 1")
         found = np.log(found)
     if logs is not None:
         given = _of_actions(logs, "log_propensities", actions, space)
         if isinstance(space, Discrete):
-            _refuse(given, given > _SLACK, "log_propensities",
+            _refuse(given, given > SLACK, "log_propensities",
                     "the logarithm of a probability is at most 0")  # fmt: skip
         if found is not None:
             apart = np.flatnonzero(np.abs(given - found) > _AGREE * np.maximum(1, np.abs(given)))

@@ -10,6 +10,7 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.datasets.arrays import array_of, read_archive, read_table
+from headwater.datasets.propensities import SLACK
 
 _NAMES = {
     "arm": ("arm", "action", "item_id"),
@@ -126,7 +127,7 @@ def check_pulls(data: Pulls, problem: Arms) -> None:
             ~(propensity > 0.0),
             "is no probability that an arm is pulled with: it must be more than 0",
         ),
-        ("propensity", propensity > 1.0, "is more than 1, which no probability is"),
+        ("propensity", propensity > 1.0 + SLACK, "is more than 1, which no probability is"),
         ("context", ~np.isfinite(np.asarray(data.context)).all(axis=-1), "is not finite"),
     ):
         found = np.flatnonzero(wrong)

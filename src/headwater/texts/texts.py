@@ -299,6 +299,8 @@ class _Row(NamedTuple):
         value = self.given("label")
         # Tables of text (CSV) hold labels as texts, and some hold numbers.
         known = {"true": True, "1": True, "false": False, "0": False}
+        # A column of numbers with gaps makes them floats.
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(value, bool | int | str) and str(value).lower() in known:
             return known[str(value).lower()]
         raise self.error(

@@ -48,9 +48,8 @@ class NeuSquareCB(
 
     **Reference:** Deb, Ban, Zuo, He and Banerjee (2024), arXiv:2312.07145.
 
-    **Differences from the paper:** predictions are not perturbed, which brings nothing where we
-    measured it; $\gamma$ grows with the rounds, whose number need not be known; weights are not
-    projected.
+    **Differences from the paper:** predictions are not perturbed; $\gamma$ grows with the
+    rounds, whose number need not be known; weights are not projected.
     """
 
     feed: ClassVar[Feed] = Feed.PULLS

@@ -69,8 +69,8 @@ class PRLSVI(
     steps, not used to choose them, a mean of 10 % of what playing uniformly loses was left after
     600 updates with 501 questions (24 runs); with $\sigma_P = 0.3$, cutoffs of 0.5 and 0.9 and ε =
     0.25, which stop exploring after a few visits, 56 % with 186. The theory's cutoffs for such a
-    small process, 0.24 and 0.47, left 47 % on three others. Where rewards exceed one, set
-    `max_reward`.
+    small process, 0.24 and 0.47, left 47 % on three others. (Measured once, when they were chosen;
+    a test holds them to 25 % on the first three.) Where rewards exceed one, set `max_reward`.
 
     **Reference:** Wu, Sun (2023), arXiv:2310.14554.
 
