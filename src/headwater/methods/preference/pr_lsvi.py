@@ -1,5 +1,6 @@
 """Randomised least-squares value iteration from preferences."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -98,8 +99,9 @@ class PRLSVI(
 
     def __check_init__(self):
         low, high = self.lower_cutoff, self.upper_cutoff
-        # Arrays are values that are swept over.
-        if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        # Arrays are values that are swept over; what is not finite is refused with the ranges.
+        known = isinstance(low, int | float) and isinstance(high, int | float)
+        if known and -math.inf < high <= low < math.inf:
             raise SpecificationError(
                 f"PRLSVI.upper_cutoff = {high}: it must be above lower_cutoff, which is {low}"
             )
