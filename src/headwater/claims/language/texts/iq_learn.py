@@ -176,5 +176,11 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "Diversity costs as many right answers as it does by other means: maximum likelihood, "
+            "sampled at the temperature at which it is as diverse, is right within 0.01 as often, "
+            "and so is maximum likelihood with a bonus for entropy (see the numbers). Greedy "
+            "answers, which have no diversity to lose, are as good."
+        ),
     ),
 )
