@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.columns import Options, finish, whole_episodes
 from headwater.datasets.dataset import summed_counts
-from headwater.datasets.ends import Said, Signal, combine
+from headwater.datasets.ends import EndOptions, Signal, combine
 from headwater.datasets.read import load, load_blocks
 from headwater.datasets.reading import reading_rows
 from headwater.datasets.write import convert, write
@@ -50,7 +50,7 @@ ROLE = {
 def combined(columns, **said):
     rows = len(next(iter(columns.values())))
     found = [Signal(ROLE[name], name, values) for name, values in columns.items()]
-    return combine(found, rows, Said(**said))
+    return combine(found, rows, EndOptions(**said))
 
 
 @settings(max_examples=200, deadline=None)
@@ -189,27 +189,27 @@ def test_two_columns_of_one_kind_agree_or_are_refused():
     every = signals()
     both = [Signal("terminals", "terminals", every["terminals"])]
     both.append(Signal("terminals", "terminateds", every["terminals"]))
-    assert combine(both, 10, Said()).terminals.sum() == 2
+    assert combine(both, 10, EndOptions()).terminals.sum() == 2
     both[1] = both[1]._replace(values=every["dones"])
     with pytest.raises(
         DataError, match=r"at row 3 \(and at 1 more\): terminals is false there, but"
     ):
-        combine(both, 10, Said())
+        combine(both, 10, EndOptions())
     # Named by the user, either of them is meant.
     either = [signal._replace(declared=True) for signal in both]
-    np.testing.assert_array_equal(combine(either, 10, Said()).terminals, every["dones"])
+    np.testing.assert_array_equal(combine(either, 10, EndOptions()).terminals, every["dones"])
 
 
 def test_two_numbers_of_an_episode_agree_unless_the_user_names_both():
     worker, number = np.repeat([0, 1], [4, 6]), np.repeat([0, 1, 0, 1], LENGTHS)
     pair = [Signal("episodes", "run_id", worker), Signal("episodes", "episode", number)]
     with pytest.raises(DataError, match="run_id does not change, but episode changes; correct one"):
-        combine(pair, 10, Said(never_terminal=True))
+        combine(pair, 10, EndOptions(never_terminal=True))
     pair = [signal._replace(declared=True) for signal in pair]
-    ends = combine(pair, 10, Said(never_terminal=True))
+    ends = combine(pair, 10, EndOptions(never_terminal=True))
     assert np.flatnonzero(ends.truncations).tolist() == [2, 3, 7, 9]
     with pytest.raises(DataError, match=r"episode 0 begins again at row 4.*column episode\)"):
-        combine(pair[1:], 10, Said(never_terminal=True))
+        combine(pair[1:], 10, EndOptions(never_terminal=True))
 
 
 def test_a_counter_that_never_restarts_says_nothing():

@@ -13,7 +13,7 @@ from headwater.datasets.read import load, load_blocks
 from headwater.datasets.reading import reading_rows
 
 LENGTHS, TERMINAL = (3, 1, 4), (True, False, True)
-SAID = "each row of the table is an episode, whose columns hold a list of its steps"
+READING = "each row of the table is an episode, whose columns hold a list of its steps"
 
 
 def trajectories(discrete=True):
@@ -59,7 +59,7 @@ def test_a_row_for_each_trajectory(tmp_path, discrete):
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "log.parquet", row_group_size=2)
     data = load(tmp_path / "log.parquet")
     check(data, rows)
-    assert data.metadata["reading"]["notes"] == [SAID]
+    assert data.metadata["reading"]["notes"] == [READING]
     assert data.metadata["reading"]["unused"] == ["infos"]
     blocks = list(load_blocks(tmp_path / "log.parquet", 1))
     assert sum(block.size for block in blocks) == sum(LENGTHS)

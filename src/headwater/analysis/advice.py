@@ -215,9 +215,9 @@ class Recommendation:
     @property
     def name(self) -> str:
         """How it is told from others."""
-        said = [f"{name}={value}" for name, value in self.settings.items()]
-        said += [] if self.top is None else [f"top={self.top:g}"]
-        return self.method + (f" ({', '.join(said)})" if said else "")
+        shown = [f"{name}={value}" for name, value in self.settings.items()]
+        shown += [] if self.top is None else [f"top={self.top:g}"]
+        return self.method + (f" ({', '.join(shown)})" if shown else "")
 
     def command(self, data: str, reading: Mapping[str, Any] = MappingProxyType({})) -> str:
         """The command that trains it on `data`, read with these options of `headwater.load`."""

@@ -279,12 +279,12 @@ class _Gorp:
     def _means(self, step, state, runs, samples, generator) -> np.ndarray:
         found = np.empty((runs, len(self.sequences)))
         for index, sequence in enumerate(self.sequences):
-            here, earned, late = state, 0.0, step
+            here, collected, late = state, 0.0, step
             for action in sequence[: self.horizon - step]:
-                earned += self.reward[late, here, action]
+                collected += self.reward[late, here, action]
                 here = self.following[late, here, action]
                 late += 1
-            found[:, index] = earned + self._leaf(late, int(here), runs, samples, generator)
+            found[:, index] = collected + self._leaf(late, int(here), runs, samples, generator)
         return found
 
     def _leaf(self, step, state, runs, samples, generator) -> np.ndarray:

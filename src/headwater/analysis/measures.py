@@ -166,7 +166,7 @@ def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: 
     if not known.any() or near.shape[1] < 4:
         return 0.0
     beside, values = near[known], to_go[near[known]]
-    own, mine = actions[known], to_go[known]
+    own, returns_to_go = actions[known], to_go[known]
     if discrete:
         alike = actions[beside] == own[:, None]
     else:
@@ -175,12 +175,12 @@ def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: 
     enough = alike.sum(1) >= 2
     if enough.sum() < 20:
         return 0.0
-    alike, values, mine = alike[enough], values[enough], mine[enough]
+    alike, values, returns_to_go = alike[enough], values[enough], returns_to_go[enough]
     count = alike.sum(1)
     # What a mean of n values misses by is 1 + 1/n of their variance, of which there is to be told.
     same = np.sum(values * alike, 1) / count
-    within = np.mean((mine - same) ** 2 / (1 + 1 / count))
-    total = np.mean((mine - values.mean(1)) ** 2 / (1 + 1 / values.shape[1]))
+    within = np.mean((returns_to_go - same) ** 2 / (1 + 1 / count))
+    total = np.mean((returns_to_go - values.mean(1)) ** 2 / (1 + 1 / values.shape[1]))
     return float(np.clip(1 - within / total, 0.0, 1.0)) if total > 0 else 0.0
 
 

@@ -140,8 +140,8 @@ def collect(
     policy.train(out / "behaviour", sizes, progress)
     worst = policy.random_score()
     best = max(policy.snapshots, key=lambda snapshot: snapshot.score)
-    wanted = worst + medium * (best.score - worst)
-    middle = next(s for s in policy.snapshots if s.score >= wanted or s == best)
+    target = worst + medium * (best.score - worst)
+    middle = next(s for s in policy.snapshots if s.score >= target or s == best)
     make: dict[str, Callable[[], Dataset]] = {
         "random": partial(policy.log, None, transitions, seed=1),
         "medium": partial(policy.log, middle, transitions, seed=2),

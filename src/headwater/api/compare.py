@@ -153,12 +153,12 @@ def compare(
         levels = np.asarray([interval(column).point for column in acted[baseline][1].T])
         target = float(levels[0] + _TARGET_SHARE * (levels[-1] - levels[0]))
     rows = []
-    theirs = dict(zip(names, opened)).get(baseline or "")
+    reference = dict(zip(names, opened)).get(baseline or "")
     for name, run in zip(names, opened):
         final = seed_means(run.final_returns)
         advantage = savings = None
-        if theirs is not None and run is not theirs:
-            advantage = difference(final, seed_means(theirs.final_returns), level=level)
+        if reference is not None and run is not reference:
+            advantage = difference(final, seed_means(reference.final_returns), level=level)
             if name in acted and baseline in acted and target is not None:
                 savings = sample_savings(acted[name], acted[baseline], target, level=level)
         last = run.evaluations[-1]
@@ -270,9 +270,9 @@ def select(
             raise SpecificationError(f"{name} does not fit the data: {reason}")
         discounts[name] = discount_of(run)
     if len(set(discounts.values())) > 1:
-        said = ", ".join(f"{name} {discount:g}" for name, discount in discounts.items())
+        listed = ", ".join(f"{name} {discount:g}" for name, discount in discounts.items())
         raise SpecificationError(
-            f"the runs discount rewards differently ({said}), so that their values are of "
+            f"the runs discount rewards differently ({listed}), so that their values are of "
             "different things: compare runs with one discount"
         )
     found: dict[str, Judged | str] = {}

@@ -336,9 +336,9 @@ def _record(
 
         def act(observation, key):
             coin, draw = jax.random.split(key)
-            flail = random_action(machine.spaces, key=draw)
+            uniform_action = random_action(machine.spaces, key=draw)
             skilled = jax.random.uniform(coin) < skill
-            return jnp.where(skilled, swing_up_action(observation), flail)
+            return jnp.where(skilled, swing_up_action(observation), uniform_action)
 
         at = begin(machine, 1, key=start_key)
         return interact(machine, at, act, steps=length, key=walk_key)[1]
@@ -348,7 +348,7 @@ def _record(
 
 def _claim(out: Path, scale: Scale, fresh: bool) -> None:
     """Makes `out` the directory of a demo of this scale, unless it is one."""
-    mark, asked = out / _MARK, dataclasses.asdict(scale)
+    mark, requested = out / _MARK, dataclasses.asdict(scale)
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file: choose another directory with --out")
     # A file of ours that was cut short begins with a dot.
@@ -368,13 +368,13 @@ def _claim(out: Path, scale: Scale, fresh: bool) -> None:
             found = json_text.parse(mark.read_text(encoding="utf-8")).get("scale")
         except (OSError, ValueError, AttributeError):
             found = None
-        if found != asked:
+        if found != requested:
             raise RunError(
                 f"{out} holds a demo with other settings: begin again with --fresh or choose "
                 "another directory with --out"
             )
         return
-    write_json(mark, {"made_by": "headwater demo", "scale": asked})
+    write_json(mark, {"made_by": "headwater demo", "scale": requested})
 
 
 def _logged(path: Path, scale: Scale, machine: Pendulum) -> tuple[Dataset, str]:

@@ -253,17 +253,17 @@ class Policy:
         observation = self._checked(observation)
         lead, space = observation.shape[:-1], self.spaces.action
         action = np.asarray(action)
-        wanted = (*lead, space.size) if isinstance(space, Box) else lead
-        if action.shape != wanted:
+        expected = (*lead, space.size) if isinstance(space, Box) else lead
+        if action.shape != expected:
             raise SpecificationError(
-                f"observations of shape {observation.shape} go with actions of shape {wanted}, "
+                f"observations of shape {observation.shape} go with actions of shape {expected}, "
                 f"not {action.shape}"
             )
         action = space.to_canonical(action)
         if isinstance(space, Box):
             action = np.asarray(action, np.float32)
         rows = observation.reshape(-1, observation.shape[-1])
-        actions = action.reshape(len(rows), *wanted[len(lead) :])
+        actions = action.reshape(len(rows), *expected[len(lead) :])
         return np.asarray(_values(self.method, self.state, rows, actions)).reshape(lead)
 
     def _checked(self, observation) -> np.ndarray:
@@ -368,8 +368,8 @@ def state_shapes(
             return jax.vmap(lambda key: method.init(problem, key=key))(keys)
 
         def one(arrays, key):
-            mine = {name: Outcome(earlier[name].method, arrays[name]) for name in earlier}
-            return begin(mine, problem, key)
+            outcomes = {name: Outcome(earlier[name].method, arrays[name]) for name in earlier}
+            return begin(outcomes, problem, key)
 
         return jax.vmap(one)(arrays, keys)
 

@@ -139,8 +139,8 @@ def solve(
     budgets, judged = options.get("budgets"), None if task is None else task.process
     within = None
     if isinstance(judged, FiniteProcess) and judged.cost is not None and judged.reward.ndim == 3:
-        told = None if task is None else task.problem.budgets
-        budgets = budgets if budgets is not None or told is None else np.asarray(told)
+        declared = None if task is None else task.problem.budgets
+        budgets = budgets if budgets is not None or declared is None else np.asarray(declared)
         if budgets is not None:
             # Before anything is learned: budgets that nothing keeps to are refused.
             within = best_within(judged, budgets).value
@@ -158,8 +158,8 @@ def solve(
             spent = np.stack([vector_returns(exact, measured, jnp.asarray(p)) for p in policies])
         returns = np.asarray([np.mean(returns_of(exact, jnp.asarray(p))) for p in policies])
     played, regret = run.regret or (None, None)
-    told = getattr(run.problem, "problem", run.problem)
-    lowest = float(told.lowest_reward) * told.horizon
+    problem = getattr(run.problem, "problem", run.problem)
+    lowest = float(problem.lowest_reward) * problem.horizon
     return Solution(
         run.method,
         run.state,

@@ -81,8 +81,10 @@ class TaskChoice:
 
     def same_as(self, other: "TaskChoice") -> bool:
         """Whether both are one task, options included: only then do their returns compare."""
-        mine, theirs = (json.dumps(c.options, sort_keys=True, default=str) for c in (self, other))
-        return self.name == other.name and mine == theirs
+        own_options, other_options = (
+            json.dumps(c.options, sort_keys=True, default=str) for c in (self, other)
+        )
+        return self.name == other.name and own_options == other_options
 
     def build(self, *, named: bool = False) -> Task | AbstractBandit:
         """The task. Raises `RunError` for an object of the user's, which has no name.

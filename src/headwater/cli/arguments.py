@@ -60,12 +60,12 @@ def _groups(verb: Verb) -> dict[str, type]:
     for group in verb.groups:
         fields = []
         for field in verb.fields(group):
-            said, default = field.metadata, verb.default(field)
+            metadata, default = field.metadata, verb.default(field)
             # A list of seeds would be taken for one seed after the other.
             hint = int | None if field.name == "seeds" else hints[field.name]
             shown = tyro.conf.arg(
-                metavar=said["value"] or None,
-                aliases=None if said["short"] is None else [said["short"]],
+                metavar=metadata["value"] or None,
+                aliases=None if metadata["short"] is None else [metadata["short"]],
                 help=verb.text(field),
                 help_behavior_hint=_default_shown,
             )

@@ -13,7 +13,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
 from headwater.datasets.dataset import COUNTS, Dataset, add_counts, truncate_at
-from headwater.datasets.ends import SIGNALS, Ends, Said, Signal, combine, without_last_rows
+from headwater.datasets.ends import SIGNALS, EndOptions, Ends, Signal, combine, without_last_rows
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
 Mapping = dict[str, str | list[str]]
@@ -247,9 +247,9 @@ class Options(NamedTuple):
     reading: Reading | None = None
 
     @property
-    def said_of_ends(self) -> Said:
+    def end_options(self) -> EndOptions:
         """What is said of where episodes end, and how."""
-        return Said(
+        return EndOptions(
             self.dones, self.episodes_end, self.episode_per_row, self.never_terminal, self.horizon
         )
 
@@ -440,7 +440,7 @@ def finish(
 
 def endings(chunk: Chunk, rows: int, options: Options, *, complete: bool = True) -> Ends:
     """Where the episodes of these rows end; `complete` if the last one is known to be whole."""
-    return combine(list(_signals(chunk, options)), rows, options.said_of_ends, complete=complete)
+    return combine(list(_signals(chunk, options)), rows, options.end_options, complete=complete)
 
 
 def _signals(chunk: Chunk, options: Options) -> Iterator[Signal]:

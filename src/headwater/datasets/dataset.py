@@ -124,10 +124,10 @@ class Dataset:
         else:
             truncations = np.zeros(rows, bool)
         details = dict(metadata or {})
-        said = _ActionOptions(
+        options = _ActionOptions(
             action_low, action_high, discrete, action_count, action_labels, action_bounds
         )
-        actions, action_space = _actions(actions, rows, said, details)
+        actions, action_space = _actions(actions, rows, options, details)
         chances = canonical_log_propensities(propensities, log_propensities, actions, action_space)
         if not terminals[-1] and not truncations[-1]:
             truncations = truncations.copy()
@@ -679,14 +679,14 @@ def remark(metadata: dict[str, Any], sentence: str) -> None:
 
 
 def _actions(
-    values, rows: int, said: _ActionOptions, metadata: dict[str, Any]
+    values, rows: int, options: _ActionOptions, metadata: dict[str, Any]
 ) -> tuple[np.ndarray, Box | Discrete]:
     array = _numbers(values, "actions")
-    low, high, discrete, count = said.low, said.high, said.discrete, said.size
-    if said.bounds not in (None, "data"):
-        raise SpecificationError(f"action_bounds is '{said.bounds}': the only choice is 'data'")
-    bounded = low is not None or high is not None or said.bounds is not None
-    finite = count is not None or said.labels is not None
+    low, high, discrete, count = options.low, options.high, options.discrete, options.size
+    if options.bounds not in (None, "data"):
+        raise SpecificationError(f"action_bounds is '{options.bounds}': the only choice is 'data'")
+    bounded = low is not None or high is not None or options.bounds is not None
+    finite = count is not None or options.labels is not None
     hot = None if discrete is False or (bounded and not finite) else _hot(array, discrete or finite)
     if hot is not None:
         _length(array, "actions", rows)
@@ -698,9 +698,9 @@ def _actions(
             f"each row of actions is a single 1 among zeros: read as one of {size} discrete "
             "actions (discrete=False for a continuous vector)",
         )
-        array, count, discrete = hot, size if said.labels is None else None, True
-        if said.labels is not None:
-            array = _labels(said.labels, size)[hot]
+        array, count, discrete = hot, size if options.labels is None else None, True
+        if options.labels is not None:
+            array = _labels(options.labels, size)[hot]
     if discrete is None:
         one_each = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
         discrete = finite or (array.dtype.kind in "biu" and one_each and not bounded)
@@ -708,8 +708,8 @@ def _actions(
         if bounded:
             raise DataError("discrete actions have no bounds: leave out action_low and action_high")
         one_each = _one_per_row(array, "actions", rows)
-        return _discrete_actions(one_each, count, said.labels, metadata)
-    if said.labels is not None:
+        return _discrete_actions(one_each, count, options.labels, metadata)
+    if options.labels is not None:
         raise DataError("action_labels is for discrete actions, but these are declared continuous")
     if count is not None:
         raise DataError("action_count is for discrete actions, but these are declared continuous")
@@ -720,7 +720,7 @@ def _actions(
     if array.shape[1] == 0:
         raise DataError("actions has rows without components: at least one number is needed")
     _finite(array, "actions")
-    if said.bounds is not None:
+    if options.bounds is not None:
         low, high = _data_bounds(array, low, high)
         remark(metadata, "the bounds of the actions are the smallest and the largest in the data")
     space = Box(

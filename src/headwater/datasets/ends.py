@@ -30,7 +30,7 @@ class Signal(NamedTuple):
     declared: bool = False
 
 
-class Said(NamedTuple):
+class EndOptions(NamedTuple):
     """What the user says of the ends of episodes beyond the columns; see `headwater.load`."""
 
     dones: Literal["terminal", "truncated"] | None = None
@@ -68,7 +68,9 @@ class _Claim(NamedTuple):
     why_goes_on: Callable[[int], str]
 
 
-def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool = True) -> Ends:
+def combine(
+    signals: Sequence[Signal], rows: int, options: EndOptions, *, complete: bool = True
+) -> Ends:
     """The ends of episodes that all signals together amount to.
 
     A row that is done but not terminal is truncated; an episode's number, a start or a counter that
@@ -79,15 +81,15 @@ def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool 
     Raises `DataError`, with columns and row, for signals that contradict each other, and if they
     leave open whether the process ended.
     """
-    _check_words(said)
+    _check_words(options)
     for signal in signals:
         if signal.values.size != rows:
             raise DataError(
                 f"{signal.column} has {signal.values.size:,} rows but observations has {rows:,}: "
                 "all columns must have the same length"
             )
-    if said.episode_per_row:
-        ended = said.episodes_end != "truncated"
+    if options.episode_per_row:
+        ended = options.episodes_end != "truncated"
         reason = "every row is an episode of its own"
         return Ends(
             np.full(rows, ended),
@@ -115,7 +117,7 @@ def combine(signals: Sequence[Signal], rows: int, said: Said, *, complete: bool 
             if claim is not None:
                 claims[role] = claim
     _refuse_contradictions(claims)
-    return _settled(claims, rows, said, complete, ignored)
+    return _settled(claims, rows, options, complete, ignored)
 
 
 def without_last_rows(
@@ -155,14 +157,18 @@ def without_last_rows(
     return found, Ends(terminals, final & ~terminals, unmarked, ends.ignored)
 
 
-def _check_words(said: Said) -> None:
-    for word in (said.dones, said.episodes_end):
+def _check_words(options: EndOptions) -> None:
+    for word in (options.dones, options.episodes_end):
         if word is not None and word not in MEANINGS:
             raise SpecificationError(nearest(str(word), MEANINGS, "meaning"))
 
 
 def _settled(
-    claims: dict[str, _Claim], rows: int, said: Said, complete: bool, ignored: dict[str, str]
+    claims: dict[str, _Claim],
+    rows: int,
+    options: EndOptions,
+    complete: bool,
+    ignored: dict[str, str],
 ) -> Ends:
     none = np.zeros(rows, bool)
     ends = {role: claim.ends for role, claim in claims.items()}
@@ -171,18 +177,18 @@ def _settled(
     truncated = ends.get("truncations")
     if "terminals" in ends:
         terminals = ends["terminals"]
-        if said.never_terminal and terminals.any():
+        if options.never_terminal and terminals.any():
             raise DataError(
                 f"never_terminal says that the process never ends by itself, but "
                 f"{claims['terminals'].name} is true at row {np.argmax(terminals)} (and "
                 f"{np.count_nonzero(terminals) - 1:,} more): correct the column, or leave out "
                 "never_terminal"
             )
-    elif said.never_terminal:
+    elif options.never_terminal:
         terminals = none
     elif "dones" in ends or "ends" in ends:
-        terminals = _terminal_dones(ends, boundary, truncated, said)
-    elif said.episodes_end is not None:
+        terminals = _terminal_dones(ends, boundary, truncated, options)
+    elif options.episodes_end is not None:
         terminals = none
     else:
         raise DataError(
@@ -194,9 +200,9 @@ def _settled(
         )
     unmarked = boundary & ~marked
     whole = any(role in ends for role in ("starts", "episodes", "steps", RECORDS))
-    if complete and rows and not marked[-1] and (whole or said.episodes_end == "terminal"):
+    if complete and rows and not marked[-1] and (whole or options.episodes_end == "terminal"):
         unmarked[-1] = True
-    if said.episodes_end == "terminal":
+    if options.episodes_end == "terminal":
         terminals = terminals | unmarked
     if not (ends.keys() - {"terminals"}):
         return Ends(terminals, None, unmarked, ignored)
@@ -205,7 +211,10 @@ def _settled(
 
 
 def _terminal_dones(
-    ends: dict[str, np.ndarray], boundary: np.ndarray, truncated: np.ndarray | None, said: Said
+    ends: dict[str, np.ndarray],
+    boundary: np.ndarray,
+    truncated: np.ndarray | None,
+    options: EndOptions,
 ) -> np.ndarray:
     """Which of the rows that are done are terminal, where no column says it in so many words."""
     if "dones" in ends and "ends" in ends and np.any(ends["ends"] & ~ends["dones"]):
@@ -216,10 +225,10 @@ def _terminal_dones(
     done = ends.get("dones", none) | ends.get("ends", none)
     if truncated is not None:
         return done & ~truncated
-    meaning = said.dones or said.episodes_end
+    meaning = options.dones or options.episodes_end
     if meaning is not None:
         return done if meaning == "terminal" else none
-    if said.horizon is None:
+    if options.horizon is None:
         raise DataError(
             "a column of dones does not say whether the process ended or a time limit was reached, "
             "and learning needs to know: give horizon=STEPS (a done at that step is a time limit), "
@@ -228,13 +237,13 @@ def _terminal_dones(
     starts = np.concatenate([[0], np.flatnonzero(boundary) + 1])
     starts = starts[starts < done.size]
     step = np.arange(done.size) - np.repeat(starts, np.diff(np.append(starts, done.size))) + 1
-    beyond = np.flatnonzero(step > said.horizon)
+    beyond = np.flatnonzero(step > options.horizon)
     if beyond.size:
         raise DataError(
-            f"the episode around row {beyond[0]} is longer than horizon={said.horizon} steps: "
+            f"the episode around row {beyond[0]} is longer than horizon={options.horizon} steps: "
             "correct the horizon, or the column of dones"
         )
-    return done & (step < said.horizon)
+    return done & (step < options.horizon)
 
 
 def _flag_claim(role: str, found: list[Signal]) -> _Claim:
@@ -440,19 +449,19 @@ def _refuse_contradictions(claims: dict[str, _Claim]) -> None:
                 continue  # Done means terminal here, and no row says otherwise.
             if rows.size and (worst is None or rows[0] < worst[0]):
                 row = int(rows[0])
-                said, denied = claims[saying].why_ends(row), claims[denying].why_goes_on(row)
-                error = _contradiction(row, rows.size, said, denied, claims[denying].name)
+                affirmed, denied = claims[saying].why_ends(row), claims[denying].why_goes_on(row)
+                error = _contradiction(row, rows.size, affirmed, denied, claims[denying].name)
                 worst = row, error
     if worst is not None:
         raise worst[1]
 
 
-def _contradiction(row: int, count: int, said: str, denied: str, name: str) -> DataError:
+def _contradiction(row: int, count: int, affirmed: str, denied: str, name: str) -> DataError:
     more = f" (and at {count - 1:,} more)" if count > 1 else ""
     return DataError(
-        f"two columns contradict each other on where an episode ends, at row {row}{more}: {said}, "
-        f"but {denied}; correct one of them, or leave one out, as in columns={{'unused': "
-        f"'{name}'}} (`--column unused={name}`)"
+        f"two columns contradict each other on where an episode ends, at row {row}{more}: "
+        f"{affirmed}, but {denied}; correct one of them, or leave one out, as in columns="
+        f"{{'unused': '{name}'}} (`--column unused={name}`)"
     )
 
 

@@ -82,24 +82,24 @@ def refuse_file(place: Path, head: bytes) -> None:
 
     **Arguments:** `head`: its first `HEAD` bytes.
     """
-    said = _file(place, head)
-    if said is not None:
-        raise DataError(said)
+    reason = _file(place, head)
+    if reason is not None:
+        raise DataError(reason)
 
 
 def refuse_directory(place: Path) -> None:
     """Raises `DataError` as `refuse_file` does, for a directory."""
-    said = _directory(place)
-    if said is not None:
-        raise DataError(said)
+    reason = _directory(place)
+    if reason is not None:
+        raise DataError(reason)
 
 
 def _file(place: Path, head: bytes) -> str | None:
     name = place.name.lower()
     suffix = place.suffix.lower()
-    for magic, said in _MAGIC:
+    for magic, reason in _MAGIC:
         if head.startswith(magic):
-            return said
+            return reason
     if suffix in (".pkl", ".pickle") or (head[:1] == b"\x80" and head[1:2] <= b"\x05"):
         what = "a file of PyTorch" if suffix in (".pt", ".pth") else "a pickle"
         return f"this is {what}: {_NEVER_LOADED}; {_TRUSTED}"

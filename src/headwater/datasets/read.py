@@ -205,10 +205,10 @@ def _open_one(place: Path, options: Options, rows: int | None) -> tuple[Options,
     opened = _recognised(place).open(place, options.over(sidecar).columns, rows)
     if isinstance(opened, Dataset):
         # What is not said is not stored there anew.
-        said = [n for n, value in options._asdict().items() if value and n != "metadata"]
-        if said:
+        given = [n for n, value in options._asdict().items() if value and n != "metadata"]
+        if given:
             raise DataError(
-                f"a column directory holds what was said when it was written, so {said[0]} cannot "
+                f"a column directory holds what was said when it was written, so {given[0]} cannot "
                 "be said again: leave it out, or convert the original once more"
             )
         return options, opened

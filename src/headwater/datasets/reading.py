@@ -43,15 +43,15 @@ def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         rows.extend(("read as", note) for note in reading["notes"])
     unmarked = _count(metadata, "unmarked_ends")
     if unmarked:
-        said = reading.get("episodes_end") if isinstance(reading, dict) else None
+        stated = reading.get("episodes_end") if isinstance(reading, dict) else None
         rows.append(
             (
                 "ends",
                 f"{unmarked:,} {'ends' if unmarked > 1 else 'end'} of episodes show in a number, a "
                 "start or a counter alone, and are "
                 + (
-                    f"{said}, as you say"
-                    if said
+                    f"{stated}, as you say"
+                    if stated
                     else "taken as truncated; if the process ended there, say "
                     "episodes_end='terminal' (`--episodes-end terminal`)"
                 ),

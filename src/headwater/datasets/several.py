@@ -84,10 +84,10 @@ def open_several(
     for place in places:
         require_regular(place) if not place.is_dir() else None
     options, first = _opened(places[0], open_one)
-    said = f"{len(places):,} files were read, in the order of the numbers in their names"
+    note = f"{len(places):,} files were read, in the order of the numbers in their names"
     metadata = dict(options.metadata or {})
     before = metadata.get("reading")
-    metadata["reading"] = [*(before if isinstance(before, list) else []), said]
+    metadata["reading"] = [*(before if isinstance(before, list) else []), note]
     return options._replace(metadata=metadata), _chain(places, options, first, open_one)
 
 

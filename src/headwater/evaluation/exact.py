@@ -32,9 +32,9 @@ class Regret(eqx.Module):
 
     def __call__(self, agent: Agent, data: Any = None) -> dict[str, Float[Array, ""]]:
         policies = agent.policy(explore=self.explore)
-        worth = returns_of(self.process, policies)
-        best = self.best.reshape(*self.best.shape, *(1,) * (worth.ndim - self.best.ndim))
-        return {"regret": jnp.mean(best - worth)}
+        returns = returns_of(self.process, policies)
+        best = self.best.reshape(*self.best.shape, *(1,) * (returns.ndim - self.best.ndim))
+        return {"regret": jnp.mean(best - returns)}
 
 
 def regret_of(process: FiniteProcess, *, explore: bool = True) -> Regret:

@@ -198,14 +198,14 @@ def fit_value(
     for own, size, one_key in zip(padded, sizes, keys):
         carry = None
         for done in range(0, updates, _UPDATES_AT_ONCE):
-            told, begun = min(_UPDATES_AT_ONCE, updates - done), time.monotonic()
+            count, begun = min(_UPDATES_AT_ONCE, updates - done), time.monotonic()
             carry = _fit(
                 *(settings, columns, offset, scale, rates, own, size, one_key),
-                *(carry, jnp.int32(done), jnp.int32(done + told)),
+                *(carry, jnp.int32(done), jnp.int32(done + count)),
             )
             if progress is not None:
                 jax.block_until_ready(carry)
-                progress.advance(told, told / max(time.monotonic() - begun, 1e-9))
+                progress.advance(count, count / max(time.monotonic() - begun, 1e-9))
         assert carry is not None
         critics.append(carry[1])
     return [FittedValue(critic, normaliser, offset, scale) for critic in critics], counts

@@ -66,7 +66,7 @@ def learn_each(
 @eqx.filter_jit
 def _learn(method, stacked, scales, keys, rows, count):
     def one(process, scale, key):
-        mine = method if scale is None else with_scale(method, scale)
+        scaled = method if scale is None else with_scale(method, scale)
         best = optimal_values(process)
         most = jnp.dot(process.initial, best.value[0])
 
@@ -79,7 +79,7 @@ def _learn(method, stacked, scales, keys, rows, count):
             }
 
         found = learn(
-            mine,
+            scaled,
             process.problem(),
             FreshEpisodes(process),
             rows * count,
@@ -87,7 +87,7 @@ def _learn(method, stacked, scales, keys, rows, count):
             every=count,
             key=key,
         )
-        final = most - expected_return(process, mine.policy(found.state, explore=False))
+        final = most - expected_return(process, scaled.policy(found.state, explore=False))
         return found.sums, final
 
     axes = (0, None if scales is None else 0, 0)

@@ -56,8 +56,8 @@ def summarise(claims: Iterable[Claim], records: Iterable[Record]) -> list[Summar
     last = latest(records).values()
     found = []
     for claim in claims:
-        mine = sorted((r for r in last if r.claim == claim.name), key=lambda r: r.seed)
-        scale = next((s for s in reversed(SCALES) if any(r.scale == s for r in mine)), None)
-        at = tuple(r for r in mine if r.scale == scale)
-        found.append(Summary(claim, scale, at, tuple(r for r in mine if r.scale != scale)))
+        of_claim = sorted((r for r in last if r.claim == claim.name), key=lambda r: r.seed)
+        scale = next((s for s in reversed(SCALES) if any(r.scale == s for r in of_claim)), None)
+        at = tuple(r for r in of_claim if r.scale == scale)
+        found.append(Summary(claim, scale, at, tuple(r for r in of_claim if r.scale != scale)))
     return found

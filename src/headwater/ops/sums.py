@@ -64,6 +64,6 @@ def add_all(sums: CompensatedSum, values: Float[Array, "*shape"]) -> Compensated
 
 
 def _add(total: Array, missing: Array, values: Array) -> tuple[Array, Array]:
-    wanted = values + missing
-    new = total + wanted
-    return new, wanted - (new - total)
+    corrected = values + missing
+    new = total + corrected
+    return new, corrected - (new - total)

@@ -28,7 +28,7 @@ class PricedPlan(eqx.Module):
     price: Float[Array, " limit"]
     average: Float[Array, "horizon state action"]
     mixture: Float[Array, "horizon state action"]
-    earned: Float[Array, ""]
+    mean_reward: Float[Array, ""]
     spent: Float[Array, " constraint"]
 
 
@@ -55,19 +55,19 @@ def price_costs(
     assert cost is not None
 
     def one(carry, time):
-        price, earned, spent = carry
+        price, mean_reward, spent = carry
         limits, pull = constraint(spent), jax.jacobian(constraint)(spent)
-        weight = jax.grad(objective)(earned)
+        weight = jax.grad(objective)(mean_reward)
         policy = response(process, weight * process.reward - cost @ (price @ pull))
         visited = occupancy(process, policy)
-        now_earned = jnp.sum(visited * process.reward)
+        new_reward = jnp.sum(visited * process.reward)
         now_spent = jnp.einsum("hsa,hsac->c", visited, cost)
         price = jnp.maximum(price + rate * (limits + pull @ (now_spent - spent)), 0.0)
         # The first round's policy replaces the guess that its gradients were taken at.
         share = 2.0 / (time + 1.0)
-        earned += share * (now_earned - earned)
+        mean_reward += share * (new_reward - mean_reward)
         spent += share * (now_spent - spent)
-        return (price, earned, spent), (price, visited)
+        return (price, mean_reward, spent), (price, visited)
 
     # Gradients of the first round are taken at what the uniform policy earns and spends.
     visited = occupancy(process, jnp.full_like(process.reward, 1.0 / process.actions))
@@ -77,11 +77,11 @@ def price_costs(
         jnp.einsum("hsa,hsac->c", visited, cost),
     )
     times = jnp.arange(1, rounds + 1, dtype=jnp.float32)
-    (price, earned, spent), (prices, visits) = jax.lax.scan(one, first, times)
-    pull, weight = jax.jacobian(constraint)(spent), jax.grad(objective)(earned)
+    (price, mean_reward, spent), (prices, visits) = jax.lax.scan(one, first, times)
+    pull, weight = jax.jacobian(constraint)(spent), jax.grad(objective)(mean_reward)
     average = jnp.mean(prices, axis=0)
     best = response(process, weight * process.reward - cost @ (average @ pull))
     # The weights that the averages above give to the rounds.
     shares = times / jnp.sum(times)
     mixture = mixed_policy(jnp.einsum("t,thsa->hsa", shares, visits))
-    return PricedPlan(price, best, mixture, earned, spent)
+    return PricedPlan(price, best, mixture, mean_reward, spent)

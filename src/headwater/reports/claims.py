@@ -101,7 +101,7 @@ def _draw_curves(axis: Any, record: Record) -> None:
     if "y" in record.logarithmic and all(min(c.mean) > 0 for c in record.curves.values()):
         axis.set_yscale("log")
     axis.margins(x=0.01)
-    style.dress(axis, across=record.across, up=record.up)
+    style.format_axis(axis, across=record.across, up=record.up)
     axis.tick_params(which="minor", color=style.FRAME)
     for name, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
         if scale == "linear":
@@ -134,7 +134,7 @@ def _draw_criterion(axis: Any, found: list[tuple[int, Criterion]]) -> None:
             )
         axis.plot([value.point], [place], "o", color=colour, markersize=5.5, zorder=3)
     axis.set_ylim(len(found) - 0.4, -0.6)
-    style.dress(axis, across="", up="", grid="x")
+    style.format_axis(axis, across="", up="", grid="x")
     axis.set_yticks(range(len(found)), [f"seed {seed}" for seed, _ in found], fontsize=style.NOTE)
     axis.tick_params(axis="y", length=0, colors=style.FAINT)
     style.shorten_ticks(axis.xaxis)

@@ -42,9 +42,9 @@ def _title(description: Description) -> str:
     )
 
 
-def _dress(axis, title: str, across: str, up: str, *, grid: bool = True) -> None:
+def _format_axis(axis, title: str, across: str, up: str, *, grid: bool = True) -> None:
     axis.set_title(title, loc="left", color=style.INK, fontsize=11)
-    style.dress(axis, across=across, up=up)
+    style.format_axis(axis, across=across, up=up)
     if not grid:
         axis.grid(False)
 
@@ -74,7 +74,7 @@ def _draw_returns(axis, dataset: Dataset, description: Description) -> None:
         color=_SECOND,
         fontsize=style.TICK,
     )
-    _dress(axis, "Returns of the episodes", "undiscounted return", "episodes")
+    _format_axis(axis, "Returns of the episodes", "undiscounted return", "episodes")
     references = description.references
     if references is not None:
         low, width = references["random"], references["expert"] - references["random"]
@@ -129,7 +129,9 @@ def _draw_order(axis, dataset: Dataset, description: Description) -> None:
         if lengths[0] == lengths[-1]
         else f"{lengths[0]:,.0f} to {lengths[-1]:,.0f} steps long"
     )
-    _dress(axis, "Returns in the order of collection", f"episode ({length})", "undiscounted return")
+    _format_axis(
+        axis, "Returns in the order of collection", f"episode ({length})", "undiscounted return"
+    )
 
 
 def _draw_support(figure, axis, dataset: Dataset) -> None:
@@ -140,7 +142,7 @@ def _draw_support(figure, axis, dataset: Dataset) -> None:
     if size == 1:
         axis.stairs(density[0], edges, fill=True, color=_MAIN, alpha=0.9)
         axis.set_xlim(-1.0, 1.0)
-        _dress(axis, "Actions tried", "canonical action", f"% of the rows, in {_BINS} bins")
+        _format_axis(axis, "Actions tried", "canonical action", f"% of the rows, in {_BINS} bins")
         return
     image = axis.imshow(
         np.where(density > 0, density, np.nan),
@@ -155,7 +157,9 @@ def _draw_support(figure, axis, dataset: Dataset) -> None:
     axis.set_yticks(ticks)
     for line in range(1, size):
         axis.axhline(line - 0.5, color="white", linewidth=1.2)
-    _dress(axis, "Actions tried", "canonical action (white: never tried)", "component", grid=False)
+    _format_axis(
+        axis, "Actions tried", "canonical action (white: never tried)", "component", grid=False
+    )
     _bar(figure, image, axis, "% of the rows, per bin")
 
 
@@ -180,7 +184,7 @@ def _draw_counts(axis, dataset: Dataset) -> None:
         fontsize=style.TICK,
     )
     axis.set_xticks(np.arange(0, count, -(-count // 13)))
-    _dress(axis, "Actions tried", "action", "% of the rows")
+    _format_axis(axis, "Actions tried", "action", "% of the rows")
 
 
 def _draw_states(figure, axis, dataset: Dataset) -> None:
@@ -190,13 +194,13 @@ def _draw_states(figure, axis, dataset: Dataset) -> None:
     rows = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1.0)
     if rows.shape[1] == 1:
         axis.hist(rows[:, 0], bins=50, color=_MAIN, edgecolor="white", linewidth=0.5)
-        _dress(axis, "States visited", "standardised observation", "rows")
+        _format_axis(axis, "States visited", "standardised observation", "rows")
         return
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows.T)))
     share = values[::-1][:2] / max(values.sum(), 1e-12) * 100.0
     points = rows @ vectors[:, ::-1][:, :2]
     image = axis.hexbin(*points.T, gridsize=48, bins="log", mincnt=1, cmap=_colours(), linewidths=0)
-    _dress(
+    _format_axis(
         axis,
         "States visited",
         f"first principal component ({share[0]:.0f} % of the variance)",

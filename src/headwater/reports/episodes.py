@@ -123,7 +123,7 @@ def draw_episode(episode: Episode, path: str | Path, *, title: str = "") -> None
     rewards = figure.add_subplot(grid[first, :])
     steps = np.arange(episode.reward.size)
     rewards.plot(steps, episode.reward, linewidth=1.4, color=style.COLOURS[0])
-    style.dress(rewards, across="", up="reward")
+    style.format_axis(rewards, across="", up="reward")
     rewards.tick_params(labelbottom=False)
     actions = figure.add_subplot(grid[first + 1, :], sharex=rewards)
     _draw_actions(actions, steps, episode)
@@ -223,8 +223,8 @@ def _walk_host(method, state, task: AbstractHostTask, horizon: int, key):
 @contextlib.contextmanager
 def _without_display():
     """Where there is no display, MuJoCo complains of it at length unless it is told not to ask."""
-    told = any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"))
-    if told or sys.platform != "linux":
+    has_display = any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"))
+    if has_display or sys.platform != "linux":
         yield
         return
     os.environ["MUJOCO_GL"] = "egl"
@@ -281,16 +281,16 @@ def _draw_actions(axis, steps: np.ndarray, episode: Episode) -> None:
     action = episode.action
     if episode.discrete:
         axis.step(steps, action, where="post", linewidth=1.2, color=style.COLOURS[1])
-        style.dress(axis, across="step", up="action")
+        style.format_axis(axis, across="step", up="action")
         return
     if action.shape[1] > _MOST_COMPONENTS:
         image = axis.imshow(
             action.T, aspect="auto", interpolation="nearest", cmap="RdBu_r", origin="lower"
         )
         axis.figure.colorbar(image, ax=axis, pad=0.01)
-        style.dress(axis, across="step", up="component", grid="x")
+        style.format_axis(axis, across="step", up="component", grid="x")
         axis.grid(False)
         return
     for index, component in enumerate(action.T):
         axis.plot(steps, component, linewidth=1.1, **style.look(index))
-    style.dress(axis, across="step", up="action")
+    style.format_axis(axis, across="step", up="action")

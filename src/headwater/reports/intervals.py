@@ -79,7 +79,7 @@ def draw_intervals(
             labels.append(dataset)
         place += 0.7
     axis.set_ylim(place - 1.0, -0.7)
-    style.dress(axis, across=xlabel, up="", grid="x")
+    style.format_axis(axis, across=xlabel, up="", grid="x")
     axis.set_yticks(ticks, labels, color=style.INK, fontsize=style.LABEL)
     axis.tick_params(axis="y", length=0)
     axis.margins(x=0.05)

@@ -38,7 +38,7 @@ def save(figure: Any, path: str | Path) -> None:
     )
 
 
-def dress(axis: Any, *, across: str, up: str, grid: str = "y") -> None:
+def format_axis(axis: Any, *, across: str, up: str, grid: str = "y") -> None:
     """Frame, ticks, grid and the names of the axes."""
     axis.set_xlabel(across, color=FAINT, fontsize=LABEL)
     axis.set_ylabel(up, color=FAINT, fontsize=LABEL)

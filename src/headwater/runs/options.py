@@ -49,9 +49,9 @@ def _option(
     value: str = "N",
     short: str | None = None,
 ) -> Any:
-    said = {"group": group, "text": text, "value": value, "short": short}
+    description = {"group": group, "text": text, "value": value, "short": short}
     limits = {"least": least, "most": most, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata={**said, **limits})
+    return dataclasses.field(default=default, metadata={**description, **limits})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ class Progress:
     def __init__(self, shown: bool | None = None):
         terminal = sys.stderr.isatty()
         self._lines = bool(shown) and not terminal
-        self._name, self._total, self._done, self._said_at = "", 0, 0, 0.0
+        self._name, self._total, self._done, self._printed_at = "", 0, 0, 0.0
         self._bar: Any = None
         self._task: Any = None
         if terminal and shown is not False:
@@ -46,7 +46,7 @@ class Progress:
     def begin(self, name: str, total: int, done: int = 0) -> None:
         """Starts a bar called `name` of `total` updates, `done` of them already made."""
         self._name, self._total, self._done = name, total, done
-        self._said_at = time.monotonic()
+        self._printed_at = time.monotonic()
         if self._bar is not None:
             if not self._bar.live.is_started:
                 self._bar.start()
@@ -60,8 +60,8 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, advance=updates, rate=f"{rate:,.0f}/s")
         self._done += updates
-        if self._lines and time.monotonic() - self._said_at > _SECONDS_BETWEEN_LINES:
-            self._said_at = time.monotonic()
+        if self._lines and time.monotonic() - self._printed_at > _SECONDS_BETWEEN_LINES:
+            self._printed_at = time.monotonic()
             line = f"  {self._name}: {self._done:,} of {self._total:,} updates, {rate:,.0f}/s"
             print(line, file=sys.stderr, flush=True)
 

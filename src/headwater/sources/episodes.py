@@ -156,9 +156,9 @@ def _check_shown(simulator: AbstractFiniteSimulator) -> None:
     for where, state in shown.items():
         shape, dtype = getattr(state, "shape", None), getattr(state, "dtype", None)
         if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            said = type(state).__name__ if shape is None else f"{dtype} of shape {shape}"
+            found = type(state).__name__ if shape is None else f"{dtype} of shape {shape}"
             raise SpecificationError(
-                f"{name}.{where} gives a state that is a {said}: it must be one whole number, "
+                f"{name}.{where} gives a state that is a {found}: it must be one whole number, "
                 "such as jnp.int32(0)"
             )
 

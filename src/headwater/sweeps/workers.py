@@ -113,11 +113,11 @@ class LocalWorkers(AbstractWorkers):
             if process.poll() is None:
                 continue
             assert process.stdout is not None
-            said = process.stdout.read()
+            output = process.stdout.read()
             _close(process)
             del self._running[name]
             self._free.append(slot)
-            found[name] = _read(said, process.returncode, self._logs / f"{name}.log")
+            found[name] = _read(output, process.returncode, self._logs / f"{name}.log")
         return found
 
     def stop(self) -> None:
@@ -166,9 +166,9 @@ def thread_limits(cores: int) -> dict[str, str]:
     return {name: str(cores) for name in names}
 
 
-def _read(said: bytes, status: int, log: Path) -> Ended:
+def _read(output: bytes, status: int, log: Path) -> Ended:
     try:
-        kind, message = json.loads(said)
+        kind, message = json.loads(output)
         return Ended(str(kind), str(message))
     except (ValueError, TypeError):
         pass

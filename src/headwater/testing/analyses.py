@@ -42,16 +42,20 @@ def check_analysis(
             order = order[::-1]
         turned = jax.tree.map(lambda x, order=order: x[order], arguments[argument])
         found = _numbers(function(**{**arguments, argument: turned}))
-        wanted = answer if axis is None else [np.take(x, order, axis) for x in answer]
-        _same(found, wanted, rtol, f"{name}: {argument} in another order")
+        expected_parts = answer if axis is None else [np.take(x, order, axis) for x in answer]
+        _same(found, expected_parts, rtol, f"{name}: {argument} in another order")
 
 
 def _numbers(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _same(found: list[np.ndarray], wanted: list[np.ndarray], rtol: float, what: str) -> None:
-    assert len(found) == len(wanted), f"{what}: {len(found)} answers, not {len(wanted)}"
-    for x, y in zip(found, wanted):
+def _same(
+    found: list[np.ndarray], expected_parts: list[np.ndarray], rtol: float, what: str
+) -> None:
+    assert len(found) == len(expected_parts), (
+        f"{what}: {len(found)} answers, not {len(expected_parts)}"
+    )
+    for x, y in zip(found, expected_parts):
         largest = float(np.max(np.abs(y), initial=0.0))
         np.testing.assert_allclose(x, y, rtol=0.0, atol=rtol * largest, err_msg=what)

@@ -274,8 +274,8 @@ def check_vmap_equals_separate_runs(case: Case) -> None:
         at = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
         together, metrics = each(stacked, together, data, at)
     for i, (method, key) in enumerate(runs):
-        mine = jax.tree.map(lambda x, i=i: x[i], (together, metrics))
-        assert_close(mine, case.run(method, key), f"run {i}")
+        own = jax.tree.map(lambda x, i=i: x[i], (together, metrics))
+        assert_close(own, case.run(method, key), f"run {i}")
 
 
 def check_checkpoint_continues_exactly(case: Case) -> None:
@@ -368,9 +368,9 @@ def _check_refusal(method: AbstractMethod, name: str, word: str) -> None:
     try:
         dataclasses.replace(method, **{name: wrong})
     except SpecificationError as error:
-        said = str(error)
-        assert where in said and word in said, (
-            f"{name} = {wrong!r} is refused without naming {where} and {word!r}: {said}"
+        message = str(error)
+        assert where in message and word in message, (
+            f"{name} = {wrong!r} is refused without naming {where} and {word!r}: {message}"
         )
     else:
         raise AssertionError(
@@ -416,7 +416,7 @@ def check_truncated_rows_bootstrap(case: Case) -> str | None:
     assert not same(edited, reference), "a truncated row is treated as terminal"
 
 
-def check_rewards_are_read_as_said(case: Case) -> None:
+def check_rewards_are_read_as_declared(case: Case) -> None:
     """`Info.rewards` says whether anything depends on the rewards of the data."""
 
     def other(data: Transition | Transitions) -> Transition | Transitions:
@@ -592,7 +592,7 @@ TRANSITION_CHECKS = (
     check_terminal_rows_ignore_the_next_observation,
     check_truncated_rows_bootstrap,
     check_missing_columns_are_explained,
-    check_rewards_are_read_as_said,
+    check_rewards_are_read_as_declared,
 )
 """For methods that learn from single steps."""
 

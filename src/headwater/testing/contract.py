@@ -87,7 +87,7 @@ def _report(
         # Whatever goes wrong inside a method is what is reported.
         except Exception as error:
             if reason is None:
-                faults.append(f"{where}: {_said(error)}")
+                faults.append(f"{where}: {_message(error)}")
             outcomes.append(Outcome(kind, title, f"differs: {reason}"))
             continue
         if reason is not None and not note:
@@ -104,7 +104,7 @@ def _report(
     return Report(name, tuple(outcomes))
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, AssertionError):
         text = f"{type(error).__name__}: {text}"

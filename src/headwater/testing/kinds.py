@@ -222,8 +222,8 @@ def _comparisons(key) -> EpisodeComparisons:
     # A judge with a taste: where answers mean nothing, careful methods have nothing to decide by.
     features = _with_features().features
     assert features is not None
-    worth = [trajectory_features(episodes, features)[:, 0] for episodes in (first, second)]
-    return EpisodeComparisons(first, second, worth[0] > worth[1])
+    scores = [trajectory_features(episodes, features)[:, 0] for episodes in (first, second)]
+    return EpisodeComparisons(first, second, scores[0] > scores[1])
 
 
 def _both(change):

@@ -132,7 +132,7 @@ def test_prices_are_the_linear_program_s_and_the_mixture_its_optimum():
     visited = np.asarray(occupancy(ROVER, plan.average), np.float64)
     worth = visited * (np.asarray(ROVER.reward) - BEST.price[0] * np.asarray(ROVER.cost)[..., 0])
     assert worth.sum() + BEST.price[0] * BUDGET <= BEST.value + 1e-4
-    np.testing.assert_allclose([plan.earned, plan.spent[0]], found, atol=1e-4)
+    np.testing.assert_allclose([plan.mean_reward, plan.spent[0]], found, atol=1e-4)
 
 
 def test_a_convex_limit_of_costs_is_the_budget_that_it_means():

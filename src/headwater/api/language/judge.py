@@ -73,13 +73,13 @@ def evaluate_language(
         texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
         return by_rows(rewarded, judge, texts).reshape(-1)
 
-    mine = own(model)
-    found["exact match" if exact else "reward"] = _of_rows(mine)
+    scores = own(model)
+    found["exact match" if exact else "reward"] = _of_rows(scores)
     if against is not None:
         if against.decoder.vocabulary != model.decoder.vocabulary:
             raise DataError("the two models have different vocabularies: judge them one by one")
-        theirs = own(against)
-        found["win rate"] = _of_rows((mine > theirs) + 0.5 * (mine == theirs))
+        reference = own(against)
+        found["win rate"] = _of_rows((scores > reference) + 0.5 * (scores == reference))
     return found
 
 

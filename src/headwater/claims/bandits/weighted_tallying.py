@@ -51,15 +51,17 @@ def _additive(
         own = TallyingElimination(memory=memory, num_rounds=rounds)
         cautious = TallyingElimination(memory=5 * memory, num_rounds=rounds)
         in_turn = TallyingElimination(num_rounds=rounds, interleaved=True)
-        mine = regrets(own, memory, rounds)
-        numbers[f"m={memory}"] = mine.tolist()
+        regret = regrets(own, memory, rounds)
+        numbers[f"m={memory}"] = regret.tolist()
         for name, other in (("UCB1", UCB1()), ("EXP3", EXP3()), ("elimination in turn", in_turn)):
-            theirs = regrets(other, memory, rounds)
-            numbers[f"m={memory}, {name}"] = theirs.tolist()
+            other_regret = regrets(other, memory, rounds)
+            numbers[f"m={memory}, {name}"] = other_regret.tolist()
             criteria.append(
-                Criterion(f"m = {memory}: more than {name}", mean_of(mine - theirs), at_most=0.0)
+                Criterion(
+                    f"m = {memory}: more than {name}", mean_of(regret - other_regret), at_most=0.0
+                )
             )
-        more = regrets(cautious, memory, rounds) - mine
+        more = regrets(cautious, memory, rounds) - regret
         criteria.append(
             Criterion(
                 f"m = {memory}: more with M = 5 m, per m K", mean_of(more / (memory * arms)),

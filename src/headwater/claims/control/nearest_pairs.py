@@ -30,8 +30,8 @@ def _skills(kind: str, episodes: int) -> np.ndarray:
 
 def _act(skill, observation, key):
     coin, draw = jax.random.split(key)
-    flail = random_action(_TASK.spaces, key=draw)
-    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), flail)
+    uniform_action = random_action(_TASK.spaces, key=draw)
+    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), uniform_action)
 
 
 def _learned(name: str, logs: list[Dataset], seed: int, width: int, updates: int, batch: int):

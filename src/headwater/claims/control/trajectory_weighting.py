@@ -52,8 +52,8 @@ def record_log(skills: np.ndarray, seed: int) -> Dataset:
 
 def _act(skill, observation, key):
     coin, draw = jax.random.split(key)
-    flail = random_action(_TASK.spaces, key=draw)
-    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), flail)
+    uniform_action = random_action(_TASK.spaces, key=draw)
+    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), uniform_action)
 
 
 def _score(method: AbstractMethod, log: Dataset, weights: np.ndarray, seed: int, updates, batch):
@@ -96,7 +96,7 @@ def _at_its_best(scores: np.ndarray, measure: Callable[[int], Any], seed: int) -
     if scores.shape[1] == 1:
         return scores[:, 0]
     tuned = measure(held_out_seed(seed))[0]
-    return np.stack([mine[choose(x, largest=True)] for mine, x in zip(scores, tuned)])
+    return np.stack([own[choose(x, largest=True)] for own, x in zip(scores, tuned)])
 
 
 def _mixed_logs(

@@ -36,8 +36,8 @@ programming on a grid of 201 angles, 201 velocities and 21 torques."""
 
 def _act(skill, observation, key):
     coin, draw = jax.random.split(key)
-    flail = random_action(_LOGGED.spaces, key=draw)
-    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), flail)
+    uniform_action = random_action(_LOGGED.spaces, key=draw)
+    return jnp.where(jax.random.uniform(coin) < skill, swing_up_action(observation), uniform_action)
 
 
 def _curves(

@@ -124,8 +124,8 @@ def _read(given: LinearProcess, settings: PEVI, followed: float, episodes: int, 
 
         def read(method):
             state = learn(method, problem, WholeLog(data), 1, key=key).state
-            worth = expected_return(process, method.policy(state, explore=False))
-            return best - worth, 2.0 * jnp.sum(visited * state.penalty)
+            value = expected_return(process, method.policy(state, explore=False))
+            return best - value, 2.0 * jnp.sum(visited * state.penalty)
 
         return jax.lax.map(read, settings)
 

@@ -34,8 +34,8 @@ def _learn(method: PbTS | PRLSVI, task: LinearRewardProcess, rounds: int, key):
 
     def regret(agent, data):
         pair = agent.policy(explore=True)
-        worth = jax.vmap(lambda policy: expected_return(process, policy))(pair)
-        return {"regret": 2.0 * best - jnp.sum(worth)}
+        returns = jax.vmap(lambda policy: expected_return(process, policy))(pair)
+        return {"regret": 2.0 * best - jnp.sum(returns)}
 
     source = FreshComparisons(process, judge)
     found = learn(method, task.problem(), source, rounds, measure=regret, every=1, key=key)

@@ -48,7 +48,7 @@ def _outcomes(process: FiniteProcess):
     return jnp.concatenate([-process.cost, process.reward[..., None]], axis=-1)
 
 
-def _wanted(best: float) -> Orthotope:
+def _target_set(best: float) -> Orthotope:
     # On the published map this asks for the paper's -0.17: 0.041 less than the best.
     return Orthotope(jnp.asarray([-_FAILURE, best - 0.041]), jnp.zeros(2))
 
@@ -61,7 +61,7 @@ def _safe(seed: int, *, maps: int, size: int, pits: int, horizon: int, rounds: i
     gaps = np.zeros((maps, rounds))
     planned = np.zeros(maps)
     for i, (_, process, best) in enumerate(_hazards(seed, maps, size, pits, horizon)):
-        target = _wanted(best)
+        target = _target_set(best)
         found = approach_by_cone(
             process, _outcomes(process), target, rounds=rounds, height=20.0, cached=20
         )
@@ -92,8 +92,8 @@ def _diverse(
         visits = hazard_visits(process) / _LONG
         everything = jnp.concatenate([_outcomes(process), visits], axis=-1)
         even = jnp.asarray(_even(layout))
-        target = Product(_wanted(best), Ball(even, jnp.asarray(radius)), 2)
-        free = Product(_wanted(best), Ball(even, jnp.asarray(1e3)), 2)
+        target = Product(_target_set(best), Ball(even, jnp.asarray(radius)), 2)
+        free = Product(_target_set(best), Ball(even, jnp.asarray(1e3)), 2)
         found = approach_by_cone(process, everything, target, rounds=rounds, height=20.0)
         # Nothing is asked of visits, so the set is reached soon.
         without = approach_by_cone(process, everything, free, rounds=rounds // 5, height=20.0)

@@ -146,15 +146,15 @@ def _against(
         each = [
             _reached(
                 # Asks for a little less than the best: a set must hold something.
-                with_numbers(method, reward_threshold=0.98 * worth),
+                with_numbers(method, reward_threshold=0.98 * best_return),
                 [process],
-                worth[None],
+                best_return[None],
                 budget,
                 episodes=limit,
                 per_draw=method.episodes_per_response,
                 seed=seed + 1000 * index,
             )
-            for index, (process, worth) in enumerate(zip(processes, best))
+            for index, (process, best_return) in enumerate(zip(processes, best))
         ]
         return np.concatenate(each)
 
@@ -212,13 +212,13 @@ def _knapsack(
     used = np.cumsum(seen[..., 1], axis=1)
     # The episode that exhausts the budget, and all after it, earn nothing.
     counted = used <= budget * episodes
-    earned = np.cumsum(np.where(counted, seen[..., 0], 0.0), axis=1)
-    share = earned[:, -1] / (episodes * _best(processes, budget))
+    total_reward = np.cumsum(np.where(counted, seen[..., 0], 0.0), axis=1)
+    share = total_reward[:, -1] / (episodes * _best(processes, budget))
     return Finding(
         (Criterion("reward within the budget, of the best", mean_of(share), at_least=0.9),),
         {"share": share.tolist(), "used": (used[:, -1] / (budget * episodes)).tolist(),
          "episodes": counted.sum(1).tolist()},
-        {"reward": (course.episodes[9::10], earned[:, 9::10]),
+        {"reward": (course.episodes[9::10], total_reward[:, 9::10]),
          "cost": (course.episodes[9::10], used[:, 9::10])},
         across="episodes",
         up="sums so far",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from headwater.cli.arguments import Flag, option
-from headwater.cli.claim.show import told_record
+from headwater.cli.claim.show import record_lines
 from headwater.cli.frame import FAILED, print_json, print_table
 from headwater.core.errors import SpecificationError
 
@@ -46,7 +46,7 @@ def command(
 
     def say(record) -> None:
         if not json:
-            print("\n".join(told_record(record)), flush=True)
+            print("\n".join(record_lines(record)), flush=True)
 
     done = run_claims(
         None if all else list(dict.fromkeys(names)),

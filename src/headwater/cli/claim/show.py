@@ -46,7 +46,7 @@ def command(
         print(f"\nlearned  {claim.learned}")
     for record in latest(records).values():
         print()
-        for line in told_record(record):
+        for line in record_lines(record):
             print(line)
     if not records:
         print(f"\nnothing is recorded in {out}: headwater claim run {name}")
@@ -54,7 +54,7 @@ def command(
         print(complaint, file=sys.stderr)
 
 
-def told_record(record) -> list[str]:
+def record_lines(record) -> list[str]:
     """A record in a few lines: the verdict first, then its reasons."""
     commit = (record.commit or "no commit")[:9] + (" with changes" if record.dirty else "")
     lines = [

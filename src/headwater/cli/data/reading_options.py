@@ -10,14 +10,14 @@ from headwater.cli.frame import read_settings
 _Kind = Literal["terminal", "truncated"]
 
 
-def _said(text: str, value: str | None = None, **more: Any) -> Any:
+def _option(text: str, value: str | None = None, **more: Any) -> Any:
     return tyro.conf.arg(help=text, metavar=value, help_behavior_hint="", **more)
 
 
 _Column = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,
-    _said(
+    _option(
         "Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The "
         "roles: observations, actions, rewards, next_observations, terminals, truncations, dones, "
         "ends, starts, episodes, steps, propensities, log_propensities; and unused, to leave "
@@ -34,36 +34,36 @@ class ReadingOptions:
     column: _Column = ()
     action_low: Annotated[
         tuple[float, ...],
-        _said("Lower bounds of the actions: one number, or one for each component.", "X…"),
+        _option("Lower bounds of the actions: one number, or one for each component.", "X…"),
     ] = ()
     action_high: Annotated[
-        tuple[float, ...], _said("Upper bounds of the actions, likewise.", "X…")
+        tuple[float, ...], _option("Upper bounds of the actions, likewise.", "X…")
     ] = ()
     action_bounds: Annotated[
-        Literal["data"] | None, _said("Take the bounds of each component from the data.", "data")
+        Literal["data"] | None, _option("Take the bounds of each component from the data.", "data")
     ] = None
     action_labels: Annotated[
         tuple[int, ...],
-        _said("The numbers of discrete actions, in order, where these are not 0, 1, 2 ….", "N…"),
+        _option("The numbers of discrete actions, in order, where these are not 0, 1, 2 ….", "N…"),
     ] = ()
-    horizon: Annotated[int | None, _said("Time limit of an episode in steps.", "N")] = None
+    horizon: Annotated[int | None, _option("Time limit of an episode in steps.", "N")] = None
     dones: Annotated[
         _Kind | None,
-        _said('What a column that only says "done" means.', "{terminal,truncated}"),
+        _option('What a column that only says "done" means.', "{terminal,truncated}"),
     ] = None
-    never_terminal: Annotated[bool, _said("The process never ends by itself.")] = False
+    never_terminal: Annotated[bool, _option("The process never ends by itself.")] = False
     episodes_end: Annotated[
         _Kind | None,
-        _said(
+        _option(
             "How episodes end where only their number, a start or a counter shows that they do; by "
             "default truncated.",
             "{terminal,truncated}",
         ),
     ] = None
-    episode_per_row: Annotated[bool, _said("Every row is an episode of its own.")] = False
+    episode_per_row: Annotated[bool, _option("Every row is an episode of its own.")] = False
     last_row: Annotated[
         Literal["step", "observation"] | None,
-        _said(
+        _option(
             "What the last row of an episode is: a step like any other, or, as in RLDS, the last "
             "observation alone.",
             "{step,observation}",

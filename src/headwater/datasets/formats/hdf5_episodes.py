@@ -52,8 +52,8 @@ def open_numbered(path: Path, names: Sequence[str], mapping: Mapping | None, row
             for role, columns in reading.columns.items()
         }
 
-    said = f"each of the {len(episodes):,} episodes has its own arrays, as d3rlpy 2 writes them"
-    stored = {"reading": reading, "metadata": {"reading": [said]}}
+    note = f"each of the {len(episodes):,} episodes has its own arrays, as d3rlpy 2 writes them"
+    stored = {"reading": reading, "metadata": {"reading": [note]}}
     columns_of_episodes = ((str(episode), of(episode)) for episode in episodes)
     return stored, _chunks(path, columns_of_episodes, rows, dones_end=False)
 
@@ -106,11 +106,11 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
     if nested:
         keys = _chosen(given.pop("observations", None), keys, left)
         given.pop("next_observations", None)
-    said = [f"each of the {len(groups):,} groups such as '{groups[0]}' is an episode"]
+    notes = [f"each of the {len(groups):,} groups such as '{groups[0]}' is an episode"]
     rewarded = "rewards" in given or any(name in ROLES["rewards"] for name in sets)
     pretended = [] if rewarded else ["rewards"]
     if not rewarded:
-        said.append("no rewards are stored: 0 stands in their place, which serves imitation alone")
+        notes.append("no rewards are stored: 0 stands in their place, which serves imitation alone")
     reading = resolve([*sets, *nested.values(), *pretended], given)
     columns = dict(reading.columns)
     if not rewarded:
@@ -118,21 +118,21 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
     for role, name in nested.items():
         columns[role] = [f"{name}/{key}" for key in keys]
     if nested:
-        said.append(f"observations are {', '.join(columns['observations'])}")
+        notes.append(f"observations are {', '.join(columns['observations'])}")
         rest = [key for key in left if key not in keys]
         if rest:
-            said.append(f"what is no vector is left out: {', '.join(rest)}")
+            notes.append(f"what is no vector is left out: {', '.join(rest)}")
     dones_end = "dones" in columns and "terminals" not in columns and "dones" not in given
     if dones_end:
         name = columns["dones"][0]
-        said.append(
+        notes.append(
             f"'{name}' is taken as the end of the process, as robomimic learns from it; if it only "
             f"marks the end of the record, say columns={{'dones': '{name}'}} and dones='truncated'"
         )
     joined = Reading(
         {**reading.columns, **columns}, reading.declared, reading.unused, reading.looks
     )
-    metadata: dict[str, Any] = {"reading": said}
+    metadata: dict[str, Any] = {"reading": notes}
     if environment is not None:
         metadata["environment"] = environment
     columns_of_episodes = (

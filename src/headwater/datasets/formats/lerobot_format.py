@@ -41,10 +41,10 @@ def open_lerobot(place: Path, mapping: Mapping | None, rows: int | None):
         return Options().over(stored), chunks
 
     options, chunks = one(files[0]) if len(files) == 1 else open_several(files, one)
-    told = (options.metadata or {}).get("reading", [])
+    earlier = (options.metadata or {}).get("reading", [])
     reading = options.reading
     assert reading is not None
-    notes = [*told, f"a dataset of LeRobot ({info.get('codebase_version', 'of no version')})"]
+    notes = [*earlier, f"a dataset of LeRobot ({info.get('codebase_version', 'of no version')})"]
     if seen:
         notes.append(f"what cameras saw is left out: {', '.join(seen)}")
     stored: dict[str, Any] = {"reading": reading._replace(unused=_left(reading, seen))}

@@ -33,7 +33,7 @@ def open_archive(path: Path, mapping: Mapping | None):
     Raises `DataError` for a damaged file, a missing column or Python objects instead of numbers.
     """
     with (
-        _damage_told("this .npz file"),
+        _damage_reported("this .npz file"),
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as archive,
     ):
@@ -48,7 +48,7 @@ def open_arrays(path: Path, mapping: Mapping | None):
     Raises `DataError` as `open_archive` does.
     """
     files = {file.stem: file for file in sorted(path.glob("*.npy"))}
-    with _damage_told("a file in this directory"):
+    with _damage_reported("a file in this directory"):
         for file in files.values():
             require_regular(file)
         return _opened(_Arrays(files), list(files), mapping)
@@ -59,7 +59,7 @@ def open_records(path: Path, mapping: Mapping | None):
 
     Raises `DataError` as `open_archive` does, and for an array without fields.
     """
-    with _damage_told("this .npy file"):
+    with _damage_reported("this .npy file"):
         try:
             array = np.load(path, allow_pickle=False)
         except ValueError as error:
@@ -86,7 +86,7 @@ class _Arrays:
 
 
 @contextlib.contextmanager
-def _damage_told(what: str) -> Iterator[None]:
+def _damage_reported(what: str) -> Iterator[None]:
     try:
         yield
     except HeadwaterError:
@@ -104,8 +104,8 @@ def _opened(archive: Any, files: list[str], mapping: Mapping | None):
     chunk: Chunk = {role: _read(archive, names) for role, names in reading.columns.items()}
     if is_padded(chunk):
         lengths = [name for name in reading.unused if is_length(name)]
-        chunk, said = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
-        stored["metadata"] = {**(stored.get("metadata") or {}), "reading": [said]}
+        chunk, note = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
+        stored["metadata"] = {**(stored.get("metadata") or {}), "reading": [note]}
     return {**stored, "reading": reading}, iter([chunk])
 
 

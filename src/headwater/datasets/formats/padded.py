@@ -80,29 +80,29 @@ def _flags(values: np.ndarray, role: str, episodes: int, steps: int) -> np.ndarr
 def _lengths(
     found: Chunk, extra: dict[str, np.ndarray], episodes: int, steps: int
 ) -> tuple[np.ndarray, str]:
-    said: dict[str, np.ndarray] = {}
+    lengths_by_name: dict[str, np.ndarray] = {}
     for name, values in extra.items():
         values = values.reshape(values.shape[:2]) if values.ndim == 3 else values
         if values.shape == (episodes, steps):
-            said[name] = _masked(values, name)
+            lengths_by_name[name] = _masked(values, name)
         elif values.size == episodes:
-            said[name] = _counted(values.reshape(-1), name, steps)
+            lengths_by_name[name] = _counted(values.reshape(-1), name, steps)
         else:
             raise DataError(
                 f"'{name}' has the shape {list(values.shape)}: give one length for each of the "
                 f"{episodes} episodes, or a mask [episode, step]"
             )
-    for name, lengths in said.items():
-        first = next(iter(said))
-        different = np.flatnonzero(lengths != said[first])
+    for name, lengths in lengths_by_name.items():
+        first = next(iter(lengths_by_name))
+        different = np.flatnonzero(lengths != lengths_by_name[first])
         if different.size:
             raise DataError(
                 f"'{first}' and '{name}' contradict each other on how long episode {different[0]} "
                 "is: remove one of them"
             )
-    if said:
-        name = next(iter(said))
-        return said[name], f"'{name}' says how many steps of each episode count"
+    if lengths_by_name:
+        name = next(iter(lengths_by_name))
+        return lengths_by_name[name], f"'{name}' says how many steps of each episode count"
     missing = np.isnan(found["rewards"]) | _all(np.isnan, found["observations"], steps)
     if missing.any():
         return _masked(~missing, "the first NaN"), "an episode ends before its first NaN"

@@ -14,7 +14,7 @@ from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolv
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
-from headwater.datasets.formats.trajectories import SAID, is_trajectories, unrolled
+from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
 
 _KEY = b"headwater"
 _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
@@ -53,7 +53,7 @@ def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
         return {**stored, "reading": reading}, iter(())
     batches = itertools.chain([first], batches)
     if is_trajectories(first, reading.columns):
-        kept = {**(stored.get("metadata") or {}), "reading": [SAID]}
+        kept = {**(stored.get("metadata") or {}), "reading": [READING]}
 
         def column(values: Any, name: str, start: int) -> np.ndarray:
             return _column(values, name, start, anything=False)

@@ -54,8 +54,8 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
         "decimal commas" * (decimal == ","),
     ]
     if any(found):
-        said = ", ".join(part for part in found if part)
-        stored["metadata"] = {"reading": [f"the text table was read as {said}"]}
+        described = ", ".join(part for part in found if part)
+        stored["metadata"] = {"reading": [f"the text table was read as {described}"]}
     return stored, chunks
 
 

@@ -9,7 +9,7 @@ from headwater.core.errors import DataError
 from headwater.datasets.columns import Chunk
 from headwater.datasets.ends import RECORDS
 
-SAID = "each row of the table is an episode, whose columns hold a list of its steps"
+READING = "each row of the table is an episode, whose columns hold a list of its steps"
 _FLAGS = ("terminals", "truncations", "dones")
 
 

@@ -104,12 +104,12 @@ def marginal_weights(
     start = features.expected(data.observations[data.episode_starts[:-1]], first)
     ridge = _RIDGE * squares.mean() * np.eye(size)
     visits = np.linalg.solve(flow.T + ridge, start.sum(0))
-    worth = np.linalg.solve(flow + ridge, gained)
+    values = np.linalg.solve(flow + ridge, gained)
     weights, errors = np.zeros(data.size), np.zeros(data.size)
     for rows in _blocks(data.size):
         here, change = _change(features, data, following, rows, discount)
         weights[rows] = here @ visits
-        errors[rows] = data.rewards[rows] - change @ worth
+        errors[rows] = data.rewards[rows] - change @ values
     within = np.add.reduceat(weights * errors, data.episode_starts[:-1])
     total = np.abs(weights).sum()
     kept = weights.sum() ** 2 / max(float((weights**2).sum()), 1e-300)
@@ -117,7 +117,7 @@ def marginal_weights(
         weights,
         float(kept * count / data.size),
         float(np.abs(weights[weights < 0]).sum() / max(total, 1e-300)),
-        start @ worth + within,
+        start @ values + within,
     )
 
 
@@ -158,8 +158,8 @@ def logged_estimate(data: Dataset, discount: float, seed: int = 0) -> Judged:
         flow += here.T @ (here - onward[:, None] * features.alone(data.next_observations[rows]))
         squares += (here**2).sum(0)
         gained += here.T @ data.rewards[rows].astype(np.float64)
-    worth = np.linalg.solve(flow + _RIDGE * squares.mean() * np.eye(size), gained)
-    beyond = features.alone(data.next_observations[last]) @ worth
+    values = np.linalg.solve(flow + _RIDGE * squares.mean() * np.eye(size), gained)
+    beyond = features.alone(data.next_observations[last]) @ values
     each = each + cut * discount ** data.episode_lengths() * beyond
     return Judged(float(each.mean()), each)
 

@@ -75,5 +75,5 @@ class LinTS(AbstractMethod[Arms, Pulls, LinearArms], AbstractArmPolicy[LinearArm
             shape = (self.num_samples, features.shape[0])
             spread = jnp.broadcast_to(jnp.sqrt(found.variance), shape)
             deviations = spread * jax.random.normal(key, shape)
-        worth = jnp.broadcast_to(found.mean, deviations.shape)
-        return frequencies_of_best(worth + self.noise_std * deviations)
+        means = jnp.broadcast_to(found.mean, deviations.shape)
+        return frequencies_of_best(means + self.noise_std * deviations)

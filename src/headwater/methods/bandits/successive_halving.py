@@ -55,8 +55,8 @@ class SuccessiveHalving(AbstractMethod[Arms, Pulls, HalvingState], AbstractArmPo
         arms = active.shape[0]
         left = jnp.sum(active)
         phases = math.ceil(math.log2(arms))
-        wanted = jnp.maximum(self.budget // (left * phases), 1)
-        done = jnp.all((means.count >= wanted) | ~active) & (left > 1)
+        required = jnp.maximum(self.budget // (left * phases), 1)
+        done = jnp.all((means.count >= required) | ~active) & (left > 1)
         # Places of the arms by their means, the best first; of equals the one of lower number.
         order = jnp.argsort(jnp.where(active, -means.mean, jnp.inf), stable=True)
         place = jnp.zeros(arms, order.dtype).at[order].set(jnp.arange(arms, dtype=order.dtype))

@@ -89,8 +89,8 @@ class EnumeratedFREEHAND(
     def update(self, state: EnumeratedFREEHANDState, data: EpisodeComparisons, *, key):
         given = state.hypotheses
         # The rewards of the class are the features; each member is one of the unit vectors.
-        worth = jnp.moveaxis(given.rewards, 0, -1)
-        difference, preferred = difference_of(data, worth)
+        features = jnp.moveaxis(given.rewards, 0, -1)
+        difference, preferred = difference_of(data, features)
         members = jnp.eye(given.rewards.shape[0])
         fit = jax.vmap(lambda one: log_likelihood(one, difference, preferred))(members)
         rewards_possible = self._near_best(fit)
@@ -105,7 +105,7 @@ class EnumeratedFREEHAND(
             "second": (data.second,),
             "both": (data.first, data.second),
         }[self.reference_episodes]
-        seen = jnp.stack([trajectory_features(episodes, worth) for episodes in compared_with])
+        seen = jnp.stack([trajectory_features(episodes, features) for episodes in compared_with])
         reference = jnp.mean(seen.reshape(-1, members.shape[0]), axis=0)
         table, worst, gap = self._plan(given, rewards_possible, models_possible, reference)
         metrics = {
@@ -141,10 +141,10 @@ class EnumeratedFREEHAND(
 
         def guaranteed(policy):
             def under(transition):
-                worth = jax.vmap(
+                returns = jax.vmap(
                     lambda r: expected_return(replace(model(transition), reward=r), policy)
                 )(given.rewards)
-                return jnp.min(jnp.where(rewards_possible, worth - reference, jnp.inf))
+                return jnp.min(jnp.where(rewards_possible, returns - reference, jnp.inf))
 
             each = jax.vmap(under)(given.transitions)
             return jnp.min(jnp.where(models_possible, each, jnp.inf))

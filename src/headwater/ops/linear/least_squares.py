@@ -104,11 +104,11 @@ def add_episodes(
         seen = features[step, state, action] * weight[..., None]
         square = jnp.einsum("nhf,nhg->hfg", seen, seen)
         led = jnp.zeros_like(sums.following.total).at[step, :, following].add(seen)
-        earned = jnp.einsum("nhf,nh->hf", seen, reward)
+        reward_sums = jnp.einsum("nhf,nh->hf", seen, reward)
         return FeatureSums(
             add_all(sums.covariance, square),
             add_all(sums.following, led),
-            add_all(sums.reward, earned),
+            add_all(sums.reward, reward_sums),
         ), None
 
     if rows <= _BLOCK:
@@ -144,18 +144,18 @@ def fitted_values(
     covariance = sums.covariance.total + (ridge * identity)[None]
     norm = jax.vmap(elliptical_norm)(features, covariance)
     root = jax.vmap(cholesky)(covariance)
-    earned = radius * norm
+    immediate = radius * norm
     regressed = sums.reward.total
     if reward is not None:
-        earned, regressed = earned + reward, jnp.zeros_like(regressed)
+        immediate, regressed = immediate + reward, jnp.zeros_like(regressed)
     highest = jnp.broadcast_to(jnp.asarray(high, features.dtype), features.shape[:1])
 
     def one(value, step):
-        features, root, following, regressed, earned, highest = step
+        features, root, following, regressed, immediate, highest = step
         weights = cholesky_solve(root, regressed + following @ value)
-        action_value = jnp.clip(features @ weights + earned, low, highest)
+        action_value = jnp.clip(features @ weights + immediate, low, highest)
         return jnp.max(action_value, axis=-1), action_value
 
-    steps = (features, root, sums.following.total, regressed, earned, highest)
+    steps = (features, root, sums.following.total, regressed, immediate, highest)
     start = jnp.zeros(features.shape[1], features.dtype)
     return FittedValues(jax.lax.scan(one, start, steps, reverse=True)[1], norm)

@@ -91,9 +91,9 @@ def plan_against_ellipsoid(
             old.at[i].set(added) for old, added in zip((occupied, aways, certain), new)
         )
         whitened = triangular_solve(root, aways.T).T
-        earned = aways @ weights + certain
+        gains = aways @ weights + certain
         present = jnp.arange(iterations) <= i
-        moved = _move_shares(shares, earned, whitened, present, width, rounded(i))
+        moved = _move_shares(shares, gains, whitened, present, width, rounded(i))
         return jnp.where(enough, shares, moved), occupied, aways, certain
 
     first = plan(weights)
@@ -109,7 +109,7 @@ def plan_against_ellipsoid(
 
 def _move_shares(
     shares: Float[Array, " member"],
-    earned: Float[Array, " member"],
+    gains: Float[Array, " member"],
     away: Float[Array, "member feature"],
     present: Bool[Array, " member"],
     width: float | Float[Array, ""],
@@ -120,11 +120,11 @@ def _move_shares(
     def one(_, shares):
         mixed = shares @ away
         square = jnp.sum(jnp.square(mixed)) + jnp.square(rounded)
-        slopes = earned - width * (away @ mixed) / jnp.sqrt(square)
+        slopes = gains - width * (away @ mixed) / jnp.sqrt(square)
         to = jnp.argmax(jnp.where(present, slopes, -jnp.inf))
         source = jnp.argmin(jnp.where(shares > 0.0, slopes, jnp.inf))
         # Along the line from one to the other the best step has a closed form.
-        line, rise = away[to] - away[source], earned[to] - earned[source]
+        line, rise = away[to] - away[source], gains[to] - gains[source]
         bend, tilt = jnp.sum(jnp.square(line)), jnp.sum(line * mixed)
         rest = jnp.maximum(bend * square - jnp.square(tilt), 0.0)
         steep = jnp.square(width) * bend - jnp.square(rise)
@@ -160,7 +160,7 @@ def plan_against_rewards(
     def shares(losses):
         return jax.nn.softmax(jnp.where(possible, -losses, -jnp.inf))
 
-    def worth(occupied):
+    def excess(occupied):
         return jnp.einsum("hsa,mhsa->m", occupied, rewards) - reference
 
     def one(carry, _):
@@ -168,12 +168,12 @@ def plan_against_rewards(
         share = shares(rate * total)
         reward = jnp.einsum("m,mhsa->hsa", share, rewards)
         best = occupancy(model, optimal_values(replace(model, reward=reward)).policy)
-        return (total + worth(best), occupied + best, weight + share), None
+        return (total + excess(best), occupied + best, weight + share), None
 
     zero = jnp.zeros(rewards.shape[0]), jnp.zeros(rewards.shape[1:]), jnp.zeros(rewards.shape[0])
     (_, occupied, weight), _ = jax.lax.scan(one, zero, length=iterations)
     occupied, weight = occupied / iterations, weight / iterations
-    value = jnp.min(jnp.where(possible, worth(occupied), jnp.inf))
+    value = jnp.min(jnp.where(possible, excess(occupied), jnp.inf))
     reward = jnp.einsum("m,mhsa->hsa", weight, rewards)
     best = replace(model, reward=reward)
     highest = expected_return(best, optimal_values(best).policy) - weight @ reference

@@ -170,11 +170,11 @@ def worst_expectation(
     worst, also where the row never leads.
     """
     order = jnp.argsort(following, descending=True)
-    mass, worth = transition[:, :, order], following[order]
+    mass, ordered_values = transition[:, :, order], following[order]
     before = jnp.cumsum(mass, axis=-1) - mass
     moved = jnp.clip(radius[:, :, None] - before, 0.0, mass)
     # Mass of the worst state that is moved only comes back to it.
-    return transition @ following - moved @ (worth - worth[-1])
+    return transition @ following - moved @ (ordered_values - ordered_values[-1])
 
 
 def _require_shape(process: FiniteProcess, policy: Float[Array, "horizon state action"]) -> None:

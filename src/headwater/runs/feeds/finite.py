@@ -127,7 +127,7 @@ def plain_episodes(data: Episodes) -> Episodes:
     Raises `DataError` if there are none, or one is no array of whole numbers, or of numbers.
     """
     arrays = {}
-    for name, kinds, wanted in (
+    for name, kinds, expected in (
         ("state", "iu", "whole numbers"),
         ("action", "iu", "whole numbers"),
         ("reward", "biuf", "numbers"),
@@ -139,13 +139,15 @@ def plain_episodes(data: Episodes) -> Episodes:
         try:
             array = np.asarray(given)
         except (TypeError, ValueError):
-            raise DataError(f"{name} is not an array of {wanted}: rows differ in length") from None
+            raise DataError(
+                f"{name} is not an array of {expected}: rows differ in length"
+            ) from None
         if not array.size:
             raise DataError("the log has no episodes, so that there is nothing to learn from")
         if array.dtype.kind not in kinds:
             how = ": convert it with .astype(int)" if array.dtype.kind == "f" else ""
-            raise DataError(f"{name} has type {array.dtype}, but {wanted} are needed{how}")
-        arrays[name] = jnp.asarray(array, jnp.int32 if wanted == "whole numbers" else jnp.float32)
+            raise DataError(f"{name} has type {array.dtype}, but {expected} are needed{how}")
+        arrays[name] = jnp.asarray(array, jnp.int32 if expected == "whole numbers" else jnp.float32)
     state, action, reward = (arrays[name] for name in ("state", "action", "reward"))
     lead = action.shape[:-1]
     if not action.ndim or state.shape[:-1] != lead or reward.shape != action.shape:
@@ -182,8 +184,8 @@ def check_episodes(data: Episodes, problem: Any, *, rewards: bool = True) -> Non
     if len(wrong):
         *episode, step = wrong[0].tolist()
         raise DataError(f"the reward in episode {_index(episode)}, step {step} is not finite")
-    told = getattr(problem, "problem", problem).reward_range
-    low, high = (0.0, 1.0) if told is None else np.asarray(told, np.float64).tolist()
+    declared = getattr(problem, "problem", problem).reward_range
+    low, high = (0.0, 1.0) if declared is None else np.asarray(declared, np.float64).tolist()
     # What a file and single precision leave of a reward at the end of the range.
     slack = 1e-5 * (high - low)
     wrong = np.argwhere((reward < low - slack) | (reward > high + slack))

@@ -131,23 +131,24 @@ class _Texts:
         """What is learned from, what is held out (or `None`), and tokens in a record."""
         found = read(self.path)
         data, tokens = found if isinstance(found, tuple) else (found, 0.0)
-        said = self.options.held_out
-        if said is None:
+        held_out = self.options.held_out
+        if held_out is None:
             return data, None, tokens
         try:
-            share = float(said)
+            share = float(held_out)
         except ValueError:
-            other = read(Path(said))
+            other = read(Path(held_out))
             return data, other[0] if isinstance(other, tuple) else other, tokens
         count = jax.tree.leaves(data)[0].shape[0]
         kept = round(share * count)
         if not 0.0 < share < 1.0 or not 0 < kept < count:
             raise SpecificationError(
-                f"held_out = {said}: a share of {count} rows must leave at least one on both sides"
+                f"held_out = {held_out}: a share of {count} rows must leave at least one on "
+                "both sides"
             )
         order = np.random.default_rng(self.options.seed).permutation(count)
-        mine, others = np.sort(order[kept:]), np.sort(order[:kept])
-        parts = (jax.tree.map(lambda x, i=i: jnp.asarray(x)[i], data) for i in (mine, others))
+        own, others = np.sort(order[kept:]), np.sort(order[:kept])
+        parts = (jax.tree.map(lambda x, i=i: jnp.asarray(x)[i], data) for i in (own, others))
         return (*parts, tokens)
 
     def judged(self, right: Completions | None) -> AbstractCompletionReward | TextJudge:

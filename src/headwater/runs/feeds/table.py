@@ -55,17 +55,17 @@ def check_inputs(cls: type[AbstractMethod], given: set[str]) -> None:
     flow, name = flow_of(cls), cls.__name__
     idle = [what for what in _IN_WORDS if what in given and what not in (*flow.needs, *flow.takes)]
     missing = [what for what in flow.needs if what not in given]
-    said = f"{name} learns {flow.learns}"
+    statement = f"{name} learns {flow.learns}"
     if missing:
         missing_words = " and ".join(_IN_WORDS[what] for what in missing)
         if learns_from(cls)[1] is Episodes and "data" in missing and "process" in given:
             missing_words += ", such as hw.log_episodes(process, policy, episodes=…, key=…) makes"
         out = "" if not idle else f", and leave out {' and '.join(idle)}"
-        raise SpecificationError(f"{said}: give it {missing_words}{out}")
+        raise SpecificationError(f"{statement}: give it {missing_words}{out}")
     if idle:
         others = _others(cls, given)
         instead = f" (or take {' or '.join(others)})" if others else ""
-        raise SpecificationError(f"{said}: leave out {' and '.join(idle)}{instead}")
+        raise SpecificationError(f"{statement}: leave out {' and '.join(idle)}{instead}")
 
 
 def _others(cls: type[AbstractMethod], given: set[str]) -> list[str]:

@@ -115,8 +115,8 @@ def online_stage(
     logged = 0
     if data is not None:
         # Half of an odd number of rows is rounded up, so that the log has the row more.
-        wanted = math.floor(logged_share * rows + 0.5)
-        logged = min(max(wanted, 1), max(rows - 1, 1))
+        target = math.floor(logged_share * rows + 0.5)
+        logged = min(max(target, 1), max(rows - 1, 1))
     source: Any = collect(
         task,
         capacity=budget.capacity or budget.steps,
@@ -212,15 +212,17 @@ def critics_serve(
     """
     if not isinstance(offline, AbstractActorCritic) or not isinstance(online, AbstractActorCritic):
         return True
-    theirs = eqx.filter_eval_shape(offline.parts, state).critics
-    if theirs is None or settings(offline).get("discount") != settings(online).get("discount"):
+    offline_critics = eqx.filter_eval_shape(offline.parts, state).critics
+    if offline_critics is None or settings(offline).get("discount") != settings(online).get(
+        "discount"
+    ):
         return False
 
     def begin(key: PRNGKeyArray) -> Any:
         return online.parts(online.init(problem, key=key)).critics
 
-    ours = eqx.filter_eval_shape(begin, jax.random.key(0))
-    return alike(ours, theirs)
+    online_critics = eqx.filter_eval_shape(begin, jax.random.key(0))
+    return alike(online_critics, offline_critics)
 
 
 def check_warm_start(offline: AbstractMethod, online: AbstractMethod) -> None:

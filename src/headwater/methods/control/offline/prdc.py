@@ -64,8 +64,8 @@ def nearest_rows(
         number, candidates = block
         difference = jnp.broadcast_to(points[:, :, None], shape)
         difference = difference - jnp.broadcast_to(candidates[None], shape)
-        mine = jnp.sum(difference**2, axis=1)
-        return (jnp.minimum(mine, distance), jnp.where(mine < distance, number, found)), None
+        squared = jnp.sum(difference**2, axis=1)
+        return (jnp.minimum(squared, distance), jnp.where(squared < distance, number, found)), None
 
     places = (len(points), _LANES)
     begun = jnp.full(places, jnp.inf), jnp.zeros(places, jnp.int32)

@@ -183,12 +183,12 @@ class ApproPO(
     def _respond(self, experience: Experience, problem: FiniteProblem, direction):
         counts = experience.counts
         weights = -direction[:-1]
-        worth = weights[0] * mean_reward(counts, problem) + mean_cost(experience) @ weights[1:]
+        value = weights[0] * mean_reward(counts, problem) + mean_cost(experience) @ weights[1:]
         bonus = self.bonus_scale / jnp.sqrt(at_least_once(counts.visits))
         size = jnp.linalg.norm(weights)
-        worth = jnp.where(counts.visits > 0.0, worth + size * bonus, size)
+        value = jnp.where(counts.visits > 0.0, value + size * bonus, size)
         model = self._model(experience, problem)
-        return response(model, for_every_step(worth, problem.horizon))
+        return response(model, for_every_step(value, problem.horizon))
 
     def _model(self, experience: Experience, problem: FiniteProblem) -> FiniteProcess:
         assert problem.initial is not None

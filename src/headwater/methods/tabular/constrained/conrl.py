@@ -125,7 +125,7 @@ class ConRL(AbstractMethod[FiniteProblem, Episodes, ConRLState], AbstractTablePo
         plan = price_costs(
             model,
             state.price,
-            objective=self.objective or (lambda earned: earned),
+            objective=self.objective or (lambda reward: reward),
             constraint=self._excess(planned),
             rounds=self.num_multiplier_updates,
             rate=self.multiplier_learning_rate,

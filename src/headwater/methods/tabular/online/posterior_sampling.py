@@ -66,8 +66,8 @@ class PosteriorSampling(
         concentrations = self.concentration + counts.following
         reward = problem.unit_reward
         if reward is None:
-            earned = self.reward_concentration + counts.reward.total[..., 0]
-            reward = earned / (2.0 * self.reward_concentration + counts.visits)
+            reward_sum = self.reward_concentration + counts.reward.total[..., 0]
+            reward = reward_sum / (2.0 * self.reward_concentration + counts.visits)
         return _best(
             concentrations / jnp.sum(concentrations, axis=-1, keepdims=True), reward
         ).policy
@@ -77,9 +77,9 @@ class PosteriorSampling(
         rows = jax.random.dirichlet(row_key, self.concentration + counts.following)
         reward = problem.unit_reward
         if reward is None:
-            earned = jnp.clip(counts.reward.total[..., 0], 0.0, counts.visits)
-            above = self.reward_concentration + earned
-            below = self.reward_concentration + counts.visits - earned
+            reward_sum = jnp.clip(counts.reward.total[..., 0], 0.0, counts.visits)
+            above = self.reward_concentration + reward_sum
+            below = self.reward_concentration + counts.visits - reward_sum
             reward = jax.random.beta(reward_key, above, below)
         return _best(rows, reward).action_value
 
