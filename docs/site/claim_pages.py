@@ -8,6 +8,7 @@ from links import ROOT, method_link, title_of
 from tables import stacked, table
 
 from headwater.core.papers import paper
+from headwater.evidence.claim import Claim
 from headwater.evidence.papers import coverage
 from headwater.evidence.record import Record, read_records
 from headwater.evidence.registry import claim_files
@@ -88,7 +89,7 @@ def _claim_page(summary: Summary, file: str) -> str:
     lines.append(
         f"- **Paper:** {citation(claim.paper)}\n"
         f"- **There:** {claim.where}\n"
-        f"- **Methods:** {', '.join(map(method_link, claim.methods))}\n"
+        f"{_methods(claim)}"
         f"- **Source:** [{Path(file).name}]({file})"
     )
     for record in summary.records:
@@ -124,3 +125,9 @@ def citation(key: str) -> str:
     known = paper(key)
     link = f"[arXiv:{known.arxiv}](https://arxiv.org/abs/{known.arxiv})"
     return known.citation.replace(f"arXiv:{known.arxiv}", link) if known.arxiv else known.citation
+
+
+def _methods(claim: Claim) -> str:
+    """The line of methods, which a claim about an analysis has not."""
+    named = ", ".join(map(method_link, claim.methods))
+    return f"- **Methods:** {named}\n" if named else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater.analysis.registry import all_analyses
 from headwater.core.errors import SpecificationError
 from headwater.core.listing import method_modules
 from headwater.core.papers import all_papers
@@ -23,7 +24,9 @@ OWN = Path(__file__).parents[1] / "evidence" / "own_claims.py"
 def test_a_claim_says_what_it_is(name):
     claim = all_claims()[name]
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
-    assert claim.methods and set(claim.methods) <= set(method_modules())
+    assert set(claim.methods) <= set(method_modules())
+    analysed = {entry.paper for entry in all_analyses().values()}
+    assert claim.methods or claim.paper in analysed, "it is about no method and no analysis"
     assert {"smoke", "small"} <= set(claim.scales) <= set(SCALES)
     assert claim.statement.rstrip().endswith(".")
     assert claim.paper in all_papers(), "the paper is not in papers.bib"

@@ -43,7 +43,9 @@ def analysis(*, paper: str) -> Callable[[Function], Function]:
 
 def all_analyses() -> dict[str, Analysis]:
     """Every registered analysis by name, in alphabetical order."""
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    room = Path(__file__).parent
+    for path in sorted(room.rglob("*.py")):
         if path.name != "__init__.py":
-            importlib.import_module(f"headwater.analysis.{path.stem}")
+            name = ".".join(path.relative_to(room).with_suffix("").parts)
+            importlib.import_module(f"headwater.analysis.{name}")
     return dict(sorted(_REGISTERED.items()))

@@ -95,7 +95,8 @@ class Claim:
     """A statement of a paper, or a consequence of it that can fail, as a program.
 
     **Arguments:** `name`: for the command line, such as `mvp-replans-rarely`; `statement`: one or
-    two sentences, with the numbers that are tested; `methods`: names in the catalogue; `paper`:
+    two sentences, with the numbers that are tested; `methods`: names in the catalogue, none
+    where it is about an analysis; `paper`:
     its key in `papers.bib`, or a citation in words for a claim of your own; `where`: in the paper
     (a theorem, a table, the abstract), or that it is a consequence; `scales`: arguments of
     `experiment` by scale (`SCALES`), at least `smoke` and `small`; `experiment`: `(seed,

@@ -38,7 +38,8 @@ def command(
         return
     print(f"{claim.name}\n\n{claim.statement}\n")
     print(f"paper    {claim.source}")
-    print(f"methods  {', '.join(claim.methods)}")
+    if claim.methods:
+        print(f"methods  {', '.join(claim.methods)}")
     for scale, arguments in claim.scales.items():
         text = ", ".join(f"{key}={value}" for key, value in arguments.items())
         print(f"{scale:<8} {text or 'as it is'}")

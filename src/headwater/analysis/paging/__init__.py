@@ -1,0 +1,1 @@
+"""Caches: which page to evict, and how many faults that costs."""
