@@ -219,7 +219,7 @@ def _section(summary: Summary, figures) -> str:
     facts: list[list[str | page.Markup]] = [
         ["verdict", page.lines(*_standing(summary))],
         ["paper", claim.source],
-        ["methods", ", ".join(claim.methods)],
+        ["methods", ", ".join(claim.methods) or "none"],
     ]
     if summary.records:
         facts.append(["found", page.lines(*_numbers(summary))])
@@ -314,7 +314,7 @@ def _text(summaries, figures, complaints) -> str:
     for summary in summaries:
         claim = summary.claim
         lines += ["", f"## {claim.name}", "", f"**{summary.verdict}**. {claim.statement}", ""]
-        lines += [f"{claim.source}. Methods: {', '.join(claim.methods)}.", ""]
+        lines += [f"{claim.source}. Methods: {', '.join(claim.methods) or 'none'}.", ""]
         if claim.learned:
             lines += [f"Learned: {claim.learned}", ""]
         lines += [f"- {line}" for line in [*_numbers(summary), *_circumstances(summary)]]
