@@ -151,7 +151,7 @@ CLAIMS = (
                 "temperatures": (1.0, 0.3, 0.1),
             },
             "small": {
-                "instances": 10,
+                "instances": 80,
                 "vocabulary": 5,
                 "length": 6,
                 "temperatures": (1.0, 0.3, 0.1),
