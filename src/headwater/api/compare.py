@@ -13,7 +13,12 @@ from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractPolicy
 from headwater.datasets.dataset import Dataset, require_rewards
 from headwater.datasets.read import load
-from headwater.environments.catalogue import bandit_names, environment_class, environment_names
+from headwater.environments.catalogue import (
+    bandit_names,
+    black_box_names,
+    environment_class,
+    environment_names,
+)
 from headwater.evaluation.estimators.importance import Judged
 from headwater.evaluation.estimators.marginal import logged_estimate
 from headwater.evaluation.estimators.selection import Selection, select_policy
@@ -199,7 +204,7 @@ def task_of(run: Run) -> str:
     if chosen is None:
         return "none"
     usual: dict[str, Any] = {}
-    if chosen.name in (*environment_names(), *bandit_names()):
+    if chosen.name in (*environment_names(), *bandit_names(), *black_box_names()):
         usual = vars(environment_class(chosen.name)())
     unusual = {k: v for k, v in chosen.options.items() if k not in usual or usual[k] != v}
     options = ", ".join(f"{name}={value}" for name, value in sorted(unusual.items()))

@@ -20,7 +20,9 @@ from headwater.api.run import (
 from headwater.api.specification import (
     ARMS_FILE,
     PROCESS_FILE,
+    SPACE_FILE,
     UPSTREAM,
+    Acted,
     Given,
     Plan,
     Specification,
@@ -34,14 +36,17 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractTokenPolicy
-from headwater.core.records import Pulls
+from headwater.core.records import Pulls, Queries
 from headwater.core.spaces import Spaces
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import write_log, write_process
 from headwater.datasets.pulls_files import write_arms, write_pulls
+from headwater.datasets.black_boxes.queries_files import write_queries
 from headwater.datasets.write import write
 from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.environments.black_boxes.black_box import AbstractBlackBox
 from headwater.evaluation.bandits import ExactReward
+from headwater.evaluation.black_boxes.recommended import ExactValue
 from headwater.evaluation.exact import ExactReturn
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.texts import HeldOutScores
@@ -49,8 +54,8 @@ from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
+from headwater.runs.files import write_json
 from headwater.runs.loop import Evaluate, run
-from headwater.runs.recipes.online import Task
 
 _DATA_DIRECTORY = "data"
 """Where a run's directory holds data that was given as an object."""
@@ -99,6 +104,8 @@ def execute(
                 write_process(temporary / PROCESS_FILE, _known_task(planned))
             if specification.flow.kind == "bandits":
                 write_arms(temporary / ARMS_FILE, planned.problem)
+            if specification.flow.kind == "black boxes":
+                write_json(temporary / SPACE_FILE, planned.problem.to_json())
             if upstream is not None:
                 save_run(upstream, temporary / UPSTREAM_DIRECTORY)
 
@@ -115,6 +122,8 @@ def execute(
 def _write_log(path: Path, data: Any, problem: Any) -> None:
     if isinstance(data, Pulls):
         write_pulls(path, data, problem)
+    elif isinstance(data, Queries):
+        write_queries(path, data, problem)
     else:
         write_log(path, data)
 
@@ -153,7 +162,7 @@ def resume(
     path: str | Path,
     *,
     data: Dataset | None = None,
-    env: Task | AbstractBandit | str | None = None,
+    env: Acted | str | None = None,
     process: Any = None,
     reward: Any = None,
     judge: Any = None,
@@ -302,6 +311,8 @@ def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
     options = specification.options
     if isinstance(task, AbstractBandit):
         return ExactReward(task) if task.stationary else None
+    if isinstance(task, AbstractBlackBox):
+        return ExactValue(task)
     if task is not None:
 
         def evaluate(method, states, key) -> np.ndarray:

@@ -26,14 +26,15 @@ from headwater.core.errors import DataError, HeadwaterError, RunError, Specifica
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod
-from headwater.core.records import Completions, EpisodeComparisons, Episodes, Pulls
+from headwater.core.records import Completions, EpisodeComparisons, Episodes, Pulls, Queries
 from headwater.core.tokens import AbstractCompletionReward
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import read_process
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load, locate
 from headwater.environments.bandits.bandit import AbstractBandit
-from headwater.environments.catalogue import bandit_names
+from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.environments.catalogue import bandit_names, black_box_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.processes import make_process, process_names
 from headwater.environments.registry import acted_in, make, make_recorded
@@ -76,7 +77,7 @@ def as_task(env: Task | str | None, recorded: str | None = None) -> Task | None:
             return None
     if isinstance(env, str):
         return None if env == "none" else acted_in(make(env))
-    if isinstance(env, AbstractBandit):
+    if isinstance(env, AbstractBandit | AbstractBlackBox):
         return acted_in(env)
     if not isinstance(env, AbstractEnvironment | AbstractHostTask):
         raise SpecificationError(
@@ -96,6 +97,20 @@ def as_bandit(env: Any) -> AbstractBandit | None:
         raise SpecificationError(
             f"{name} is no bandit: take one of {', '.join(bandit_names())}, or write one that "
             "derives from AbstractBandit"
+        )
+    return env
+
+
+def as_black_box(env: Any) -> AbstractBlackBox | None:
+    """A black box from its name. Raises `SpecificationError` for anything else."""
+    if env is None or env == "none":
+        return None
+    env = make(env) if isinstance(env, str) else env
+    if not isinstance(env, AbstractBlackBox):
+        known = isinstance(env, AbstractEnvironment | AbstractHostTask | AbstractBandit)
+        raise SpecificationError(
+            f"{env.name if known else repr(env)} is no black box: take one of "
+            f"{', '.join(black_box_names())}, or hw.BlackBox(function, space)"
         )
     return env
 
@@ -167,7 +182,7 @@ def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
     """What the specification says of episodes, comparisons or texts, and where these are."""
     if data is None:
         return None, None
-    if isinstance(data, Episodes | EpisodeComparisons | Pulls):
+    if isinstance(data, Episodes | EpisodeComparisons | Pulls | Queries):
         return DataChoice(None, {}, None), data
     if not isinstance(data, str | os.PathLike):
         raise SpecificationError(
@@ -220,6 +235,10 @@ def open_inputs(
         bandit = as_bandit(env)
         made = None if bandit is None else TaskChoice.of(bandit)
         return Chosen(chosen, made), Given(data, bandit)
+    if flow.kind == "black boxes":
+        black_box = as_black_box(env)
+        made = None if black_box is None else TaskChoice.of(black_box)
+        return Chosen(chosen, made), Given(data, black_box)
     if flow.kind == "finite":
         named, task = as_process(process, problem, options, process_options)
         return (

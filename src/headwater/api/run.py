@@ -30,6 +30,7 @@ from headwater.core.method import (
     AbstractValue,
 )
 from headwater.core.problems.arms import Arms
+from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative
@@ -158,7 +159,7 @@ class Run:
         if not self.metrics or "regret" not in self.metrics[0]["metrics"]:
             return None
         updates, regret = cumulative(self.metrics)
-        if isinstance(self.problem, Arms):
+        if isinstance(self.problem, Arms | SearchSpace):
             each = self.specification.options.batch_size or 1
         else:
             each = episodes_of_an_update(self.method, self.problem)

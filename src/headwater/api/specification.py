@@ -15,15 +15,18 @@ from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractMethod
+from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Spaces
 from headwater.datasets.finite_files import read_process
 from headwater.datasets.pulls_files import read_arms
 from headwater.datasets.references import published_references
 from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
 from headwater.environments.registry import make, make_recorded
 from headwater.evaluation.bandits import regret_of_pulls
+from headwater.evaluation.black_boxes.recommended import worth_of_queries
 from headwater.evaluation.exact import best_return, regret_of, returns_of
 from headwater.ops.products import check_name
 from headwater.runs.checkpoint import Position
@@ -44,6 +47,11 @@ PROCESS_FILE = "process.npz"
 
 ARMS_FILE = "arms.npz"
 """Where it holds what the method was told of a bandit."""
+SPACE_FILE = "space.json"
+"""Where it holds what the method was told of a black box."""
+
+Acted = Task | AbstractBandit | AbstractBlackBox
+"""Whatever a method acts in, pulls or evaluates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +80,12 @@ class TaskChoice:
     own: bool = False
 
     @classmethod
-    def of(cls, task: Task | AbstractBandit) -> "TaskChoice":
+    def of(cls, task: Acted) -> "TaskChoice":
         """The choice of `task` as it is."""
+        if isinstance(task, BlackBox):
+            return cls(task.name, {}, own=True)
+        if isinstance(task, AbstractBlackBox):
+            return cls(task.name, dict(vars(task)))
         if isinstance(task, AbstractEnvironment | AbstractBandit):
             return cls(task.name, dict(vars(task)))
         options = getattr(task, "options", None)
@@ -86,7 +98,7 @@ class TaskChoice:
         )
         return self.name == other.name and own_options == other_options
 
-    def build(self, *, named: bool = False) -> Task | AbstractBandit:
+    def build(self, *, named: bool = False) -> Acted:
         """The task. Raises `RunError` for an object of the user's, which has no name.
 
         **Arguments:** `named`: the user gave this name, so its module may be imported.
@@ -316,7 +328,7 @@ class Given(NamedTuple):
     """What the caller has already, as objects."""
 
     data: Any = None
-    task: Task | AbstractBandit | None = None
+    task: Acted | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None
     reward: Any = None
@@ -332,7 +344,7 @@ class Plan(NamedTuple):
 
     fed: Fed
     references: list[Any] | None
-    task: Task | AbstractBandit | None
+    task: Acted | None
     process: FiniteTask | None
     model: LanguageModel | None
     first: Stage | None = None
@@ -352,6 +364,8 @@ class Plan(NamedTuple):
         """What evaluations give, or `None` if nothing is evaluated."""
         if isinstance(self.task, AbstractBandit):
             return "reward" if self.task.stationary else None
+        if isinstance(self.task, AbstractBlackBox):
+            return "value"
         if self.task is not None:
             return "return"
         if self.process is not None:
@@ -414,6 +428,8 @@ def plan(
     references = None
     if isinstance(task, AbstractBandit) and specification.flow.acts:
         fed = fed._replace(stage=dataclasses.replace(fed.stage, measure=regret_of_pulls))
+    if isinstance(task, AbstractBlackBox):
+        fed = fed._replace(stage=dataclasses.replace(fed.stage, measure=worth_of_queries))
     if kind == "control":
         # What was adapted may act in another task than that of the log.
         logged = data if isinstance(data, Logged) and specification.verb == "train" else None
@@ -452,6 +468,8 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
         return Opened(problem, process=task)
     if specification.flow.kind == "bandits":
         return Opened(read_arms(directory / ARMS_FILE))
+    if specification.flow.kind == "black boxes":
+        return Opened(_read_space(directory / SPACE_FILE))
     if specification.spaces is None:
         raise RunError(
             f"{directory} is not a run that can be opened: it was made by another command"
@@ -460,6 +478,13 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
         return Opened(Spaces.from_json(specification.spaces))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{directory}/run.json: the spaces are incomplete ({error})") from None
+
+
+def _read_space(path: Path) -> SearchSpace:
+    try:
+        return SearchSpace.from_json(json_text.parse(path.read_bytes()))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}): restore it, or begin a new run") from None
 
 
 def check_numbers(specification: Specification) -> None:
@@ -523,7 +548,7 @@ def begin_of(specification: Specification, method: AbstractMethod, *, fitted: bo
     return None
 
 
-def _references(logged: Logged | None, task: Task | AbstractBandit | None) -> list[Any] | None:
+def _references(logged: Logged | None, task: Acted | None) -> list[Any] | None:
     """Random and expert return and where they come from."""
     if logged is not None and logged.data is not None:
         known = logged.data.references()
@@ -538,7 +563,7 @@ def _references(logged: Logged | None, task: Task | AbstractBandit | None) -> li
     return None
 
 
-def _altered(task: Task | AbstractBandit) -> bool:
+def _altered(task: Acted) -> bool:
     """Whether options make this another task than the one that its references were measured in."""
     if not isinstance(task, AbstractEnvironment) or "reference_returns" in vars(task):
         return False

@@ -7,10 +7,9 @@ from typing import Any
 from headwater.api.execute import execute
 from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
-from headwater.api.specification import Given, MethodChoice, Specification
+from headwater.api.specification import Acted, Given, MethodChoice, Specification
 from headwater.core.method import AbstractMethod
-from headwater.environments.bandits.bandit import AbstractBandit
-from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import TRAIN, Options
 from headwater.runs.recipes.online import Budget, Task, rows_per_update
@@ -41,7 +40,7 @@ def train(
 
     - `method`: as an object with its hyper-parameters set, or the name or class of one.
     - `data`: logged transitions (a `Dataset`, a file or a directory); episodes or comparisons of a
-      finite process (an object, or a file); or a file of texts.
+      finite process, or evaluations of a black box (an object, or a file); or a file of texts.
     - `env`: where to evaluate, and for online methods to act: a task or its name. Unless given, the
       one recorded in the data, if it is known here; `"none"` for no evaluation.
     - `process`: a finite process to act in or to evaluate in: an object, a name such as
@@ -119,14 +118,14 @@ def specify(
 
 
 def build_specification(
-    method: AbstractMethod, options: Options, chosen: Chosen, task: Task | AbstractBandit | None
+    method: AbstractMethod, options: Options, chosen: Chosen, task: Acted | None
 ) -> Specification:
     """What is asked for, once everything is settled and opened."""
     flow = flow_of(type(method))
     budget = None
     if flow.acts and flow.kind == "control":
         assert task is not None and options.batch_size is not None
-        assert not isinstance(task, AbstractBandit)
+        assert isinstance(task, AbstractEnvironment | AbstractHostTask)
         budget = Budget(
             steps=options.steps,
             rows=rows_per_update(method, options.batch_size),

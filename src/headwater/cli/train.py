@@ -87,6 +87,10 @@ def default_out(method: str, data: str | None, env: str | None) -> Path:
     return Path("runs") / f"{method.lower()}-{Path(of).name.replace(':', '-')}"
 
 
+_COUNTED = {"bandits": "rounds", "black boxes": "evaluations"}
+"""What regret is summed over, unless it is episodes."""
+
+
 def report(run, json: bool) -> None:
     """Says how a run ended."""
     score, curve = run.score(), run.curve
@@ -134,7 +138,7 @@ def report(run, json: bool) -> None:
         print("not evaluated: give an environment with --env, or a process with --process")
     if run.regret is not None:
         episodes, regret = run.regret
-        what = "rounds" if run.specification.flow.kind == "bandits" else "episodes"
+        what = _COUNTED.get(run.specification.flow.kind, "episodes")
         print(f"regret {regret[:, -1].mean():,.4g} over {episodes[-1]:,} {what}")
     if run.bounds is not None:
         print(f"certified to fall short by at most {run.bounds.max():,.4g}")

@@ -18,6 +18,8 @@ class Feed(enum.Enum):
     """Single steps: what the method does itself, or what is done while it predicts."""
     PULLS = "rounds of a bandit, in the order in which they happen"
     """The method gives a distribution over arms; one is pulled, or was."""
+    QUERIES = "evaluations of a black box, at points that it chooses"
+    """The method proposes a point; somebody evaluates it."""
     SAMPLED = "what it writes itself, and rewards of that"
     """The method writes responses, and learns from their rewards."""
     RESETS = "rewards of how it goes on from stored beginnings"

@@ -128,6 +128,29 @@ class AbstractArmPolicy(eqx.Module, Generic[State]):
         """
 
 
+class AbstractProposer(eqx.Module, Generic[State]):
+    """Capability: proposes where a black box is evaluated next, and says where it is best."""
+
+    @abc.abstractmethod
+    def propose(
+        self, state: State, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " component"], Int[Array, ""]]:
+        """The next point, in the unit cube, and the fidelity to evaluate it at."""
+
+    @abc.abstractmethod
+    def expect(
+        self, state: State, point: Float[Array, " component"], fidelity: Int[Array, ""]
+    ) -> State:
+        """The state as if an evaluation that is on its way had brought what is expected of it.
+
+        Whoever asks for several points before the first is evaluated proposes from this.
+        """
+
+    @abc.abstractmethod
+    def recommend(self, state: State, *, key: PRNGKeyArray) -> Float[Array, " component"]:
+        """The point, in the unit cube, whose expected value is the highest."""
+
+
 class AbstractCertificate(eqx.Module, Generic[State]):
     """Capability: says how good its policy is, with a guarantee."""
 
@@ -299,6 +322,13 @@ class Agent(eqx.Module):
         if not isinstance(self.method, AbstractArmPolicy):
             raise TypeError(f"{type(self.method).__name__} has no distribution over arms")
         return self.method.probabilities(self.state, context, features, key=key, explore=explore)
+
+    @property
+    def proposer(self) -> AbstractProposer:
+        """The method as one that proposes points of a black box."""
+        if not isinstance(self.method, AbstractProposer):
+            raise TypeError(f"{type(self.method).__name__} proposes no points")
+        return self.method
 
     def network(self, *, explore: bool = False) -> AbstractTokenNetwork:
         """See `AbstractTokenPolicy.network`, and `exploring_network` for `explore`."""

@@ -1,4 +1,4 @@
-"""Pure-JAX environments and bandits, discovered from the files of this room, not imported."""
+"""Pure-JAX environments, bandits and black boxes, found in the files of this room, not imported."""
 
 import functools
 import importlib
@@ -9,7 +9,7 @@ from typing import Any
 _ROOM = Path(__file__).parent
 _CLASS = {
     kind: re.compile(rf"^class (\w+)\(\s*{kind}\b", re.MULTILINE)
-    for kind in ("AbstractEnvironment", "AbstractBandit")
+    for kind in ("AbstractEnvironment", "AbstractBandit", "AbstractBlackBox")
 }
 _NAME = re.compile(r"^    name: ClassVar\[str\] = \"([a-z0-9-]+)\"", re.MULTILINE)
 
@@ -25,9 +25,14 @@ def bandit_names() -> tuple[str, ...]:
     return tuple(_homes("AbstractBandit"))
 
 
+def black_box_names() -> tuple[str, ...]:
+    """Names of the black boxes."""
+    return tuple(_homes("AbstractBlackBox"))
+
+
 def environment_class(name: str) -> Any:
-    """The class of the pure-JAX environment or bandit called `name`."""
-    module, known = {**_homes("AbstractEnvironment"), **_homes("AbstractBandit")}[name]
+    """The class of the pure-JAX environment, bandit or black box called `name`."""
+    module, known = {place: home for kind in _CLASS for place, home in _homes(kind).items()}[name]
     return getattr(importlib.import_module(f"headwater.environments.{module}"), known)
 
 

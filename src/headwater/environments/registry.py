@@ -10,7 +10,13 @@ import numpy as np
 from headwater.core.errors import SpecificationError, nearest
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask, registered
 from headwater.environments.bandits.bandit import AbstractBandit
-from headwater.environments.catalogue import bandit_names, environment_class, environment_names
+from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.environments.catalogue import (
+    bandit_names,
+    black_box_names,
+    environment_class,
+    environment_names,
+)
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 
 __all__ = ["environment_names", "make", "make_recorded"]
@@ -19,18 +25,22 @@ ENVPOOL = "envpool:"
 """What the name of a task begins with that EnvPool simulates."""
 
 
-def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask | AbstractBandit:
-    """The environment or the bandit called `name`.
+Acted = AbstractEnvironment | AbstractHostTask | AbstractBandit | AbstractBlackBox
+"""Whatever has a name here."""
 
-    **Arguments:** `name`: of a pure-JAX environment (`pendulum`) or bandit (`linear-bandit`),
-    `envpool:` with an EnvPool id, or
-    a Gymnasium id (`HalfCheetah-v5`, `module:Name-v0`); `options`: fields of the environment, or
+
+def make(name: str, /, **options: Any) -> Acted:
+    """The environment, the bandit or the black box called `name`.
+
+    **Arguments:** `name`: of a pure-JAX environment (`pendulum`), bandit (`linear-bandit`) or black
+    box (`branin`), `envpool:` with an EnvPool id, or a Gymnasium id (`HalfCheetah-v5`,
+    `module:Name-v0`); `options`: fields of the environment, or
     keyword arguments for Gymnasium or EnvPool.
 
     Raises `SpecificationError`, with the nearest names, if there is none; or if it does not know an
     option.
     """
-    if name in environment_names() or name in bandit_names():
+    if name in (*environment_names(), *bandit_names(), *black_box_names()):
         return _pure(name, options)
     given = tuple(sorted((key, _plain(name, key, value)) for key, value in options.items()))
     if name.startswith(ENVPOOL):
@@ -45,10 +55,13 @@ def make(name: str, /, **options: Any) -> AbstractEnvironment | AbstractHostTask
     return task
 
 
-def acted_in(
-    task: AbstractEnvironment | AbstractHostTask | AbstractBandit,
-) -> AbstractEnvironment | AbstractHostTask:
-    """The environment that `task` is. Raises `SpecificationError` for a bandit."""
+def acted_in(task: Acted) -> AbstractEnvironment | AbstractHostTask:
+    """The environment that `task` is. Raises `SpecificationError` for another kind of task."""
+    if isinstance(task, AbstractBlackBox):
+        raise SpecificationError(
+            f"{task.name} is a black box, which is evaluated and not acted in: take a method such "
+            "as ExpectedImprovement"
+        )
     if isinstance(task, AbstractBandit):
         raise SpecificationError(
             f"{task.name} is a bandit, whose arms are pulled: take a method such as LinUCB"
@@ -56,9 +69,7 @@ def acted_in(
     return task
 
 
-def make_recorded(
-    name: Any, /, **options: Any
-) -> AbstractEnvironment | AbstractHostTask | AbstractBandit:
+def make_recorded(name: Any, /, **options: Any) -> Acted:
     """The environment that a file names: as `make`, but no module is imported because of it.
 
     Raises `SpecificationError` where that would be needed, and as `make` does.
@@ -74,7 +85,9 @@ def make_recorded(
     return make(name, **options)
 
 
-def _pure(name: str, options: dict[str, Any]) -> AbstractEnvironment | AbstractBandit:
+def _pure(
+    name: str, options: dict[str, Any]
+) -> AbstractEnvironment | AbstractBandit | AbstractBlackBox:
     known = environment_class(name)
     fields = {field.name: field.default for field in dataclasses.fields(known)}
     for option in options:
@@ -110,13 +123,14 @@ def _require_registered(name: str) -> None:
             f"unknown environment '{name}': there is no module '{error.name}' to import"
         ) from None
     except gymnasium.error.Error:
-        known = {*environment_names(), *bandit_names(), *gymnasium.registry}
+        own = (*environment_names(), *bandit_names(), *black_box_names())
+        known = {*own, *gymnasium.registry}
         # Old versions and plug-ins of Gymnasium would drown the rest where nothing is near.
         message = nearest(name, known, "environment")
         if "did you mean" not in message:
             message = (
                 f"unknown environment '{name}': it is none of "
-                f"{', '.join((*environment_names(), *bandit_names()))}, nor a Gymnasium id such as "
+                f"{', '.join(own)}, nor a Gymnasium id such as "
                 f"HalfCheetah-v5, nor 'envpool:' with an EnvPool id"
             )
         raise SpecificationError(message) from None

@@ -18,6 +18,7 @@ GROUPS = {
     "adapting": "adaptation",
     "finite": "finite-process",
     "pulls": "bandit",
+    "queries": "black-box",
     "rewards": "reward",
     "texts": "language-model",
     "writing": "text-writing",
@@ -79,7 +80,7 @@ class Options:
         None,
         "training",
         "Rows, texts, pairs or prompts per gradient step; by default 256 rows, 16 texts, or 1 "
-        "round of a bandit, whose method learns after so many.",
+        "round of a bandit or evaluation of a black box, after so many of which its method learns.",
         least=1,
         most=_LARGEST_BATCH,
     )
@@ -138,7 +139,7 @@ class Options:
         100_000,
         "acting",
         "Environment steps of a method that acts; in a finite process as many whole episodes as "
-        "they allow.",
+        "they allow, and of a black box the evaluations.",
         least=1,
         most=_LARGEST_COUNT,
     )

@@ -29,6 +29,7 @@ from headwater.core.method import (
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
+    AbstractProposer,
     AbstractTablePolicy,
     AbstractValue,
 )
@@ -114,6 +115,9 @@ class Case:
                 answers[f"probabilities, explore={explore}"] = method.probabilities(
                     state, data.context[0], data.features[0], key=key, explore=explore
                 )
+        if isinstance(method, AbstractProposer):
+            answers["propose"] = method.propose(state, key=key)
+            answers["recommend"] = method.recommend(state, key=key)
         if not isinstance(data, Transition | Transitions):
             return answers
         while data.reward.ndim:
@@ -565,6 +569,33 @@ def check_arm_policy(case: Case) -> None:
                 np.testing.assert_allclose(each.sum(), 1.0, rtol=1e-5)
 
 
+def check_proposer(case: Case) -> None:
+    """Points of the space, before and after learning, and a state of the same shapes meanwhile."""
+    method, space = case.method, case.kind.problem
+    assert isinstance(method, AbstractProposer)
+
+    @jit
+    def two(state, key):
+        point, fidelity = method.propose(state, key=key)
+        state = method.expect(state, point, fidelity)
+        other, other_fidelity = method.propose(state, key=jax.random.fold_in(key, 1))
+        best = method.recommend(state, key=key)
+        return jnp.stack([point, other, best]), jnp.stack([fidelity, other_fidelity]), state
+
+    for state in (case.first, case.trained):
+        points, fidelities, after = two(state, case.key)
+        assert points.shape == (3, space.size) and points.dtype == np.float32, points
+        assert np.all((points >= 0.0) & (points <= 1.0)), f"outside of the space: {points}"
+        assert fidelities.dtype == np.int32, fidelities.dtype
+        assert np.all((fidelities >= 0) & (fidelities < space.fidelities)), fidelities
+        candidates = space.unit_candidates
+        if candidates is not None:
+            apart = np.abs(np.asarray(points)[:, None] - np.asarray(candidates)[None]).max(-1)
+            assert np.all(apart.min(axis=1) < 1e-6), f"no candidates: {points}"
+        old, new = (jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after))
+        assert old == new, "expect changes the shapes of the state"
+
+
 def check_value(case: Case) -> None:
     """A finite floating-point scalar."""
     value = case.probe(case.method, case.trained, case.key)["value"]
@@ -608,6 +639,8 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.append(check_table_policy)
     if isinstance(method, AbstractArmPolicy):
         found.append(check_arm_policy)
+    if isinstance(method, AbstractProposer):
+        found.append(check_proposer)
     if isinstance(method, AbstractCertificate):
         found.append(check_certificate)
     if isinstance(method, AbstractPolicy):

@@ -14,6 +14,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses, ValueClass
 from headwater.core.method import AbstractMethod
 from headwater.core.problems.arms import Arms
+from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import (
     ComparisonsAndCompletions,
     CompletionComparisons,
@@ -23,6 +24,7 @@ from headwater.core.records import (
     LabelledCompletions,
     LoggedPairs,
     Pulls,
+    Queries,
     Transition,
     Transitions,
 )
@@ -351,6 +353,29 @@ _HARD_PULLS = {
     "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
 }
 
+_AT_ONCE = 4
+
+
+def _queries(key, problem: SearchSpace) -> Queries:
+    """Evaluations of a hill, with noise."""
+    point_key, candidate_key, noise_key, fidelity_key = jax.random.split(key, 4)
+    point = jax.random.uniform(point_key, (_AT_ONCE, problem.size))
+    candidates = problem.unit_candidates
+    if candidates is not None:
+        point = candidates[jax.random.randint(candidate_key, (_AT_ONCE,), 0, len(candidates))]
+    noise = 0.1 * jax.random.normal(noise_key, (_AT_ONCE,))
+    fidelity = jax.random.randint(fidelity_key, (_AT_ONCE,), 0, problem.fidelities, jnp.int32)
+    cost = jnp.asarray(problem.costs, jnp.float32)[fidelity]
+    return Queries(point, noise - jnp.sum((point - 0.3) ** 2, axis=1), fidelity, cost)
+
+
+_HARD_QUERIES = {
+    "all alike": lambda d: replace(d, value=jnp.zeros_like(d.value)),
+    "large values": lambda d: replace(d, value=1e6 * d.value),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "one point": lambda d: replace(d, point=jnp.zeros_like(d.point)),
+}
+
 _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (Spaces, Transitions): (
         Kind(
@@ -384,6 +409,18 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             ("pulls with contexts", Arms(_ARMS, 3)),
             ("pulls with contexts and features", Arms(_ARMS, 3, 2)),
             ("pulls without contexts", Arms(_ARMS)),
+        )
+    ),
+    (SearchSpace, Queries): tuple(
+        Kind(name, problem, lambda key, p=problem: _queries(key, p), False, _HARD_QUERIES)
+        for name, problem in (
+            ("queries in a box", SearchSpace((-5.0, 1.0), (10.0, 15.0), capacity=20)),
+            (
+                "queries of candidates",
+                SearchSpace.of_candidates(
+                    [[0.1 * i, (0.7 * i) % 1.0] for i in range(9)], capacity=20
+                ),
+            ),
         )
     ),
     (ValueClass, Episodes): (

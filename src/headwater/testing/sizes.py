@@ -15,6 +15,8 @@ SMALL = {
     "policy_period": 2,
     "actor_period": 2,
     "updates_per_round": 2,
+    "fit_steps": 4,
+    "num_draws": 4,
 }
 """Field name to the value that it gets in checks, wherever a method has such a field."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from headwater.api.execute import complete
 from headwater.api.inputs import Chosen, open_inputs
 from headwater.api.specification import (
+    Acted,
     Given,
     Plan,
     Specification,
@@ -25,7 +26,6 @@ from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
 from headwater.datasets.references import References
-from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.registry import make
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.ops.products import check_precision
@@ -33,7 +33,6 @@ from headwater.runs.feeds.flow import Flow
 from headwater.runs.feeds.table import check_inputs, flow_of, settle
 from headwater.runs.options import GROUPS, Options, seed_list
 from headwater.runs.progress import Progress
-from headwater.runs.recipes.online import Task
 from headwater.sweeps.directory import Member, SweepDirectory, is_sweep
 from headwater.sweeps.table import MOST_RUNS, Setting, Table, named, read_table, settings_of
 from headwater.sweeps.workers import (
@@ -293,7 +292,7 @@ def _runs(
     method: str,
     dataset: str | None,
     place: str | None,
-    task: Task | AbstractBandit | None,
+    task: Acted | None,
     parts: list[list[int]],
     opened: dict[Any, tuple[Chosen, Given]],
 ) -> list[Member]:

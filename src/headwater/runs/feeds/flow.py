@@ -15,6 +15,7 @@ from headwater.core.records import (
     Episodes,
     LabelledCompletions,
     Pulls,
+    Queries,
 )
 from headwater.core.tokens import (
     AbstractCompletionReward,
@@ -22,6 +23,7 @@ from headwater.core.tokens import (
     Prompts,
 )
 from headwater.environments.bandits.bandit import AbstractBandit
+from headwater.environments.black_boxes.black_box import AbstractBlackBox
 from headwater.runs.feeds.logged import Logged
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import Budget, Task
@@ -43,8 +45,8 @@ class Inputs:
     that acts.
     """
 
-    data: Logged | Path | Episodes | EpisodeComparisons | Pulls | None = None
-    task: Task | AbstractBandit | None = None
+    data: Logged | Path | Episodes | EpisodeComparisons | Pulls | Queries | None = None
+    task: Task | AbstractBandit | AbstractBlackBox | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None
     reward: AbstractCompletionReward | Callable[..., Any] | None = None
@@ -105,10 +107,12 @@ class Flow:
     acts: bool = False
 
     @property
-    def kind(self) -> Literal["control", "finite", "language", "bandits"]:
+    def kind(self) -> Literal["control", "finite", "language", "bandits", "black boxes"]:
         """What there is to learn about."""
         if "pulls" in self.groups:
             return "bandits"
+        if "queries" in self.groups:
+            return "black boxes"
         if "model" in self.needs:
             return "language"
         return "finite" if "process" in (*self.needs, *self.takes) else "control"

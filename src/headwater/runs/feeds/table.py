@@ -12,7 +12,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Episodes
-from headwater.runs.feeds import control, finite, language, pulls
+from headwater.runs.feeds import control, finite, language, pulls, queries
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.options import GROUPS, Options
 from headwater.runs.recipes.online import online_ready
@@ -22,6 +22,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
     **finite.FLOWS,
     **language.FLOWS,
     **pulls.FLOWS,
+    **queries.FLOWS,
 }
 """Every flow of data: what methods declare, and how that is brought to them."""
 

@@ -1,0 +1,1 @@
+"""Evaluations of black boxes in files."""

@@ -1,0 +1,1 @@
+"""Black boxes whose maximum is known."""

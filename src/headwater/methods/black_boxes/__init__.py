@@ -1,0 +1,1 @@
+"""Methods that choose where a black box is evaluated."""

@@ -1,0 +1,1 @@
+"""What methods that choose evaluations of black boxes share."""

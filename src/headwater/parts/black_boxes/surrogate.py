@@ -1,0 +1,323 @@
+"""What is believed of a black box after some evaluations, and where a criterion of it is highest.
+
+State and what is returned are in single precision; the arithmetic between is in double.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from headwater.core.problems.search_space import SearchSpace
+from headwater.core.records import Queries
+from headwater.parts.black_boxes.gaussian_process import (
+    MOST_OBSERVATIONS,
+    Evaluations,
+    Hyperparameters,
+    Kernel,
+    Posterior,
+    condition,
+    double_precision,
+    fit,
+)
+
+Criterion = Callable[[Posterior, Float[Array, "point component"]], Float[Array, " point"]]
+"""What a further evaluation is worth at each point, from what is believed: an acquisition."""
+
+_WIDE, _LOCAL, _KEPT, _ROUNDS = 512, 32, 4, 6
+"""Points tried anywhere; then, in each round, points tried around each of the best."""
+_FIRST_STEP, _SHRINKING = 0.1, 0.4
+_LENGTH_SPREAD, _SIGNAL_SPREAD, _NOISE_SPREAD, _SLOPE_SPREAD = 1.0, 0.5, 2.0, 0.5
+"""Standard deviations of the priors of logarithms, and of slopes around one."""
+_LINES = 128
+
+
+class AbstractSurrogate(eqx.Module):
+    """Settings of the Gaussian process that methods share.
+
+    **Arguments:** `kernel`; `hyperparameters`: the most probable ones, of values that are scaled to
+    mean zero and standard deviation one, or those that are `given` for the values as they are;
+    `length_scale`: in the unit cube, `signal_scale`, `noise_scale`: standard deviations of the
+    function and of an evaluation; where hyperparameters are fitted these are the medians of their
+    priors, and the length grows with the root of the number of components; `fit_steps`: of Adam,
+    from each of two starts.
+    """
+
+    kernel: eqx.AbstractVar[Kernel]
+    hyperparameters: eqx.AbstractVar[str]
+    length_scale: eqx.AbstractVar[float]
+    signal_scale: eqx.AbstractVar[float]
+    noise_scale: eqx.AbstractVar[float]
+    fit_steps: eqx.AbstractVar[int]
+
+
+class Surrogate(eqx.Module):
+    """The evaluations so far, in a table with room for all, and the fitted hyperparameters."""
+
+    space: SearchSpace
+    point: Float[Array, "room component"]
+    value: Float[Array, " room"]
+    fidelity: Int[Array, " room"]
+    count: Int[Array, ""]
+    fitted: Hyperparameters
+    jitter: Float[Array, ""]
+
+
+def begin(settings: AbstractSurrogate, problem: SearchSpace) -> Surrogate:
+    """Before any evaluation.
+
+    Raises `SpecificationError` if there may be more than exact inference should take.
+    """
+    problem.require_room(type(settings).__name__, MOST_OBSERVATIONS)
+    room = problem.capacity
+    return Surrogate(
+        problem,
+        jnp.zeros((room, problem.size)),
+        jnp.zeros(room),
+        jnp.zeros(room, jnp.int32),
+        jnp.zeros((), jnp.int32),
+        _single(_prior(settings, problem)[0][0]),
+        jnp.zeros(()),
+    )
+
+
+def learn(settings: AbstractSurrogate, state: Surrogate, data: Queries) -> Surrogate:
+    """After the evaluations of a batch; those that there is no room for are not kept."""
+    state = added(state, data)
+    with double_precision():
+        fitted = _double(state.fitted)
+        if settings.hyperparameters == "likelihood":
+            starts, spread = _prior(settings, state.space)
+            table = evaluations(settings, state)
+            fitted = fit(settings.kernel, starts, spread, table, settings.fit_steps)
+        jitter = condition(settings.kernel, fitted, evaluations(settings, state)).jitter
+        fitted, jitter = _single((fitted, jitter))
+    return eqx.tree_at(lambda s: (s.fitted, s.jitter), state, (fitted, jitter))
+
+
+def metrics(state: Surrogate) -> dict[str, Float[Array, ""]]:
+    """What is logged of the process: jitter is a share of the diagonal, 0 where none was needed."""
+    return {
+        "jitter": state.jitter,
+        "noise": jnp.exp(state.fitted.log_noise[-1]),
+        "best_value": best_value(state),
+        "room": (state.space.capacity - state.count).astype(jnp.float32),
+    }
+
+
+def added(state: Surrogate, data: Queries) -> Surrogate:
+    """With further evaluations in the table; hyperparameters stay."""
+    rows = state.count + jnp.arange(data.value.shape[0], dtype=jnp.int32)
+    return eqx.tree_at(
+        lambda s: (s.point, s.value, s.fidelity, s.count),
+        state,
+        (
+            state.point.at[rows].set(data.point, mode="drop"),
+            state.value.at[rows].set(data.value, mode="drop"),
+            state.fidelity.at[rows].set(data.fidelity, mode="drop"),
+            jnp.minimum(state.count + data.value.shape[0], state.space.capacity),
+        ),
+    )
+
+
+def best_value(state: Surrogate) -> Float[Array, ""]:
+    """The highest value so far at the last fidelity, 0 before the first."""
+    known = _known(state) & (state.fidelity == state.space.fidelities - 1)
+    return jnp.where(jnp.any(known), jnp.max(jnp.where(known, state.value, -jnp.inf)), 0.0)
+
+
+def evaluations(settings: AbstractSurrogate, state: Surrogate) -> Evaluations:
+    """The table in double precision, with values scaled where hyperparameters are fitted."""
+    shift, scale = _scaling(settings, state)
+    values = (state.value.astype(jnp.float64) - shift[state.fidelity]) / scale[state.fidelity]
+    return Evaluations(state.point.astype(jnp.float64), state.fidelity, values, _known(state))
+
+
+def posterior(settings: AbstractSurrogate, state: Surrogate) -> Posterior:
+    """What is believed, of values in the units of `evaluations`."""
+    return condition(settings.kernel, _double(state.fitted), evaluations(settings, state))
+
+
+def predict(
+    settings: AbstractSurrogate, state: Surrogate, points: Float[Array, "point component"]
+) -> tuple[Float[Array, " point"], Float[Array, " point"]]:
+    """Mean and standard deviation of the function at points of the unit cube, in its own units."""
+    with double_precision():
+        shift, scale = _scaling(settings, state)
+        mean, deviation = posterior(settings, state).moments(points.astype(jnp.float64))
+        return _single((shift[-1] + scale[-1] * mean, scale[-1] * deviation))
+
+
+def propose(
+    settings: AbstractSurrogate,
+    state: Surrogate,
+    criterion: Criterion,
+    initial_points: int,
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, " component"]:
+    """The point where `criterion` is highest; random before `initial_points` evaluations."""
+    random_key, search_key = jax.random.split(key)
+
+    def informed():
+        with double_precision():
+            belief = posterior(settings, state)
+            return _single(maximiser(state, lambda x: criterion(belief, x), key=search_key))
+
+    def uninformed():
+        return random_points(state.space, 1, key=random_key)[0]
+
+    return jax.lax.cond(state.count < initial_points, uninformed, informed)
+
+
+def recommend(
+    settings: AbstractSurrogate, state: Surrogate, *, key: PRNGKeyArray
+) -> Float[Array, " component"]:
+    """The point of the highest expected value, whether it was evaluated or not."""
+    with double_precision():
+        belief = posterior(settings, state)
+        return _single(maximiser(state, lambda x: belief.moments(x)[0], key=key))
+
+
+def expect(
+    settings: AbstractSurrogate, state: Surrogate, point: Float[Array, " component"], fidelity
+) -> Surrogate:
+    """The state as if `point` had brought its expected value."""
+    with double_precision():
+        shift, scale = _scaling(settings, state)
+        belief = posterior(settings, state)
+        each = [
+            belief.moments(point[None].astype(jnp.float64), level)[0][0]
+            for level in range(state.space.fidelities)
+        ]
+        value = shift[fidelity] + scale[fidelity] * jnp.stack(each)[fidelity]
+        value = _single(value)
+    fidelity = jnp.asarray(fidelity, jnp.int32)
+    return added(state, Queries(point[None], value[None], fidelity[None], jnp.zeros(1)))
+
+
+def random_points(
+    space: SearchSpace, count: int, *, key: PRNGKeyArray
+) -> Float[Array, "count component"]:
+    """Points of the space, uniformly."""
+    candidates = space.unit_candidates
+    if candidates is None:
+        return jnp.asarray(space.rounded(jax.random.uniform(key, (count, space.size), jnp.float32)))
+    return candidates[jax.random.randint(key, (count,), 0, candidates.shape[0], jnp.int32)]
+
+
+def maximiser(
+    state: Surrogate,
+    score: Callable[[Float[Array, "point component"]], Float[Array, " point"]],
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, " component"]:
+    """The point of the space whose score is highest, as far as a search finds it.
+
+    All candidates where there are some; otherwise points anywhere and the known ones, then rounds
+    of ever closer points around the best.
+    """
+    space = state.space
+    candidates = space.unit_candidates
+    if candidates is not None:
+        points = candidates.astype(jnp.float64)
+        return highest(points, score(points))
+    wide_key, *round_keys = jax.random.split(key, 1 + _ROUNDS)
+    steps = _FIRST_STEP * _SHRINKING ** jnp.arange(_ROUNDS, dtype=jnp.float64)
+    wide = jax.random.uniform(wide_key, (_WIDE, space.size), jnp.float32)
+    pool = space.rounded(jnp.concatenate([wide, state.point]).astype(jnp.float64))
+
+    def best_of(points):
+        return points[jax.lax.top_k(score(points), _KEPT)[1]]
+
+    def closer(best, given):
+        key, size = given
+        size_key, mask_key = jax.random.split(key)
+        shape = (_KEPT, _LOCAL, space.size)
+        step = size * jax.random.normal(size_key, shape, jnp.float32)
+        # Half of the points change in half of their components only.
+        all_of_it = (jnp.arange(_LOCAL) % 2 == 0)[None, :, None]
+        moved = (jax.random.uniform(mask_key, shape, jnp.float32) < 0.5) | all_of_it
+        near = jnp.clip(best[:, None, :] + jnp.where(moved, step, 0.0), 0.0, 1.0)
+        return best_of(jnp.concatenate([best, space.rounded(near).reshape(-1, space.size)])), None
+
+    return jax.lax.scan(closer, best_of(pool), (jnp.stack(round_keys), steps))[0][0]
+
+
+def highest(
+    points: Float[Array, "point component"], scores: Float[Array, " point"]
+) -> Float[Array, " component"]:
+    """The point of the highest score, the first of those."""
+    # JAX lowers the argmax of numbers of 64 bits only where these are enabled everywhere.
+    hit = (scores == jnp.max(scores)).astype(jnp.int32)
+    return points[jax.lax.argmax(hit, 0, jnp.int32)]
+
+
+def promising(
+    state: Surrogate, belief: Posterior, *, key: PRNGKeyArray
+) -> Float[Array, "line component"]:
+    """A few points among which the maximum may well be: those of high mean and deviation."""
+    points = state.space.unit_candidates
+    if points is None:
+        points = jnp.concatenate([random_points(state.space, _WIDE, key=key), state.point])
+    points = points.astype(jnp.float64)
+    if points.shape[0] <= _LINES:
+        return points
+    mean, deviation = belief.moments(points)
+    return points[jax.lax.top_k(mean + deviation, _LINES)[1]]
+
+
+def _known(state: Surrogate):
+    return jnp.arange(state.value.shape[0], dtype=jnp.int32) < state.count
+
+
+def _scaling(settings: AbstractSurrogate, state: Surrogate):
+    """What is taken off the values at each fidelity, and what they are divided by."""
+    levels = state.space.fidelities
+    if settings.hyperparameters == "given":
+        return jnp.zeros(levels, jnp.float64), jnp.ones(levels, jnp.float64)
+    each = state.fidelity[None, :] == jnp.arange(levels, dtype=jnp.int32)[:, None]
+    mine = (each & _known(state)[None, :]).astype(jnp.float64)
+    values = state.value.astype(jnp.float64)
+    count = jnp.sum(mine, axis=1)
+    mean = mine @ values / jnp.maximum(count, 1.0)
+    squares = jnp.sum(mine * (values[None, :] - mean[:, None]) ** 2, axis=1)
+    deviation = jnp.sqrt(squares / jnp.maximum(count, 1.0))
+    return mean, jnp.where(deviation > 0.0, deviation, 1.0)
+
+
+def _prior(
+    settings: AbstractSurrogate, space: SearchSpace
+) -> tuple[list[Hyperparameters], Hyperparameters]:
+    """Where fitting starts, first of all in the middle of the prior, and the prior's spread."""
+    levels, size = space.fidelities, space.size
+    fitted = settings.hyperparameters == "likelihood"
+
+    def log(number):
+        return jnp.log(jnp.asarray(number, jnp.result_type(float)))
+
+    length = log(settings.length_scale) + (0.5 * log(size) if fitted else 0.0)
+    middle = Hyperparameters(
+        jnp.broadcast_to(length, (levels, size)),
+        jnp.broadcast_to(log(settings.signal_scale), (levels,)),
+        jnp.broadcast_to(log(settings.noise_scale), (levels,)),
+        jnp.ones(levels - 1),
+    )
+    short = eqx.tree_at(lambda h: h.log_length, middle, middle.log_length - 1.5)
+    spread = Hyperparameters(
+        jnp.full((levels, size), _LENGTH_SPREAD),
+        jnp.full(levels, _SIGNAL_SPREAD),
+        jnp.full(levels, _NOISE_SPREAD),
+        jnp.full(levels - 1, _SLOPE_SPREAD),
+    )
+    return [middle, short], spread
+
+
+def _double(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float64), tree)
+
+
+def _single(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)

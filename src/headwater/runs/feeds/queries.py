@@ -1,0 +1,76 @@
+"""Evaluations of black boxes, with earlier ones beside them or without."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractMethod, AbstractProposer
+from headwater.core.problems.search_space import SearchSpace
+from headwater.core.records import Queries
+from headwater.datasets.black_boxes.queries_files import check_queries, read_queries
+from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
+from headwater.runs.options import Options
+from headwater.runs.stage import Begin, Stage
+from headwater.sources.queries import LiveQueries
+
+
+def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    name, black_box = type(method).__name__, inputs.task
+    assert isinstance(black_box, AbstractBlackBox)
+    if not isinstance(method, AbstractProposer):
+        raise SpecificationError(f"{name} proposes no points, so that none is evaluated")
+    if options.random_steps or options.block != 1:
+        idle = "random_steps" if options.random_steps else "block"
+        raise SpecificationError(f"{name} says itself how it begins: leave out {idle}")
+    assert options.batch_size is not None
+    updates = max(1, options.steps // options.batch_size)
+    earlier, space = None, black_box.space
+    room = updates * options.batch_size
+    if inputs.data is not None:
+        earlier = earlier_queries(method, inputs.data, space)
+        room += len(earlier.value)
+    space = dataclasses.replace(space, capacity=room)
+    # What the method cannot take (more than exact inference should) is said before it begins.
+    jax.eval_shape(lambda key: method.init(space, key=key), jax.random.key(0))
+    source = LiveQueries(black_box, options.batch_size)
+    begin = None if earlier is None else after(method, earlier)
+    return Fed(Stage("learn", method, source, updates, begin=begin), space)
+
+
+def earlier_queries(method: AbstractMethod, given: object, space: SearchSpace) -> Queries:
+    """Evaluations of before, in the unit cube. Raises `DataError` if they are not of `space`."""
+    if isinstance(given, Path):
+        return read_queries(given, space)
+    if not isinstance(given, Queries):
+        raise wrong_data(method, "evaluations of a black box (hw.Queries)", given)
+    check_queries(given, space)
+    return jax.tree.map(jnp.asarray, dataclasses.replace(given, regret=None))
+
+
+def after(method: AbstractMethod, earlier: Queries) -> Begin:
+    """How a stage begins from evaluations of before: as if the method had made them."""
+
+    def begin(outcomes, problem, key):
+        init_key, update_key = jax.random.split(key)
+        return method.update(method.init(problem, key=init_key), earlier, key=update_key)[0]
+
+    return begin
+
+
+FLOWS: dict[tuple[type, Feed], Flow] = {
+    (Queries, Feed.QUERIES): Flow(
+        "from evaluations of a black box that it chooses",
+        ("env",),
+        ("data",),
+        ("acting", "queries"),
+        {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
+        _querying,
+        True,
+    ),
+}
+"""What methods declare, and how that is brought to them."""
