@@ -93,19 +93,35 @@ class EpisodeComparisons(eqx.Module):
     first_preferred: Bool[Array, "*batch"]
 
 
+class Packing(eqx.Module):
+    """Where texts lie when several of them are read side by side in one row.
+
+    **Arguments:** `row`: of each text; `start`: its first place there; `length`: how many of its
+    tokens are read, which are all up to the last of its response; `rows`, `width`: of what is read.
+    """
+
+    row: Int[Array, "*batch"]
+    start: Int[Array, "*batch"]
+    length: Int[Array, "*batch"]
+    rows: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+
 class Completions(eqx.Module):
     """Texts: prompts followed by responses, padded at the end with anything.
 
     **Arguments:** `tokens`: from position 0; `response`: true on the tokens that were chosen, the
     ending one included, false on prompt and padding; `reward`: of the whole response, if it is
     known; `log_probability`: of each token under the policy that chose it, when it chose it, zero
-    where `response` is false, if it is known.
+    where `response` is false, if it is known; `packing`: how to read them without their padding, if
+    that is worth while.
     """
 
     tokens: Int[Array, "*batch position"]
     response: Bool[Array, "*batch position"]
     reward: Float[Array, "*batch"] | None = None
     log_probability: Float[Array, "*batch position"] | None = None
+    packing: Packing | None = None
 
 
 class CompletionComparisons(eqx.Module):
@@ -123,11 +139,13 @@ class CompletionComparisons(eqx.Module):
 class LabelledCompletions(eqx.Module):
     """Responses that a judge called desirable or undesirable, one by one.
 
-    **Arguments:** `completions`; `desirable`: the label of each.
+    **Arguments:** `completions`; `desirable`: the label of each; `mismatched`: how to read every
+    prompt with the response of the row before it without padding, if that is worth while.
     """
 
     completions: Completions
     desirable: Bool[Array, "*batch"]
+    mismatched: Packing | None = None
 
 
 class ComparisonsAndCompletions(eqx.Module):

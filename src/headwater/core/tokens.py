@@ -55,6 +55,20 @@ class AbstractHiddenStates(eqx.Module):
         """The logits of hidden states."""
 
 
+class AbstractPacked(AbstractHiddenStates):
+    """Capability of a network: reads several texts in one row, each as if it stood alone."""
+
+    @abc.abstractmethod
+    def packed_hidden(
+        self, tokens: Int[Array, "row position"], text: Int[Array, "row position"]
+    ) -> Float[Array, "row position width"]:
+        """The last hidden states, where no text sees another.
+
+        **Arguments:** `text`: the number of the text that each token belongs to; those of one text
+        stand side by side, and positions are counted from its first token.
+        """
+
+
 class AbstractIncremental(eqx.Module):
     """Capability of a network: reads one more token without reading the earlier ones again."""
 

@@ -60,7 +60,8 @@ class HeldOutScores:
         if reward is None and isinstance(method, AbstractCompletionScorer):
             assert isinstance(data, CompletionComparisons)
             chosen, rejected = (
-                by_rows(_rated, (method, state), part) for part in (data.chosen, data.rejected)
+                by_rows(_rated, (method, state), part, unpadded=True)
+                for part in (data.chosen, data.rejected)
             )
             return 0.5 * (1.0 + np.sign(chosen - rejected))
         if not isinstance(method, AbstractTokenPolicy):
@@ -81,24 +82,44 @@ class HeldOutScores:
             if isinstance(before, AbstractAdapted):
                 before = before.without_adapters()
             compared = isinstance(data, CompletionComparisons)
-            return by_rows(_agrees if compared else _moved, (network, before), data)
-        return by_rows(_likelihood, network, Completions(data.tokens, data.response))
+            function = _agrees if compared else _moved
+            return by_rows(function, (network, before), data, unpadded=True)
+        texts = Completions(data.tokens, data.response)
+        return by_rows(_likelihood, network, texts, unpadded=True)
 
 
-def by_rows(function: Any, fixed: Any, data: Any) -> Any:
+def by_rows(function: Any, fixed: Any, data: Any, *, unpadded: bool = False) -> Any:
     """`function(fixed, rows)` of some rows at a time, compiled once.
 
-    **Arguments:** `function`: of the top level of a module; `fixed`: what it needs besides.
+    **Arguments:** `function`: of the top level of a module; `fixed`: what it needs besides;
+    `unpadded`: texts of about the same length are looked at together, without the padding behind
+    all of them; what comes back must not depend on the width.
 
     **Returns:** what it gives for all rows, as NumPy arrays.
     """
     count = jax.tree.leaves(data)[0].shape[0]
+    lengths = _lengths(data) if unpadded else None
+    order = np.arange(count) if lengths is None else np.argsort(lengths, kind="stable")
     parts = []
     for start in range(0, count, _ROWS):
-        index = np.minimum(np.arange(start, start + min(_ROWS, count)), count - 1)
+        index = order[np.minimum(np.arange(start, start + min(_ROWS, count)), count - 1)]
         part = jax.tree.map(lambda x, index=index: jnp.asarray(x)[index], data)
+        if lengths is not None:
+            # Powers of two, so that there are few programs.
+            width = max(16, 1 << (int(lengths[index].max()) - 1).bit_length())
+            part = jax.tree.map(lambda x, width=width: x[:, :width] if x.ndim > 1 else x, part)
         parts.append(_apply(function, fixed, part))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+    back = np.argsort(order, kind="stable")
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count][back], *parts)
+
+
+def _lengths(data: Any) -> np.ndarray:
+    """Tokens of each text, or of the longer one of each pair, up to the last of its response."""
+    if isinstance(data, CompletionComparisons):
+        return np.maximum(_lengths(data.chosen), _lengths(data.rejected))
+    texts = data.completions if isinstance(data, LabelledCompletions) else data
+    response = np.asarray(texts.response)
+    return np.max(np.where(response, np.arange(1, response.shape[-1] + 1), 1), axis=-1)
 
 
 @eqx.filter_jit

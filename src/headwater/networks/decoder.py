@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.fields import check_fields
 from headwater.core.tokens import (
-    AbstractHiddenStates,
     AbstractIncremental,
     AbstractLayered,
+    AbstractPacked,
     AbstractTokenNetwork,
 )
 
@@ -235,7 +235,7 @@ class KeyValues(eqx.Module):
     values: Float[Array, "layer row head position head_width"]
 
 
-class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, AbstractLayered):
+class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, AbstractLayered):
     """A causal transformer.
 
     **Arguments:** `architecture`; `key`: the weights are drawn with it; `deviation`: see
@@ -301,6 +301,11 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position width"]:
         return self._run(tokens, self.blocks, 1.0)[0]
+
+    def packed_hidden(
+        self, tokens: Int[Array, "row position"], text: Int[Array, "row position"]
+    ) -> Float[Array, "row position width"]:
+        return self._run(tokens, self.blocks, 1.0, text=text)[0]
 
     def logits_along(
         self,
@@ -373,9 +378,17 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
         return x + self.position_embedding[positions].astype(dtype)
 
     def _run(
-        self, tokens: Array, blocks: Blocks, residual_scale, remember: bool = False
+        self,
+        tokens: Array,
+        blocks: Blocks,
+        residual_scale,
+        remember: bool = False,
+        text: Int[Array, "row position"] | None = None,
     ) -> tuple[Array, Any]:
-        """Hidden states `[*batch, position, width]`; keys and values of each layer if asked for."""
+        """Hidden states `[*batch, position, width]`; keys and values of each layer if asked for.
+
+        **Arguments:** `text`: of each token, where a row holds several that do not see each other.
+        """
         a, (*batch, positions) = self.architecture, tokens.shape
         if positions > a.context:
             raise SpecificationError(
@@ -384,9 +397,12 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
             )
         rows, groups, pieces = math.prod(batch), a.key_value_heads, a.head_width
         place = jnp.broadcast_to(jnp.arange(positions), (rows, positions))
+        visible = jnp.tril(jnp.ones((1, positions, positions), bool))
+        if text is not None:
+            visible = visible & (text[:, :, None] == text[:, None, :])
+            place = place - _first_place(text)
         x = self._embedded(tokens.reshape(rows, positions), place).reshape(-1, a.width)
         turn = _turns(a, place.reshape(-1))
-        causal = jnp.tril(jnp.ones((1, positions, positions), bool))
         scale = jnp.asarray(residual_scale, x.dtype)
 
         def apart(y):
@@ -399,8 +415,11 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
             query = apart(_turned(_heads(block.query(y), a), turn))
             key = apart(_turned(_heads(block.key(y), a), turn))
             value = apart(block.value(y))
-            scores = _scores("rqh,rph->rqp", query, key).reshape(-1, positions, positions)
-            probabilities = jax.nn.softmax(jnp.where(causal, scores, _NEVER)).astype(x.dtype)
+            scores = _scores("rqh,rph->rqp", query, key)
+            # The same for every head of a row.
+            scores = scores.reshape(visible.shape[0], -1, positions, positions)
+            scores = jnp.where(visible[:, None], scores, _NEVER)
+            probabilities = jax.nn.softmax(scores).astype(x.dtype)
             seen = probabilities.reshape(rows * groups, -1, positions) @ value
             seen = jnp.moveaxis(seen.reshape(rows, groups, -1, positions, pieces), 3, 1)
             x = x + scale * block.output(seen.reshape(rows * positions, -1))
@@ -415,6 +434,13 @@ class Decoder(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
 
 _NEVER = jnp.finfo(jnp.float32).min
 """Where attention may not look; finite, so that no gradient is NaN."""
+
+
+def _first_place(text: Int[Array, "row position"]) -> Int[Array, "row position"]:
+    """Where in its row the text begins that each token belongs to."""
+    place = jnp.broadcast_to(jnp.arange(text.shape[-1]), text.shape)
+    begins = jnp.concatenate([text[:, :1] == text[:, :1], text[:, 1:] != text[:, :-1]], axis=-1)
+    return jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
 
 
 def _heads(x, architecture: Architecture):

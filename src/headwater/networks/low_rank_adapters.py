@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.tokens import (
     AbstractAdapted,
-    AbstractHiddenStates,
     AbstractIncremental,
+    AbstractPacked,
     AbstractTokenNetwork,
 )
 from headwater.networks.decoder import (
@@ -50,7 +50,7 @@ class AdaptedLinear(AbstractLinear):
         return Linear(total.astype(weight.dtype), self.inner.bias)
 
 
-class Adapted(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, AbstractAdapted):
+class Adapted(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, AbstractAdapted):
     """A decoder of which only low-rank adapters learn (Hu et al., 2021, arXiv:2106.09685).
 
     It begins as the decoder that it is made of, since each B begins at zero.
@@ -120,6 +120,11 @@ class Adapted(AbstractTokenNetwork, AbstractHiddenStates, AbstractIncremental, A
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position width"]:
         return self.decoder.hidden(tokens)
+
+    def packed_hidden(
+        self, tokens: Int[Array, "row position"], text: Int[Array, "row position"]
+    ) -> Float[Array, "row position width"]:
+        return self.decoder.packed_hidden(tokens, text)
 
     def unembed(
         self, hidden: Float[Array, "*batch position width"]

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from headwater.core.records import Completions
-from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
+from headwater.core.tokens import AbstractHiddenStates, AbstractPacked, AbstractTokenNetwork
+from headwater.ops.language.packing import packed, places
 
 
 class WithReward(AbstractTokenNetwork):
@@ -42,10 +43,17 @@ class WithReward(AbstractTokenNetwork):
     def rate(self, data: Completions) -> Float[Array, "*batch"]:
         """The reward of each response: read off the state after its last token."""
         assert isinstance(self.network, AbstractHiddenStates)
-        hidden = self.network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
         place = jnp.arange(data.tokens.shape[-1])
         last = jnp.max(jnp.where(jnp.asarray(data.response), place, 0), axis=-1)
-        read = jnp.take_along_axis(hidden, last[..., None, None], axis=-2)[..., 0, :]
+        if data.packing is not None and isinstance(self.network, AbstractPacked):
+            together, text = packed(data, data.packing)
+            hidden = self.network.packed_hidden(together.tokens, text)
+            where = places(data.packing, place.size)
+            where = jnp.take_along_axis(where, last[:, None], axis=-1)[:, 0]
+            read = hidden.reshape(-1, hidden.shape[-1])[where].astype(jnp.float32)
+        else:
+            hidden = self.network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
+            read = jnp.take_along_axis(hidden, last[..., None, None], axis=-2)[..., 0, :]
         return jnp.einsum("...w,w->...", read, self.weights)
 
 

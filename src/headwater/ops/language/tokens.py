@@ -1,14 +1,16 @@
 """Probabilities of texts: one function for whoever samples and whoever trains."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from headwater.core.fields import check_choice
 from headwater.core.records import Completions
-from headwater.core.tokens import AbstractTokenNetwork
+from headwater.core.tokens import AbstractPacked, AbstractTokenNetwork
+from headwater.ops.language.packing import packed, unpacked
 
 Average = Literal["token", "sequence", "constant"]
 """How losses of tokens are averaged: over all tokens of the batch; over the tokens of each response
@@ -28,7 +30,25 @@ def token_log_probabilities(
     temperature: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, "*batch position"]:
     """Of each token of the responses, given what comes before it; zero elsewhere."""
-    return of_tokens(network.logits(jnp.asarray(data.tokens)), data, temperature)
+    return per_token(network, data, lambda logits, data: of_tokens(logits, data, temperature))
+
+
+def per_token(
+    network: AbstractTokenNetwork,
+    data: Completions,
+    function: Callable[[Float[Array, "*batch position vocabulary"], Completions], Array],
+) -> Shaped[Array, "*batch position"]:
+    """`function(logits, texts)`, a number for each token of the responses; zero elsewhere.
+
+    Packed texts are read together, without padding, where the network can: `function` gets what it
+    reads then, and must look at no more than a token and the logits before it.
+    """
+    if data.packing is None or not isinstance(network, AbstractPacked):
+        values = function(network.logits(jnp.asarray(data.tokens)), data)
+        return jnp.where(jnp.asarray(data.response), values, 0)
+    together, text = packed(data, data.packing)
+    logits = network.unembed(network.packed_hidden(together.tokens, text))
+    return unpacked(function(logits, together), data, data.packing)
 
 
 def of_tokens(

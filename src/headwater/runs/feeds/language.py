@@ -41,6 +41,7 @@ from headwater.sources.language.completions import (
     SampledCompletions,
 )
 from headwater.sources.language.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
+from headwater.sources.language.packed import PackedReplay, PackedTexts, shapes_for
 from headwater.sources.language.resets import Resets
 from headwater.texts.completion_advantages import advantages, prompt_values
 from headwater.texts.models import LanguageModel, prompts_within
@@ -48,6 +49,8 @@ from headwater.texts.texts import read_comparisons, read_completions, read_label
 
 EXACT_MATCH = "exact-match"
 """The reward that is 1 for the completion in the file, else 0."""
+_PADDED = 0.7
+"""Share of the work from which on texts are read with their padding, in one program."""
 
 
 def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
@@ -85,6 +88,14 @@ class _Texts:
         problem = token_problem(self.model, self.options)
         stage = Stage("language", self.method, source, self.options.updates)
         return Fed(stage, problem, held_out, tokens)
+
+    def replay(self, data: PackedTexts, weights: Any = None) -> CompletionReplay | PackedReplay:
+        """Rows of stored texts: without their padding, where that saves much."""
+        width = self.model.decoder.architecture.width
+        shapes, share = shapes_for(data, self.rows, width, weights)
+        if share > _PADDED:
+            return CompletionReplay(data, self.rows, weights)
+        return PackedReplay(data, self.rows, shapes, weights)
 
     def completions(self, path: Path) -> tuple[Completions, float]:
         """Texts, and tokens in one of them."""
@@ -216,21 +227,21 @@ def _stored_texts(method: AbstractMethod, inputs: Inputs, options: Options) -> F
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.completions)
     held = None if others is None else HeldOut(others)
-    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+    return texts.fed(texts.replay(data), texts.rows * tokens, held)
 
 
 def _stored_comparisons(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.comparisons)
     held = None if others is None else HeldOut(others)
-    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+    return texts.fed(texts.replay(data), texts.rows * tokens, held)
 
 
 def _stored_labelled(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
     data, others, tokens = texts.divided(texts.labelled)
     held = None if others is None else HeldOut(others)
-    return texts.fed(CompletionReplay(data, texts.rows), texts.rows * tokens, held)
+    return texts.fed(texts.replay(data), texts.rows * tokens, held)
 
 
 def _comparisons_and_written(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -332,7 +343,7 @@ def _with_advantages(method: AbstractMethod, inputs: Inputs, options: Options) -
     if not jnp.any(weights > 0.0):
         raise DataError(f"{texts.path}: no response is better than expected: none can be learned")
     held = None if others is None else HeldOut(others)
-    return texts.fed(CompletionReplay(data, texts.rows, weights), texts.rows * tokens, held)
+    return texts.fed(texts.replay(data, weights), texts.rows * tokens, held)
 
 
 def _with_reward(

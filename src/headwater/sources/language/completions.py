@@ -39,14 +39,19 @@ class CompletionReplay(AbstractSource[tuple[()], StoredTexts]):
 
 def drawn(data, rows: int, key: PRNGKeyArray, weights: Float[Array, " row"] | None = None):
     """So many rows of `data` with replacement, uniformly or in proportion to `weights`."""
-    count = jax.tree.leaves(data)[0].shape[0]
-    if weights is None:
-        index = jax.random.randint(key, (rows,), 0, count)
-    else:
-        total = jnp.cumsum(weights)
-        place = total[-1] * (1.0 - jax.random.uniform(key, (rows,)))
-        index = jnp.searchsorted(total, place)
+    index = drawn_rows(jax.tree.leaves(data)[0].shape[0], rows, key, weights)
     return jax.tree.map(lambda x: jnp.asarray(x)[index], data)
+
+
+def drawn_rows(
+    count: int, rows: int, key: PRNGKeyArray, weights: Float[Array, " row"] | None = None
+) -> Int[Array, " drawn"]:
+    """Which so many of `count` rows are drawn, with replacement, uniformly or by weight."""
+    if weights is None:
+        return jax.random.randint(key, (rows,), 0, count)
+    total = jnp.cumsum(weights)
+    place = total[-1] * (1.0 - jax.random.uniform(key, (rows,)))
+    return jnp.searchsorted(total, place)
 
 
 class AbstractWriting(AbstractSource[Int[Array, ""], Completions]):

@@ -74,7 +74,7 @@ class KTO(
         desirable = jnp.asarray(data.desirable)
         weight = jnp.where(desirable, self.desirable_weight, self.undesirable_weight)
         sign = jnp.where(desirable, 1.0, -1.0)
-        other = log_ratio(state.network, reference, _mismatched(data.completions)).ratio
+        other = log_ratio(state.network, reference, _mismatched(data)).ratio
         point = jnp.maximum(jnp.mean(other), 0.0)
 
         def loss(network: AbstractTokenNetwork):
@@ -98,9 +98,10 @@ def _mean(values, mask):
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def _mismatched(data: Completions) -> Completions:
+def _mismatched(data: LabelledCompletions) -> Completions:
     """Every prompt with the response of the row before it, as far as that fits."""
-    tokens, response = jnp.asarray(data.tokens), jnp.asarray(data.response)
+    texts = data.completions
+    tokens, response = jnp.asarray(texts.tokens), jnp.asarray(texts.response)
     width = tokens.shape[-1]
     start = jnp.argmax(response, axis=-1)[:, None]
     place = jnp.arange(width)[None]
@@ -111,5 +112,7 @@ def _mismatched(data: Completions) -> Completions:
     token, chosen = (jnp.take_along_axis(x, index, axis=-1) for x in others)
     after = place >= start
     return Completions(
-        jnp.where(after, token, tokens), jnp.where(after & (source < width), chosen, False)
+        jnp.where(after, token, tokens),
+        jnp.where(after & (source < width), chosen, False),
+        packing=data.mismatched,
     )

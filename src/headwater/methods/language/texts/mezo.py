@@ -11,7 +11,7 @@ from headwater.core.fields import choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.ops.language.tokens import averaged, token_log_probabilities
+from headwater.ops.language.tokens import averaged, per_token, token_log_probabilities
 from headwater.ops.language.zeroth_order import descended, random_seed, replayed, slope
 
 
@@ -74,9 +74,9 @@ class MeZO(
             network = eqx.combine(trained, fixed)
             if self.loss == "likelihood":
                 return -averaged(token_log_probabilities(network, data), response, "token")
-            guesses = jnp.argmax(network.logits(jnp.asarray(data.tokens))[..., :-1, :], axis=-1)
-            wrong = (guesses != jnp.asarray(data.tokens)[..., 1:]).astype(jnp.float32)
-            return averaged(wrong, response[..., 1:], "token")
+            # The first token follows nothing, so that it cannot be guessed.
+            guessed = response.at[..., 0].set(False)
+            return averaged(per_token(network, data, _wrong), guessed, "token")
 
         along, value = slope(loss, trained, seed, self.perturbation_scale)
         rate = self.learning_rate * jnp.maximum(1.0 - state.step / self.decay_updates, 0.0)
@@ -103,3 +103,10 @@ class MeZO(
         trained, fixed = eqx.partition(network, network.trainable())
         trained = replayed(trained, seeds.astype(jnp.int32), slopes, rates, self.weight_decay)
         return eqx.combine(trained, fixed)
+
+
+def _wrong(logits: Float[Array, "*batch position vocabulary"], data: Completions):
+    """1 for each token that is not the likeliest after those before it."""
+    guesses = jnp.argmax(logits[..., :-1, :], axis=-1)
+    wrong = (guesses != jnp.asarray(data.tokens)[..., 1:]).astype(jnp.float32)
+    return jnp.concatenate([jnp.zeros_like(wrong[..., :1]), wrong], axis=-1)
