@@ -202,8 +202,9 @@ def _packed(batch: PackedTexts, lengths: list[np.ndarray], shape: Shape) -> Pack
 
 
 def _packing(lengths: np.ndarray, shape: Shape) -> Packing:
-    arrays: Any = (*_placed(lengths, shape.width), lengths.astype(np.int32))
-    return Packing(*arrays, *shape)
+    row, start = _placed(lengths, shape.width)
+    arrays: dict[str, Any] = {"row": row, "start": start, "length": lengths.astype(np.int32)}
+    return Packing(**arrays, rows=shape.rows, width=shape.width)
 
 
 def _missing(part: object) -> bool:
