@@ -10,7 +10,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.environments.tabular.constrained import rover
-from headwater.evaluation.constrained import best_within, binding, course_of, stacked
+from headwater.evaluation.constrained import best_within, binding, course_of
+from headwater.evaluation.instances import stacked
 from headwater.methods.tabular.constrained.rcpo import RCPO
 
 BUDGET = 0.3

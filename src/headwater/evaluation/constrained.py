@@ -40,11 +40,6 @@ def measurement(process: FiniteProcess) -> Float[Array, "*process horizon state 
     return jnp.concatenate([process.reward[..., None], process.cost], axis=-1)
 
 
-def stacked(processes: list[FiniteProcess]) -> FiniteProcess:
-    """Processes of equal sizes along a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *processes)
-
-
 def best_within(process: FiniteProcess, budgets: Any) -> ConstrainedPlan:
     """The best policy within the budgets, by the linear program.
 

@@ -1,6 +1,6 @@
 """Learning many instances of equal sizes side by side, in one compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,11 @@ from headwater.core.method import AbstractMethod, Agent
 from headwater.ops.tabular.planning import expected_return
 from headwater.runs.learn import learn
 from headwater.sources.episodes import FreshEpisodes
+
+
+def stacked(processes: Sequence[Any]) -> Any:
+    """Processes of equal sizes (or problems, or other trees of arrays) along a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *processes)
 
 
 def learn_instances(
@@ -44,6 +49,14 @@ def learn_instances(
     )
     found = _learn(method, simulators, problems, evaluate, updates, keys)
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
+
+
+def first_time(curves: np.ndarray, level: np.ndarray, span: int) -> np.ndarray:
+    """The first update after which the mean of the last `span` values reaches `level`, or NaN."""
+    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
+    mean = (sums[:, span:] - sums[:, :-span]) / span
+    reached = mean >= level[:, None]
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + span - 1.0, np.nan)
 
 
 @eqx.filter_jit

@@ -10,7 +10,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Episodes
 from headwater.environments.tabular.constrained import rover
-from headwater.evaluation.constrained import best_within, course_of, stacked
+from headwater.evaluation.constrained import best_within, course_of
+from headwater.evaluation.instances import stacked
 from headwater.ops.tabular.approachability import vector_returns
 
 BUDGET = 0.3

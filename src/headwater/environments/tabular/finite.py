@@ -1,5 +1,7 @@
 """Finite processes as environments, and known ones, random and hard."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -152,6 +154,23 @@ def combination_lock(
     transition[..., 1] = 1.0
     transition[np.arange(horizon), 0, right] = (1.0 - slip, slip)
     reward[-1, 0, right[-1]] = 1.0
+    return FiniteProcess.from_arrays(transition, reward)
+
+
+def noisy_lock(code: Sequence[int] | np.ndarray, actions: int) -> FiniteProcess:
+    """A lock that slips with probability 0.1, and pays 0.05 for a wrong first action.
+
+    State 0 is the lock as long as every action was that of `code`, state 1 where it is stuck for
+    good. The last right action earns one.
+    """
+    horizon = len(code)
+    transition = np.zeros((horizon, 2, actions, 2))
+    transition[..., 1] = 1.0
+    transition[np.arange(horizon), 0, code] = (0.9, 0.1)
+    reward = np.zeros((horizon, 2, actions))
+    reward[0, 0] = 0.05
+    reward[0, 0, code[0]] = 0.0
+    reward[-1, 0, code[-1]] = 1.0
     return FiniteProcess.from_arrays(transition, reward)
 
 

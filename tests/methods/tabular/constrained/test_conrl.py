@@ -8,7 +8,8 @@ import pytest
 import headwater as hw
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
-from headwater.evaluation.constrained import best_within, course_of, stacked
+from headwater.evaluation.constrained import best_within, course_of
+from headwater.evaluation.instances import stacked
 from headwater.methods.tabular.constrained.conrl import ConRL
 
 from ..constrained_twin import A, D, H, S, data_of, plan_of, sum_of, tables, updated

@@ -10,7 +10,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem
 from headwater.environments.tabular.finite import random_process
-from headwater.evaluation.constrained import course_of, stacked
+from headwater.evaluation.constrained import course_of
+from headwater.evaluation.instances import stacked
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL
 from headwater.ops.tabular.planning import expected_return, optimal_values
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractMethod
-from headwater.evaluation.constrained import best_within, course_of, stacked
+from headwater.evaluation.constrained import best_within, course_of
+from headwater.evaluation.instances import stacked
 from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import (
     Claim,

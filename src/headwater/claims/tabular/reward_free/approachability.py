@@ -6,12 +6,8 @@ import numpy as np
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProcess
-from headwater.evaluation.constrained import (
-    best_within,
-    course_of,
-    measurement,
-    stacked,
-)
+from headwater.evaluation.constrained import best_within, course_of, measurement
+from headwater.evaluation.instances import stacked
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.rovers import rovers
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL

@@ -1,4 +1,4 @@
-"""Claims of GOLF, and of its version for short memories."""
+"""Claims of learning partially observed processes with a short memory."""
 
 from typing import Any
 
@@ -12,132 +12,108 @@ from headwater.core.hypotheses import ValueClass
 from headwater.core.method import Agent
 from headwater.environments.tabular.decodable import (
     Windows,
+    decodable,
     random_decodable,
+    ring,
     window_process,
+    window_return,
     windows,
 )
 from headwater.evaluation.exact import best_return
-from headwater.evaluation.instances import ExactReturn, learn_instances
+from headwater.evaluation.instances import ExactReturn, first_time, learn_instances, stacked
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
 from headwater.methods.tabular.online.m_golf import MGOLF
-from headwater.methods.tabular.online.q_learning import QLearning
 from headwater.methods.tabular.online.ucbvi import UCBVI
 from headwater.ops.tabular.planning import expected_return, uniform_policy
 from headwater.parts.value_class import value_class_of
 
-_RATES = (0.05, 0.1, 0.3)
-_EXPLORATIONS = (0.05, 0.1, 0.2, 0.4)
-_BONUSES = (0.003, 0.01, 0.03)
+_BONUSES = (0.0005, 0.0015, 0.005)
+_WINDOW_BONUSES = (0.003, 0.01, 0.03)
 
 
-class _Truth(eqx.Module):
-    """Measures the exact return of the latest policy, and whether the truth is still alive."""
+class _WindowReturn(eqx.Module):
+    """Measures the exact return, in the partially observed process, of the policy that explores."""
 
-    process: FiniteProcess
-    index: Any
+    seen: Windows
 
     def __call__(self, agent: Agent) -> dict[str, Any]:
-        worth = expected_return(self.process, agent.policy(explore=False))
-        return {"return": worth, "alive": agent.state.alive[self.index].astype(jnp.float32)}
+        return {"return": window_return(self.seen, agent.policy(explore=True))}
 
 
-def _noisy_lock(code: np.ndarray, actions: int) -> FiniteProcess:
-    """A lock that slips with probability 0.1, and pays 0.05 for a wrong first action."""
-    horizon = len(code)
-    transition = np.zeros((horizon, 2, actions, 2))
-    transition[..., 1] = 1.0
-    transition[np.arange(horizon), 0, code] = (0.9, 0.1)
-    reward = np.zeros((horizon, 2, actions))
-    reward[0, 0] = 0.05
-    reward[0, 0, code[0]] = 0.0
-    reward[-1, 0, code[-1]] = 1.0
-    return FiniteProcess.from_arrays(transition, reward)
-
-
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *x: jnp.asarray(np.stack([np.asarray(y) for y in x])), *trees)
-
-
-def _first_time(curves: np.ndarray, level: np.ndarray, span: int) -> np.ndarray:
-    """The first update after which the mean of the last `span` values reaches `level`, or NaN."""
-    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
-    mean = (sums[:, span:] - sums[:, :-span]) / span
-    reached = mean >= level[:, None]
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) + span - 1.0, np.nan)
-
-
-def lock_of_many_codes(
-    *, seed: int, instances: int, horizon: int, actions: int, models: int, episodes: int, long: int
+def lengths_of_memory(
+    *, seed: int, instances: int, horizon: int, memories: tuple[int, ...], episodes: int
 ) -> Finding:
-    """GOLF among the values of many locks, and tuned Q-learning, on noisy locks with a decoy."""
+    """UCBVI on windows of several lengths, on rings that two positions reveal."""
     generator = np.random.default_rng(seed)
-    codes = generator.integers(0, actions, (models, horizon))
-    locks = [_noisy_lock(code, actions) for code in codes]
-    truth = generator.choice(models, instances, replace=False)
-    process = _stack([locks[i] for i in truth])
-    # The class is the same for all instances: only which of its members is right differs.
-    one = value_class_of(_stack(locks), locks[0].problem())
-    classes = _stack([one] * instances)
-    best = np.asarray(jax.vmap(best_return)(process), np.float64)
-    theory = MGOLF(memory_length=0, num_episodes=float(episodes))
-    small = 3.0 / float(theory.radius(one))
-    found = {}
-    for name, scale in (("3", small), ("theory", 1.0)):
-        method = MGOLF(memory_length=0, num_episodes=float(episodes), radius_scale=scale)
-        measure = _Truth(process, jnp.asarray(truth, jnp.int32))
-        found[name] = learn_instances(
-            method, process, classes, measure, updates=episodes, key=jax.random.key(seed)
-        )
-    times = {name: _first_time(f["return"], 0.9 * best, 20) for name, f in found.items()}
-    # It is cheap, and its few lucky seeds need many others beside them.
-    repeated = [locks[i] for i in truth for _ in range(4)]
-    tuned = (
-        _tuned_q_learning(_stack(repeated), _stack([x.problem() for x in repeated]), long, seed)
-        / np.repeat(best, 4)[:, None]
-    )
-    kept = found["3"]["alive"][:, -1]
-    slowest = np.where(np.isnan(times["3"]), np.inf, times["3"]).max()
-    return Finding(
-        (
-            Criterion("episodes of the slowest instance, β = 3", exactly(slowest), at_most=100),
-            Criterion("share of instances that kept the truth", exactly(kept.min()), at_least=1),
-            Criterion(
-                f"share of the best return, best Q-learning after {long} episodes",
-                mean_of(tuned[:, -1]),
-                at_most=0.2,
-            ),
+    goals, reversals = generator.integers(2, 5, instances), generator.uniform(0.05, 0.15, instances)
+    rings = [
+        ring(horizon=horizon, goal=int(goal), reversal=float(reversal))
+        for goal, reversal in zip(goals, reversals)
+    ]
+    best = np.asarray([float(best_return(window_process(windows(x, 2)))) for x in rings])
+    early, late, curves, numbers = {}, {}, {}, {}
+    for memory in memories:
+        each = [windows(x, memory) for x in rings]
+        seen = each[0]
+        found = _tuned(each, episodes, seed) / best[:, None]
+        third = episodes // 3
+        early[memory], late[memory] = found[:, :third].mean(1), found[:, -third:].mean(1)
+        label = "all of the episode" if memory == horizon else f"the last {memory}"
+        curves[label] = (np.arange(episodes + 1), found)
+        numbers[f"memory {memory}"] = {
+            "windows": int(sum(map(len, seen.names))),
+            "decodable": decodable(seen),
+            "first third": float(early[memory].mean()),
+            "last third": float(late[memory].mean()),
+        }
+    short, right, full = memories[0], 2, memories[-1]
+    rival = max((m for m in memories if m != right), key=lambda m: early[m].mean())
+    highest = max(memories, key=lambda m: late[m].mean())
+    criteria = [
+        Criterion("last third: two less one", mean_of(late[right] - late[short]), at_least=0.1),
+        Criterion(
+            "last third: the best memory less two",
+            mean_of(late[highest] - late[right]) if highest != right else exactly(0.0),
+            at_most=0.02,
         ),
-        {
-            "radius in theory": float(theory.radius(one)),
-            "helpers": one.helpers.shape[0] if one.helpers is not None else 0,
-            "episodes, radius 3": times["3"].tolist(),
-            "episodes, radius of theory": [None if np.isnan(t) else t for t in times["theory"]],
-        },
-        {
-            "GOLF, β = 3": (np.arange(episodes + 1), found["3"]["return"] / best[:, None]),
-            "GOLF, β of the theory": (
-                np.arange(episodes + 1),
-                found["theory"]["return"] / best[:, None],
+    ]
+    if full != right:
+        criteria += [
+            Criterion(
+                "first third: two less the best other memory, of the best return",
+                mean_of(early[right] - early[rival]),
+                at_least=0.0,
             ),
-            "Q-learning": (np.arange(episodes + 1), tuned[:, : episodes + 1]),
-        },
+            Criterion(
+                "last third: two less the whole history",
+                mean_of(late[right] - late[full]),
+                at_least=0.2,
+            ),
+        ]
+    return Finding(
+        tuple(criteria),
+        {"goals": goals.tolist(), "best returns": best.tolist(), **numbers},
+        curves,
         "episodes",
         "share of the best return",
     )
 
 
-def _tuned_q_learning(process: FiniteProcess, problems: FiniteProblem, long: int, seed: int):
-    """Returns `[instance, episode]` with the rate and exploration that end up best."""
+def _tuned(each: list[Windows], episodes: int, seed: int) -> np.ndarray:
+    """Returns `[instance, episode]` with the scale of the bonus that earns most in all."""
+    simulators = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *each)
+    problem = FiniteProblem(each[0].states, each[0].actions, each[0].horizon)
     best = np.zeros((1, 1))
-    for rate in _RATES:
-        for exploration in _EXPLORATIONS:
-            method = QLearning(learning_rate=rate, exploration_rate=exploration)
-            key = jax.random.key(seed + 1)
-            found = learn_instances(
-                method, process, problems, ExactReturn(process), updates=long, key=key
-            )["return"]
-            if best.size == 1 or found[:, -1].mean() > best[:, -1].mean():
-                best = found
+    for scale in _BONUSES:
+        found = learn_instances(
+            UCBVI(bonus="hoeffding", bonus_scale=scale, num_episodes=float(episodes)),
+            simulators,
+            problem,
+            _WindowReturn(simulators),
+            updates=episodes,
+            key=jax.random.key(seed),
+        )["return"]
+        best = found if found.mean() > best.mean() else best
     return best
 
 
@@ -158,14 +134,14 @@ def more_observations(
         seen, processes, truth = _decodable_models(seed, instances, horizon, models, count)
         sizes.append(seen[0].states)
         chosen = [processes[i] for i in truth]
-        process, simulators = _stack(chosen), _stack(seen)
+        process, simulators = stacked(chosen), stacked(seen)
         best = np.asarray(jax.vmap(best_return)(process), np.float64)
         uniform = jax.vmap(lambda p: expected_return(p, uniform_policy(p)))(process)
         target = best - 0.1 * (best - np.asarray(uniform, np.float64))
         problem = chosen[0].problem()
-        one = value_class_of(_stack(processes), problem)
+        one = value_class_of(stacked(processes), problem)
         # Each instance starts where its own process does.
-        classes = _stack([ValueClass(c.problem(), one.candidates, one.helpers) for c in chosen])
+        classes = stacked([ValueClass(c.problem(), one.candidates, one.helpers) for c in chosen])
         rounds = episodes // horizon
         golf = MGOLF(memory_length=2, num_episodes=float(rounds))
         # Returns vary by about 0.1 here: 2σ² log(H |G| / δ) is 0.3.
@@ -178,7 +154,7 @@ def more_observations(
             updates=rounds,
             key=jax.random.fold_in(jax.random.key(seed), count),
         )["return"]
-        times = _first_time(found, target, 10) * horizon
+        times = first_time(found, target, 10) * horizon
         needed["m-GOLF"].append(np.where(np.isnan(times), np.inf, times))
         curves[f"m-GOLF, {seen[0].process.observations} observations"] = (
             np.arange(rounds + 1) * horizon,
@@ -239,16 +215,16 @@ def _scaled(process: FiniteProcess, factor: float) -> FiniteProcess:
 def _tuned_ucbvi(simulators, process, problems, target, episodes: int, seed: int) -> np.ndarray:
     """Episodes until the target, with the scale of the bonus that takes fewest."""
     best = np.full(len(target), np.inf)
-    for scale in _BONUSES:
+    for scale in _WINDOW_BONUSES:
         found = learn_instances(
             UCBVI(bonus_scale=scale, num_episodes=float(episodes)),
             simulators,
-            _stack(problems),
+            stacked(problems),
             ExactReturn(process),
             updates=episodes,
             key=jax.random.key(seed + 1),
         )["return"]
-        times = _first_time(found, target, 10)
+        times = first_time(found, target, 10)
         # An instance that was not learned in time counts as if it just was.
         times = np.where(np.isnan(times), episodes, times)
         best = times if times.mean() < best.mean() else best
@@ -257,34 +233,27 @@ def _tuned_ucbvi(simulators, process, problems, target, episodes: int, seed: int
 
 CLAIMS = (
     Claim(
-        name="golf-opens-a-noisy-lock",
+        name="two-observations-suffice-on-the-ring",
         statement=(
-            "Optimism over a class of value functions opens a noisy lock with a decoy within 100 "
-            "episodes (β = 3) and never gives up the true function, where ε-greedy Q-learning, "
-            "tuned, stays at the decoy for forty times as long."
+            "Where two observations reveal the hidden state, a table over windows of two learns "
+            "fastest; one observation stays 0.1 of the best return below it for good, and the "
+            "whole history, as sufficient as two, is still 0.2 behind."
         ),
-        methods=("MGOLF", "QLearning"),
-        paper="jin2021bellman",
-        where="a consequence of the regret bound of GOLF (Theorem 15)",
+        methods=("UCBVI",),
+        paper="efroni2022provable",
+        where="a consequence of the reduction to megastates, exponential in the memory (Section 3)",
         scales={
-            "smoke": {
-                "instances": 4,
-                "horizon": 5,
-                "actions": 4,
-                "models": 30,
-                "episodes": 100,
-                "long": 500,
-            },
-            "small": {
-                "instances": 16,
-                "horizon": 6,
-                "actions": 4,
-                "models": 200,
-                "episodes": 400,
-                "long": 4000,
-            },
+            # Of the four criteria two make sense without a longer memory, which takes minutes.
+            "smoke": {"instances": 4, "horizon": 6, "memories": (1, 2), "episodes": 300},
+            "small": {"instances": 6, "horizon": 6, "memories": (1, 2, 3, 6), "episodes": 1000},
         },
-        experiment=lock_of_many_codes,
+        experiment=lengths_of_memory,
+        learned=(
+            "Both open ends are matters of size. In the last third of the episodes two "
+            "observations earn 0.12 (0.09 to 0.14) of the best return more than one, which had to "
+            "be 0.1, and 0.16 (0.07 to 0.25) more than the whole history, which had to be 0.2: it "
+            "is still learning, from 0.66 in the first third to 0.84."
+        ),
     ),
     Claim(
         name="m-golf-ignores-the-number-of-observations",

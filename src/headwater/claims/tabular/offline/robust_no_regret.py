@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from headwater.core.finite import FiniteProcess
 from headwater.environments.tabular.finite import random_process
+from headwater.evaluation.instances import stacked
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
 from headwater.methods.tabular.offline.pessimistic_value_iteration import PessimisticValueIteration
 from headwater.methods.tabular.offline.robust_no_regret import RobustNoRegret
@@ -34,10 +35,6 @@ _RATES = {"policy_rate": 100.0, "environment_rate": 3.0}
 """Chosen on other instances."""
 
 
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *trees)
-
-
 def _worst_return(process: FiniteProcess, policy: Any, radius: Any) -> Any:
     """What `policy` earns in the worst transitions within `radius` of those of the process."""
     worst = worst_transition(process.reward, policy, RowBalls(process.transition, radius))
@@ -46,7 +43,7 @@ def _worst_return(process: FiniteProcess, policy: Any, radius: Any) -> Any:
 
 def _random_processes(seed: int, instances: int, concentration: float, **sizes: int) -> Any:
     keys = jax.random.split(jax.random.key(seed), instances)
-    return _stack(
+    return stacked(
         [
             random_process(concentration=concentration, stationary=True, key=key, **sizes)
             for key in keys
@@ -186,7 +183,7 @@ def rows_together(
     """Rows move together along two directions; worst cases are looked up on a grid of the disc."""
     random = np.random.default_rng(seed)
     made = [_moving_together(random, states, actions, horizon) for _ in range(instances)]
-    processes, directions = _stack([x for x, _ in made]), _stack([x for _, x in made])
+    processes, directions = stacked([x for x, _ in made]), stacked([x for _, x in made])
     angle = 2.0 * np.pi * np.arange(angles) / angles
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     disc = np.concatenate([length * ring for length in np.linspace(0.0, 1.0, lengths + 1)[1:]])

@@ -1,0 +1,1 @@
+"""Claims about exploring a finite process before rewards are known."""
