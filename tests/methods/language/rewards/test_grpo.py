@@ -1,5 +1,6 @@
 """GRPO against NumPy and TRL, and against exact gradients."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -40,6 +41,7 @@ from ..trl_losses import in_torch, trainer_of
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 def test_grpo_loss(average, scale, ratio, key):
+    corrected = scale != "batch"
     task, data, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
     method = GRPO(
         kl_weight=0.3,
@@ -49,6 +51,7 @@ def test_grpo_loss(average, scale, ratio, key):
         scale_rewards=scale,
         importance_sampling_level=ratio,
         max_completion_length=7,
+        kl_bias_correction=corrected,
     )
     state = eqx.tree_at(lambda tuned: tuned.frozen, method.init(task, key=key), other)
     _, metrics = update(method, state, data, key)
@@ -64,7 +67,8 @@ def test_grpo_loss(average, scale, ratio, key):
     if ratio == "sequence":
         change = change.sum(-1, keepdims=True) / mask.sum(-1, keepdims=True) * np.ones(mask.shape)
     loss = clipped(np.exp(change), advantage[..., None] * np.ones(mask.shape), 0.1, 0.3)
-    loss = (loss + 0.3 * (np.exp(reference - own) - (reference - own) - 1.0)) * mask
+    divergence = np.exp(reference - own) - (reference - own) - 1.0
+    loss = (loss + 0.3 * divergence * (np.exp(change) if corrected else 1.0)) * mask
     if average == "token":
         value = loss.sum() / mask.sum()
     elif average == "sequence":
@@ -87,6 +91,8 @@ def test_epochs_stop_at_the_clip(key):
     assert float(once["sampler_gap"]) < 1e-6 and float(often["sampler_gap"]) < 1e-6
 
 
+_READ_BY_TRL = ("top_entropy_quantile", "off_policy_mask_threshold", "use_vllm")
+"""Settings that TRL's loss reads of the trainer, beside those that are varied."""
 AVERAGES: dict[str, Average] = {"dapo": "token", "grpo": "sequence", "dr_grpo": "constant"}
 
 
@@ -94,9 +100,10 @@ AVERAGES: dict[str, Average] = {"dapo": "token", "grpo": "sequence", "dr_grpo": 
 @pytest.mark.parametrize("loss_type", list(AVERAGES))
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 def test_grpo_has_the_loss_of_trl(loss_type, ratio, key):
+    """What is not said here is as in TRL's unmodified `GRPOConfig`."""
     pytest.importorskip("trl")
     torch = pytest.importorskip("torch")
-    from trl import GRPOTrainer  # pyright: ignore[reportMissingImports]
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     task, grouped, other = problem(), some_texts(3, 4), PrefixTable(VOCABULARY, CONTEXT)
     method = GRPO(
@@ -116,16 +123,17 @@ def test_grpo_has_the_loss_of_trl(loss_type, ratio, key):
     own = in_torch(torch, task.network, data)
     reward = torch.tensor(np.asarray(grouped.reward))
     advantage = reward - reward.mean(1, keepdim=True)
+    usual = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
     trainer = trainer_of(
         (own, torch.zeros_like(own), None),
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=None),
-        beta=0.3,
-        loss_type=loss_type,
-        importance_sampling_level=ratio,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        use_vllm=False,
-        max_completion_length=7,
+        **{
+            "args": SimpleNamespace(**usual),
+            **{name: usual[name] for name in _READ_BY_TRL},
+            "beta": 0.3,
+            "loss_type": loss_type,
+            "importance_sampling_level": ratio,
+            "max_completion_length": 7,
+        },
     )
     inputs = {
         "prompt_ids": tokens[:, :1],
@@ -157,14 +165,19 @@ def test_grpo_without_scales_follows_the_policy_gradient_on_average(key):
 
 
 @pytest.mark.oracle
-def test_the_divergence_of_grpo_is_the_other_one_unless_asked_for(key):
-    """With k3 its gradient is of KL(reference‖π); with the surrogate of KL(π‖reference)."""
+def test_the_divergence_of_grpo_is_from_the_reference_unless_its_correction_is_off(key):
+    """Its gradient is of KL(π‖reference); with k3 alone of KL(reference‖π)."""
     policy, reference = PrefixTable(3, 2, key=key), PrefixTable(3, 2, key=jax.random.key(5))
     responses = every_response(vocabulary=3, new_tokens=1)
     own, other = (log_policy(network, responses) for network in (policy, reference))
 
-    def gradient(divergence):
-        method = GRPO(kl_weight=1.0, kl_estimator=divergence, max_gradient_norm=1e9)
+    def gradient(estimator, corrected):
+        method = GRPO(
+            kl_weight=1.0,
+            kl_estimator=estimator,
+            kl_bias_correction=corrected,
+            max_gradient_norm=1e9,
+        )
         state = with_reference(method.init(TokenProblem(policy), key=key), reference)
 
         def one(index):
@@ -185,9 +198,14 @@ def test_the_divergence_of_grpo_is_the_other_one_unless_asked_for(key):
     def forward(network):
         return expected(other, other - log_policy(network, responses))[0]
 
-    for divergence, objective in (("surrogate", reverse), ("k3", forward)):
+    for estimator, corrected, objective in (
+        ("k3", True, reverse),
+        ("surrogate", True, reverse),
+        ("surrogate", False, reverse),
+        ("k3", False, forward),
+    ):
         exact = eqx.filter_grad(objective)(policy).table
-        np.testing.assert_allclose(gradient(divergence), exact, atol=2e-6)
+        np.testing.assert_allclose(gradient(estimator, corrected), exact, atol=2e-6)
 
 
 def test_groups_and_rewards_are_asked_for_in_words(key):

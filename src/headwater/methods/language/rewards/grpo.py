@@ -2,11 +2,12 @@
 
 from typing import ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import choice, integer, non_negative, positive
+from headwater.core.fields import choice, flag, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -38,7 +39,7 @@ class GRPO(
 
     $A_i = (R_i - \mathrm{mean}_j R_j) / (\mathrm{std}_j R_j + 10^{-4})$ over the responses to one
     prompt; with $w_{it} = \pi(y_{it})/\pi_{old}(y_{it})$ every token has the loss
-    $-\min(w_{it}A_i, \mathrm{clip}(w_{it}, 1-\epsilon, 1+\epsilon)A_i) + \beta d_{it}$.
+    $-\min(w_{it}A_i, \mathrm{clip}(w_{it}, 1-\epsilon, 1+\epsilon)A_i) + \beta w_{it}d_{it}$.
 
     Groups that all succeed or all fail teach nothing; the metric `silent_groups` is their share.
 
@@ -50,8 +51,11 @@ class GRPO(
 
     - `kl_weight`: β; with `None` (0 in TRL) no reference is held.
     - `kl_estimator`: $d$. "k3" is the paper's and TRL's, $e^{-\rho} - 1 + \rho$ with
-      $\rho = \log\pi - \log\pi_{ref}$ of the token: its gradient is that of
-      KL(reference‖π), not of KL(π‖reference). "surrogate", $\rho^2/2$, has the latter's.
+      $\rho = \log\pi - \log\pi_{ref}$ of the token; "surrogate" is $\rho^2/2$.
+    - `kl_bias_correction`: whether $d$ is multiplied by $w$, as in TRL. Then either estimator has
+      the gradient of KL(π‖reference), in later epochs too ("k3" by the gradient of $w$, which the
+      surrogate leaves out). Without, as in the paper, that of "k3" is of KL(reference‖π), and that
+      of "surrogate" right only on fresh responses.
     - `clip_range`, `upper_clip_range`: ε below and above.
     - `loss_aggregation`: "token" over all tokens of the batch (DAPO), "sequence" over the tokens of
       each response and then over responses (the paper; prefers short successes and long failures),
@@ -70,7 +74,7 @@ class GRPO(
     CLS-RL: Li et al. (2025), arXiv:2503.16188.
 
     **Differences from the paper:** defaults are TRL's (`beta` 0 where the paper has 0.04,
-    `loss_type` "dapo"); one epoch; the rate is constant.
+    `loss_type` "dapo", `use_bias_correction_kl`); one epoch; the rate is constant.
     """
 
     feed: ClassVar[Feed] = Feed.SAMPLED
@@ -90,8 +94,9 @@ class GRPO(
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
     kl_estimator: Literal["k3", "surrogate"] = choice("k3")
+    kl_bias_correction: bool = flag(True)
     loss_aggregation: Average = choice("token")
-    max_completion_length: int = integer(256)
+    max_completion_length: int = integer(512)
     scale_rewards: Scale = choice("group")
     importance_sampling_level: Literal["token", "sequence"] = choice("token")
     num_epochs: int = integer(1)
@@ -122,9 +127,12 @@ class GRPO(
             measured = {}
             if self.kl_weight is not None:
                 estimate = divergence_estimate(own - reference, "k3")
-                kl_loss = estimate
+                kl_loss, weight = estimate, jnp.exp(change)
                 if self.kl_estimator == "surrogate":
                     kl_loss = divergence_surrogate(own, reference)
+                    weight = jax.lax.stop_gradient(weight)
+                if self.kl_bias_correction:
+                    kl_loss = weight * kl_loss
                 kl_loss = averaged(
                     kl_loss, response, self.loss_aggregation, float(self.max_completion_length)
                 )
