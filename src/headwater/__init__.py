@@ -29,6 +29,7 @@ _HOMES = {
     "headwater.datasets.read": ("load",),
     "headwater.api.adapt": ("adapt",),
     "headwater.api.data.advise": ("advise",),
+    "headwater.api.data.label": ("label",),
     "headwater.api.collect": ("collect",),
     "headwater.api.compare": ("compare", "select"),
     "headwater.api.evaluate": ("evaluate",),

@@ -17,8 +17,8 @@ from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import RunError, SpecificationError, nearest
 from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy
 from headwater.core.spaces import Box, Spaces
+from headwater.datasets.actions.propensities import log_volume
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.propensities import log_volume
 from headwater.datasets.read import load
 from headwater.datasets.references import published_references
 from headwater.datasets.write import write

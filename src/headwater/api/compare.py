@@ -11,7 +11,7 @@ from headwater.api.evaluate import choose_estimators, discount_of, judge_seeds
 from headwater.api.run import Run, open_run
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractPolicy
-from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.datasets.dataset import Dataset, require_actions, require_rewards
 from headwater.datasets.read import load
 from headwater.environments.catalogue import (
     bandit_names,
@@ -266,6 +266,7 @@ def select(
     names = _different_names(opened, names)
     data = data if isinstance(data, Dataset) else load(data)
     require_rewards(data.metadata, "off-policy evaluation")
+    require_actions(data.action_confidence, data.metadata, "off-policy evaluation")
     discounts = {}
     for name, run in zip(names, opened):
         if not isinstance(run.method, AbstractPolicy):

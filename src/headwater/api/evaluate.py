@@ -17,7 +17,7 @@ from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
-from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.datasets.dataset import Dataset, require_actions, require_rewards
 from headwater.datasets.read import load
 from headwater.environments.registry import acted_in
 from headwater.evaluation.estimators.importance import WEIGHING
@@ -168,6 +168,7 @@ def evaluate(
     if data is not None:
         data = data if isinstance(data, Dataset) else load(data)
         require_rewards(data.metadata, "off-policy evaluation")
+        require_actions(data.action_confidence, data.metadata, "off-policy evaluation")
         reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")

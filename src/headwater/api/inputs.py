@@ -225,7 +225,10 @@ def open_inputs(
     judge = open_function(judge) if isinstance(judge, str) else judge
     if flow.kind == "control":
         chosen, data = choose_transitions(data, data_options, from_disk=options.from_disk)
-        task = as_task(env, None if chosen is None else recorded_task(chosen, data))
+        recorded = None if chosen is None else recorded_task(chosen, data)
+        # What is no policy is evaluated nowhere, wherever the data comes from.
+        used = "env" in (*flow.needs, *flow.takes)
+        task = as_task(env, recorded if used else None)
         made = None if task is None else TaskChoice.of(task)
         return Chosen(chosen, made), Given(data, task)
     if data_options:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from headwater.api.data.notes import check_rewards
+from headwater.api.data.notes import check_actions, check_rewards
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, learns_from, method_class, settings
 from headwater.core.errors import DataError, RunError, SpecificationError
@@ -405,6 +405,7 @@ def plan(
         elif specification.data is not None:
             data = Logged(specification.data, specification.options, directory, data)
             check_rewards(method, data.data, data.metadata)
+            check_actions(method, data.action_confidence, data.metadata)
         elif task is None:
             raise SpecificationError("there is nothing to learn from: give data or an environment")
     elif data is None and specification.data is not None:

@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "advise": ("advise", "which methods to try on a log and why, or that it is not worth it"),
     "data collect": ("data.collect", "make datasets of graded quality in a task of your choice"),
     "data convert": ("data.convert", "rewrite a dataset in another format"),
+    "data label": ("data.label", "infer actions that a log lacks, from those that it has"),
     "methods": ("methods", "list the methods, or show one with its hyper-parameters"),
     "papers": ("papers", "list the papers with methods and claims, or cite a run"),
     "train": ("train", "train a method: on logs, by acting, in finite processes, on texts"),

@@ -93,6 +93,8 @@ _COUNTED = {"bandits": "rounds", "black boxes": "evaluations"}
 
 def report(run, json: bool) -> None:
     """Says how a run ended."""
+    from headwater.core.method import AbstractLabeller
+
     score, curve = run.score(), run.curve
     what = run.specification.score
     normalised = None
@@ -132,6 +134,9 @@ def report(run, json: bool) -> None:
         print(f"{what} {score}" + ("" if normalised is None else f", normalised {normalised}"))
         with_interval = "" if score.low is None else ", with its 95% interval"
         print(f"(interquartile mean over seeds of the last evaluation{with_interval})")
+    elif isinstance(run.method, AbstractLabeller):
+        print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        print("label a log with it: `headwater data label DATA TARGET --run " + f"{run.path}`")
     elif run.base is not None:
         print("not evaluated: give a file or a share of the data with --held-out")
     else:

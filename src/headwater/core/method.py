@@ -251,6 +251,27 @@ class AbstractWholeLog(eqx.Module):
     """Capability: looks through the whole log in each update: reads `whole_log` of transitions."""
 
 
+class AbstractHistory(eqx.Module):
+    """Capability: looks at earlier observations of the episode as well."""
+
+    history: eqx.AbstractVar[int]
+    """How many, before the one in which the action is taken."""
+
+
+class AbstractLabeller(eqx.Module, Generic[State, Data]):
+    """Capability: learns from the rows of a log that have a label what the others lack."""
+
+    @abc.abstractmethod
+    def label(
+        self, state: State, data: Data
+    ) -> tuple[Shaped[Array, "..."], Float[Array, "*batch"]]:
+        """The label of each row, and how sure it is; what `data` holds in its place is not read.
+
+        **Returns:** labels, and confidences in [0, 1]: how probable it is, for what was learned,
+        that the label is the true one, or for numbers that it is within a tolerance of it.
+        """
+
+
 class AbstractLoss(eqx.Module, Generic[State, Data]):
     """Capability: has a loss for each row of data, minus the log-likelihood of the row's target."""
 

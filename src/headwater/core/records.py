@@ -52,6 +52,18 @@ class Transitions(eqx.Module):
     whole_log: LoggedPairs | None = None
 
 
+class ActionWindows(eqx.Module):
+    """What was observed before and after actions of a log, each window within one episode.
+
+    **Arguments:** `observations`: `[*batch, position, observation]`, from the oldest to the one in
+    which the action was taken and, last, the one that followed it; an episode that is younger
+    repeats its first; `action`: as of `Transitions`, of anything where it is not known.
+    """
+
+    observations: Float[Array, "*batch position observation"]
+    action: Action
+
+
 class Transition(eqx.Module):
     """One step of a stream, as it happens: the next one begins where this one led.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
+from headwater.datasets.actions.confidence import MissingActions
 from headwater.datasets.dataset import COUNTS, Dataset, add_counts, truncate_at
 from headwater.datasets.ends import SIGNALS, EndOptions, Ends, Signal, combine, without_last_rows
 from headwater.datasets.reading import ROLE_OF_LOOKS
@@ -171,6 +172,15 @@ ROLES: dict[str, tuple[str, ...]] = {
         "behaviour_log_prob",
         "behaviour_logp",
     ),
+    "action_confidence": (
+        "action_confidence",
+        "action_confidences",
+        "action_known",
+        "action_logged",
+        "action_observed",
+        "action_available",
+        "has_action",
+    ),
     "unused": (),
 }
 """Every role a column can play, and the names by which it is recognised unasked: in lower case,
@@ -244,6 +254,7 @@ class Options(NamedTuple):
     action_labels: list[int] | None = None
     action_bounds: Literal["data"] | None = None
     last_row: Literal["step", "observation"] | None = None
+    missing_actions: MissingActions | None = None
     reading: Reading | None = None
 
     @property
@@ -309,6 +320,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "episode_per_row": ("true or false", lambda value: isinstance(value, bool)),
     "action_labels": ("a list of whole numbers", _is_labels),
     "action_bounds": ("'data'", lambda value: value == "data"),
+    "missing_actions": ("'keep' or 'drop'", lambda value: value in ("keep", "drop")),
     "last_row": ("'step' or 'observation'", lambda value: value in ("step", "observation")),
     "reading": ("left to the reader of the format", lambda value: isinstance(value, Reading)),
 }
@@ -435,6 +447,8 @@ def finish(
         metadata=metadata,
         propensities=chunk.get("propensities"),
         log_propensities=chunk.get("log_propensities"),
+        action_confidence=chunk.get("action_confidence"),
+        missing_actions=options.missing_actions,
     )
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics, read_parts
-from headwater.datasets.propensities import canonical_log_propensities, log_volume
+from headwater.datasets.actions.confidence import filled, read_confidence
+from headwater.datasets.actions.propensities import canonical_log_propensities, log_volume
 from headwater.datasets.references import References, published_references
 
 COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
@@ -45,7 +46,10 @@ class Dataset:
     statistics of this data; `metadata`: plain values that JSON can hold (`name`, `environment`,
     `source`, `behaviour_score`, `reference_returns`, `missing` columns, …); `log_propensities`:
     float32 `[row]`, log-probability of each action under the policy that chose it (of continuous
-    ones the log-density of the canonical action), `None` if it was not logged.
+    ones the log-density of the canonical action), `None` if it was not logged; `action_confidence`:
+    float32 `[row]`, 1 for an action that was logged, 0 for a row that has none (its action is then
+    0), and strictly between for an action that was inferred: how probably it is the right one.
+    `None`: all were logged.
     """
 
     observations: np.ndarray
@@ -58,6 +62,7 @@ class Dataset:
     spaces: Spaces
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     log_propensities: np.ndarray | None = None
+    action_confidence: np.ndarray | None = None
 
     @classmethod
     def from_arrays(
@@ -79,6 +84,8 @@ class Dataset:
         metadata: dict[str, Any] | None = None,
         propensities=None,
         log_propensities=None,
+        action_confidence=None,
+        missing_actions: str | None = None,
     ) -> "Dataset":
         """A validated dataset from columns of equal length, episodes laid end to end.
 
@@ -105,7 +112,9 @@ class Dataset:
         unterminated is truncated there; `metadata`: plain values; `propensities`: probability of
         each action under the policy that chose it, `[row]` (of continuous actions the density in
         the user's units; of discrete ones also of all, `[row, action]`); `log_propensities`: their
-        natural logarithms.
+        natural logarithms; `action_confidence`: `[row]`, as of `Dataset`; without it,
+        `missing_actions` says what becomes of rows whose action is NaN: `"keep"` to have it
+        inferred, `"drop"` to leave them out, which cuts their episodes.
 
         Raises `DataError`, with column, row and remedy, for anything that cannot be learned from.
         """
@@ -127,7 +136,11 @@ class Dataset:
         options = _ActionOptions(
             action_low, action_high, discrete, action_count, action_labels, action_bounds
         )
+        confidence = read_confidence(actions, action_confidence, missing_actions, rows)
+        actions = filled(actions, confidence, options.kind, options.usual)
         actions, action_space = _actions(actions, rows, options, details)
+        if confidence is not None:
+            actions[confidence == 0] = 0
         chances = canonical_log_propensities(propensities, log_propensities, actions, action_space)
         if not terminals[-1] and not truncations[-1]:
             truncations = truncations.copy()
@@ -160,6 +173,7 @@ class Dataset:
             observations, actions, rewards = observations[keep], actions[keep], rewards[keep]
             following, terminals, truncations = following[keep], terminals[keep], truncations[keep]
             chances = None if chances is None else chances[keep]
+            confidence = None if confidence is None else confidence[keep]
         if dropped:
             add_counts(details, {"dropped_rows": dropped})
         if lost.size:
@@ -175,20 +189,29 @@ class Dataset:
             action=action_space,
             horizon=None if horizon is None else int(horizon),
         )
-        return with_statistics(
-            cls(
-                observations,
-                actions,
-                rewards,
-                following,
-                terminals,
-                truncations,
-                _starts(terminals | truncations),
-                spaces,
-                details,
-                chances,
-            )
+        whole = cls(
+            observations,
+            actions,
+            rewards,
+            following,
+            terminals,
+            truncations,
+            _starts(terminals | truncations),
+            spaces,
+            details,
+            chances,
+            confidence,
         )
+        if missing_actions == "drop" and confidence is not None:
+            known = confidence > 0
+            if not known.all():
+                lost = int(np.count_nonzero(~known))
+                remark(details, f"{lost:,} of {whole.size:,} rows have no action and were left out")
+            every = bool(np.all(confidence[known] == 1))
+            whole = dataclasses.replace(
+                whole, action_confidence=None if every else confidence
+            ).select_rows(known)
+        return with_statistics(whole)
 
     @property
     def size(self) -> int:
@@ -218,10 +241,16 @@ class Dataset:
         )
 
     def raw_actions(self) -> np.ndarray:
-        """Actions in the user's units, float32 `[row, component]`, or their numbers `[row]`."""
+        """Actions in the user's units, float32 `[row, component]`, or their numbers `[row]`.
+
+        Where there is none, continuous ones are NaN.
+        """
         if isinstance(self.spaces.action, Box):
             raw = self.spaces.action.from_canonical(self.actions.astype(np.float64))
-            return raw.astype(np.float32)
+            raw = raw.astype(np.float32)
+            if self.action_confidence is not None:
+                raw[self.action_confidence == 0] = np.nan
+            return raw
         return np.asarray(self.spaces.action.from_canonical(self.actions))
 
     def raw_log_propensities(self) -> np.ndarray | None:
@@ -230,6 +259,28 @@ class Dataset:
             return None
         shift = log_volume(self.spaces.action)
         return (self.log_propensities.astype(np.float64) - shift).astype(np.float32)
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """The columns that not every log has, by name, in the user's units: for whoever writes."""
+        found = {
+            "log_propensities": self.raw_log_propensities(),
+            "action_confidence": self.action_confidence,
+        }
+        return {name: column for name, column in found.items() if column is not None}
+
+    @property
+    def known_actions(self) -> np.ndarray:
+        """The rows that have an action, logged or inferred, bool `[row]`."""
+        if self.action_confidence is None:
+            return np.ones(self.size, bool)
+        return self.action_confidence > 0
+
+    @property
+    def logged_actions(self) -> np.ndarray:
+        """The rows whose action was logged, bool `[row]`."""
+        if self.action_confidence is None:
+            return np.ones(self.size, bool)
+        return self.action_confidence == 1
 
     def transitions(self, discount: float | None = 0.99) -> Transitions:
         """All rows as one batch with NumPy leaves.
@@ -293,22 +344,30 @@ class Dataset:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         rows = np.repeat(self.episode_starts[chosen], lengths) + within
-        return with_statistics(
-            dataclasses.replace(
-                self,
-                observations=self.observations[rows],
-                actions=self.actions[rows],
-                rewards=self.rewards[rows],
-                next_observations=self.next_observations[rows],
-                terminals=self.terminals[rows],
-                truncations=self.truncations[rows],
-                episode_starts=starts,
-                metadata=dict(self.metadata),
-                log_propensities=None
-                if self.log_propensities is None
-                else self.log_propensities[rows],
-            )
-        )
+        return with_statistics(self._taken(rows, self.truncations[rows], starts))
+
+    def select_rows(self, keep: np.ndarray) -> "Dataset":
+        """The dataset of the rows where `keep`, bool `[row]`, is true.
+
+        An episode that loses rows is cut there: what is left of it are several, truncated ones.
+        Raises `DataError` if nothing is left.
+        """
+        rows = np.flatnonzero(keep)
+        if rows.size == 0:
+            raise DataError("no rows were selected: a dataset needs at least one")
+        last = np.append(np.diff(rows) > 1, rows[-1] + 1 < self.size)
+        truncations = self.truncations[rows] | (last & ~self.terminals[rows])
+        starts = _starts(self.terminals[rows] | truncations)
+        return with_statistics(self._taken(rows, truncations, starts))
+
+    def _taken(self, rows: np.ndarray, truncations: np.ndarray, starts: np.ndarray) -> "Dataset":
+        """These rows, of which it is known where the episodes are, with statistics as before."""
+        taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        for name in OPTIONAL_COLUMNS:
+            column = getattr(self, name)
+            taken[name] = None if column is None else column[rows]
+        taken |= {"truncations": truncations, "episode_starts": starts}
+        return dataclasses.replace(self, metadata=dict(self.metadata), **taken)
 
     def references(self) -> References | None:
         """What normalises the returns of this dataset: its own references, else published ones."""
@@ -357,9 +416,11 @@ class Dataset:
             column = np.ascontiguousarray(getattr(self, name))
             total.update(f"{name}{column.dtype.str}{column.shape}".encode())
             total.update(column.reshape(-1).view(np.uint8).data)
-        if self.log_propensities is not None:
-            total.update(b"log_propensities")
-            total.update(np.ascontiguousarray(self.log_propensities).view(np.uint8).data)
+        for name in OPTIONAL_COLUMNS:
+            column = getattr(self, name)
+            if column is not None:
+                total.update(name.encode())
+                total.update(np.ascontiguousarray(column).view(np.uint8).data)
         action = self.spaces.action
         bounds = (action.low, action.high) if isinstance(action, Box) else action.count
         if isinstance(action, Discrete) and action.labels is not None:
@@ -399,6 +460,13 @@ class Dataset:
         columns = {
             name: np.concatenate([getattr(data, name) for data in datasets]) for name in COLUMNS
         }
+        sure = [
+            np.ones(data.size, np.float32)
+            if data.action_confidence is None
+            else data.action_confidence
+            for data in datasets
+        ]
+        doubtful = any(data.action_confidence is not None for data in datasets)
         return with_statistics(
             cls(
                 **columns,
@@ -410,6 +478,7 @@ class Dataset:
                 ),
                 metadata=metadata,
                 log_propensities=np.concatenate(known) if len(known) == len(chances) else None,
+                action_confidence=np.concatenate(sure) if doubtful else None,
             )
         )
 
@@ -423,6 +492,8 @@ COLUMNS = (
     "truncations",
 )
 """The columns of a dataset: one value or vector per row."""
+OPTIONAL_COLUMNS = ("log_propensities", "action_confidence")
+"""Those that not every dataset has: one number per row."""
 
 
 def check_columns(columns: dict[str, np.ndarray], starts: np.ndarray, spaces: Spaces) -> None:
@@ -512,6 +583,23 @@ def require_rewards(metadata: dict[str, Any], who: str) -> None:
             "and no column is recognised as them: say which one it is with columns={'rewards': "
             "'NAME'}, or as a command with `--column rewards=NAME`; without "
             "rewards only imitation learns, such as BC"
+        )
+
+
+def require_actions(confidence: np.ndarray | None, metadata: dict[str, Any], who: str) -> None:
+    """Raises `DataError` if rows have no action, which `who` learns from or is judged by.
+
+    **Arguments:** `confidence`: the column of a dataset, or of columns on the disk.
+    """
+    missing = 0 if confidence is None else int(np.count_nonzero(confidence == 0))
+    if missing:
+        assert confidence is not None
+        raise DataError(
+            f"{metadata.get('source') or metadata.get('name') or 'the data'}: {missing:,} of "
+            f"{len(confidence):,} rows have no action, and {who} needs them: infer them (train "
+            "InverseDynamics on this log, then `headwater data label`, in Python hw.label), or "
+            "leave these rows out with missing_actions='drop' (`--missing-actions drop`) when the "
+            "file is read"
         )
 
 
@@ -668,6 +756,21 @@ class _ActionOptions(NamedTuple):
     size: int | None
     labels: Any
     bounds: str | None
+
+    @property
+    def kind(self) -> bool | None:
+        """Whether they are discrete, as far as the user says so."""
+        if self.size is not None or self.labels is not None:
+            return True
+        bounded = self.low is not None or self.high is not None or self.bounds is not None
+        return False if bounded else self.discrete
+
+    @property
+    def usual(self) -> Any:
+        """Some action that there surely is."""
+        if self.kind:
+            return 0 if self.labels is None else self.labels[0]
+        return -1.0 if self.low is None else self.low
 
 
 def remark(metadata: dict[str, Any], sentence: str) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
+from headwater.datasets.actions.propensities import SLACK
 from headwater.datasets.arrays import array_of, read_archive, read_table
-from headwater.datasets.propensities import SLACK
 
 _NAMES = {
     "arm": ("arm", "action", "item_id"),

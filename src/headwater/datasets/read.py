@@ -12,6 +12,7 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import require_regular
+from headwater.datasets.actions.confidence import MissingActions
 from headwater.datasets.columns import Chunk, Mapping, Options, finish, join, whole_episodes
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.foreign import HEAD, refuse_directory, refuse_file
@@ -40,6 +41,7 @@ def load(
     action_labels: list[int] | None = None,
     action_bounds: Literal["data"] | None = None,
     last_row: Literal["step", "observation"] | None = None,
+    missing_actions: MissingActions | None = None,
 ) -> Dataset:
     """The dataset in a file or directory, or the Minari dataset of that name on this machine.
 
@@ -54,15 +56,17 @@ def load(
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
     rewards, next_observations, what says where episodes end (terminals, truncations, dones, ends,
     starts, episodes, steps), how probable the logged actions were (propensities,
-    log_propensities), and unused, for columns to be left alone; `action_low`,
-    `action_high`, `discrete`, `action_count`, `action_labels`, `action_bounds`, `horizon`,
-    `metadata`: see `Dataset.from_arrays`;
+    log_propensities), how sure it is that they are those that were taken (action_confidence: 1
+    where it was logged, 0 where there is none), and unused, for columns to be left alone;
+    `action_low`, `action_high`, `discrete`, `action_count`, `action_labels`, `action_bounds`,
+    `horizon`, `metadata`: see `Dataset.from_arrays`;
     `dones`: whether a column that only says "done" means terminal or truncated; `never_terminal`:
     the process never ends by itself, so that no column says so; `episodes_end`: how episodes end
     where an episode's number, a start or a counter alone shows that they do (truncated unless
     said); `episode_per_row`: every row is an episode of its own, which ends with it; `last_row`:
     what the last row of an episode is: a step like any other, or `"observation"`, as in RLDS, what
-    was observed after the last step.
+    was observed after the last step; `missing_actions`: what becomes of rows whose action is empty
+    or NaN: `"keep"` to have it inferred, `"drop"` to leave them out.
 
     All columns that say where episodes end are combined. What was read as what, and what was not
     read, stands in the dataset's `metadata["reading"]`; `headwater data describe` puts it into
@@ -85,6 +89,7 @@ def load(
         action_labels,
         action_bounds,
         last_row,
+        missing_actions,
     )
     place, files = _places(path)
     try:
@@ -289,6 +294,12 @@ def _bounded(chunks: Iterator[Chunk], options: Options) -> Options:
         actions = np.asarray(chunk["actions"])
         if actions.dtype.kind in "biuf" and actions.size:
             flat = actions.reshape(actions.shape[0], -1)
+            known = ~np.isnan(flat).all(1)
+            if "action_confidence" in chunk:
+                known &= np.asarray(chunk["action_confidence"]).reshape(-1) > 0
+            if not known.any():
+                continue
+            flat = flat[known]
             extremes.append(np.stack([flat.min(0), flat.max(0)]))
     if not extremes or len({part.shape for part in extremes}) > 1:
         return options  # Whoever reads the actions says what is wrong with them.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.datasets.actions.confidence import inferred
 from headwater.datasets.dataset import Dataset, lacks_rewards, with_statistics
 
 
@@ -165,6 +166,61 @@ def relabel(dataset: Dataset, reward: Callable[[Dataset], np.ndarray]) -> Datase
         dataset, rewards=rewards.astype(np.float32), metadata={**metadata, "relabelled": True}
     )
     return with_statistics(changed)
+
+
+def label_actions(
+    dataset: Dataset, actions: np.ndarray, confidence: np.ndarray, *, by: str
+) -> Dataset:
+    """The dataset with every action that was not logged replaced by an inferred one.
+
+    Which were logged and which inferred, and how surely, stays in `action_confidence` and is
+    written with the data. Propensities are dropped, since nobody chose the inferred actions.
+
+    **Arguments:** `actions`: canonical, one for each row of the dataset; those of rows whose action
+    was logged are not used; `confidence`: in [0, 1], `[row]`; `by`: what inferred them.
+
+    Raises `DataError` if they do not fit the dataset or hold what no action is.
+    """
+    actions, confidence = np.asarray(actions), np.asarray(confidence, np.float64)
+    if actions.shape != dataset.actions.shape or confidence.shape != (dataset.size,):
+        raise DataError(
+            f"the inferred actions have shape {actions.shape} and their confidence "
+            f"{confidence.shape}: {dataset.actions.shape} and {(dataset.size,)} are needed, one of "
+            "each for every row"
+        )
+    low, high = (0, dataset.spaces.action_size - 1) if dataset.spaces.discrete else (-1.0, 1.0)
+    rows = ~dataset.logged_actions
+    if not np.all((actions[rows] >= low) & (actions[rows] <= high)):
+        raise DataError(f"an inferred action is not within {low} to {high}")
+    if not np.all((confidence[rows] >= 0) & (confidence[rows] <= 1)):
+        raise DataError("the confidence in an inferred action is not within 0 to 1")
+    filled = dataset.actions.copy()
+    filled[rows] = actions[rows]
+    sure = np.where(rows, inferred(confidence), np.float32(1.0))
+    metadata = {**dataset.metadata, "inferred_actions": {"by": by, "rows": int(rows.sum())}}
+    return dataclasses.replace(
+        dataset,
+        actions=filled,
+        action_confidence=sure,
+        log_propensities=None,
+        metadata=metadata,
+    )
+
+
+def confident_rows(dataset: Dataset, at_least: float) -> Dataset:
+    """The rows whose action was logged, or inferred with at least this confidence.
+
+    Episodes that lose rows are cut there. Raises `SpecificationError` unless `at_least` is in
+    [0, 1], and `DataError` if nothing is left.
+    """
+    if not 0.0 <= at_least <= 1.0:
+        raise SpecificationError(
+            f"at_least = {at_least} is not in [0, 1]: a confidence is a probability"
+        )
+    if dataset.action_confidence is None:
+        return dataset
+    keep = dataset.known_actions & (dataset.action_confidence >= at_least)
+    return dataset if keep.all() else dataset.select_rows(keep)
 
 
 def _require_rewards(dataset: Dataset) -> None:

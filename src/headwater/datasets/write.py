@@ -66,7 +66,9 @@ def convert(
     place = Path(target).expanduser()
     if place.exists() and place.resolve() == locate(source).resolve():
         raise DataError(f"{place} is both source and target: give another target")
-    if _format(target, format)[0] != "columns":
+    # Where rows are dropped, a block may have none left.
+    drops = (options or {}).get("missing_actions") == "drop"
+    if drops or _format(target, format)[0] != "columns":
         _refuse_taken(place, overwrite)
         data = load(source, **(options or {}))
         written = write(data, target, format, overwrite=overwrite)

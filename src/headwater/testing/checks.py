@@ -26,6 +26,7 @@ from headwater.core.fields import choices_of
 from headwater.core.method import (
     AbstractArmPolicy,
     AbstractCertificate,
+    AbstractLabeller,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
@@ -602,6 +603,21 @@ def check_value(case: Case) -> None:
     assert value.shape == () and value.dtype == jnp.float32 and bool(jnp.isfinite(value)), value
 
 
+def check_labels(case: Case) -> None:
+    """Labels are told from what is not labelled, row by row, with a confidence in [0, 1]."""
+    method, data = case.method, case.batches[0]
+    assert isinstance(method, AbstractLabeller)
+    label, confidence = method.label(case.trained, data)
+    assert label.shape == data.action.shape, f"labels have shape {label.shape}"
+    assert confidence.shape == label.shape[:1], f"confidences have shape {confidence.shape}"
+    assert bool(jnp.all((confidence >= 0) & (confidence <= 1))), "a confidence is no probability"
+    without = dataclasses.replace(data, action=jnp.zeros_like(data.action))
+    assert same(method.label(case.trained, without), (label, confidence)), "the label is read"
+    half = jax.tree.map(lambda x: x[: kinds.ROWS // 2], data)
+    first = jax.tree.map(lambda x: x[: kinds.ROWS // 2], (label, confidence))
+    assert_close(method.label(case.trained, half), first, "half of the rows")
+
+
 CHECKS = (
     check_state_holds_arrays_only,
     check_update_keeps_the_structure,
@@ -622,7 +638,6 @@ CHECKS = (
 TRANSITION_CHECKS = (
     check_terminal_rows_ignore_the_next_observation,
     check_truncated_rows_bootstrap,
-    check_missing_columns_are_explained,
     check_rewards_are_read_as_declared,
 )
 """For methods that learn from single steps."""
@@ -634,7 +649,9 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
     """The checks that apply, by the kind of data and by capability."""
     found = list(CHECKS)
     if isinstance(kind.problem, Spaces):
-        found.extend(TRANSITION_CHECKS)
+        found.append(check_missing_columns_are_explained)
+        batch = eqx.filter_eval_shape(kind.batch, jax.random.key(0))
+        found.extend(TRANSITION_CHECKS if isinstance(batch, Transition | Transitions) else ())
     if isinstance(method, AbstractTablePolicy):
         found.append(check_table_policy)
     if isinstance(method, AbstractArmPolicy):
@@ -649,6 +666,8 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.append(check_log_probability)
     if isinstance(method, AbstractValue):
         found.append(check_value)
+    if isinstance(method, AbstractLabeller):
+        found.append(check_labels)
     return found
 
 

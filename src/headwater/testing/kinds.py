@@ -16,6 +16,7 @@ from headwater.core.method import AbstractMethod
 from headwater.core.problems.arms import Arms
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import (
+    ActionWindows,
     ComparisonsAndCompletions,
     CompletionComparisons,
     Completions,
@@ -135,6 +136,21 @@ def _transitions(key, shape: tuple[int, ...], discrete: bool) -> Transitions:
             jax.random.normal(pairs_key, (*shape, _OBSERVATION)), action(pair_action_key)
         ),
     )
+
+
+def _action_windows(key, discrete: bool) -> ActionWindows:
+    window_key, action_key = jax.random.split(key)
+    rows = _transitions(action_key, (ROWS,), discrete)
+    # Of three positions: one before, the one of the action, and one after.
+    return ActionWindows(jax.random.normal(window_key, (ROWS, 3, _OBSERVATION)), rows.action)
+
+
+_HARD_WINDOWS = {
+    "one action": lambda d: replace(d, action=jnp.zeros_like(d.action)),
+    "nothing changes": lambda d: replace(d, observations=jnp.zeros_like(d.observations)),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "actions at the edge": lambda d: replace(d, action=_edge(d.action)),
+}
 
 
 def _one_step(key, discrete: bool) -> Transition:
@@ -392,6 +408,16 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             True,
             _HARD_TRANSITIONS,
         ),
+    ),
+    (Spaces, ActionWindows): tuple(
+        Kind(
+            f"windows of {name}",
+            problem,
+            lambda key, discrete=problem.discrete: _action_windows(key, discrete),
+            True,
+            _HARD_WINDOWS,
+        )
+        for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
     ),
     (Spaces, Transition): tuple(
         Kind(

@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headwater.analysis.describe import serious_notes
 from headwater.core.errors import DataError, printable
-from headwater.core.method import AbstractMethod
-from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.core.method import AbstractLabeller, AbstractMethod
+from headwater.datasets.dataset import Dataset, require_actions, require_rewards
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.reading import dropped_sentence, reading_rows
 
@@ -28,6 +30,17 @@ def check_rewards(method: AbstractMethod, data: Dataset | None, metadata: dict[s
             "episodes_end='terminal' (`--episodes-end terminal`, or the same in a file "
             "NAME.columns.toml beside the data), else give next_observations"
         )
+
+
+def check_actions(
+    method: AbstractMethod, confidence: np.ndarray | None, metadata: dict[str, Any]
+) -> None:
+    """Raises `DataError` if rows have no action, unless `method` is there to infer them.
+
+    **Arguments:** `confidence`: in the actions, if the data says; `metadata`: of the data.
+    """
+    if not isinstance(method, AbstractLabeller):
+        require_actions(confidence, metadata, type(method).__name__)
 
 
 def tell_of(data: Dataset | None, path: str | None) -> None:

@@ -20,8 +20,8 @@ _Column = Annotated[
     _option(
         "Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The "
         "roles: observations, actions, rewards, next_observations, terminals, truncations, dones, "
-        "ends, starts, episodes, steps, propensities, log_propensities; and unused, to leave "
-        "columns alone.",
+        "ends, starts, episodes, steps, propensities, log_propensities, action_confidence; "
+        "and unused, to leave columns alone.",
         "ROLE=COLUMN",
     ),
 ]
@@ -67,6 +67,15 @@ class ReadingOptions:
             "What the last row of an episode is: a step like any other, or, as in RLDS, the last "
             "observation alone.",
             "{step,observation}",
+        ),
+    ] = None
+
+    missing_actions: Annotated[
+        Literal["keep", "drop"] | None,
+        _said(
+            "What becomes of rows whose action is empty: keep them, to have it inferred, or drop "
+            "them.",
+            "{keep,drop}",
         ),
     ] = None
 

@@ -15,12 +15,17 @@ from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Mapping, lasting
-from headwater.datasets.dataset import COLUMNS, Dataset, check_columns, summed_counts
+from headwater.datasets.dataset import (
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    Dataset,
+    check_columns,
+    summed_counts,
+)
 from headwater.datasets.format import AbstractFormat
 
 _DESCRIPTION = "dataset.json"
 _FORMAT = "headwater-columns-1"
-_PROPENSITIES = "log_propensities"
 _TYPES = {
     "observations": np.float32,
     "next_observations": np.float32,
@@ -36,7 +41,7 @@ class Columns:
 
     **Arguments:** `columns`: memory-mapped arrays by the names of the fields of `Dataset`, with
     canonical actions; `episode_starts`: in memory; `spaces`, `metadata`: as in `Dataset`;
-    `log_propensities`: mapped, `None` if they were not logged.
+    `log_propensities`, `action_confidence`: mapped, `None` where there is none.
     """
 
     columns: dict[str, np.ndarray]
@@ -44,6 +49,7 @@ class Columns:
     spaces: Spaces
     metadata: dict[str, Any]
     log_propensities: np.ndarray | None = None
+    action_confidence: np.ndarray | None = None
 
     def fingerprint(self) -> str:
         """A hash of boundaries, spaces and statistics: enough to notice other data, unread."""
@@ -98,16 +104,18 @@ def open_columns(path: Path | str) -> Columns:
                 f"{path / name}.npy has shape {column.shape} but {expected} is needed: write the "
                 "directory again"
             )
-    propensities = None
-    if description.get(_PROPENSITIES):
-        propensities = _open(path, _PROPENSITIES, description["rows"])
-        if propensities.dtype != np.float32 or propensities.ndim != 1:
+    optional = {
+        name: _open(path, name, description["rows"])
+        for name in OPTIONAL_COLUMNS
+        if description.get(name)
+    }
+    for name, column in optional.items():
+        if column.dtype != np.float32 or column.ndim != 1:
             raise DataError(
-                f"{path / _PROPENSITIES}.npy holds {propensities.dtype} of shape "
-                f"{propensities.shape} but one float32 for each row is needed: write the directory "
-                "again"
+                f"{path / name}.npy holds {column.dtype} of shape {column.shape} but one float32 "
+                "for each row is needed: write the directory again"
             )
-    return Columns(columns, starts, spaces, lasting(description["metadata"]), propensities)
+    return Columns(columns, starts, spaces, lasting(description["metadata"]), **optional)
 
 
 def read_directory(path: Path) -> Dataset:
@@ -119,21 +127,27 @@ def read_directory(path: Path) -> Dataset:
     opened = open_columns(path)
     columns = {name: np.array(column) for name, column in opened.columns.items()}
     check_columns(columns, opened.episode_starts, opened.spaces)
-    propensities = opened.log_propensities
-    if propensities is not None:
-        propensities = np.array(propensities)
-        if not np.isfinite(propensities).all():
-            row = int(np.argmin(np.isfinite(propensities)))
+    optional = {
+        name: np.array(column)
+        for name in OPTIONAL_COLUMNS
+        if (column := getattr(opened, name)) is not None
+    }
+    for name, column in optional.items():
+        if not np.isfinite(column).all():
+            row = int(np.argmin(np.isfinite(column)))
             raise DataError(
-                f"log_propensities holds {propensities[row]} at row {row}: every number must be "
-                "finite; write the directory again"
+                f"{name} holds {column[row]} at row {row}: every number must be finite; write the "
+                "directory again"
             )
+    doubtful = optional.get("action_confidence")
+    if doubtful is not None and (doubtful.min() < 0 or doubtful.max() > 1):
+        raise DataError("action_confidence holds a value outside 0 to 1: write the data again")
     return Dataset(
         **columns,
         episode_starts=opened.episode_starts,
         spaces=opened.spaces,
         metadata=opened.metadata,
-        log_propensities=propensities,
+        **optional,
     )
 
 
@@ -155,11 +169,11 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
                 metadata = lasting(block.metadata)
             spaces = block.spaces if spaces is None else _wider(spaces, block.spaces)
             counts.append(block.metadata)
-            held = () if block.log_propensities is None else (_PROPENSITIES,)
-            if writers and held != tuple(name for name in writers if name == _PROPENSITIES):
+            held = tuple(n for n in OPTIONAL_COLUMNS if getattr(block, n) is not None)
+            if writers and held != tuple(n for n in OPTIONAL_COLUMNS if n in writers):
                 raise DataError(
-                    "some of the data has propensities and some has not: leave the column alone "
-                    "with columns={'unused': 'NAME'}"
+                    "some of the data has propensities or confidences and some has not: leave the "
+                    "column alone with columns={'unused': 'NAME'}"
                 )
             for name in (*COLUMNS, *held):
                 column = getattr(block, name)
@@ -199,7 +213,7 @@ def write_directory(blocks: Iterable[Dataset], path: Path) -> None:
         "episodes": int(boundaries.size - 1),
         "spaces": dataclasses.replace(spaces, statistics=statistics).to_json(),
         "metadata": metadata,
-        _PROPENSITIES: _PROPENSITIES in writers,
+        **{name: name in writers for name in OPTIONAL_COLUMNS},
     }
     text = json.dumps(description, indent=1) + "\n"
     (path / _DESCRIPTION).write_text(text, encoding="utf-8")

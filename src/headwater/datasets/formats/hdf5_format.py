@@ -67,9 +67,7 @@ def write_hdf5(dataset: Dataset, path: Path) -> None:
             "terminals": dataset.terminals,
             "timeouts": dataset.truncations,
         }
-        propensities = dataset.raw_log_propensities()
-        if propensities is not None:
-            arrays["log_propensities"] = propensities
+        arrays |= dataset.beside()
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         for name, value in stored_options(dataset).items():

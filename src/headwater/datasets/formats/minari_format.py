@@ -16,12 +16,11 @@ from headwater.core.errors import DataError
 from headwater.core.spaces import Box, parts_of
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import ROLES, Chunk, Mapping, lasting
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import OPTIONAL_COLUMNS, Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet
 from headwater.datasets.formats.hdf5_file import open_file
 
-_PROPENSITIES = "log_propensities"
 _COMPONENTS = 1_000_000
 """More numbers than that are in no observation."""
 
@@ -102,7 +101,7 @@ def write_minari(
         action_space = gymnasium.spaces.Discrete(action.count, start=first)
     raw = dataset.raw_actions()
     raw = raw if isinstance(action, Box) else raw.astype(np.int64)
-    propensities = dataset.raw_log_propensities()
+    beside = dataset.beside()
 
     def buffers():
         for number, begin in enumerate(dataset.episode_starts[:-1]):
@@ -117,9 +116,11 @@ def write_minari(
                 terminations=dataset.terminals[rows],  # pyright: ignore[reportArgumentType]
                 truncations=dataset.truncations[rows],  # pyright: ignore[reportArgumentType]
                 # As the information that came with each step; the first comes with the reset.
-                infos=None
-                if propensities is None
-                else {_PROPENSITIES: np.append(np.float32(0.0), propensities[rows])[:, None]},
+                infos={
+                    name: np.append(np.float32(0.0), column[rows])[:, None]
+                    for name, column in beside.items()
+                }
+                or None,
             )
 
     with warnings.catch_warnings():
@@ -359,14 +360,14 @@ def _episode(storage, episode: dict[str, Any], number: int) -> Chunk:
         "terminals": terminals,
         "truncations": truncations,
         "next_observations": observations[1:],
-        **_propensities(episode.get("infos"), steps, number),
+        **_beside(episode.get("infos"), steps, number),
     }
 
 
-def _propensities(infos: Any, steps: int, number: int) -> Chunk:
-    """How probable the actions were, where the information that came with the steps says so."""
+def _beside(infos: Any, steps: int, number: int) -> Chunk:
+    """What the information that came with the steps says of the actions, if it does."""
     found: Chunk = {}
-    for role in ("propensities", _PROPENSITIES):
+    for role in ("propensities", *OPTIONAL_COLUMNS):
         for name in ROLES[role] if isinstance(infos, dict) else ():
             if role not in found and name in infos:
                 values = np.asarray(infos[name]).reshape(-1)

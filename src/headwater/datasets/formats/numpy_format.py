@@ -119,9 +119,7 @@ def write_archive(dataset: Dataset, path: Path) -> None:
         "truncations": dataset.truncations,
         "next_observations": dataset.next_observations,
     }
-    propensities = dataset.raw_log_propensities()
-    if propensities is not None:
-        arrays["log_propensities"] = propensities
+    arrays |= dataset.beside()
     extra = {name: np.asarray(text) for name, text in stored_options(dataset).items()}
     with path.open("wb") as file:
         np.savez(file, **{**arrays, **extra})  # pyright: ignore[reportArgumentType]

@@ -101,9 +101,7 @@ def _table(dataset: Dataset):
         "truncations": rows(dataset.truncations),
         "next_observations": rows(dataset.next_observations),
     }
-    propensities = dataset.raw_log_propensities()
-    if propensities is not None:
-        columns["log_propensities"] = rows(propensities)
+    columns |= {name: rows(column) for name, column in dataset.beside().items()}
     table = arrow.table(columns)
     stored = {name: json.loads(text) for name, text in stored_options(dataset).items()}
     return table.replace_schema_metadata({_KEY: json.dumps(stored).encode()})
@@ -163,21 +161,30 @@ def _chunks(batches, roles: dict[str, list[str]]) -> Iterator[Chunk]:
         if batch.num_rows == 0:
             continue
         yield {
-            role: _values(batch, columns, start, role in ANYTHING)
+            role: _values(batch, columns, start, role in ANYTHING, role == "actions")
             for role, columns in roles.items()
         }
         start += batch.num_rows
 
 
-def _values(batch, columns: list[str], start: int, anything: bool) -> np.ndarray:
-    parts = [_column(batch.column(name), name, start, anything) for name in columns]
+def _values(batch, columns: list[str], start: int, anything: bool, gaps: bool) -> np.ndarray:
+    parts = [_column(batch.column(name), name, start, anything, gaps) for name in columns]
     return parts[0] if len(parts) == 1 else np.column_stack(parts)
 
 
-def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
+def _column(values, name: str, start: int, anything: bool, gaps: bool = False) -> np.ndarray:
+    """The numbers of a column, or whatever it holds if it may be `anything`.
+
+    **Arguments:** `gaps`: what is empty becomes NaN.
+    """
     import pyarrow.types as types
 
     rows, shape = len(values), []
+    if gaps and 0 < values.null_count < rows and types.is_nested(values.type):
+        known = _column(values.drop_null(), name, start, anything, gaps)
+        array = np.full((rows, *known.shape[1:]), np.nan)
+        array[values.is_valid().to_numpy(zero_copy_only=False)] = known
+        return array
     while (
         types.is_list(values.type)
         or types.is_large_list(values.type)
@@ -195,7 +202,8 @@ def _column(values, name: str, start: int, anything: bool) -> np.ndarray:
             )
         shape.append(int(lengths[0]))
         values = values.flatten()
-    _refuse_missing(values, name, start, int(np.prod(shape, dtype=int)))
+    if not gaps:
+        _refuse_missing(values, name, start, int(np.prod(shape, dtype=int)))
     if types.is_string(values.type) and not anything:
         return _flags(values, name, start, int(np.prod(shape, dtype=int))).reshape(rows, *shape)
     array = values.to_numpy(zero_copy_only=False)

@@ -5,8 +5,9 @@ from typing import Any
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.method import AbstractHistory, AbstractMethod, AbstractPolicy
 from headwater.core.records import (
+    ActionWindows,
     Transition,
     Transitions,
 )
@@ -28,6 +29,19 @@ def _offline(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     source = logged.source(method, pieces * options.batch_size)
     stage = Stage("offline", method, source, options.updates, pieces, inputs.begin)
     return Fed(stage, _spaces(logged, _task(inputs)))
+
+
+def _labelled(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged, name = inputs.data, type(method).__name__
+    assert isinstance(logged, Logged) and options.updates and options.batch_size
+    if not isinstance(method, AbstractHistory):
+        raise SpecificationError(
+            f"{name} learns from windows and does not say how long they are: derive it from "
+            "AbstractHistory"
+        )
+    source = logged.windows(method.history, options.batch_size)
+    stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
+    return Fed(stage, logged.spaces)
 
 
 def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -86,6 +100,9 @@ _LOG = {"updates": 100_000, "batch_size": 256, "seeds": 4}
 FLOWS: dict[tuple[type, Feed], Flow] = {
     (Transitions, Feed.STORED): Flow(
         "from logged experience", ("data",), ("env",), ("data",), _LOG, _offline
+    ),
+    (ActionWindows, Feed.STORED): Flow(
+        "from the rows of a log whose action is known", ("data",), (), ("data",), _LOG, _labelled
     ),
     (Transitions, Feed.ACTING): Flow(
         "online, from what it does and not from a log",

@@ -18,6 +18,7 @@ from headwater.datasets.formats.directory_format import is_column_directory, ope
 from headwater.datasets.read import load
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import rows_per_update
+from headwater.sources.action_windows import ActionWindowReplay
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
@@ -99,6 +100,12 @@ class Logged:
         self.data = data
         self.spaces, self.metadata = data.spaces, data.metadata
 
+    @property
+    def action_confidence(self) -> np.ndarray | None:
+        """Which actions were logged, are missing or were inferred; see `Dataset`."""
+        held = self.columns if self.data is None else self.data
+        return held.action_confidence
+
     def transitions(self, method: AbstractMethod):
         """All rows, on the device."""
         if self.data is None:
@@ -136,6 +143,25 @@ class Logged:
         replay = self._replay(method, rows)
         return WithWholeLog(replay) if isinstance(method, AbstractWholeLog) else replay
 
+    def windows(self, history: int, batch_size: int) -> ActionWindowReplay:
+        """Where a method that infers actions gets logged ones from, and what surrounds them.
+
+        Rows are drawn whose action was logged and that something follows. Raises `DataError` if
+        there are none, `SpecificationError` for options that do not fit.
+        """
+        if self.data is None or self.options.weights is not None:
+            idle = "from_disk" if self.data is None else "weights"
+            raise SpecificationError(
+                f"windows around logged actions are drawn from memory, all alike: leave out {idle}"
+            )
+        rows = np.flatnonzero(self.data.logged_actions & ~self.data.terminals)
+        if not rows.size:
+            raise DataError(
+                f"{self.path or 'the data'}: no row has an action that was logged and is followed "
+                "by anything, so that there is nothing to learn actions from"
+            )
+        return windows_of(self.data, rows, history, batch_size)
+
     def _replay(self, method: AbstractMethod, rows: int) -> Replay | WeightedReplay:
         """Draws of `rows` from the memory."""
         assert self.data is not None
@@ -172,3 +198,22 @@ class Logged:
                 f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
                 "another run"
             )
+
+
+def windows_of(
+    data: Dataset, rows: np.ndarray, history: int, batch_size: int = 1
+) -> ActionWindowReplay:
+    """The windows around the actions of a log, from which `rows` are drawn.
+
+    **Arguments:** `history`: earlier observations in each; `batch_size`: windows per draw.
+    """
+    first = data.episode_starts[:-1][data.episode_of_row]
+    return ActionWindowReplay(
+        jnp.asarray(data.observations),
+        jnp.asarray(data.next_observations),
+        jnp.asarray(data.actions),
+        jnp.asarray(first),
+        jnp.asarray(rows),
+        history,
+        batch_size,
+    )

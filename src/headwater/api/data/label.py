@@ -1,0 +1,82 @@
+"""Infer the actions that a log lacks, with what was learned from those that it has."""
+
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.api.run import Run, open_run
+from headwater.core.catalogue import learns_from
+from headwater.core.errors import RunError, SpecificationError
+from headwater.core.method import AbstractHistory, AbstractLabeller
+from headwater.core.records import ActionWindows
+from headwater.datasets import transform
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.read import load
+from headwater.runs.feeds.logged import windows_of
+
+_ROWS = 16_384
+"""Rows that are labelled at once."""
+
+
+def label(
+    data: Dataset | str | Path,
+    run: Run | str | Path,
+    *,
+    at_least: float = 0.0,
+    data_options: dict[str, Any] | None = None,
+) -> Dataset:
+    """The log with the actions that were not logged, inferred by a run of a labeller.
+
+    Nothing that was logged changes. What was inferred, and how surely, stays in the dataset's
+    `action_confidence` and in every format that it is written in. Nothing that was observed tells
+    the action of a terminal row, which nothing follows: its label has the least confidence.
+
+    **Arguments:** `data`: logged transitions, of which some lack actions (see `missing_actions` of
+    `headwater.load`); `run`: of a labeller such as InverseDynamics, or its directory, of which the
+    first seed labels; `at_least`: leave out the rows whose action is inferred with less confidence,
+    which cuts episodes there; `data_options`: of `headwater.load`, where `data` is a path.
+
+    Raises `SpecificationError` if the run does not label actions or is of another task, `RunError`
+    if it is not finished, `DataError` if the log cannot be used.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    method = run.method
+    name = type(method).__name__
+    if (
+        learns_from(type(method))[1] is not ActionWindows
+        or not isinstance(method, AbstractLabeller)
+        or not isinstance(method, AbstractHistory)
+    ):
+        raise SpecificationError(
+            f"{run.name} is a run of {name}, which infers no actions: train InverseDynamics"
+        )
+    if not run.finished:
+        raise RunError(f"{run.path} is not finished: `headwater resume {run.path}` first")
+    dataset = data if isinstance(data, Dataset) else load(data, **(data_options or {}))
+    reason = run.spaces.mismatch(dataset.spaces, "in the run", "in the data")
+    if reason is not None:
+        raise SpecificationError(f"the run does not fit the data: {reason}")
+    missing = np.flatnonzero(~dataset.logged_actions)
+    actions = dataset.actions.copy()
+    confidence = np.ones(dataset.size, np.float64)
+    state = jax.tree.map(lambda leaf: leaf[0], run.state)
+    log = windows_of(dataset, missing, method.history)
+    for begin in range(0, missing.size, _ROWS):
+        rows = missing[begin : begin + _ROWS]
+        # As many as ever, so that it is compiled once.
+        full = np.resize(rows, min(_ROWS, missing.size))
+        found, sure = _label(method, state, log, jnp.asarray(full))
+        actions[rows] = np.asarray(found)[: rows.size]
+        confidence[rows] = np.asarray(sure)[: rows.size]
+    confidence[dataset.terminals] = 0.0
+    labelled = transform.label_actions(dataset, actions, confidence, by=name)
+    return transform.confident_rows(labelled, at_least)
+
+
+@eqx.filter_jit
+def _label(method, state, log, rows):
+    return method.label(state, log.windows(rows))
