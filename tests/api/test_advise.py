@@ -138,3 +138,35 @@ def test_the_command_reads_the_log_in_the_same_way(tmp_path):
     assert command.startswith("headwater train DiscreteCQL --data '")
     assert "--column observations=glucose --column rewards=gain" in command
     assert "--episodes-end terminal" in command and "--set conservative_weight=" in command
+
+
+def test_actions_are_inferred_first_where_rows_lack_them():
+    data = pendulum_log()
+    actions = data.raw_actions().copy()
+    actions[60:] = np.nan
+    columns = [data.observations, actions, data.rewards, data.terminals, data.truncations]
+    bounds = {"action_low": -2.0, "action_high": 2.0, "missing_actions": "keep"}
+    lacking = Dataset.from_arrays(*columns, data.next_observations, **bounds)
+    report = advise(
+        lacking,
+        env="pendulum",
+        attempt=True,
+        updates=2,
+        seeds=1,
+        batch_size=16,
+        hidden_sizes=(8,),
+        episodes=1,
+        progress=False,
+        data_options=None,
+    )
+    names = [each.method for each in report.advice.recommendations]
+    assert names == ["InverseDynamics", "IQL", "TD3BC"]
+    assert "180 of 240 rows have no action, which it infers" in (
+        report.advice.recommendations[0].reason
+    )
+    assert report.advice.measures.rows == 60
+    assert [trial.recommendation.method for trial in report.trials] == names[1:]
+    assert "on actions that InverseDynamics inferred" in str(report.judged)
+    actions[:] = np.nan
+    nothing = advise(Dataset.from_arrays(*columns, data.next_observations, **bounds))
+    assert nothing.advice.worthless[0].startswith("no row has an action: label it with a run of")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from headwater.analysis.describe import serious_notes
 from headwater.analysis.measures import Measures, measure
@@ -253,6 +254,8 @@ class Advice:
 
 def advise_on(dataset: Dataset) -> Advice:
     """What to do with `dataset`, by what it shows alone."""
+    if not dataset.known_actions.all():
+        return _infer_first(dataset)
     measures = measure(dataset)
     notes = (*serious_notes(dataset), *_notes(measures))
     advice = advise_by(measures, dataset.spaces, notes=notes)
@@ -266,6 +269,39 @@ def advise_on(dataset: Dataset) -> Advice:
         )
         return dataclasses.replace(advice, worthless=(reason,), finding=reason, recommendations=())
     return advice
+
+
+def _infer_first(dataset: Dataset) -> Advice:
+    """What to do with a log of which rows lack actions, by what the other rows show."""
+    known = dataset.known_actions
+    missing = int(np.count_nonzero(~known))
+    lacking = f"{missing:,} of {dataset.size:,} rows have no action"
+    if not known.any():
+        reason = (
+            "no row has an action: label it with a run of InverseDynamics that learned from a log "
+            "of the same task that has some (`headwater data label`), and ask again"
+        )
+        return Advice(measure(dataset), (reason,), reason, (), tuple(serious_notes(dataset)))
+    advice = advise_on(dataset.select_rows(known))
+    notes = (*serious_notes(dataset), *_notes(advice.measures))
+    if advice.worthless:
+        return dataclasses.replace(advice, notes=notes)
+    first = Recommendation(
+        "InverseDynamics",
+        {},
+        None,
+        f"{lacking}, which it infers from the observations around them, as it learned from those "
+        "that have one; then `headwater data label DATA LABELLED --run RUN` (hw.label) writes a "
+        "log that what follows here learns from",
+        ("inferred-actions-nearly-replace-logged-ones",),
+        (build_method("InverseDynamics").info.paper,),
+    )
+    return dataclasses.replace(
+        advice,
+        finding=f"{lacking}; of those that have one: {advice.finding}",
+        recommendations=(first, *advice.recommendations[: MOST - 1]),
+        notes=notes,
+    )
 
 
 def advise_by(measures: Measures, spaces: Spaces, *, notes: Sequence[str] = ()) -> Advice:

@@ -43,7 +43,8 @@ class Description:
     returns scaled to [0, 1], `positive_sided_variance` the same unscaled;
     `effective_return_weights` and `effective_advantage_weights`: effective share of the rows under
     RW and AW; `propensities`: how probable the logged actions were (densities of canonical
-    actions), if that was logged; `reading`: which columns were used for what, as names and values;
+    actions), if that was logged; `action_confidence`: which actions were logged, inferred or are
+    missing, if that is known; `reading`: which columns were used for what, as names and values;
     `notes`: what looks odd; `suggestions`: what kind of method to expect to work.
     """
 
@@ -84,6 +85,7 @@ class Description:
     effective_advantage_weights: float
     duplicate_rows: int
     propensities: dict[str, Any] | None
+    action_confidence: dict[str, float] | None
     fingerprint: str
     reading: list[tuple[str, str]]
     notes: list[str]
@@ -129,6 +131,8 @@ class Description:
             )
         )
         rows.extend(_action_rows(self.actions))
+        if self.action_confidence is not None:
+            rows.append(("actions known", _confidence_sentence(self.action_confidence)))
         rows.append(("propensities", _propensity_sentence(self.propensities, self.discrete)))
         rows.append(("distinct state–action pairs", f"{self.unique_pairs:,.0f}"))
         rows.append(
@@ -227,7 +231,7 @@ def describe(
         reward_low=float(dataset.rewards.min()),
         reward_high=float(dataset.rewards.max()),
         reward_zero_share=float(np.mean(dataset.rewards == 0)),
-        actions=action_support(dataset),
+        actions=action_support(_with_actions(dataset)),
         observation_low=dataset.observations.min(0).tolist(),
         observation_high=dataset.observations.max(0).tolist(),
         observation_mean=np.asarray(statistics.observation_mean).tolist(),
@@ -242,6 +246,7 @@ def describe(
         effective_advantage_weights=shares[1],
         duplicate_rows=duplicate_rows(dataset),
         propensities=_propensities(dataset),
+        action_confidence=_confidence(dataset),
         fingerprint=dataset.fingerprint(),
         notes=_notes(dataset, saturated),
         reading=reading_rows(dataset.metadata),
@@ -278,6 +283,33 @@ def action_support(dataset: Dataset) -> dict[str, Any]:
         "at_bounds": np.mean(np.abs(actions) >= _AT_BOUND, axis=0).tolist(),
         "bins_visited": visited,
     }
+
+
+def _with_actions(dataset: Dataset) -> Dataset:
+    """The rows that have an action, if there are any."""
+    known = dataset.known_actions
+    return dataset if known.all() or not known.any() else dataset.select_rows(known)
+
+
+def _confidence(dataset: Dataset) -> dict[str, float] | None:
+    """Shares of rows whose action was logged, inferred or is missing, and the median confidence."""
+    sure = dataset.action_confidence
+    if sure is None:
+        return None
+    between = sure[(sure > 0) & (sure < 1)]
+    return {
+        "logged": float(np.mean(sure == 1)),
+        "inferred": between.size / sure.size,
+        "missing": float(np.mean(sure == 0)),
+        "median_inferred": float(np.median(between)) if between.size else 0.0,
+    }
+
+
+def _confidence_sentence(found: dict[str, float]) -> str:
+    sentence = f"{found['logged']:.1%} logged, {found['inferred']:.1%} inferred"
+    if found["inferred"]:
+        sentence += f" (median confidence {found['median_inferred']:.2f})"
+    return f"{sentence}, {found['missing']:.1%} missing"
 
 
 def _propensities(dataset: Dataset) -> dict[str, Any] | None:
@@ -342,8 +374,22 @@ def serious_notes(dataset: Dataset) -> list[str]:
         notes.append("the data has no rewards: only imitation, such as BC, learns from it")
     elif not dataset.rewards.any():
         notes.append("all rewards are zero")
+    missing = int(np.count_nonzero(~dataset.known_actions))
+    if missing:
+        notes.append(
+            f"{missing:,} of {dataset.size:,} rows have no action: InverseDynamics infers them "
+            "from the others, and nothing else learns from these rows"
+        )
+    inferred = dataset.known_actions & ~dataset.logged_actions
+    if inferred.any():
+        notes.append(
+            f"the actions of {np.count_nonzero(inferred):,} of {dataset.size:,} rows were inferred "
+            "and not logged"
+        )
     if dataset.spaces.discrete:
-        counts = np.bincount(dataset.actions, minlength=dataset.spaces.action_size)
+        counts = np.bincount(
+            dataset.actions[dataset.known_actions], minlength=dataset.spaces.action_size
+        )
         never = np.flatnonzero(counts == 0)
         if never.size:
             notes.append(

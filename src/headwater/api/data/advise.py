@@ -9,12 +9,14 @@ import numpy as np
 from headwater.analysis.advice import Advice, Recommendation, advise_on
 from headwater.api.adapt import adapt
 from headwater.api.compare import compare
+from headwater.api.data.label import label
 from headwater.api.evaluate import discount_of, judge_seeds
 from headwater.api.inputs import as_task
 from headwater.api.run import Run
 from headwater.api.train import train
-from headwater.core.catalogue import build_method
+from headwater.core.catalogue import build_method, method_class
 from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractLabeller
 from headwater.core.papers import citation
 from headwater.datasets.dataset import Dataset, lacks_rewards
 from headwater.datasets.read import load
@@ -183,8 +185,22 @@ def advise(
         raise SpecificationError(
             "the data has no rewards, so that what is tried can only be judged by acting: give env"
         )
-    runs = []
+    learners = [each for each in advice.recommendations if not _labels(each)]
+    on = ""
     for each in advice.recommendations:
+        if _labels(each):
+            method = build_method(each.method, {**each.settings, "hidden_sizes": hidden_sizes})
+            labeller = train(
+                method,
+                dataset,
+                seeds=1,
+                updates=updates,
+                batch_size=batch_size,
+                progress=progress,
+            )
+            dataset, on = label(dataset, labeller), f" on actions that {each.method} inferred"
+    runs = []
+    for each in learners:
         method = build_method(each.method, {**each.settings, "hidden_sizes": hidden_sizes})
         options: dict[str, Any] = {} if each.top is None else {"top": each.top}
         runs.append(
@@ -213,12 +229,12 @@ def advise(
             interval(found, "mean"),
             None if found is first else difference(found, first, "mean"),
         )
-        for each, run, found in zip(advice.recommendations, runs, scores)
+        for each, run, found in zip(learners, runs, scores)
     )
     how = (
-        f"{seeds} seeds of {updates:,} updates, mean return in {task.name}"
+        f"{seeds} seeds of {updates:,} updates{on}, mean return in {task.name}"
         if task is not None
-        else f"{seeds} seeds of {updates:,} updates, discounted return by fitted Q evaluation, "
+        else f"{seeds} seeds of {updates:,} updates{on}, discounted return by fitted Q evaluation, "
         "which knows no more than the log"
     )
     savings = None
@@ -226,6 +242,11 @@ def advise(
         best = runs[int(np.argmax([np.mean(found) for found in scores]))]
         savings = _savings(best, dataset, task, fine_tune, min(updates, _CRITIC_FIT), progress)
     return dataclasses.replace(report, trials=trials, judged=how, savings=savings)
+
+
+def _labels(recommendation: Recommendation) -> bool:
+    """Whether it infers what the log lacks, so that others can learn from it."""
+    return issubclass(method_class(recommendation.method), AbstractLabeller)
 
 
 def _evidence(recommendation: Recommendation, results: Path) -> list[str]:
