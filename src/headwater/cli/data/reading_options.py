@@ -72,7 +72,7 @@ class ReadingOptions:
 
     missing_actions: Annotated[
         Literal["keep", "drop"] | None,
-        _said(
+        _option(
             "What becomes of rows whose action is empty: keep them, to have it inferred, or drop "
             "them.",
             "{keep,drop}",

@@ -46,12 +46,10 @@ def read_confidence(actions: Any, given: Any, missing: str | None, rows: int) ->
     return None
 
 
-def filled(
-    actions: Any, confidence: np.ndarray | None, said_discrete: bool | None, usual: Any
-) -> Any:
+def filled(actions: Any, confidence: np.ndarray | None, discrete: bool | None, usual: Any) -> Any:
     """The actions with some action that fits in the rows that have none, to be read like others.
 
-    **Arguments:** `said_discrete`: what the user says of the kind of the actions; `usual`: an
+    **Arguments:** `discrete`: what the user says of the kind of the actions; `usual`: an
     action in case that no row has one.
 
     Raises `DataError` where gaps leave open whether whole numbers are names of actions.
@@ -62,7 +60,7 @@ def filled(
     known = confidence > 0
     if known.all():
         return actions
-    if array.dtype.kind == "f" and said_discrete is None and array.size == len(array):
+    if array.dtype.kind == "f" and discrete is None and array.size == len(array):
         seen = array.reshape(-1)[known]
         if seen.size and np.all(seen == np.floor(seen)):
             raise DataError(
@@ -75,7 +73,7 @@ def filled(
         array[~known] = array[np.argmax(known)]
     elif array.dtype.kind == "f":
         array[:] = usual
-    whole = said_discrete and array.dtype.kind == "f" and np.all(array == np.floor(array))
+    whole = discrete and array.dtype.kind == "f" and np.all(array == np.floor(array))
     return array.astype(np.int64) if whole else array
 
 
