@@ -1,7 +1,9 @@
-"""Classes of value functions that finitely many models imply."""
+"""Classes of value functions: those that models imply, and what methods read of them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
@@ -38,3 +40,25 @@ def value_class_of(models: FiniteProcess, problem: FiniteProblem) -> ValueClass:
     padded = [found[np.minimum(np.arange(most), len(found) - 1)] for found in backups]
     helpers = np.stack(padded, axis=1).reshape(most, *problem.sizes)
     return ValueClass.from_arrays(problem, plan.action_value, helpers)
+
+
+def first_values(problem: ValueClass) -> Float[Array, " candidate"]:
+    """What each candidate promises from where episodes start."""
+    initial = problem.problem.require_initial("A class of value functions")
+    return jnp.max(problem.candidates[:, 0], axis=-1) @ initial
+
+
+def following_values(problem: ValueClass) -> Float[Array, "horizon state candidate"]:
+    """What each candidate promises from the next step on; nothing after the last one."""
+    value = jnp.moveaxis(jnp.max(problem.candidates, axis=-1), 0, -1)
+    return jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
+
+
+def most_optimistic(
+    problem: ValueClass,
+    alive: Bool[Array, " candidate"],
+    contradiction: Float[Array, " candidate"],
+) -> Int[Array, ""]:
+    """The candidate alive that promises most; if there is none, the one contradicted least."""
+    best = jnp.argmax(jnp.where(alive, first_values(problem), -jnp.inf))
+    return jnp.where(jnp.any(alive), best, jnp.argmin(contradiction)).astype(jnp.int32)

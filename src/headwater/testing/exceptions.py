@@ -9,6 +9,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "pulls are rounds, whose order decides what is judged",
         "check_every_number_matters": "its bounds drop no arm before hundreds of pulls",
     },
+    "OLIVE": {
+        "check_every_number_matters": "its thresholds are looked at after tens of episodes",
+    },
     "BatchedHedge": {
         "check_row_order_is_irrelevant": "pulls are rounds, of which one in a batch is looked at",
         "check_every_number_matters": "its rate acts at the end of a batch of many rounds",

@@ -16,6 +16,7 @@ from headwater.core.records import Episodes
 from headwater.ops.sums import CompensatedSum, add_to, no_sum
 from headwater.ops.tabular.counts import at_least_once
 from headwater.ops.tabular.planning import greedy_table
+from headwater.parts.value_class import first_values, following_values, most_optimistic
 
 
 class MGOLFState(eqx.Module):
@@ -88,7 +89,7 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
             jnp.zeros(problem.sizes, jnp.int32),
             no_sum((*problem.sizes, count)),
             alive,
-            self._optimistic(problem, alive, jnp.zeros(count)),
+            most_optimistic(problem, alive, jnp.zeros(count)),
             problem,
         )
 
@@ -104,8 +105,7 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         # Each of the episodes was free for one step; without a memory all steps of all count.
         used = jnp.eye(horizon) if self.memory_length else jnp.ones(data.action.shape)
         used = used.astype(jnp.int32)
-        value = jnp.moveaxis(jnp.max(problem.candidates, axis=-1), 0, -1)
-        value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
+        value = following_values(problem)
         step = jnp.broadcast_to(jnp.arange(horizon), data.action.shape)
         at = step, data.state[:, :-1], data.action
         target = data.reward[..., None] + value[step, data.state[:, 1:]]
@@ -116,12 +116,12 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         excess = jnp.max(excess_loss(seen, targets.total, problem), axis=0)
         radius = self.radius(problem)
         alive = excess <= radius
-        chosen = self._optimistic(problem, alive, excess)
+        chosen = most_optimistic(problem, alive, excess)
         metrics = {
             "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
             "alive": jnp.mean(alive.astype(jnp.float32)),
             "contradiction": excess[chosen] / radius,
-            "optimistic_value": _first_value(problem)[chosen],
+            "optimistic_value": first_values(problem)[chosen],
         }
         return MGOLFState(visits, targets, alive, chosen, problem), metrics
 
@@ -142,10 +142,6 @@ class MGOLF(AbstractMethod[ValueClass, Episodes, MGOLFState], AbstractTablePolic
         # Of squares, so that it grows with the square of what rewards are counted in.
         unit = jnp.square(jnp.asarray(problem.problem.reward_scale))
         return self.radius_scale * unit * jnp.log(jnp.asarray(size / self.failure_probability))
-
-    def _optimistic(self, problem: ValueClass, alive, excess) -> Int[Array, ""]:
-        best = jnp.argmax(jnp.where(alive, _first_value(problem), -jnp.inf))
-        return jnp.where(jnp.any(alive), best, jnp.argmin(excess)).astype(jnp.int32)
 
 
 def excess_loss(
@@ -170,11 +166,6 @@ def excess_loss(
         (weight * helpers) @ mean
     )
     return own - jnp.min(fit, axis=1) - jnp.sum(visits.reshape(horizon, -1, 1) * mean**2, 1)
-
-
-def _first_value(problem: ValueClass) -> Float[Array, " candidate"]:
-    assert problem.problem.initial is not None
-    return jnp.max(problem.candidates[:, 0], axis=-1) @ problem.problem.initial
 
 
 def _without_cost(data: Episodes) -> Episodes:
