@@ -18,6 +18,7 @@ from headwater.parts.black_boxes.gaussian_process import (
     covariance,
     double_precision,
     fit,
+    in_double,
     root_of,
 )
 
@@ -164,3 +165,23 @@ def test_more_evaluations_than_exact_inference_takes_are_said_at_once():
     space = SearchSpace((0.0,), (1.0,), capacity=5_000)
     with pytest.raises(SpecificationError, match=r"takes at most 2,000: 5,000 are too many"):
         GPUCB().init(space, key=jax.random.key(0))
+
+
+def test_it_stays_double_however_it_is_mapped():
+    """`vmap` of a loop traces its body again: what is then computed in single differs visibly."""
+
+    @in_double
+    def lost(x):
+        # In single precision the second term is lost.
+        matrix = jnp.eye(2) * (1.0 + 1e-9 * x.astype(jnp.float64))
+        return 1e9 * ((matrix @ matrix)[0, 0] - 1.0)
+
+    def loop(x):
+        def step(total, _):
+            return total + lost(x), None
+
+        return jax.lax.scan(step, jnp.zeros(()), length=2)[0]
+
+    x = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.vmap(loop)))(x), 4.0 * x, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(loop)(x[0, 0]), 4.0, rtol=1e-5)

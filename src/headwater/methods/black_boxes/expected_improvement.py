@@ -71,14 +71,7 @@ class ExpectedImprovement(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        draw_key, search_key = jax.random.split(key)
-
-        def criterion(belief: Posterior, points: Array) -> Float[Array, " point"]:
-            if self.incumbent == "posterior_draws":
-                return noisy_improvement(belief, points, self.num_draws, key=draw_key)
-            return improvement(*belief.moments(points), self._best(belief))
-
-        point = surrogate.propose(self, state, criterion, self.initial_points, key=search_key)
+        point = surrogate.propose(self, state, _worth, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -87,11 +80,17 @@ class ExpectedImprovement(
     def recommend(self, state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, " component"]:
         return surrogate.recommend(self, state, key=key)
 
-    def _best(self, belief: Posterior) -> Float[Array, ""]:
-        values = belief.data.values
-        if self.incumbent == "best_mean":
-            values = belief.moments(belief.data.points)[0]
-        return jnp.max(jnp.where(belief.data.known, values, -jnp.inf))
+
+def _worth(
+    method: ExpectedImprovement, state: Surrogate, belief: Posterior, points: Array, *, key
+) -> Float[Array, " point"]:
+    if method.incumbent == "posterior_draws":
+        return noisy_improvement(belief, points, method.num_draws, key=key)
+    values = belief.data.values
+    if method.incumbent == "best_mean":
+        values = belief.moments(belief.data.points)[0]
+    best = jnp.max(jnp.where(belief.data.known, values, -jnp.inf))
+    return improvement(*belief.moments(points), best)
 
 
 def improvement(mean: Array, deviation: Array, best: Array) -> Array:

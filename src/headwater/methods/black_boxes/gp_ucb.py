@@ -56,11 +56,7 @@ class GPUCB(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        def criterion(belief: Posterior, points: Array) -> Float[Array, " point"]:
-            mean, deviation = belief.moments(points)
-            return mean + self.bonus_scale * deviation
-
-        point = surrogate.propose(self, state, criterion, self.initial_points, key=key)
+        point = surrogate.propose(self, state, _bound, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -68,3 +64,10 @@ class GPUCB(
 
     def recommend(self, state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, " component"]:
         return surrogate.recommend(self, state, key=key)
+
+
+def _bound(
+    method: GPUCB, state: Surrogate, belief: Posterior, points: Array, *, key
+) -> Float[Array, " point"]:
+    mean, deviation = belief.moments(points)
+    return mean + method.bonus_scale * deviation

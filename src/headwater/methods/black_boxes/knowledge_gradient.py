@@ -69,17 +69,7 @@ class KnowledgeGradient(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        draw_key, line_key, search_key = jax.random.split(key, 3)
-
-        def criterion(belief: Posterior, points: Array) -> Float[Array, " point"]:
-            lines = surrogate.promising(state, belief, key=line_key)
-            draws = None
-            if self.expectation == "sampled":
-                normal = jax.random.normal(draw_key, (self.num_draws,), jnp.float32)
-                draws = normal.astype(points.dtype)
-            return knowledge_gradient(belief, points, lines, draws)
-
-        point = surrogate.propose(self, state, criterion, self.initial_points, key=search_key)
+        point = surrogate.propose(self, state, _worth, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -87,6 +77,18 @@ class KnowledgeGradient(
 
     def recommend(self, state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, " component"]:
         return surrogate.recommend(self, state, key=key)
+
+
+def _worth(
+    method: KnowledgeGradient, state: Surrogate, belief: Posterior, points: Array, *, key
+) -> Float[Array, " point"]:
+    draw_key, line_key = jax.random.split(key)
+    lines = surrogate.promising(state, belief, key=line_key)
+    draws = None
+    if method.expectation == "sampled":
+        normal = jax.random.normal(draw_key, (method.num_draws,), jnp.float32)
+        draws = normal.astype(points.dtype)
+    return knowledge_gradient(belief, points, lines, draws)
 
 
 def knowledge_gradient(

@@ -62,14 +62,7 @@ class MaxValueEntropySearch(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        draw_key, point_key, search_key = jax.random.split(key, 3)
-
-        def criterion(belief: Posterior, points: Array) -> Float[Array, " point"]:
-            where = surrogate.promising(state, belief, key=point_key)
-            highest = maxima(belief, where, self.num_draws, key=draw_key)
-            return information(*belief.moments(points), highest)
-
-        point = surrogate.propose(self, state, criterion, self.initial_points, key=search_key)
+        point = surrogate.propose(self, state, _worth, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -77,6 +70,15 @@ class MaxValueEntropySearch(
 
     def recommend(self, state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, " component"]:
         return surrogate.recommend(self, state, key=key)
+
+
+def _worth(
+    method: MaxValueEntropySearch, state: Surrogate, belief: Posterior, points: Array, *, key
+) -> Float[Array, " point"]:
+    draw_key, point_key = jax.random.split(key)
+    where = surrogate.promising(state, belief, key=point_key)
+    highest = maxima(belief, where, method.num_draws, key=draw_key)
+    return information(*belief.moments(points), highest)
 
 
 def maxima(

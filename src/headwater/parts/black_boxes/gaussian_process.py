@@ -3,13 +3,16 @@ r"""Exact regression with a Gaussian process, for a black box at one or several 
 With several, the function at fidelity $l$ is $f_l = \rho_{l-1} f_{l-1} + \delta_l$, an
 autoregression of independent processes (Kennedy and O'Hagan, 2000).
 
-Everything here is meant to be traced within `double_precision`: in single precision the matrices
-of a few dozen evaluations are singular already. Whatever enters and leaves is single. Programs are
-compiled after that context has ended, where JAX cannot draw random numbers of 64 bits or look for
-their maximum's place: numbers are drawn in single precision, and `highest` compares.
+Everything here is meant to be traced within `double_precision`, or in a function that is
+`in_double`: in single precision the matrices of a few dozen evaluations are singular already.
+Whatever enters and leaves is single. Programs are compiled after that context has ended, where JAX
+cannot draw random numbers of 64 bits or look for their maximum's place: numbers are drawn in single
+precision, and `highest` compares.
 """
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -34,6 +37,42 @@ _Levels = Int[Array, " point"]
 def double_precision() -> contextlib.AbstractContextManager[Any]:
     """A context in which arrays have 64 bits; what surrounds it keeps 32."""
     return jax.enable_x64(True)
+
+
+def in_double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, of trees of arrays and anything else, computed with 64 bits; it returns 32.
+
+    `jax.vmap` of a loop traces the loop's body again, after the context of the first time has
+    ended. What is `in_double` is mapped in a context of its own, however often it is mapped.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        arrays, rest = eqx.partition(arguments, eqx.is_array)
+
+        def plain(arrays):
+            found = function(*eqx.combine(arrays, rest))
+            return jax.tree.map(lambda x: x.astype(jnp.float32), found)
+
+        return _mapped_in_double(plain)(arrays)
+
+    return call
+
+
+def _mapped_in_double(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @jax.custom_batching.custom_vmap
+    def call(arrays):
+        with double_precision():
+            return function(arrays)
+
+    @call.def_vmap
+    def mapped(size, batched, arrays):
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched[0])
+        each = jax.vmap(function, in_axes=(axes,), axis_size=size)
+        found = _mapped_in_double(each)(arrays)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return call
 
 
 class Hyperparameters(eqx.Module):

@@ -19,12 +19,16 @@ from headwater.parts.black_boxes.gaussian_process import (
     Kernel,
     Posterior,
     condition,
-    double_precision,
     fit,
+    in_double,
 )
 
-Criterion = Callable[[Posterior, Float[Array, "point component"]], Float[Array, " point"]]
-"""What a further evaluation is worth at each point, from what is believed: an acquisition."""
+Criterion = Callable[..., Float[Array, " point"]]
+"""What a further evaluation is worth at each point: an acquisition.
+
+A function of the method, its state, the posterior, points `[point, component]` and `key=`. It
+closes over no arrays, as it is computed `in_double`.
+"""
 
 _WIDE, _LOCAL, _KEPT, _ROUNDS = 512, 32, 4, 6
 """Points tried anywhere; then, in each round, points tried around each of the best."""
@@ -86,15 +90,16 @@ def begin(settings: AbstractSurrogate, problem: SearchSpace) -> Surrogate:
 def learn(settings: AbstractSurrogate, state: Surrogate, data: Queries) -> Surrogate:
     """After the evaluations of a batch; those that there is no room for are not kept."""
     state = added(state, data)
-    with double_precision():
-        fitted = _double(state.fitted)
-        if settings.hyperparameters == "likelihood":
-            starts, spread = _prior(settings, state.space)
-            table = evaluations(settings, state)
-            fitted = fit(settings.kernel, starts, spread, table, settings.fit_steps)
-        jitter = condition(settings.kernel, fitted, evaluations(settings, state)).jitter
-        fitted, jitter = _single((fitted, jitter))
-    return eqx.tree_at(lambda s: (s.fitted, s.jitter), state, (fitted, jitter))
+    return eqx.tree_at(lambda s: (s.fitted, s.jitter), state, _fit(settings, state))
+
+
+@in_double
+def _fit(settings: AbstractSurrogate, state: Surrogate):
+    table, fitted = evaluations(settings, state), _double(state.fitted)
+    if settings.hyperparameters == "likelihood":
+        starts, spread = _prior(settings, state.space)
+        fitted = fit(settings.kernel, starts, spread, table, settings.fit_steps)
+    return fitted, condition(settings.kernel, fitted, table).jitter
 
 
 def metrics(state: Surrogate) -> dict[str, Float[Array, ""]]:
@@ -140,14 +145,12 @@ def posterior(settings: AbstractSurrogate, state: Surrogate) -> Posterior:
     return condition(settings.kernel, _double(state.fitted), evaluations(settings, state))
 
 
-def predict(
-    settings: AbstractSurrogate, state: Surrogate, points: Float[Array, "point component"]
-) -> tuple[Float[Array, " point"], Float[Array, " point"]]:
+@in_double
+def predict(settings: AbstractSurrogate, state: Surrogate, points: Float[Array, "point component"]):
     """Mean and standard deviation of the function at points of the unit cube, in its own units."""
-    with double_precision():
-        shift, scale = _scaling(settings, state)
-        mean, deviation = posterior(settings, state).moments(points.astype(jnp.float64))
-        return _single((shift[-1] + scale[-1] * mean, scale[-1] * deviation))
+    shift, scale = _scaling(settings, state)
+    mean, deviation = posterior(settings, state).moments(points.astype(jnp.float64))
+    return shift[-1] + scale[-1] * mean, scale[-1] * deviation
 
 
 def propose(
@@ -159,43 +162,50 @@ def propose(
     key: PRNGKeyArray,
 ) -> Float[Array, " component"]:
     """The point where `criterion` is highest; random before `initial_points` evaluations."""
-    random_key, search_key = jax.random.split(key)
-
-    def informed():
-        with double_precision():
-            belief = posterior(settings, state)
-            return _single(maximiser(state, lambda x: criterion(belief, x), key=search_key))
-
-    def uninformed():
-        return random_points(state.space, 1, key=random_key)[0]
-
-    return jax.lax.cond(state.count < initial_points, uninformed, informed)
+    random_key, criterion_key, search_key = jax.random.split(key, 3)
+    return jax.lax.cond(
+        state.count < initial_points,
+        lambda: random_points(state.space, 1, key=random_key)[0],
+        lambda: _search(settings, state, criterion, criterion_key, search_key),
+    )
 
 
 def recommend(
     settings: AbstractSurrogate, state: Surrogate, *, key: PRNGKeyArray
 ) -> Float[Array, " component"]:
     """The point of the highest expected value, whether it was evaluated or not."""
-    with double_precision():
-        belief = posterior(settings, state)
-        return _single(maximiser(state, lambda x: belief.moments(x)[0], key=key))
+    return _search(settings, state, _expected, key, key)
+
+
+@in_double
+def _search(settings, state, criterion, criterion_key, search_key):
+    belief = posterior(settings, state)
+
+    def score(points):
+        return criterion(settings, state, belief, points, key=criterion_key)
+
+    return maximiser(state, score, key=search_key)
+
+
+def _expected(settings, state, belief: Posterior, points, *, key):
+    return belief.moments(points)[0]
 
 
 def expect(
     settings: AbstractSurrogate, state: Surrogate, point: Float[Array, " component"], fidelity
 ) -> Surrogate:
     """The state as if `point` had brought its expected value."""
-    with double_precision():
-        shift, scale = _scaling(settings, state)
-        belief = posterior(settings, state)
-        each = [
-            belief.moments(point[None].astype(jnp.float64), level)[0][0]
-            for level in range(state.space.fidelities)
-        ]
-        value = shift[fidelity] + scale[fidelity] * jnp.stack(each)[fidelity]
-        value = _single(value)
     fidelity = jnp.asarray(fidelity, jnp.int32)
+    value = _value_there(settings, state, point, fidelity)
     return added(state, Queries(point[None], value[None], fidelity[None], jnp.zeros(1)))
+
+
+@in_double
+def _value_there(settings, state, point, fidelity):
+    shift, scale = _scaling(settings, state)
+    belief, where = posterior(settings, state), point[None].astype(jnp.float64)
+    each = [belief.moments(where, level)[0][0] for level in range(state.space.fidelities)]
+    return shift[fidelity] + scale[fidelity] * jnp.stack(each)[fidelity]
 
 
 def random_points(
