@@ -33,7 +33,7 @@ def plain(mean, deviation, best):
 @pytest.mark.parametrize("incumbent", ["best_observed", "best_mean"])
 def test_it_proposes_where_the_formula_is_highest(incumbent):
     points, values = seen()
-    method = ExpectedImprovement(incumbent, **GIVEN)
+    method = ExpectedImprovement(incumbent=incumbent, **GIVEN)
     state = taught(method, points, values)
     mean, covariance = posterior(points, values)
     at = [int(np.flatnonzero(point == GRID)[0]) for point in points]

@@ -13,7 +13,7 @@ from .beliefs import GIVEN, GRID, posterior, proposed, seen, taught
 @pytest.mark.parity
 @pytest.mark.parametrize("bonus", [0.0, 1.0, 3.0])
 def test_it_proposes_where_the_bound_is_highest(bonus):
-    method = GPUCB(bonus, **GIVEN)
+    method = GPUCB(bonus_scale=bonus, **GIVEN)
     chosen = []
     for seed in range(4):
         points, values = seen(seed=seed)

@@ -53,14 +53,18 @@ def _acquisitions(seed: int, *, instances: int, evaluations: int, after: int) ->
         "length_scale": _LENGTH,
     }
     methods = {
-        "noisy EI": ExpectedImprovement("posterior_draws", initial_points=_FIRST, **given),
-        "EI of the best mean": ExpectedImprovement("best_mean", initial_points=_FIRST, **given),
+        "noisy EI": ExpectedImprovement(
+            incumbent="posterior_draws", initial_points=_FIRST, **given
+        ),
+        "EI of the best mean": ExpectedImprovement(
+            incumbent="best_mean", initial_points=_FIRST, **given
+        ),
         "EI of the best value": ExpectedImprovement(
-            "best_observed", initial_points=_FIRST, **given
+            incumbent="best_observed", initial_points=_FIRST, **given
         ),
         "knowledge gradient": KnowledgeGradient(initial_points=_FIRST, **given),
         "knowledge gradient, 256 draws": KnowledgeGradient(
-            "sampled", 256, initial_points=_FIRST, **given
+            expectation="sampled", num_draws=256, initial_points=_FIRST, **given
         ),
         "entropy search": MaxValueEntropySearch(initial_points=_FIRST, **given),
         "random": RandomSearch(**given),
