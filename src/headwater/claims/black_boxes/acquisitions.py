@@ -29,7 +29,7 @@ _LENGTH, _FIRST = 0.15, 5
 
 def _regret(method, noise, seed, key, evaluations: int):
     """Of the recommended point after each number of evaluations; noise and kernel are known."""
-    box = SmoothFunction(length_scale=_LENGTH, noise=noise, seed=seed)
+    box = SmoothFunction(length_scale=_LENGTH, noise=noise, seed=seed)  # pyright: ignore[reportCallIssue]
     space = dataclasses.replace(box.space, capacity=evaluations)
     learned = learn(
         with_numbers(method, noise_scale=noise),
