@@ -28,6 +28,7 @@ from headwater.ops.language.tokens import token_log_probabilities
 
 LLAMA = Architecture(11, 16, 16, 3, 4, key_value_heads=2)
 GPT2 = gpt2(11, 16, 16, 2, 2)
+WINDOW = Architecture(11, 16, 16, 1, 2, window=3)
 BOTH = pytest.mark.parametrize("architecture", [LLAMA, GPT2], ids=["llama", "gpt2"])
 
 
@@ -57,7 +58,7 @@ def texts(key, rows=5, positions=7):
     return jax.random.randint(key, (rows, positions), 0, 11)
 
 
-@BOTH
+@pytest.mark.parametrize("architecture", [LLAMA, GPT2, WINDOW], ids=["llama", "gpt2", "window"])
 def test_cached_generation_gives_the_probabilities_of_recomputation(architecture, key):
     network = decoder(architecture, key)
     prompts = Prompts(texts(key), jnp.array([1, 7, 3, 5, 2]))
@@ -88,6 +89,15 @@ def test_later_tokens_change_nothing_earlier(architecture, key):
     changed = logits(network, tokens.at[:, 4].add(1) % 11)
     np.testing.assert_allclose(changed[:, :4], whole[:, :4], atol=1e-5)
     assert float(jnp.abs(changed[:, 4:] - whole[:, 4:]).max()) > 1e-2
+
+
+def test_a_window_shows_so_many_positions(key):
+    network, tokens = decoder(WINDOW, key), texts(key, 1, 10)
+    usual = logits(network, tokens)
+    changed = logits(network, tokens.at[0, 4].set((tokens[0, 4] + 1) % 11))
+    moved = np.abs(np.asarray(changed - usual)).max(axis=-1)[0] > 1e-6
+    # Three positions, its own included: from 4 to 6.
+    assert np.flatnonzero(moved).tolist() == [4, 5, 6]
 
 
 @BOTH

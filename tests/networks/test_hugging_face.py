@@ -36,6 +36,8 @@ SHAPES = {
     ),
     "llama linear": Architecture(13, 64, 16, 1, 1, rotary_scaling=RotaryScaling("linear", 4.0)),
     "qwen2": Architecture(13, 16, 16, 2, 4, key_value_heads=1, query_bias=True, tied=True),
+    "qwen2, wide heads": Architecture(13, 16, 12, 1, 3, head_width=8, query_bias=True),
+    "mistral": Architecture(13, 16, 16, 2, 4, key_value_heads=2, window=5),
     "gpt2": gpt2(13, 16, 16, 2, 4),
     "gpt2 untied": gpt2(13, 16, 24, 3, 2, hidden=40, tied=False),
 }
@@ -152,13 +154,27 @@ def _theirs(transformers):
         "llama": transformers.LlamaConfig(**sizes, **llama, rms_norm_eps=1e-3),
         "llama tied": transformers.LlamaConfig(**sizes, **llama, tie_word_embeddings=True),
         "qwen2": transformers.Qwen2Config(**sizes, **qwen),
+        "qwen2, wide heads": transformers.Qwen2Config(**sizes, **qwen, head_dim=8),
         "mistral": transformers.MistralConfig(**sizes, **mistral, sliding_window=None),
+        "mistral, window": transformers.MistralConfig(**sizes, **mistral, sliding_window=7),
         "gpt2": transformers.GPT2Config(**small, n_embd=24, n_layer=3, n_head=3),
         "gpt2 narrow": transformers.GPT2Config(**small, n_embd=16, n_layer=1, n_head=1, n_inner=8),
     }
 
 
-@pytest.mark.parametrize("name", ["llama", "llama tied", "qwen2", "mistral", "gpt2", "gpt2 narrow"])
+THEIRS = (
+    "llama",
+    "llama tied",
+    "qwen2",
+    "qwen2, wide heads",
+    "mistral",
+    "mistral, window",
+    "gpt2",
+    "gpt2 narrow",
+)
+
+
+@pytest.mark.parametrize("name", THEIRS)
 def test_models_of_transformers_are_read(name, key, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -249,8 +265,17 @@ def test_names_without_prefix_and_constants_among_the_weights(key, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "lama"}, "unknown model_type 'lama': did you mean llama"),
-        ({"model_type": "t5"}, "known model_types are gpt2, llama, mistral, qwen2"),
+        ({"model_type": "lama"}, "type 'lama' cannot be read: llama, mistral"),
+        ({"model_type": "qwen9"}, "models of type 'qwen9' cannot be read: llama, "),
+        (
+            {"model_type": "mistral", "architectures": None, "sliding_window": 0},
+            "'sliding_window' must be a positive integer",
+        ),
+        (
+            {"model_type": "gpt2", "architectures": None, "n_embd": 16, "n_layer": 1, "n_head": 3},
+            "no family of transformers has this architecture",
+        ),
+        ({"rope_parameters": {"rope_theta": 0}}, "'rope_theta' must be positive, not 0"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "does not predict tokens"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu', which cannot be honoured: only 'silu'"),
         ({"num_hidden_layers": "two"}, "'num_hidden_layers' must be a positive integer, not 'two'"),

@@ -48,7 +48,8 @@ class Architecture:
     four times the width); `key_value_heads`: fewer of them than `heads` share keys and values
     (default: as many); `head_width` (default: the width over the heads); `norm`; `positions`;
     `feed_forward`: gated SiLU, or GELU in its tanh form; `tied`: whether the unembedding is the
-    embedding; `rotary_base`, `rotary_scaling`: of rotary positions; `epsilon`: of the norms;
+    embedding; `rotary_base`, `rotary_scaling`: of rotary positions; `window`: so many positions,
+    its own included, are seen from each (default: all before it); `epsilon`: of the norms;
     `query_bias`: whether queries, keys and values have biases; `output_bias`: of attention's
     output; `feed_forward_bias`; `dtype`: what is computed in (softmax, norms and logits are always
     in float32).
@@ -70,6 +71,7 @@ class Architecture:
     tied: bool = False
     rotary_base: float = 10_000.0
     rotary_scaling: RotaryScaling | None = None
+    window: int | None = None
     epsilon: float = 1e-5
     query_bias: bool = False
     output_bias: bool = False
@@ -89,6 +91,8 @@ class Architecture:
         for name in ("vocabulary", "context", "width", "layers", "heads", "head_width"):
             if getattr(self, name) < 1:
                 raise SpecificationError(f"a decoder needs at least one of {name}")
+        if self.window is not None and self.window < 1:
+            raise SpecificationError(f"a window of {self.window} positions shows nothing: widen it")
         if self.heads % self.key_value_heads:
             raise SpecificationError(
                 f"{self.heads} heads cannot share {self.key_value_heads} heads of keys and values "
@@ -343,7 +347,10 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         turn = _turns(a, position)
         # Earlier positions only: the new token's own key and value are not in the cache yet, so
         # that the cache is written once for all layers rather than copied in each.
-        earlier = jnp.arange(cache.keys.shape[-2])[None] < position[:, None]
+        place = jnp.arange(cache.keys.shape[-2])[None]
+        earlier = place < position[:, None]
+        if a.window is not None:
+            earlier = earlier & (place > position[:, None] - a.window)
         earlier = earlier[:, None, None]
 
         def layer(x, inputs):
@@ -398,6 +405,9 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         rows, groups, pieces = math.prod(batch), a.key_value_heads, a.head_width
         place = jnp.broadcast_to(jnp.arange(positions), (rows, positions))
         visible = jnp.tril(jnp.ones((1, positions, positions), bool))
+        if a.window is not None:
+            # What is further back than the window; within it the lower triangle stays.
+            visible = visible & ~jnp.tril(visible, -a.window)
         if text is not None:
             visible = visible & (text[:, :, None] == text[:, None, :])
             place = place - _first_place(text)

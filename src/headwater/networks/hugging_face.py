@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core import json_text
-from headwater.core.errors import DataError, SpecificationError, nearest
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.stored_size import ALWAYS
 from headwater.networks.decoder import Architecture, Decoder, Precision, RotaryScaling
 
@@ -167,18 +167,21 @@ def _llama(config: _Config) -> dict[str, Any]:
     }
 
 
+_NO_BIASES = {"query_bias": False, "output_bias": False, "feed_forward_bias": False}
+"""Of families that have none, whatever their configuration says."""
+
+
 def _mistral(config: _Config) -> dict[str, Any]:
-    window = config.fields.get("sliding_window")
-    found = {**_llama(config), "query_bias": False, "output_bias": False}
-    if window is not None:
-        # Inside the window nothing differs.
-        found["context"] = min(found["context"], config.positive("sliding_window"))
-    return found
+    window = None
+    # Where nothing is said, transformers takes 4,096.
+    if config.fields.get("sliding_window", 4096) is not None:
+        window = config.positive("sliding_window", 4096)
+    return {**_llama(config), **_NO_BIASES, "window": window}
 
 
 def _qwen2(config: _Config) -> dict[str, Any]:
     config.require("use_sliding_window", False)
-    return {**_llama(config), "query_bias": True, "output_bias": False}
+    return {**_llama(config), **_NO_BIASES, "query_bias": True}
 
 
 def _rotary(config: _Config) -> tuple[float, RotaryScaling | None]:
@@ -189,6 +192,8 @@ def _rotary(config: _Config) -> tuple[float, RotaryScaling | None]:
         raise DataError(f"field '{name}' must be an object, not {given!r}")
     inner = _Config({f"{name}.{key}": value for key, value in given.items()})
     base = inner.number(f"{name}.rope_theta", config.number("rope_theta", 10_000.0))
+    if not base > 0.0:
+        raise DataError(f"field 'rope_theta' must be positive, not {base:g}")
     kind = given.get("rope_type", given.get("type", "default"))
     if kind == "default":
         return base, None
@@ -268,10 +273,17 @@ def _to_llama(a: Architecture) -> dict[str, Any]:
     }
 
 
-def _to_qwen2(a: Architecture) -> dict[str, Any]:
+def _without_biases(a: Architecture) -> dict[str, Any]:
     left_out = ("attention_bias", "mlp_bias")
-    fields = {name: value for name, value in _to_llama(a).items() if name not in left_out}
-    return {**fields, "use_sliding_window": False}
+    return {name: value for name, value in _to_llama(a).items() if name not in left_out}
+
+
+def _to_mistral(a: Architecture) -> dict[str, Any]:
+    return {**_without_biases(a), "sliding_window": a.window}
+
+
+def _to_qwen2(a: Architecture) -> dict[str, Any]:
+    return {**_without_biases(a), "use_sliding_window": False}
 
 
 def _to_gpt2(a: Architecture) -> dict[str, Any]:
@@ -300,7 +312,7 @@ class _Family(NamedTuple):
 
 _FAMILIES = {
     "llama": _Family("LlamaForCausalLM", _LLAMA, "model.", _llama, _to_llama),
-    "mistral": _Family("MistralForCausalLM", _LLAMA, "model.", _mistral, _to_llama),
+    "mistral": _Family("MistralForCausalLM", _LLAMA, "model.", _mistral, _to_mistral),
     "qwen2": _Family("Qwen2ForCausalLM", _LLAMA, "model.", _qwen2, _to_qwen2),
     "gpt2": _Family("GPT2LMHeadModel", _GPT2, "transformer.", _gpt2, _to_gpt2),
 }
@@ -478,7 +490,10 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
     fields = _json(path)
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in _FAMILIES:
-        raise DataError(f"{path}: {nearest(str(kind), _FAMILIES, 'model_type')}")
+        # The nearest name would be of another architecture.
+        raise DataError(
+            f"{path}: models of type {str(kind)!r} cannot be read: {', '.join(_FAMILIES)} can"
+        )
     family = _FAMILIES[kind]
     for name in fields.get("architectures") or [family.name]:
         # A class without a head holds no unembedding; if that is tied, nothing is missing.
@@ -494,7 +509,10 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
     stored = fields.get("dtype", fields.get("torch_dtype"))
     precision = dtype or ("bfloat16" if stored == "bfloat16" else "float32")
     try:
-        return family, Architecture(**family.read(_Config(fields)), dtype=precision)
+        architecture = Architecture(**family.read(_Config(fields)), dtype=precision)
+        # What could not be written after training is not read.
+        _kind(architecture)
+        return family, architecture
     except (DataError, SpecificationError) as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -604,17 +622,21 @@ def _generation(directory: Path | None) -> dict[str, Any]:
 def _kind(a: Architecture) -> str:
     biases = (a.query_bias, a.output_bias, a.feed_forward_bias)
     if (a.norm, a.positions, a.feed_forward) == ("rms", "rotary", "swiglu"):
-        if biases == (True, False, False) and a.head_width * a.heads == a.width:
+        if a.window is not None:
+            if not any(biases):
+                return "mistral"
+        elif biases == (True, False, False):
             return "qwen2"
-        if a.query_bias == a.output_bias:
+        elif a.query_bias == a.output_bias:
             return "llama"
     elif (a.norm, a.positions, a.feed_forward) == ("layer", "learned", "gelu"):
         whole = a.key_value_heads == a.heads and a.head_width * a.heads == a.width
-        if all(biases) and whole:
+        if all(biases) and whole and a.window is None:
             return "gpt2"
     raise SpecificationError(
         f"no family of transformers has this architecture ({a}): Llama has RMS norms, rotary "
-        "positions and SwiGLU, GPT-2 layer norms, learned positions, GELU and every bias"
+        "positions and SwiGLU, Mistral besides a window and no bias, GPT-2 layer norms, learned "
+        "positions, GELU and every bias"
     )
 
 
