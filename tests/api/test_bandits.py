@@ -206,3 +206,48 @@ def test_options_of_bandits_are_checked():
         hw.make("bernoulli-bandit", gap=2)
     with pytest.raises(SpecificationError, match="did you mean linear-bandit"):
         hw.make("linear-bandits")
+
+
+def test_a_run_is_judged_on_rounds_that_it_did_not_learn_from(tmp_path):
+    path, other = (
+        archive(tmp_path / "log.npz"),
+        archive(tmp_path / "other.npz", **log(rows=400, seed=1)),
+    )
+    run = hw.train("CRM", str(path), seeds=2, updates=20, batch_size=16, progress=False)
+    found = hw.evaluate(run, data=other, estimators=["is", "wis"], explore=True, progress=False)
+    rows = log(rows=400, seed=1)
+    context = jnp.asarray(rows["context"], jnp.float32)
+    assert found.estimates is not None and found.policy_judged == "exploring"
+    for i, estimates in enumerate(found.estimates):
+        state = jax.tree.map(lambda x, i=i: x[i], run.state)
+        chances = run.method.probabilities(
+            state, context, jnp.zeros((400, 3, 0)), key=jax.random.key(0), explore=True
+        )
+        weight = 3.0 * np.asarray(chances, float)[np.arange(400), rows["arm"]]
+        earned = weight @ rows["reward"]
+        assert estimates["is"].value == pytest.approx(earned / 400, rel=1e-4)
+        assert estimates["wis"].value == pytest.approx(earned / weight.sum(), rel=1e-4)
+        low, high = estimates["wis"].low, estimates["wis"].high
+        assert low is not None and high is not None and low < estimates["wis"].value < high
+    # Arms with features that every round has anew, and a policy that was never meant for logs.
+    fresh = hw.train("LinUCB", env=hw.make("feature-bandit", arms=3, feature_size=2, fresh=True),
+                     steps=30, seeds=1, progress=False)  # fmt: skip
+    draw = np.random.default_rng(0)
+    data = hw.Pulls(
+        np.zeros((200, 0), np.float32), draw.normal(size=(200, 3, 2)).astype(np.float32),
+        draw.integers(3, size=200), np.ones(200, np.float32), np.full(200, 1 / 3, np.float32),
+    )  # fmt: skip
+    estimates = hw.evaluate(fresh, data=data, estimators=["wis"], progress=False).estimates
+    assert estimates is not None and estimates[0]["wis"].value == pytest.approx(1.0)
+
+
+def test_what_a_run_of_a_bandit_is_not_judged_by(tmp_path):
+    run = hw.train("CRM", str(archive(tmp_path / "log.npz")), seeds=1, updates=1, progress=False)
+    narrow = archive(tmp_path / "narrow.npz", context=np.zeros((60, 1)))
+    for given, sentence in (
+        ({}, "pulls arms: give logged rounds as data to judge it from, and leave out env"),
+        ({"data": narrow}, r"contexts have shape \(60, 1\): 60 rows of 2 numbers are needed"),
+        ({"data": 3}, "judged from logged rounds of a bandit .*, not from a int"),
+    ):
+        with pytest.raises((DataError, SpecificationError), match=sentence):
+            hw.evaluate(run, **given, progress=False)

@@ -17,9 +17,12 @@ from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
+from headwater.core.records import Pulls
 from headwater.datasets.dataset import Dataset, require_actions, require_rewards
+from headwater.datasets.pulls_files import check_pulls, read_pulls
 from headwater.datasets.read import load
 from headwater.environments.registry import acted_in
+from headwater.evaluation.bandits import as_transitions
 from headwater.evaluation.estimators.importance import WEIGHING
 from headwater.evaluation.exact import returns_of
 from headwater.evaluation.fitted_value import FIT_UPDATES
@@ -100,7 +103,7 @@ def evaluate(
     env: Task | str | None = None,
     episodes: int = 100,
     explore: bool = False,
-    data: Dataset | str | Path | None = None,
+    data: Dataset | Pulls | str | Path | None = None,
     estimators: Sequence[str] | None = None,
     reward: Any = None,
     seed: int = 0,
@@ -111,7 +114,8 @@ def evaluate(
 
     **Arguments:** `run`: or its directory; `env`: where to act (default: where it was evaluated;
     `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
-    greedily; `data`: logged experience for off-policy evaluation; of a language model, a file of
+    greedily; `data`: logged experience for off-policy evaluation (of a bandit,
+    logged rounds); of a language model, a file of
     texts to judge it on (default: the rows that the run held out); `estimators`: of
     `headwater.evaluation.off_policy.ESTIMATORS` (default: those that need no probabilities, and the
     weighted and doubly robust ones where the policy has some: over discrete actions, or with
@@ -141,6 +145,8 @@ def evaluate(
         )
     if isinstance(method, AbstractTablePolicy):
         return _exactly(run, env, data)
+    if run.specification.flow.kind == "bandits":
+        return _from_pulls(run, env, data, estimators, explore, seed, progress)
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(f"{type(method).__name__} is not a policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
@@ -201,13 +207,15 @@ def judge_seeds(
     estimators: Sequence[str],
     explore: bool,
     *,
+    policy: Any = None,
     seed: int = 0,
     updates: int = FIT_UPDATES,
     progress: bool | None = None,
 ) -> list[dict[str, Estimate]]:
     """What the estimators say of the policy of each seed of a run.
 
-    **Arguments:** `explore`: judge the exploring policy; `updates`: of each fit of a value.
+    **Arguments:** `explore`: judge the exploring policy; `policy`: what acts with the states of the
+    run, if not its method; `updates`: of each fit of a value.
     """
     bar = Progress(progress)
     fits = bool(set(estimators) & set(WITH_VALUE))
@@ -218,7 +226,7 @@ def judge_seeds(
         for i in range(run.seeds):
             estimates = evaluate_off_policy(
                 data,
-                run.method,
+                run.method if policy is None else policy,
                 jax.tree.map(lambda leaf, i=i: leaf[i], run.state),
                 estimators=estimators,
                 discount=discount_of(run),
@@ -259,6 +267,38 @@ def _exactly(run: Run, env: Any, data: Any) -> Evaluation:
     chosen = run.specification.process
     name = None if chosen is None else chosen.name
     return Evaluation(run.name, name, returns, interval(seed_means(returns)), normalised)
+
+
+def _from_pulls(
+    run: Run,
+    env: Any,
+    data: Any,
+    estimators: Sequence[str] | None,
+    explore: bool,
+    seed: int,
+    progress: bool | None,
+) -> Evaluation:
+    """What logged rounds of a bandit say of the policies of a run."""
+    if env not in (None, "none") or data is None:
+        raise SpecificationError(
+            f"{run.name} pulls arms: give logged rounds as data to judge it from, and leave out env"
+        )
+    if not isinstance(data, Pulls):
+        if not isinstance(data, str | Path):
+            raise SpecificationError(
+                f"{run.name} is judged from logged rounds of a bandit (hw.Pulls or a file), not "
+                f"from a {type(data).__name__}"
+            )
+        data = read_pulls(data, reward_range=(run.problem.low, run.problem.high))[0]
+    if not run.problem.feature_size:
+        # A log need not show every arm.
+        data = dataclasses.replace(data, features=np.zeros((1, run.problem.arms, 0), np.float32))
+    check_pulls(data, run.problem)
+    policy, log = as_transitions(run.method, data, run.problem)
+    estimators, explore = choose_estimators(policy, log, estimators, explore)
+    found = judge_seeds(run, log, estimators, explore, policy=policy, seed=seed, progress=progress)
+    judged = "exploring" if explore else "greedy"
+    return Evaluation(run.name, estimates=found, policy_judged=judged)
 
 
 def _on_texts(run: Run, data: str | Path | None, reward: Any, seed: int) -> Evaluation:

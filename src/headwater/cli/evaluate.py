@@ -31,8 +31,9 @@ def command(
         env: Where to act; by default where the run was evaluated; `none` for nowhere.
         episodes: How many, for each seed.
         explore: Act as in data collection instead of greedily.
-        data: Logged experience for off-policy evaluation (expected discounted return); of a
-            language model, texts to judge it on, by default those that the run held out.
+        data: Logged experience for off-policy evaluation (expected discounted return; of a
+            bandit, logged rounds); of a language model, texts to judge it on, by default those that
+            the run held out.
         estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr, wdr, mis and drl;
             by default fqe, mis and drl, and wis and wdr where the policy has probabilities: over
             discrete actions, or with --explore.

@@ -71,8 +71,9 @@ class Options:
     updates: int | None = _option(
         None,
         "training",
-        "Updates, where nothing is acted; by default 100,000 on transitions, 1,000 on texts, and 1 "
-        "on a log of a finite process, which each update sees as a whole.",
+        "Updates, where nothing is acted; by default 100,000 on transitions, 10,000 on rounds of a "
+        "bandit, 1,000 on texts, and 1 on a log of a finite process, which each update sees as a "
+        "whole.",
         least=1,
         most=_LARGEST_COUNT,
     )

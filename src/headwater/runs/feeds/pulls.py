@@ -53,13 +53,15 @@ def _pulling(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
 def _in_order(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     data, problem = _log(method, inputs, options)
     assert options.batch_size is not None
-    if options.delay or options.shows_all:
-        idle = "delay" if options.delay else "shows_all"
-        raise SpecificationError(
-            f"{idle} is of a bandit to act in, and this is a log: leave it out"
-        )
     source = LoggedPulls(jax.tree.map(jnp.asarray, data), options.batch_size)
     return _fed(method, source, max(1, len(data.arm) // options.batch_size), problem)
+
+
+def _again_and_again(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    data, problem = _log(method, inputs, options)
+    assert options.batch_size is not None and options.updates is not None
+    source = LoggedPulls(jax.tree.map(jnp.asarray, data), options.batch_size, in_order=False)
+    return _fed(method, source, options.updates, problem)
 
 
 def _fed(
@@ -71,6 +73,11 @@ def _fed(
 
 
 def _log(method: AbstractMethod, inputs: Inputs, options: Options) -> tuple[Pulls, Arms]:
+    if options.delay or options.shows_all:
+        idle = "delay" if options.delay else "shows_all"
+        raise SpecificationError(
+            f"{idle} is of a bandit to act in, and this is a log: leave it out"
+        )
     given: Any = inputs.data
     bandit = inputs.task
     bounds = None if options.reward_range is None else checked_range(options.reward_range)
@@ -102,6 +109,14 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
         _pulling,
         True,
+    ),
+    (Pulls, Feed.STORED): Flow(
+        "from logged rounds of a bandit, in any order",
+        ("data",),
+        ("env",),
+        ("pulls", "rewards"),
+        {"updates": 10_000, "batch_size": 256, "seeds": 4},
+        _again_and_again,
     ),
 }
 """What methods declare, and how that is brought to them."""
