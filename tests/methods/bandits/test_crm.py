@@ -46,9 +46,7 @@ def said(estimator, chances, predicted, data, most):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
-    "problem", [Arms(3, 2), Arms(3, 2, 2), Arms(3)], ids=["contexts", "features", "none"]
-)
+@pytest.mark.parametrize("problem", [Arms(3, 2), Arms(3, 2, 2)], ids=["contexts", "features"])
 def test_an_update(estimator, problem):
     method = CRM(
         estimator=estimator, hidden_sizes=(), max_weight=3.0, variance_weight=0.5,

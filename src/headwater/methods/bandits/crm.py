@@ -94,6 +94,9 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
         (loss, (value, largest)), slopes = jax.value_and_grad(self._loss, has_aux=True)(
             state.policy, data, predicted
         )
+        if data.features.shape[-1]:
+            # This bias raises all arms alike: its slope is rounding, of which Adam makes steps.
+            slopes = eqx.tree_at(lambda network: network.biases[-1], slopes, jnp.zeros(1))
         policy, policy_optimiser = descend(adam, slopes, state.policy_optimiser, state.policy)
         metrics |= {"loss": loss, "estimated_reward": value, "largest_weight": largest}
         return CRMState(policy, rewards, policy_optimiser, rewards_optimiser), metrics
