@@ -13,6 +13,8 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.pulls_files import read_arms, read_pulls, write_arms, write_pulls
 from headwater.evaluation.bandits import ExactReward
 
+from .problems import cart_pole_log
+
 
 def log(rows=60, arms=3, seed=0):
     draw = np.random.default_rng(seed)
@@ -220,9 +222,11 @@ def test_a_run_is_judged_on_rounds_that_it_did_not_learn_from(tmp_path):
     assert found.estimates is not None and found.policy_judged == "exploring"
     for i, estimates in enumerate(found.estimates):
         state = jax.tree.map(lambda x, i=i: x[i], run.state)
-        chances = run.method.probabilities(
-            state, context, jnp.zeros((400, 3, 0)), key=jax.random.key(0), explore=True
-        )
+        chances = jax.vmap(
+            lambda row, state=state: run.method.probabilities(
+                state, row, jnp.zeros((3, 0)), key=jax.random.key(0), explore=True
+            )
+        )(context)
         weight = 3.0 * np.asarray(chances, float)[np.arange(400), rows["arm"]]
         earned = weight @ rows["reward"]
         assert estimates["is"].value == pytest.approx(earned / 400, rel=1e-4)
@@ -247,7 +251,7 @@ def test_what_a_run_of_a_bandit_is_not_judged_by(tmp_path):
     for given, sentence in (
         ({}, "pulls arms: give logged rounds as data to judge it from, and leave out env"),
         ({"data": narrow}, r"contexts have shape \(60, 1\): 60 rows of 2 numbers are needed"),
-        ({"data": 3}, "judged from logged rounds of a bandit .*, not from a int"),
+        ({"data": cart_pole_log()}, "from logged rounds of a bandit .*, not from a Dataset"),
     ):
         with pytest.raises((DataError, SpecificationError), match=sentence):
             hw.evaluate(run, **given, progress=False)
