@@ -133,7 +133,7 @@ def evaluate(
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
     if run.base is not None:
-        if env not in (None, "none") or estimators or explore or isinstance(data, Dataset):
+        if env not in (None, "none") or estimators or explore or isinstance(data, Dataset | Pulls):
             raise SpecificationError(
                 f"{run.name} is a run of a language model, which is judged on texts: give a file "
                 "of texts as data, and leave out env, estimators and explore"
@@ -147,6 +147,11 @@ def evaluate(
         return _exactly(run, env, data)
     if run.specification.flow.kind == "bandits":
         return _from_pulls(run, env, data, estimators, explore, seed, progress)
+    if isinstance(data, Pulls):
+        raise SpecificationError(
+            f"{run.name} is no run of a bandit, which alone is judged by logged rounds: give "
+            "logged transitions"
+        )
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(f"{type(method).__name__} is not a policy: it cannot be evaluated")
     if env is None and run.specification.task is not None:
