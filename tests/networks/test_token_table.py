@@ -2,13 +2,14 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
-from headwater.networks.token_table import LogLinearResponses, PrefixTable
+from headwater.networks.token_table import LogLinearResponses, PositionTable, PrefixTable
 
 
 def test_every_text_has_a_row_of_its_own(key):
@@ -34,6 +35,14 @@ def test_logits_are_rows_and_linear_in_the_hidden_states(key):
 def test_too_many_texts_are_refused():
     with pytest.raises(SpecificationError, match="a table of every text of 12 tokens out of 10"):
         PrefixTable(10, 12)
+
+
+def test_a_table_of_positions_does_not_look_at_the_text(key):
+    network = eqx.tree_at(lambda n: n.table, PositionTable(3, 4), jax.random.normal(key, (4, 3)))
+    tokens = jax.random.randint(key, (2, 5, 3), 0, 3)
+    expected = np.broadcast_to(np.asarray(network.table)[:3], (2, 5, 3, 3))
+    np.testing.assert_array_equal(network.logits(tokens), expected)
+    np.testing.assert_allclose(network.unembed(network.hidden(tokens)), expected, rtol=1e-6)
 
 
 def test_log_linear_responses_share_their_weights():

@@ -126,7 +126,8 @@ class Completions(eqx.Module):
     ending one included, false on prompt and padding; `reward`: of the whole response, if it is
     known; `log_probability`: of each token under the policy that chose it, when it chose it, zero
     where `response` is false, if it is known; `packing`: how to read them without their padding, if
-    that is worth while.
+    that is worth while; `token_reward`: of parts of the response, each at the part's last token, if
+    they were judged one by one.
     """
 
     tokens: Int[Array, "*batch position"]
@@ -134,6 +135,7 @@ class Completions(eqx.Module):
     reward: Float[Array, "*batch"] | None = None
     log_probability: Float[Array, "*batch position"] | None = None
     packing: Packing | None = None
+    token_reward: Float[Array, "*batch position"] | None = None
 
 
 class CompletionComparisons(eqx.Module):

@@ -158,6 +158,14 @@ class AbstractCompletionReward(eqx.Module):
         """The reward of each response."""
 
 
+class AbstractTokenReward(eqx.Module):
+    """Judges parts of responses: sentences, steps, or whatever ends somewhere."""
+
+    @abc.abstractmethod
+    def __call__(self, data: Completions) -> Float[Array, "*batch position"]:
+        """The reward of each part at its last token, and zero elsewhere."""
+
+
 class AbstractPreference(eqx.Module):
     """Compares two responses to the same prompt; what it prefers may go round in circles."""
 

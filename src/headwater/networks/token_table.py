@@ -62,6 +62,40 @@ class PrefixTable(AbstractTokenNetwork, AbstractHiddenStates):
         return jnp.stack(found, axis=-1)
 
 
+class PositionTable(AbstractTokenNetwork, AbstractHiddenStates):
+    """A row of logits for every position, whatever the text before it: for long responses.
+
+    **Arguments:** `vocabulary`; `context`: tokens in a text at most.
+    """
+
+    table: Float[Array, "position vocabulary"]
+    vocabulary: int = eqx.field(static=True)
+    context: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    def __init__(self, vocabulary: int, context: int):
+        self.table = jnp.zeros((context, vocabulary))
+        self.vocabulary, self.context, self.width = vocabulary, context, context
+
+    def logits(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        rows = self.table[: tokens.shape[-1]]
+        return jnp.broadcast_to(rows, (*tokens.shape, self.vocabulary))
+
+    def hidden(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> Float[Array, "*batch position width"]:
+        return jnp.broadcast_to(
+            jnp.eye(self.width)[: tokens.shape[-1]], (*tokens.shape, self.width)
+        )
+
+    def unembed(
+        self, hidden: Float[Array, "*batch position width"]
+    ) -> Float[Array, "*batch position vocabulary"]:
+        return hidden @ self.table
+
+
 class LogLinearResponses(AbstractTokenNetwork):
     """One-token responses whose logits are linear in fixed features: related ones move together.
 

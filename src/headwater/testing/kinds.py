@@ -298,15 +298,20 @@ def _decoder_problem() -> TokenProblem:
 
 def _completions(key, shape: tuple[int, ...], prompt_tokens=None) -> Completions:
     """Responses of one to three tokens to prompts of one token."""
-    token_key, length_key, reward_key, chance_key = jax.random.split(key, 4)
+    token_key, length_key, reward_key, chance_key, part_key = jax.random.split(key, 5)
     tokens = jax.random.randint(token_key, (*shape, _CONTEXT), 0, _TOKENS, jnp.int32)
     if prompt_tokens is not None:
         tokens = tokens.at[..., 0].set(prompt_tokens)
     length = jax.random.randint(length_key, shape, 1, _CONTEXT, jnp.int32)
     response = position_mask(jnp.ones_like(length), 1 + length, _CONTEXT)
     chance = -jax.random.exponential(chance_key, (*shape, _CONTEXT))
+    parts = jax.random.normal(part_key, (*shape, _CONTEXT))
     return Completions(
-        tokens, response, jax.random.normal(reward_key, shape), jnp.where(response, chance, 0.0)
+        tokens,
+        response,
+        jax.random.normal(reward_key, shape),
+        jnp.where(response, chance, 0.0),
+        token_reward=jnp.where(response, parts, 0.0),
     )
 
 
@@ -333,13 +338,16 @@ def _compared_and_own(key) -> ComparisonsAndCompletions:
 
 
 _HARD_COMPLETIONS = {
-    "no rewards": lambda d: replace(d, reward=jnp.zeros_like(d.reward)),
-    "large rewards": lambda d: replace(d, reward=1e6 * d.reward),
+    "no rewards": lambda d: replace(
+        d, reward=jnp.zeros_like(d.reward), token_reward=jnp.zeros_like(d.token_reward)
+    ),
+    "large rewards": lambda d: replace(d, reward=1e6 * d.reward, token_reward=1e6 * d.token_reward),
     "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1, :1], x.shape), d),
     "empty responses": lambda d: replace(
         d,
         response=jnp.zeros_like(d.response),
         log_probability=jnp.zeros_like(d.log_probability),
+        token_reward=jnp.zeros_like(d.token_reward),
     ),
 }
 

@@ -10,7 +10,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.source import AbstractSource
-from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork, Prompts
+from headwater.core.tokens import (
+    AbstractCompletionReward,
+    AbstractTokenNetwork,
+    AbstractTokenReward,
+    Prompts,
+)
 from headwater.ops.language.generation import generate
 
 StoredTexts = Completions | LabelledCompletions | CompletionComparisons | Prompts
@@ -68,14 +73,15 @@ class AbstractWriting(AbstractSource[Int[Array, ""], Completions]):
 class SampledCompletions(AbstractWriting):
     """Responses of the current policy to prompts, with rewards: `[prompt, sample, position]`.
 
-    **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given;
-    `rows`: prompts in a batch; `samples`: responses to each; `new_tokens`: in a response at most;
+    **Arguments:** `prompts`: a batch is drawn from them with replacement; `reward`: if given, of
+    whole responses or of their parts, which then add up to that of the whole; `rows`: prompts in a
+    batch; `samples`: responses to each; `new_tokens`: in a response at most;
     `end`: the token, or tokens, that end it; `temperature`: of the policy; `policy`: who writes, if
     not the policy that learns.
     """
 
     prompts: Prompts
-    reward: AbstractCompletionReward | None = None
+    reward: AbstractCompletionReward | AbstractTokenReward | None = None
     policy: AbstractTokenNetwork | None = None
     temperature: float = 1.0
     rows: int = eqx.field(static=True, default=16)
@@ -112,11 +118,16 @@ class SampledCompletions(AbstractWriting):
 
 def rewarded(
     data: Completions,
-    reward: AbstractCompletionReward | None,
+    reward: AbstractCompletionReward | AbstractTokenReward | None,
     whole: Bool[Array, "*batch position"] | None = None,
 ) -> Completions:
     """The same texts, judged; `whole`: where their responses are, if not all was chosen."""
     if reward is None:
         return data
     found = reward(data if whole is None else Completions(data.tokens, whole))
+    if isinstance(reward, AbstractTokenReward):
+        total = jnp.sum(found, axis=-1)
+        return Completions(
+            data.tokens, data.response, total, data.log_probability, token_reward=found
+        )
     return Completions(data.tokens, data.response, found, data.log_probability)
