@@ -125,7 +125,7 @@ CLAIMS = (
         "same is a consequence for compressors that respect multiples",
         scales={
             "smoke": {"workers": 20, "updates": 200, "instances": 3},
-            "small": {"workers": 200, "updates": 6_000, "instances": 5},
+            "small": {"workers": 200, "updates": 4_000, "instances": 5},
         },
         experiment=_experiment,
     ),
