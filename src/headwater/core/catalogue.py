@@ -65,7 +65,8 @@ def settings(method: AbstractMethod) -> dict[str, Any]:
 def build_method(name: str, values: dict[str, Any] | None = None) -> AbstractMethod:
     """The method called `name` with some hyper-parameters set.
 
-    Values may be strings (from a command line), which are read according to the field's type.
+    Values may be strings (from a command line), which are read according to the field's type; that
+    of a method is its name, or what `settings` says of it with its name as `method`.
     Raises `SpecificationError` for an unknown method or field, or a value of the wrong type.
     """
     cls = method_class(name)
@@ -118,6 +119,12 @@ def _read(value: Any, hint: Any, where: str) -> Any:
             raise wrong
         element = typing.get_args(hint)[0]
         return tuple(_read(p, element, where) for p in parts if p != "")
+    if isinstance(hint, type) and issubclass(hint, AbstractMethod):
+        if isinstance(value, str):
+            return build_method(value)
+        if isinstance(value, dict) and isinstance(value.get("method"), str):
+            # As `settings` writes it.
+            return build_method(value["method"], {k: v for k, v in value.items() if k != "method"})
     if hint is bool:
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
             return value.lower() in ("true", "yes")

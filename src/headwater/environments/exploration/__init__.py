@@ -1,0 +1,1 @@
+"""Tasks that are about finding what earns a reward at all."""
