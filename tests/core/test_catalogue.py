@@ -4,7 +4,13 @@ import pytest
 
 import headwater
 from headwater.core import catalogue
-from headwater.core.catalogue import build_method, family, method_class, method_modules
+from headwater.core.catalogue import (
+    build_method,
+    family,
+    method_class,
+    method_modules,
+    settings,
+)
 from headwater.core.errors import SpecificationError, nearest
 
 
@@ -70,3 +76,15 @@ def test_choices_are_listed():
 
 def test_nearest_lists_everything_where_nothing_is_near():
     assert nearest("zzz", ["b", "a"], "letter") == "unknown letter 'zzz': known letters are a, b."
+
+
+def test_a_method_inside_another_is_named_or_described():
+    named = build_method("CountBonus", {"inner": "StreamAC"})
+    assert type(named.inner).__name__ == "StreamAC"
+    described = build_method("CountBonus", {"inner": {"method": "StreamQ", "trace_decay": 0.5}})
+    assert described.inner.trace_decay == 0.5
+    assert build_method("CountBonus", settings(described)) == described
+    with pytest.raises(SpecificationError, match="StreamQQ"):
+        build_method("CountBonus", {"inner": "StreamQQ"})
+    with pytest.raises(SpecificationError, match=r"CountBonus.inner = 3 is not of type"):
+        build_method("CountBonus", {"inner": 3})

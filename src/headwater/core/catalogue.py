@@ -119,12 +119,9 @@ def _read(value: Any, hint: Any, where: str) -> Any:
             raise wrong
         element = typing.get_args(hint)[0]
         return tuple(_read(p, element, where) for p in parts if p != "")
-    if isinstance(hint, type) and issubclass(hint, AbstractMethod):
-        if isinstance(value, str):
-            return build_method(value)
-        if isinstance(value, dict) and isinstance(value.get("method"), str):
-            # As `settings` writes it.
-            return build_method(value["method"], {k: v for k, v in value.items() if k != "method"})
+    holds_method = isinstance(hint, type) and issubclass(hint, AbstractMethod)
+    if holds_method and (inside := _described(value)) is not None:
+        return build_method(*inside)
     if hint is bool:
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
             return value.lower() in ("true", "yes")
@@ -146,6 +143,15 @@ def _read(value: Any, hint: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     raise wrong
+
+
+def _described(value: Any) -> tuple[str, dict[str, Any]] | None:
+    """Name and values of a method that a text names, or that `settings` wrote; else `None`."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, dict) and isinstance(value.get("method"), str):
+        return value["method"], {k: v for k, v in value.items() if k != "method"}
+    return None
 
 
 def _hint_name(hint: Any) -> str:

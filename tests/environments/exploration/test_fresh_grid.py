@@ -60,7 +60,9 @@ def test_few_contexts_come_back_and_endless_ones_do_not():
     for contexts, most in ((3, 3), (0, 60)):
         task = FreshGrid(contexts=contexts)
         states = jax.vmap(lambda key, task=task: task.reset(key=key)[0])(keys)
-        layouts = {(w.tobytes(), tuple(g)) for w, g in zip(*map(np.asarray, (states.walls, states.goal)))}
+        layouts = {
+            (w.tobytes(), tuple(g)) for w, g in zip(*map(np.asarray, (states.walls, states.goal)))
+        }
         assert len(layouts) == most
 
 

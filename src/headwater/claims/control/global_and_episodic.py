@@ -25,8 +25,8 @@ _TABLE = StreamQ(
     discount=0.95,
     trace_decay=0.0,
     learning_rate=0.2,
-    initial_exploration_rate=0.1,
-    final_exploration_rate=0.1,
+    initial_exploration_rate=0.05,
+    final_exploration_rate=0.05,
     sparsity=1.0,
     bounded=False,
     normalise_observations=False,
@@ -105,9 +105,7 @@ def _same_corridors(seed: int, *, corridors: int, at_least: float, at_most: floa
         for name in ("global", "product", "E3B times counts")
     ]
     criteria += [
-        Criterion(
-            f"success late in training, {name}", mean_of(_late(found[name])), at_most=at_most
-        )
+        Criterion(f"success late in training, {name}", mean_of(_late(found[name])), at_most=at_most)
         for name in ("episodic", "E3B")
     ]
     return _finding(tuple(criteria), found, scale["steps"])

@@ -63,7 +63,7 @@ def begin_visits(
             "name columns that have some as novelty_columns, or take E3B or NovelD, which learn "
             "what is new"
         )
-    sizes = [int(math.floor((h - lo) * cells_per_unit + 0.5)) + 1 for lo, h in zip(low, high)]
+    sizes = [math.floor((h - lo) * cells_per_unit + 0.5) + 1 for lo, h in zip(low, high)]
     cells = math.prod(sizes)
     if cells > _MOST_CELLS:
         raise SpecificationError(

@@ -11,7 +11,6 @@ from headwater.core.records import Transition
 from headwater.core.spaces import Box, Discrete, Spaces
 from headwater.methods.control.exploration.count_bonus import CountBonus
 from headwater.methods.control.exploration.e3b import E3B
-
 from headwater.methods.control.streaming.stream_ac import StreamAC
 
 from .walks import INNER, PLACES, paid, steps

@@ -1,5 +1,7 @@
 """A walk over whole numbers in two episodes, and what a method pays for it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ def steps(terminal: bool = False) -> list[Transition]:
     """Every step of the walk; an episode ends by truncation, or as the last step's end says."""
     found = []
     for places in PLACES:
-        for i, (left, came) in enumerate(zip(places, places[1:])):
+        for i, (left, came) in enumerate(itertools.pairwise(places)):
             last = jnp.asarray(i == len(places) - 2)
             found.append(
                 Transition(

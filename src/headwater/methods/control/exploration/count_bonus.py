@@ -32,9 +32,9 @@ class CountBonus(
     r"""Another method, paid besides for visiting cells that were visited seldom.
 
     With $N$ visits of the reached cell so far and $N_e$ in this episode, these included, the bonus
-    is $1/\sqrt{N}$ (global), $1[N_e = 1]$ (episodic), or the product. Global ones suit episodes that
-    have much in common, episodic ones such that have little, the product both. The inner method
-    learns from $r + \beta b / \sigma$, clipped, with σ the deviation of all bonuses so far.
+    is $1/\sqrt{N}$ (global), $1[N_e = 1]$ (episodic), or the product. Global ones suit episodes
+    that have much in common, episodic ones those that have little, the product both. The inner
+    method learns from $r + \beta b / \sigma$, clipped, with σ the deviation of all bonuses so far.
 
     **Arguments:**
 

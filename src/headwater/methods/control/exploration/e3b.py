@@ -166,7 +166,7 @@ class E3B(
 
     def _told(self, memory: Episode, before: Array, after: Array, data: Transition):
         """The inverse model after one step of Adam, but for a terminal step."""
-        if memory.model is None:
+        if memory.model is None or memory.optimiser is None:
             return None, None, jnp.zeros(())
 
         def loss(model: InverseModel):
