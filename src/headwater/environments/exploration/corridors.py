@@ -39,7 +39,7 @@ class Corridors(AbstractEnvironment):
 
     corridors: int = eqx.field(static=True, default=5)
     length: int = eqx.field(static=True, default=6)
-    goal: int = 0
+    goal: int | Int[Array, ""] = 0
 
     def __check_init__(self):
         if self.corridors < 1 or self.length < 1:
