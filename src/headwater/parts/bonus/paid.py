@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from headwater.core.catalogue import build_method
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractMethod, AbstractPolicy
+from headwater.core.method import AbstractMethod, AbstractPolicy, Metrics
 from headwater.core.records import Transition
 from headwater.core.spaces import Box, Spaces, Statistics
 from headwater.parts.streaming import RunningMoments
@@ -104,32 +104,30 @@ def reached(data: Transition) -> Float[Array, " observation"]:
     return jnp.where(data.terminal, data.observation, data.next_observation)
 
 
-def learn_paid(
+def pay(
     settings: BonusSettings,
     state: Paid[Memory],
     data: Transition,
     memory: Memory,
     bonus: Float[Array, ""],
-    *,
-    key: PRNGKeyArray,
-):
-    """The inner method's update on the step with its bonus, which a terminal step does not get.
+) -> tuple[Paid[Memory], Transition, Metrics]:
+    """The step with its bonus, as the inner method has to learn from it; a terminal one gets none.
 
     **Arguments:** `memory`: after the step; `bonus`: for what the step led to, before scaling.
+
+    **Returns:** the state, whose inner one is as before; the step; and scalars to log.
     """
     bonus = jnp.where(data.terminal, 0.0, bonus)
     bonuses = state.bonuses.with_one(bonus)
     paid = settings.bonus_scale * (bonus / bonuses.deviation if settings.scale_bonus else bonus)
-    reward = jnp.clip(data.reward + paid, -settings.reward_clip, settings.reward_clip)
-    seen = dataclasses.replace(
+    step = dataclasses.replace(
         data,
         observation=chosen(data.observation, settings.policy_columns),
         next_observation=chosen(data.next_observation, settings.policy_columns),
-        reward=reward,
+        reward=jnp.clip(data.reward + paid, -settings.reward_clip, settings.reward_clip),
     )
-    inner, metrics = settings.inner.update(state.inner, seen, key=key)
     over = data.terminal | data.truncated
-    return Paid(inner, memory, bonuses, over), {**metrics, "bonus": bonus, "paid": paid}
+    return Paid(state.inner, memory, bonuses, over), step, {"bonus": bonus, "paid": paid}
 
 
 def act_paid(

@@ -1,5 +1,6 @@
 """Bonuses from exact counts: global, episodic, and their product."""
 
+import dataclasses
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from headwater.parts.bonus.paid import (
     check_settings,
     chosen,
     inner_method,
-    learn_paid,
+    pay,
     reached,
 )
 from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
@@ -92,7 +93,9 @@ class CountBonus(
             "none": jnp.zeros(()),
         }[self.bonus]
         visits = next_episode(visits, data.terminal | data.truncated)
-        return learn_paid(self, state, data, visits, bonus, key=key)
+        state, step, paid = pay(self, state, data, visits, bonus)
+        inner, metrics = self.inner.update(state.inner, step, key=key)
+        return dataclasses.replace(state, inner=inner), {**metrics, **paid}
 
     def act(self, state: Paid[Visits], observation: Array, *, key: PRNGKeyArray, explore: bool):
         return act_paid(self, state, observation, key=key, explore=explore)

@@ -1,5 +1,6 @@
 """Elliptical episodic bonuses."""
 
+import dataclasses
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -23,7 +24,7 @@ from headwater.parts.bonus.paid import (
     check_settings,
     chosen,
     inner_method,
-    learn_paid,
+    pay,
     reached,
 )
 from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
@@ -155,8 +156,10 @@ class E3B(
                 bonus = bonus / jnp.sqrt(jnp.maximum(found.in_all, 1.0))
         model, optimiser, loss = self._told(memory, before, after, data)
         memory = Episode(inverse, model, optimiser, visits)
-        state, metrics = learn_paid(self, state, data, memory, bonus, key=key)
-        return state, {**metrics, "inverse_loss": loss}
+        state, step, paid = pay(self, state, data, memory, bonus)
+        inner, metrics = self.inner.update(state.inner, step, key=key)
+        metrics = {**metrics, **paid, "inverse_loss": loss}
+        return dataclasses.replace(state, inner=inner), metrics
 
     def act(self, state: Paid[Episode], observation: Array, *, key: PRNGKeyArray, explore: bool):
         return act_paid(self, state, observation, key=key, explore=explore)

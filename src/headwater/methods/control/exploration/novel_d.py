@@ -1,5 +1,6 @@
 """Bonuses for stepping from the known to the new."""
 
+import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
@@ -23,7 +24,7 @@ from headwater.parts.bonus.paid import (
     check_settings,
     chosen,
     inner_method,
-    learn_paid,
+    pay,
     reached,
 )
 from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
@@ -137,8 +138,10 @@ class NovelD(
         adam = optax.adam(self.learning_rate)
         predictor, optimiser = descend(adam, gradient, memory.optimiser, memory.predictor)
         memory = Distillation(memory.target, predictor, optimiser, visits)
-        state, metrics = learn_paid(self, state, data, memory, bonus, key=key)
-        return state, {**metrics, "prediction_loss": error}
+        state, step, paid = pay(self, state, data, memory, bonus)
+        inner, metrics = self.inner.update(state.inner, step, key=key)
+        metrics = {**metrics, **paid, "prediction_loss": error}
+        return dataclasses.replace(state, inner=inner), metrics
 
     def act(
         self, state: Paid[Distillation], observation: Array, *, key: PRNGKeyArray, explore: bool
