@@ -14,11 +14,11 @@ Mean = Literal["arithmetic", "quadratic"]
 
 def largest(vector: Float[Array, "*batch number"], count: int) -> Float[Array, "*batch number"]:
     """The `count` numbers of largest size, and zeros in the places of the others (Top-K)."""
-    count = min(count, vector.shape[-1])
-    size = jnp.abs(vector)
-    _, places = jax.lax.top_k(size, count)
-    kept = jnp.sum(jax.nn.one_hot(places, vector.shape[-1], dtype=vector.dtype), axis=-2)
-    return vector * kept
+    if count >= vector.shape[-1]:
+        return vector
+    _, places = jax.lax.top_k(jnp.abs(vector), count)
+    kept = jnp.take_along_axis(vector, places, axis=-1)
+    return jnp.put_along_axis(jnp.zeros_like(vector), places, kept, axis=-1, inplace=False)
 
 
 def told(
