@@ -130,7 +130,9 @@ def with_numbers(method: Any, **values: Any) -> Any:
     """`method` with settings replaced by arrays, so that `jax.vmap` can sweep them."""
     for name, value in values.items():
         place = functools.partial(_field, name=name)
-        method = eqx.tree_at(place, method, jnp.asarray(value, jnp.float32))
+        value = jnp.asarray(value, jnp.float32)
+        # What is left open is `None`.
+        method = eqx.tree_at(place, method, value, is_leaf=lambda x: x is None)
     return method
 
 

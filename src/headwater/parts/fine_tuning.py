@@ -1,7 +1,7 @@
 """Steps of training on a token network of which some parts may be frozen."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,6 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from headwater.core.method import Metrics
 from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork
+
+Decay = Literal["linear", "cosine"]
+"""The curve along which a learning rate falls to zero."""
 
 
 class TuningState(eqx.Module):
@@ -38,7 +41,8 @@ class Schedule(eqx.Module):
     """How steps are made of gradients: AdamW behind a bound on the norm of all gradients.
 
     **Arguments:** `learning_rate`: after warming up; `warmup_updates`: it rises linearly so long;
-    `decay_updates`: it falls linearly to zero until then; `weight_decay`: share of every trained
+    `decay_updates`: from then on it falls and is zero at this update, or never if that is infinite;
+    `decay`: along a line or half a cosine; `weight_decay`: share of every trained
     number that is taken off at each step, times the rate; `max_gradient_norm`: bound on the norm.
     """
 
@@ -47,11 +51,14 @@ class Schedule(eqx.Module):
     decay_updates: float | Float[Array, ""]
     weight_decay: float | Float[Array, ""]
     max_gradient_norm: float | Float[Array, ""]
+    decay: Decay = eqx.field(static=True, default="linear")
 
     def optimiser(self, step: Int[Array, ""]) -> optax.GradientTransformation:
         """The optimiser of one step."""
         rise = jnp.minimum((step + 1) / jnp.maximum(self.warmup_updates, 1.0), 1.0)
-        fall = jnp.maximum(1.0 - step / self.decay_updates, 0.0)
+        falling = jnp.maximum(self.decay_updates - self.warmup_updates, 1.0)
+        done = jnp.clip((step - self.warmup_updates) / falling, 0.0, 1.0)
+        fall = 1.0 - done if self.decay == "linear" else 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         return optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm),  # pyright: ignore[reportArgumentType]
             optax.adamw(self.learning_rate * rise * fall, weight_decay=self.weight_decay),
@@ -67,7 +74,9 @@ class Scheduled(Protocol):
     @property
     def warmup_updates(self) -> float: ...
     @property
-    def decay_updates(self) -> float: ...
+    def decay_updates(self) -> float | None: ...
+    @property
+    def decay(self) -> Decay: ...
     @property
     def weight_decay(self) -> float: ...
     @property
@@ -75,13 +84,14 @@ class Scheduled(Protocol):
 
 
 def schedule_of(method: Scheduled) -> Schedule:
-    """The schedule that a method's settings describe."""
+    """The schedule that a method's settings describe; where its end is left open, there is none."""
     return Schedule(
         method.learning_rate,
         method.warmup_updates,
-        method.decay_updates,
+        jnp.inf if method.decay_updates is None else method.decay_updates,
         method.weight_decay,
         method.max_gradient_norm,
+        method.decay,
     )
 
 

@@ -97,7 +97,7 @@ def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Op
     """Both with everything settled that was left open.
 
     A method that reads the probabilities of what is written does so at the temperature of writing,
-    an actor's rate that falls during learning reaches zero with the last update, and a scale of
+    a rate that falls during learning reaches zero with the last update, and a scale of
     rewards goes to the method. Raises `SpecificationError` if a temperature or a scale was given
     twice, or if the method does not scale rewards.
     """
@@ -108,8 +108,11 @@ def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Op
     if options.online_ready:
         method = online_ready(method)
     method = _with_reward_scale(method, options.reward_scale)
-    if settings(method).get("actor_decay_updates", math.inf) is None and options.updates:
-        method = dataclasses.replace(method, actor_decay_updates=float(options.updates))
+    for name in ("actor_decay_updates", "decay_updates"):
+        if settings(method).get(name, math.inf) is None and options.updates:
+            own = settings(method)
+            steps = options.updates * own.get("num_epochs", 1) * own.get("num_minibatches", 1)
+            method = dataclasses.replace(method, **{name: float(steps)})
     if "writing" not in flow.groups:
         return method, options
     own = settings(method)

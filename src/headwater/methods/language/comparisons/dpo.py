@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import between, non_negative, positive
+from headwater.core.fields import between, choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.log_ratios import comparison_metrics, log_ratios
 from headwater.ops.language.tokens import lengths
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class DPO(
@@ -38,8 +38,9 @@ class DPO(
     - `cloning_weight`: α; 0 is DPO, more is SFT-DPO: also fine-tunes on what was chosen. The
       last term is averaged over the tokens of all chosen responses, as in TRL.
     - `label_smoothing`: ε, share of labels believed to be wrong.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Rafailov, Sharma, Mitchell, Ermon, Manning, Finn (2023), arXiv:2305.18290; its
     two regularisers: Yan et al. (2024), arXiv:2406.07327.
@@ -59,9 +60,10 @@ class DPO(
     label_smoothing: float = between(0.0, 0.5, 0.0)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import non_negative, positive
+from headwater.core.fields import choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import ComparisonsAndCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.log_ratios import comparison_metrics, log_ratio, log_ratios
 from headwater.ops.language.rollouts import leave_one_out
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class HyPO(
@@ -31,8 +31,9 @@ class HyPO(
 
     - `beta`: β of DPO's loss.
     - `kl_weight`: λ, of the divergence measured on the policy's own texts.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Song, Swamy, Singh, Bagnell, Sun (2024), arXiv:2406.01462.
 
@@ -51,9 +52,10 @@ class HyPO(
     kl_weight: float = non_negative(1e-4)
     learning_rate: float = non_negative(3e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, non_negative, positive
+from headwater.core.fields import choice, flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.log_ratios import comparison_metrics, log_ratios
 from headwater.ops.language.tokens import lengths
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class IPO(
@@ -32,8 +32,9 @@ class IPO(
     - `normalise_lengths`: divide each ρ by the number of the response's tokens, as in the paper's
       experiments (their authors to TRL) and not in its text. τ then means something else: of two
       responses of n tokens the ρ are to differ by n/(2τ).
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Azar, Rowland, Piot, Guo, Calandriello, Valko, Munos (2023), arXiv:2310.12036.
 
@@ -51,9 +52,10 @@ class IPO(
     beta: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     normalise_lengths: bool = flag(True)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import non_negative, positive
+from headwater.core.fields import choice, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.tokens import averaged, lengths, token_log_probabilities
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 _CERTAIN = -1e-6
 """Log-probabilities of tokens above it, on average, count as this: odds of certainty are infinite.
@@ -32,8 +32,9 @@ class ORPO(
     **Arguments:**
 
     - `beta`: λ of the paper, which TRL calls `beta` too: weight of the term that compares.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Hong, Lee, Thorne (2024), arXiv:2403.07691.
 
@@ -52,9 +53,10 @@ class ORPO(
     beta: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         return begin_tuning(problem.network, schedule_of(self), reference=False)

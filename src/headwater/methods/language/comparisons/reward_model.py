@@ -13,7 +13,7 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.reward_head import WithReward, with_reward
 from headwater.ops.language.log_ratios import Utility, utility
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class RewardModel(
@@ -38,8 +38,9 @@ class RewardModel(
     - `bounded`: rewards lie in (0, 1), through a sigmoid.
     - `centring_weight`: of the squared sum of the two rewards, which keeps their mean near zero
       (TRL's `center_rewards_coefficient`).
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Song, Cai, Lee, Su (2023), arXiv:2305.17608, for the utilities; the logistic one:
     Ouyang et al. (2022), arXiv:2203.02155.
@@ -59,9 +60,10 @@ class RewardModel(
     centring_weight: float = non_negative(0.0)
     learning_rate: float = non_negative(1e-4)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
         problem.require_hidden("RewardModel")

@@ -8,12 +8,12 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.fields import integer, non_negative, positive, real
+from headwater.core.fields import choice, integer, non_negative, positive, real
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.tokens import averaged, of_tokens
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class RaPTr(
@@ -31,8 +31,9 @@ class RaPTr(
     - `path_length`: layers in a sub-network; all of them if the decoder has no more.
     - `scale_power`: what a layer adds is multiplied by (layers / depth) to this power; 0 leaves it,
       1/2 keeps the variance of the sum.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913.
 
@@ -50,9 +51,10 @@ class RaPTr(
     scale_power: float = real(0.0)
     learning_rate: float = non_negative(2e-3)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def __check_init__(self):
         if self.path_length < 2:

@@ -13,7 +13,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.rollouts import rewards_of
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class ALoL(
@@ -40,8 +40,9 @@ class ALoL(
       `importance_sampling_level="none"` it is A-LoL KL. On stored responses this estimates no
       divergence: it takes as much off every advantage, so that large weights drive likelihoods
       down.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718.
 
@@ -60,9 +61,10 @@ class ALoL(
     kl_weight: float = non_negative(0.0)
     learning_rate: float = non_negative(2e-5)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     importance_sampling_level: Literal["sequence", "token", "none"] = choice("sequence")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive, share
+from headwater.core.fields import choice, flag, integer, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -19,7 +19,7 @@ from headwater.parts.clipped_policy import (
     last_tokens,
     texts,
 )
-from headwater.parts.fine_tuning import TuningState, schedule_of
+from headwater.parts.fine_tuning import Decay, TuningState, schedule_of
 
 
 class DRPO(
@@ -45,8 +45,9 @@ class DRPO(
     - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
     - `temperature`: at which the responses are sampled (the paper: 0.7).
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
+      `decay_updates` the rate reaches zero where the run ends.
 
     **Reference:** Chang, Zhan, Oertell, Brantley, Misra, Lee, Sun (2024), arXiv:2404.08495.
 
@@ -71,9 +72,10 @@ class DRPO(
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(3e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     whiten_rewards: bool = flag(True)
     num_epochs: int = integer(4)
     num_minibatches: int = integer(1)

@@ -28,7 +28,7 @@ from headwater.ops.language.tokens import (
     lengths,
     token_log_probabilities,
 )
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class GRPO(
@@ -66,8 +66,9 @@ class GRPO(
       (GSPO).
     - `temperature`: at which the responses are sampled.
     - `num_epochs`: steps on each batch.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
+      `decay_updates` the rate reaches zero where the run ends.
 
     **Reference:** Shao, Wang, Zhu, Xu, Song and others (2024), arXiv:2402.03300; Dr. GRPO: Liu et
     al. (2025), arXiv:2503.20783; DAPO: Yu et al. (2025), arXiv:2503.14476; with rewards by rules,
@@ -90,9 +91,10 @@ class GRPO(
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     kl_estimator: Literal["k3", "surrogate"] = choice("k3")
     kl_bias_correction: bool = flag(True)
     loss_aggregation: Average = choice("token")

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import integer, non_negative, positive
+from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import CompletionComparisons
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.log_ratios import comparison_metrics, log_ratios
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class NashTuned(eqx.Module):
@@ -48,8 +48,9 @@ class INPO(
     - `kl_weight`: τ, how strongly the policy is held to the reference.
     - `iterate_weight`: η, larger than τ: how strongly a round is held to what came before.
     - `updates_per_round`: after so many the iterate is replaced and the optimiser starts afresh.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Zhang, Yu, Peng, Song, Tian, Huo, Jiang, Mi, Yu (2024), arXiv:2407.00617.
 
@@ -68,9 +69,10 @@ class INPO(
     updates_per_round: int = integer(156, static=False)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> NashTuned:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)

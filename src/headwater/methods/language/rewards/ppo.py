@@ -19,7 +19,7 @@ from headwater.parts.clipped_policy import (
     judge,
     last_tokens,
 )
-from headwater.parts.fine_tuning import TuningState, schedule_of
+from headwater.parts.fine_tuning import Decay, TuningState, schedule_of
 
 
 class PPO(
@@ -48,8 +48,9 @@ class PPO(
     - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
     - `temperature`: at which the responses are sampled.
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
+      `decay_updates` the rate reaches zero where the run ends.
 
     **Reference:** Schulman, Wolski, Dhariwal, Radford, Klimov (2017), arXiv:1707.06347; for
     language: Stiennon et al. (2020), arXiv:2009.01325.
@@ -75,9 +76,10 @@ class PPO(
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(5e-5)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     kl_estimator: Literal["k1", "k3"] = choice("k1")
     whiten_rewards: bool = flag(False)
     num_epochs: int = integer(4)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import non_negative, positive, share
+from headwater.core.fields import choice, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.rollouts import rewards_of
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class ReinforceState(eqx.Module):
@@ -47,8 +47,9 @@ class Reinforce(
     - `kl_weight`: β, the price of KL to the reference, in the reward.
     - `statistics_rate`: weight of a new batch in the statistics.
     - `temperature`: at which the responses are sampled.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Williams (1992); as in Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon,
     Finn, Kumar (2024), arXiv:2404.14367, with running statistics.
@@ -68,9 +69,10 @@ class Reinforce(
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> ReinforceState:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=True)

@@ -20,7 +20,7 @@ from headwater.ops.language.rollouts import (
     sampling_log_probabilities,
 )
 from headwater.ops.language.tokens import divergence_surrogate, token_log_probabilities
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class RLOO(
@@ -48,8 +48,9 @@ class RLOO(
     - `normalise_advantages`: to mean 0 and deviation 1 over the batch.
     - `temperature`: at which the responses are sampled.
     - `num_epochs`: steps on each batch.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
+      `decay_updates` the rate reaches zero where the run ends.
 
     **Reference:** Ahmadian, Cremer, Gallé, Fadaee, Kreutzer, Pietquin, Üstün, Hooker (2024),
     arXiv:2402.14740.
@@ -71,9 +72,10 @@ class RLOO(
     temperature: float = positive(1.0, infinite=True)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     kl_in: Literal["reward", "loss"] = choice("reward")
     normalise_advantages: bool = flag(False)
     num_epochs: int = integer(1)

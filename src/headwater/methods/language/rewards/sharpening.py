@@ -8,13 +8,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, non_negative, positive
+from headwater.core.fields import choice, flag, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.log_ratios import log_ratio
 from headwater.ops.language.tokens import lengths
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class RLHFSharpening(
@@ -37,8 +37,9 @@ class RLHFSharpening(
       sharper.
     - `normalise_lengths`: divide the reward by the number of the response's tokens, so that short
       responses are not favoured.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Huang, Block, Foster, Rohatgi, Zhang, Simchowitz, Ash, Krishnamurthy (2025),
     arXiv:2412.01951.
@@ -56,9 +57,10 @@ class RLHFSharpening(
     beta: float = non_negative(0.1)
     learning_rate: float = non_negative(1e-6)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     normalise_lengths: bool = flag(False)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:

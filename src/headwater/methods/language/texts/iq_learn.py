@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import non_negative, positive, share
+from headwater.core.fields import choice, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.tokens import averaged, of_tokens
 from headwater.parts.clipped_policy import last_tokens
-from headwater.parts.fine_tuning import TuningState, begin_tuning, schedule_of, tune
+from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
 class ImitatedTexts(eqx.Module):
@@ -48,8 +48,9 @@ class IQLearnLM(
     - `temporal_difference_weight`: λ, a quarter of the inverse weight of the χ² divergence.
     - `discount`: γ.
     - `entropy_weight`: η, what the paper compares with.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
+      reaches zero where the run ends.
 
     **Reference:** Wulfmeier et al. (2024), arXiv:2409.01369; inverse soft Q-learning: Garg et al.
     (2021), arXiv:2106.12142.
@@ -70,9 +71,10 @@ class IQLearnLM(
     entropy_weight: float = non_negative(0.0)
     learning_rate: float = non_negative(2e-5)
     warmup_updates: float = non_negative(0.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> ImitatedTexts:
         tuned = begin_tuning(problem.network, schedule_of(self), reference=False)

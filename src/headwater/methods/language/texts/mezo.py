@@ -41,7 +41,8 @@ class MeZO(
     - `loss`: "likelihood", the loss of `SFT`; "errors", the share of tokens that are not the
       likeliest, which has no gradient.
     - `perturbation_scale`: ε.
-    - `learning_rate`, `decay_updates`: η; it falls linearly to zero until then, if ever.
+    - `learning_rate`, `decay_updates`: η; it falls linearly to zero until then; with `None`
+      until the run ends.
     - `weight_decay`: w, on all that is trained.
 
     **Reference:** Malladi, Gao, Nichani, Damian, Lee, Chen, Arora (2023), arXiv:2305.17333.
@@ -59,7 +60,7 @@ class MeZO(
 
     perturbation_scale: float = positive(1e-3)
     learning_rate: float = non_negative(1e-6)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     loss: Literal["likelihood", "errors"] = choice("likelihood")
 
@@ -79,7 +80,8 @@ class MeZO(
             return averaged(per_token(network, data, _wrong), guessed, "token")
 
         along, value = slope(loss, trained, seed, self.perturbation_scale)
-        rate = self.learning_rate * jnp.maximum(1.0 - state.step / self.decay_updates, 0.0)
+        end = jnp.inf if self.decay_updates is None else self.decay_updates
+        rate = self.learning_rate * jnp.maximum(1.0 - state.step / end, 0.0)
         trained = descended(trained, seed, along, rate, self.weight_decay)
         state = MeZOState(eqx.combine(trained, fixed), state.step + 1)
         return state, {
