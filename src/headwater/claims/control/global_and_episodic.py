@@ -169,8 +169,8 @@ CLAIMS = (
         _same_corridors,
         learned="A first run failed, with random actions in 5 per cent of the steps instead of 10, "
         "ten seeds instead of 16, and an E3B whose first visits were worth ten times a count's, so "
-        "that the clip made each of them as good as the reward: global 0.51, product 0.88, E3B times "
-        "counts 0.00, episodic 0.09. These three settings were changed, and no criterion.",
+        "that the clip made each of them as good as the reward: global 0.51, product 0.88, E3B "
+        "times counts 0.00, episodic 0.09. These three settings were changed, and no criterion.",
     ),
     Claim(
         "episodic-bonuses-explore-what-is-new",
