@@ -28,6 +28,7 @@ _HOMES = {
     "headwater.sources.episodes": ("log_episodes",),
     "headwater.datasets.read": ("load",),
     "headwater.api.adapt": ("adapt",),
+    "headwater.api.campaigns.campaign": ("Campaign", "Component"),
     "headwater.api.data.advise": ("advise",),
     "headwater.api.data.label": ("label",),
     "headwater.api.collect": ("collect",),

@@ -88,7 +88,7 @@ def begin(settings: AbstractSurrogate, problem: SearchSpace) -> Surrogate:
 
 
 def learn(settings: AbstractSurrogate, state: Surrogate, data: Queries) -> Surrogate:
-    """After the evaluations of a batch; those that there is no room for are not kept."""
+    """After the evaluations of a batch, as far as they are finite and there is room."""
     state = added(state, data)
     return eqx.tree_at(lambda s: (s.fitted, s.jitter), state, _fit(settings, state))
 
@@ -113,8 +113,13 @@ def metrics(state: Surrogate) -> dict[str, Float[Array, ""]]:
 
 
 def added(state: Surrogate, data: Queries) -> Surrogate:
-    """With further evaluations in the table; hyperparameters stay."""
-    rows = state.count + jnp.arange(data.value.shape[0], dtype=jnp.int32)
+    """With further evaluations in the table; hyperparameters stay.
+
+    Those whose value is not finite are left out, as are those that there is no room for.
+    """
+    good = jnp.isfinite(data.value)
+    place = state.count + jnp.cumsum(good.astype(jnp.int32)) - 1
+    rows = jnp.where(good, place, state.space.capacity)
     return eqx.tree_at(
         lambda s: (s.point, s.value, s.fidelity, s.count),
         state,
@@ -122,7 +127,7 @@ def added(state: Surrogate, data: Queries) -> Surrogate:
             state.point.at[rows].set(data.point, mode="drop"),
             state.value.at[rows].set(data.value, mode="drop"),
             state.fidelity.at[rows].set(data.fidelity, mode="drop"),
-            jnp.minimum(state.count + data.value.shape[0], state.space.capacity),
+            jnp.minimum(state.count + jnp.sum(good, dtype=jnp.int32), state.space.capacity),
         ),
     )
 

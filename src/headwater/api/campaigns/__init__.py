@@ -1,0 +1,1 @@
+"""Experiments of one's own, one after the other."""

@@ -1,0 +1,486 @@
+"""A campaign of experiments that somebody else makes: ask where, tell what came out."""
+
+import contextlib
+import dataclasses
+import fcntl
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from headwater.api.inputs import as_method
+from headwater.core import json_text
+from headwater.core.catalogue import build_method, learns_from, settings
+from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.method import AbstractMethod, AbstractProposer
+from headwater.core.problems.search_space import SearchSpace
+from headwater.core.records import Queries
+from headwater.runs.files import explain, write_json
+
+_FORMAT = 1
+_LEAST_ROOM = 32
+_TOO_ALIKE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One quantity that an experiment can be made with.
+
+    **Arguments:** `low`, `high`: what it lies between; `logarithmic`: factors count, not
+    differences; `whole`: only whole numbers.
+    """
+
+    low: int | float
+    high: int | float
+    logarithmic: bool = False
+    whole: bool = False
+
+
+class Trial(NamedTuple):
+    """One experiment.
+
+    **Arguments:** `number`: to tell its value by; `point`: its quantities by name; `status`;
+    `value`: what came out of it, `None` as long as that is not known, or if it failed; `metrics`:
+    what the method said of its state when it was asked.
+    """
+
+    number: int
+    point: dict[str, float]
+    status: Literal["asked", "told", "failed"] = "asked"
+    value: float | None = None
+    metrics: dict[str, float] = {}  # noqa: RUF012 (never written to)
+
+
+class Campaign:
+    """Experiments chosen one after the other, kept in a file that survives a kill at any instant.
+
+    ```python
+    campaign = hw.Campaign({"rate": hw.Component(1e-4, 1e-1, logarithmic=True)}, "campaign.json")
+    trial = campaign.ask()
+    campaign.tell(trial.number, accuracy(**trial.point))
+    ```
+
+    Several may be asked for before the first is told, and told in any order. Where the file exists
+    the campaign goes on from it.
+
+    **Arguments:** `space`: by name a `Component` or two bounds, or a sequence of the only points
+    that are possible, each by name; `path`: of the file, or `None` to keep it in memory; `method`:
+    one that proposes points, by name or as an object; `minimise`: less is better; `most`:
+    experiments there may be, earlier ones included; `seed`: of all randomness.
+
+    Raises `SpecificationError` for what does not fit together, or if the file is of another space
+    or method; `RunError` if it cannot be read.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        path: str | os.PathLike | None = None,
+        *,
+        method: AbstractMethod | str | type = "ExpectedImprovement",
+        minimise: bool = False,
+        most: int = 200,
+        seed: int = 0,
+    ):
+        names, box = _space(space)
+        self._begin(names, box, as_method(method), minimise, most, seed, path)
+        if self.path is not None and self.path.exists():
+            with self._locked():
+                stored = _read(self.path)
+                self._check_same(stored)
+                self._load(stored)
+        elif self.path is not None:
+            with self._locked():
+                self._save()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Campaign":
+        """The campaign in a file. Raises `RunError` if there is none or it cannot be read."""
+        path = Path(path)
+        if not path.exists():
+            raise RunError(f"there is no campaign at {path}: begin one with hw.Campaign(space, …)")
+        stored = _read(path)
+        found = cls.__new__(cls)
+        try:
+            found._begin(
+                [str(name) for name in stored["names"]],
+                SearchSpace.from_json(stored["space"]),
+                build_method(stored["method"], stored["settings"]),
+                bool(stored["minimise"]),
+                int(stored["most"]),
+                int(stored["seed"]),
+                path,
+            )
+            found._load(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} is no campaign, or a damaged one ({error})") from None
+        return found
+
+    def _begin(self, names, space, method, minimise, most, seed, path) -> None:
+        name = type(method).__name__
+        of_spaces = learns_from(type(method))[0] is SearchSpace
+        if not of_spaces or not isinstance(method, AbstractProposer):
+            raise SpecificationError(
+                f"{name} proposes no experiments: take a method such as ExpectedImprovement"
+            )
+        self.names: list[str] = names
+        self.space: SearchSpace = dataclasses.replace(space, capacity=most)
+        self.method: Any = method
+        self.minimise, self.most, self.seed = minimise, most, seed
+        self.path: Path | None = None if path is None else Path(path)
+        self._earlier: list[Trial] = []
+        self._trials: list[Trial] = []
+        # What the method cannot take is said before the first experiment is paid for.
+        jax.eval_shape(lambda key: self.method.init(self.space, key=key), jax.random.key(0))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All experiments that were asked for, in this order."""
+        return list(self._trials)
+
+    @property
+    def pending(self) -> list[Trial]:
+        """Those that are not told yet."""
+        return [trial for trial in self._trials if trial.status == "asked"]
+
+    @property
+    def best(self) -> Trial | None:
+        """The experiment with the best value so far, `None` before the first."""
+        told = [(t.value, t) for t in (*self._earlier, *self._trials) if t.value is not None]
+        return max(told, key=lambda pair: self._sign * pair[0])[1] if told else None
+
+    def ask(self) -> Trial:
+        """The next experiment; it is in the file before this returns.
+
+        Raises `RunError` if there are as many as there may be.
+        """
+        with self._current():
+            if len(self._earlier) + len(self._trials) >= self.most:
+                raise RunError(
+                    f"there are {self.most} experiments, as many as there may be: begin a campaign "
+                    "with a higher `most`, and add these to it"
+                )
+            number = len(self._trials)
+            state, metrics = self._believed()
+            point, _ = _propose(self.method, state, self._key(number))
+            values = {name: float(value) for name, value in metrics.items()}
+            trial = Trial(number, self._named(point), metrics=values)
+            self._trials.append(trial)
+        return trial
+
+    def tell(self, number: Any, value: Any) -> None:
+        """What came out of an experiment; `None` if it failed, so that nothing is known.
+
+        Raises `SpecificationError` if it was not asked for, or told already as something else, and
+        `DataError` for a value that is no finite number.
+        """
+        with self._current():
+            if not isinstance(number, int | np.integer) or not 0 <= number < len(self._trials):
+                raise SpecificationError(
+                    f"there is no experiment {number}: there are {len(self._trials)}, numbered "
+                    "from 0"
+                )
+            number = int(number)
+            value = None if value is None else _finite(value, f"the value of experiment {number}")
+            old = self._trials[number]
+            if old.status != "asked" and (old.value, old.status == "failed") != (
+                value,
+                value is None,
+            ):
+                said = "failed" if old.status == "failed" else f"{old.value:g}"
+                raise SpecificationError(
+                    f"experiment {number} was told already: {said}; correct the file if that is "
+                    "wrong"
+                )
+            status = "failed" if value is None else "told"
+            self._trials[number] = old._replace(status=status, value=value)
+            self._check_resolution()
+
+    def add(self, points: Sequence[Mapping[str, Any]], values: Sequence[Any]) -> None:
+        """Experiments that were made before, or by others, as experience to begin with.
+
+        Raises `DataError`, naming the row, for what is no experiment in this space.
+        """
+        if len(points) != len(values):
+            raise DataError(f"{len(points)} points and {len(values)} values: each needs the other")
+        rows = []
+        for row, (point, value) in enumerate(zip(points, values)):
+            self._unit(point, f"row {row + 1}")
+            number = _finite(value, f"row {row + 1}: the value")
+            rows.append(Trial(row, {n: float(point[n]) for n in self.names}, "told", number))
+        with self._current():
+            known = len(self._earlier) + len(self._trials) + len(rows)
+            if known > self.most:
+                raise DataError(
+                    f"{len(rows)} more make {known} experiments, and there may be {self.most}: "
+                    "begin the campaign with a higher `most`"
+                )
+            self._earlier += [row._replace(number=len(self._earlier) + row.number) for row in rows]
+            self._check_resolution()
+
+    def recommend(self) -> dict[str, float]:
+        """The point whose expected value is the best, whether it was tried or not.
+
+        Raises `RunError` before anything was told.
+        """
+        if self.best is None:
+            raise RunError("nothing was told yet, so that there is nothing to recommend")
+        with self._current(write=False):
+            state, _ = self._believed(waiting=False)
+            return self._named(_recommend(self.method, state, self._key(self.most)))
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.minimise else 1.0
+
+    def _key(self, number: int):
+        return jax.random.fold_in(jax.random.key(self.seed), number)
+
+    def _believed(self, *, waiting: bool = True) -> tuple[Any, dict[str, Any]]:
+        """The state after all that was told, and what is expected of what was asked."""
+        told = [t for t in (*self._earlier, *self._trials) if t.value is not None]
+        pending = self.pending if waiting else []
+        # Room grows by doubling, so that few programs are compiled and small tables stay fast.
+        room = _LEAST_ROOM
+        while room < min(self.most, len(told) + len(pending)):
+            room *= 2
+        space = dataclasses.replace(self.space, capacity=min(room, self.most))
+        points = np.zeros((space.capacity, space.size), np.float32)
+        values = np.full(space.capacity, np.nan, np.float32)
+        for row, trial in enumerate(told):
+            points[row] = self._unit(trial.point, f"experiment {trial.number}")
+            assert trial.value is not None
+            values[row] = self._sign * trial.value
+        none = jnp.zeros(space.capacity)
+        data = Queries(jnp.asarray(points), jnp.asarray(values), none.astype(jnp.int32), none)
+        state, metrics = _learned(self.method, space, data)
+        for trial in pending:
+            point = jnp.asarray(self._unit(trial.point, f"experiment {trial.number}"), jnp.float32)
+            state = _expected(self.method, state, point)
+        return state, metrics
+
+    def _named(self, point: Any) -> dict[str, float]:
+        """A point of the unit cube in the user's units, by name."""
+        point = np.asarray(point, np.float64)
+        place = self.space.from_unit(point)
+        if self.space.candidates is not None:
+            # Exactly one of them, in the digits in which it was given, and not what rounding makes.
+            known = np.asarray(self.space.candidates)
+            apart = np.abs(self.space.to_unit(known.astype(np.float64)) - point).sum(axis=1)
+            place = [float(str(value)) for value in known[np.argmin(apart)]]
+        whole = self.space.whole or (False,) * self.space.size
+        return {
+            name: int(value) if is_whole else float(value)
+            for name, value, is_whole in zip(self.names, place, whole)
+        }
+
+    def _unit(self, point: Mapping[str, Any], where: str) -> np.ndarray:
+        """A point by name in the unit cube. Raises `DataError` for what lies outside."""
+        for name in (*self.names, *point):
+            if name not in point:
+                raise DataError(f"{where} has no '{name}'")
+            if name not in self.names:
+                raise DataError(f"{where}: {nearest(str(name), self.names, 'quantity')}")
+        place = np.asarray([_finite(point[name], f"{where}: {name}") for name in self.names])
+        for name, value, low, high in zip(self.names, place, self.space.low, self.space.high):
+            slack = 1e-6 * (high - low)
+            if not low - slack <= value <= high + slack:
+                raise DataError(f"{where}: {name} = {value:g} lies outside of {low:g} … {high:g}")
+        return np.clip(self.space.to_unit(place), 0.0, 1.0)
+
+    def _check_resolution(self) -> None:
+        values = [t.value for t in (*self._earlier, *self._trials) if t.value is not None]
+        size, spread = max(map(abs, values), default=0.0), np.ptp(values) if values else 0.0
+        if 0.0 < spread < _TOO_ALIKE * size:
+            raise DataError(
+                f"values lie between {min(values):.9g} and {max(values):.9g}, which single "
+                "precision can hardly tell apart: subtract a constant from all of them"
+            )
+
+    # The file -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _current(self, *, write: bool = True) -> Iterator[None]:
+        """With the file as it is now and nobody else at it; what was changed is written at the end.
+
+        Whatever goes wrong between leaves the campaign as it was.
+        """
+        with self._locked():
+            if self.path is not None and self.path.exists():
+                stored = _read(self.path)
+                self._check_same(stored)
+                self._load(stored)
+            before = list(self._earlier), list(self._trials)
+            try:
+                yield
+                if write:
+                    self._save()
+            except BaseException:
+                self._earlier, self._trials = before
+                raise
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self.path is None:
+            yield
+            return
+        place = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise RunError(explain(error, self.path)) from error
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        each = {"earlier": self._earlier, "trials": self._trials}
+        lists = {name: [trial._asdict() for trial in trials] for name, trials in each.items()}
+        write_json(self.path, {"format": _FORMAT, **self._said(), **lists})
+
+    def _said(self) -> dict[str, Any]:
+        """What has to stay the same for a campaign to go on."""
+        return {
+            "names": self.names,
+            "space": self.space.to_json(),
+            "method": type(self.method).__name__,
+            "settings": settings(self.method),
+            "minimise": self.minimise,
+            "most": self.most,
+            "seed": self.seed,
+        }
+
+    def _check_same(self, stored: dict[str, Any]) -> None:
+        try:
+            names, space = stored["names"], SearchSpace.from_json(stored["space"])
+        except (KeyError, TypeError, ValueError, SpecificationError) as error:
+            raise RunError(f"{self.path} is no campaign, or a damaged one ({error})") from None
+        changed = None
+        if names != self.names:
+            changed = f"quantities were {', '.join(map(str, names))} and are {self._listed}"
+        else:
+            changed = space.mismatch(self.space)
+        if changed is not None:
+            raise SpecificationError(
+                f"the campaign in {self.path} is of another space ({changed}): give the space as "
+                "it was, or begin a new file and `add` the experiments that are still of use"
+            )
+        for name, value in self._said().items():
+            if name not in ("names", "space") and stored.get(name) != value:
+                raise SpecificationError(
+                    f"the campaign in {self.path} was begun with another {name} "
+                    f"({stored.get(name)}, not {value}): give what it was begun with, or "
+                    "Campaign.open it"
+                )
+
+    @property
+    def _listed(self) -> str:
+        return ", ".join(self.names)
+
+    def _load(self, stored: dict[str, Any]) -> None:
+        try:
+            self._earlier, self._trials = (
+                [_trial(row, i) for i, row in enumerate(stored[name])]
+                for name in ("earlier", "trials")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path} is no campaign, or a damaged one ({error})") from None
+        for trial in (*self._earlier, *self._trials):
+            self._unit(trial.point, f"{self.path}: experiment {trial.number}")
+
+
+def _trial(row: dict[str, Any], number: int) -> Trial:
+    trial = Trial(**row)
+    right = trial.number == number and isinstance(trial.point, dict)
+    known = trial.status in ("asked", "told", "failed")
+    numeric = isinstance(trial.value, int | float) and math.isfinite(trial.value)
+    if not right or not known or (trial.status == "told") is not numeric:
+        raise ValueError(f"experiment {number} makes no sense")
+    return trial
+
+
+def _space(given: Any) -> tuple[list[str], SearchSpace]:
+    if isinstance(given, Mapping):
+        if not given:
+            raise SpecificationError("a campaign needs at least one quantity to choose")
+        components = [_component(str(name), part) for name, part in given.items()]
+        box = SearchSpace(
+            tuple(float(c.low) for c in components),
+            tuple(float(c.high) for c in components),
+            logarithmic=tuple(bool(c.logarithmic) for c in components),
+            whole=tuple(bool(c.whole) for c in components),
+        )
+        return [str(name) for name in given], box
+    if not isinstance(given, Sequence) or not given or not isinstance(given[0], Mapping):
+        raise SpecificationError(
+            "a space is a table of bounds by name, or a list of possible points, each by name"
+        )
+    names = [str(name) for name in given[0]]
+    for row, point in enumerate(given):
+        if set(point) != set(names):
+            raise SpecificationError(
+                f"point {row + 1} has the quantities {', '.join(map(str, point))}, but the first "
+                f"has {', '.join(names)}"
+            )
+    return names, SearchSpace.of_candidates([[point[name] for name in names] for point in given])
+
+
+def _component(name: str, given: Any) -> Component:
+    if isinstance(given, Component):
+        return given
+    try:
+        low, high = (float(end) for end in given)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"{name}: give two bounds, or hw.Component(low, high, …), not {given!r}"
+        ) from None
+    return Component(low, high)
+
+
+def _finite(value: Any, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} is no number: {value!r}") from None
+    if not math.isfinite(number):
+        raise DataError(f"{what} is {number}: tell None if the experiment failed")
+    return number
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = json_text.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as a campaign ({error})") from None
+    if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
+        raise RunError(f"{path} is no campaign, or one of another version of Headwater")
+    return stored
+
+
+@eqx.filter_jit
+def _learned(method, space, data):
+    state = method.init(space, key=jax.random.key(0))
+    return method.update(state, data, key=jax.random.key(0))
+
+
+@eqx.filter_jit
+def _expected(method, state, point):
+    return method.expect(state, point, jnp.asarray(0, jnp.int32))
+
+
+@eqx.filter_jit
+def _propose(method, state, key):
+    return method.propose(state, key=key)
+
+
+@eqx.filter_jit
+def _recommend(method, state, key):
+    return method.recommend(state, key=key)
