@@ -168,10 +168,11 @@ def propose(
 ) -> Float[Array, " component"]:
     """The point where `criterion` is highest; random before `initial_points` evaluations."""
     random_key, criterion_key, search_key = jax.random.split(key, 3)
-    return jax.lax.cond(
+    # Both, since what is `in_double` cannot be mapped in one branch of a `cond` that is mapped.
+    return jnp.where(
         state.count < initial_points,
-        lambda: random_points(state.space, 1, key=random_key)[0],
-        lambda: _search(settings, state, criterion, criterion_key, search_key),
+        random_points(state.space, 1, key=random_key)[0],
+        _search(settings, state, criterion, criterion_key, search_key),
     )
 
 
