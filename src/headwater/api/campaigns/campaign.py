@@ -21,6 +21,7 @@ from headwater.core.errors import DataError, RunError, SpecificationError, neare
 from headwater.core.method import AbstractMethod, AbstractProposer
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
+from headwater.runs.feeds.queries import taught
 from headwater.runs.files import explain, write_json
 
 _FORMAT = 1
@@ -467,8 +468,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @eqx.filter_jit
 def _learned(method, space, data):
-    state = method.init(space, key=jax.random.key(0))
-    return method.update(state, data, key=jax.random.key(0))
+    return taught(method, space, data, key=jax.random.key(0))
 
 
 @eqx.filter_jit

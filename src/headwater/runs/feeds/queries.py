@@ -2,13 +2,15 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractMethod, AbstractProposer
+from headwater.core.method import AbstractMethod, AbstractProposer, Metrics
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
 from headwater.datasets.black_boxes.queries_files import check_queries, read_queries
@@ -55,11 +57,15 @@ def earlier_queries(method: AbstractMethod, given: object, space: SearchSpace) -
 def after(method: AbstractMethod, earlier: Queries) -> Begin:
     """How a stage begins from evaluations of before: as if the method had made them."""
 
-    def begin(outcomes, problem, key):
-        init_key, update_key = jax.random.split(key)
-        return method.update(method.init(problem, key=init_key), earlier, key=update_key)[0]
+    return lambda outcomes, problem, key: taught(method, problem, earlier, key=key)[0]
 
-    return begin
+
+def taught(
+    method: AbstractMethod, space: SearchSpace, earlier: Queries, *, key: PRNGKeyArray
+) -> tuple[Any, Metrics]:
+    """The state after these evaluations and no others, and what the method says of it."""
+    init_key, update_key = jax.random.split(key)
+    return method.update(method.init(space, key=init_key), earlier, key=update_key)
 
 
 FLOWS: dict[tuple[type, Feed], Flow] = {
