@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive, share
+from headwater.core.fields import choice, flag, integer, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
@@ -18,7 +18,7 @@ from headwater.parts.clipped_policy import (
     judge,
     last_tokens,
 )
-from headwater.parts.fine_tuning import TuningState, schedule_of
+from headwater.parts.fine_tuning import Decay, TuningState, schedule_of
 
 
 class FineGrainedRLHF(
@@ -46,8 +46,9 @@ class FineGrainedRLHF(
     - `whiten_rewards`: scale the rewards of tokens to unit variance; their mean stays.
     - `temperature`: at which the responses are sampled.
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
-    - `learning_rate`, `warmup_updates`, `decay_updates`, `weight_decay`, `max_gradient_norm`: of
-      AdamW, counted in steps; infinitely many `decay_updates` keep the rate constant.
+    - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
+      `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for `decay_updates`
+      the rate reaches zero where the run ends.
 
     **Reference:** Wu et al. (2023), arXiv:2306.01693.
 
@@ -72,9 +73,10 @@ class FineGrainedRLHF(
     temperature: float = positive(0.7, infinite=True)
     learning_rate: float = non_negative(1e-5)
     warmup_updates: float = non_negative(100.0)
-    decay_updates: float = positive(float("inf"), infinite=True)
+    decay_updates: float | None = positive(None, infinite=True)
     weight_decay: float = non_negative(0.0)
     max_gradient_norm: float = positive(1.0, infinite=True)
+    decay: Decay = choice("linear")
     whiten_rewards: bool = flag(True)
     num_epochs: int = integer(4)
     num_minibatches: int = integer(1)
