@@ -38,6 +38,21 @@ class RunningMoments(eqx.Module):
         squares = self.squares + change * (x - mean)
         return eqx.tree_at(lambda m: (m.count, m.mean, m.squares), self, (count, mean, squares))
 
+    def with_many(self, rows: Float[Array, "row *shape"]) -> "RunningMoments":
+        """The moments with all `rows` among what was seen."""
+        count = self.count + rows.shape[0]
+        middle = jnp.mean(rows, axis=0)
+        change = middle - self.mean
+        mean = self.mean + change * (rows.shape[0] / count)
+        within = jnp.sum((rows - jnp.broadcast_to(middle, rows.shape)) ** 2, axis=0)
+        squares = self.squares + within + change**2 * (self.count * (rows.shape[0] / count))
+        return eqx.tree_at(lambda m: (m.count, m.mean, m.squares), self, (count, mean, squares))
+
+    def standardised(self, x: Float[Array, "*some"]) -> Float[Array, "*some"]:
+        """`x`, whose last axes are those of the moments, less the mean, over the deviation."""
+        mean, deviation = (jnp.broadcast_to(y, x.shape) for y in (self.mean, self.deviation))
+        return (x - mean) / deviation
+
     @property
     def deviation(self) -> Float[Array, "*shape"]:
         """The standard deviation of a sample; 1 before there are two."""

@@ -1,5 +1,7 @@
 """CRM: an update against NumPy, a known best policy, and what the level of rewards changes."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,14 @@ ESTIMATORS = ("ips", "self_normalised", "doubly_robust")
 def softmax(scores):
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     return shares / shares.sum(-1, keepdims=True)
+
+
+def standardised(x, axes):
+    """Over the rows, by the deviation of a sample."""
+    x = np.asarray(x, float)
+    count = np.prod([x.shape[i] for i in np.atleast_1d(axes)])
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / np.sqrt(((x - mean) ** 2).sum(axes, keepdims=True) / (count - 1) + 1e-8)
 
 
 def linear(network, problem, data):
@@ -46,15 +56,29 @@ def said(estimator, chances, predicted, data, most):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("problem", [Arms(3, 2), Arms(3, 2, 2)], ids=["contexts", "features"])
+@pytest.mark.parametrize(
+    "problem",
+    [Arms(3, 2, low=-2.0, high=2.0), Arms(3, 2, 2, low=-2.0, high=2.0)],
+    ids=["contexts", "features"],
+)
 def test_an_update(estimator, problem):
     method = CRM(
         estimator=estimator, hidden_sizes=(), max_weight=3.0, variance_weight=0.5,
         learning_rate=0.01,
     )  # fmt: skip
-    data, key = rounds(problem, 12), jax.random.key(0)
+    given, key = rounds(problem, 12), jax.random.key(0)
+    # As a user might have them: what is far from zero and one is standardised.
+    given = dataclasses.replace(
+        given, context=40.0 + 9.0 * given.context, features=0.01 * given.features
+    )
     before = method.init(problem, key=key)
-    after, metrics = jax.jit(method.update)(before, data, key=key)
+    after, metrics = jax.jit(method.update)(before, given, key=key)
+    data = dataclasses.replace(
+        given,
+        context=standardised(given.context, 0),
+        features=standardised(given.features, (0, 1)),
+        reward=np.asarray(given.reward, float) / 4.0,
+    )
     predicted = None
     if before.rewards is not None:
         predicted = linear(before.rewards, problem, data)
@@ -121,7 +145,7 @@ def test_it_finds_the_arms_that_earn_most(estimator):
     data, table = logged()
     method = CRM(estimator=estimator, hidden_sizes=(), learning_rate=0.05, variance_weight=0.0)
     state, metrics = learned(method, data, Arms(3, 2))
-    chances = np.asarray(jax.nn.softmax(state.policy(jnp.eye(2))))
+    chances = np.asarray(jax.nn.softmax(state.policy(state.context.standardised(jnp.eye(2)))))
     assert np.argmax(chances, 1).tolist() == np.argmax(table, 1).tolist() and chances.max() > 0.9
     share = np.asarray(data.context).mean(0)
     worth = (share[:, None] * chances * table).sum()

@@ -1,5 +1,6 @@
 """Off-policy learning of a policy over arms from logged pulls."""
 
+import dataclasses
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -16,11 +17,21 @@ from headwater.core.records import Pulls
 from headwater.networks.mlp import MLP
 from headwater.ops.bandits.distributions import best_arms
 from headwater.ops.control.gradient_steps import begin, descend
+from headwater.parts.streaming import RunningMoments
+
+_MOST_ROWS = 1_000_000
+"""Rows after which scales of contexts and features stay as they are."""
 
 
 class CRMState(eqx.Module):
-    """The network of the policy and, where it is needed, one that predicts rewards, with Adam's."""
+    """The network of the policy and, where it is needed, one that predicts rewards, with Adam's.
 
+    `context` and `features` have the scales of what was seen; `range` is that of rewards.
+    """
+
+    context: RunningMoments
+    features: RunningMoments
+    range: Float[Array, ""]
     policy: MLP
     rewards: MLP | None
     policy_optimiser: optax.OptState
@@ -36,7 +47,8 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
     (`doubly_robust`), where $\hat r$ is a second network that learns rewards with the square loss
     at the same time. The loss is $-\bar u + \lambda \sqrt{V(u) / n}$ for what the $n$ rows of a
     batch say, $u$, with their variance $V$. The policy is a softmax over what a network says of
-    each arm; it is judged by the arm it thinks best.
+    each arm; it is judged by the arm it thinks best. Contexts and features are standardised by what
+    was seen of them, and rewards divided by their range.
 
     **Arguments:**
 
@@ -76,6 +88,9 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
         if self.estimator == "doubly_robust":
             rewards = self._network(problem, key=rewards_key)
         return CRMState(
+            RunningMoments((problem.context_size,)),
+            RunningMoments((problem.feature_size,)),
+            jnp.asarray(problem.high - problem.low if problem.bounded else 1.0, jnp.float32),
             policy,
             rewards,
             begin(adam, policy),
@@ -84,6 +99,15 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
 
     def update(self, state: CRMState, data: Pulls, *, key: PRNGKeyArray):
         adam = optax.adam(self.learning_rate)
+        rows, arms, size = data.features.shape
+        context = _moments(state.context, data.context)
+        features = _moments(state.features, data.features.reshape(rows * arms, size))
+        data = dataclasses.replace(
+            data,
+            context=context.standardised(data.context),
+            features=features.standardised(data.features),
+            reward=data.reward / state.range,
+        )
         predicted, rewards, rewards_optimiser = None, state.rewards, state.rewards_optimiser
         metrics = {}
         if rewards is not None and rewards_optimiser is not None:
@@ -98,13 +122,21 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
             # This bias raises all arms alike: its slope is rounding, of which Adam makes steps.
             slopes = eqx.tree_at(lambda network: network.biases[-1], slopes, jnp.zeros(1))
         policy, policy_optimiser = descend(adam, slopes, state.policy_optimiser, state.policy)
-        metrics |= {"loss": loss, "estimated_reward": value, "largest_weight": largest}
-        return CRMState(policy, rewards, policy_optimiser, rewards_optimiser), metrics
+        metrics |= {
+            "loss": loss,
+            "estimated_reward": value * state.range,
+            "largest_weight": largest,
+        }
+        return CRMState(
+            context, features, state.range, policy, rewards, policy_optimiser, rewards_optimiser
+        ), metrics
 
     def probabilities(
         self, state: CRMState, context: Array, features: Array, *, key, explore: bool
     ) -> Float[Array, " arm"]:
-        scores = _each_arm(state.policy, context, features)
+        scores = _each_arm(
+            state.policy, state.context.standardised(context), state.features.standardised(features)
+        )
         return jax.nn.softmax(scores) if explore else best_arms(scores)
 
     def _network(self, problem: Arms, *, key: PRNGKeyArray) -> MLP:
@@ -131,6 +163,11 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
         spread = jnp.sqrt(jnp.var(said) / said.shape[0] + 1e-12)
         value = jnp.mean(said)
         return -value + self.variance_weight * spread, (value, jnp.max(weight))
+
+
+def _moments(known: RunningMoments, rows: Float[Array, "row number"]) -> RunningMoments:
+    counts = known.count < _MOST_ROWS
+    return jax.tree.map(lambda new, old: jnp.where(counts, new, old), known.with_many(rows), known)
 
 
 def _each_arm(
