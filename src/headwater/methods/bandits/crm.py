@@ -98,7 +98,8 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
         )
 
     def update(self, state: CRMState, data: Pulls, *, key: PRNGKeyArray):
-        adam = optax.adam(self.learning_rate)
+        # What raises all arms alike has slopes of rounding alone, of which Adam would make steps.
+        adam = optax.adam(self.learning_rate, eps=1e-5)
         rows, arms, size = data.features.shape
         context = _moments(state.context, data.context)
         features = _moments(state.features, data.features.reshape(rows * arms, size))
@@ -118,9 +119,6 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
         (loss, (value, largest)), slopes = jax.value_and_grad(self._loss, has_aux=True)(
             state.policy, data, predicted
         )
-        if data.features.shape[-1]:
-            # This bias raises all arms alike: its slope is rounding, of which Adam makes steps.
-            slopes = eqx.tree_at(lambda network: network.biases[-1], slopes, jnp.zeros(1))
         policy, policy_optimiser = descend(adam, slopes, state.policy_optimiser, state.policy)
         metrics |= {
             "loss": loss,
