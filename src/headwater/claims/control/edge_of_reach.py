@@ -167,9 +167,9 @@ CLAIMS = (
         _edge_of_reach,
         learned="Ten critics do not keep values down: they delay the explosion by about two "
         "thousand updates, after which values grow as fast as with two; 50 delay it by a little "
-        "more (672 on seed 0). The paper's own agent, EDAC with ten critics and a diversity weight of 1, came "
-        "to 246 where two critics came to 1,323: measured once on seed 0, after the criterion was "
-        "judged. Recorded on a GPU, on which the 60,000 updates of three instances take half a "
-        "minute.",
+        "more (672 on seed 0). The paper's own agent, EDAC with ten critics and a diversity "
+        "weight of 1, came to 246 where two critics came to 1,323: measured once on seed 0, after "
+        "the criterion was judged. Recorded on a GPU, on which the 60,000 updates of three "
+        "instances take half a minute.",
     ),
 )

@@ -188,12 +188,13 @@ CLAIMS = (
         {
             "smoke": {
                 "logs": 2,
-                "episodes": 10,
-                "updates": 40,
+                "episodes": 20,
+                # Enough that the score is positive, of which a ratio needs.
+                "updates": 500,
                 "label_updates": 20,
-                "width": 8,
+                "width": 16,
                 "label_width": 8,
-                "batch": 16,
+                "batch": 64,
             },
             "small": {"logs": 5, "episodes": 100, "updates": 6_000, "label_updates": 6_000},
         },
