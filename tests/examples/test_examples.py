@@ -21,7 +21,7 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     # Values are fitted to a log for thousands of updates, which is what takes long.
-    quick = functools.partial(fit_value, updates=100)
+    quick = functools.partial(fit_value, updates=10)
     monkeypatch.setattr("headwater.evaluation.off_policy.fit_value", quick)
     parameters = inspect.signature(module.main).parameters
     module.main(**{name: value for name, value in SHORT.items() if name in parameters})

@@ -137,7 +137,7 @@ def test_where_only_a_mixture_is_best_conrl_mixes():
 
 def test_constrained_methods_are_judged_within_the_budgets():
     """The free optimum is 1; no policy that keeps to the budget earns more than 0.3."""
-    solution = hw.solve(ConRL(bonus_scale=1e-5), TWO_ACTIONS, budgets=(0.3,), episodes=300, seeds=2)
+    solution = hw.solve(ConRL(bonus_scale=1e-5), TWO_ACTIONS, budgets=(0.3,), episodes=20, seeds=2)
     assert solution.best == pytest.approx(0.3) and solution.regret is None
     assert solution.spent is not None and solution.spent.shape == (2, 1)
     assert "of 0.3" in str(solution) and "of budgets 0.3" in str(solution)
