@@ -40,6 +40,7 @@ _HOMES = {
     "headwater.api.report": ("report",),
     "headwater.api.run": ("open_run",),
     "headwater.api.query": ("query",),
+    "headwater.api.standing": ("beside_behaviour",),
     "headwater.api.solve": ("solve",),
     "headwater.api.sweeps.sweep": ("open_sweep", "sweep"),
     "headwater.api.train": ("train",),

@@ -127,7 +127,11 @@ def test_train(folder):
     assert np.shape(shown["curve"]["returns"]) == (3, 3)
     # A finished run is left as it is, and another one does not take its place.
     files = {path: path.read_bytes() for path in (folder / "iql").rglob("*") if path.is_file()}
-    assert read(done("resume", folder / "iql", "--json")) == shown
+    again = read(done("resume", folder / "iql", "--json"))
+    # What stands beside the behaviour is said where the log is at hand: by `train`.
+    assert again.pop("beside_behaviour") is None
+    assert shown.pop("beside_behaviour")["verdict"] == "not judged"
+    assert again == shown
     answer = ask("train", "IQL", "-d", folder / "data", "-o", folder / "iql")
     assert answer.status == 1
     assert {path: path.read_bytes() for path in files} == files

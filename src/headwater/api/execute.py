@@ -116,7 +116,7 @@ def execute(
         and progress is not False
     ):
         tell_of(given.data, specification.data.path)
-    return _carry_out(specification, planned, directory, upstream, progress)
+    return _carry_out(specification, planned, directory, upstream, given, progress)
 
 
 def _write_log(path: Path, data: Any, problem: Any) -> None:
@@ -219,6 +219,7 @@ def resume(
         plan(specification, directory.path, given, done=done),
         directory,
         upstream,
+        given,
         progress,
     )
 
@@ -266,6 +267,7 @@ def _carry_out(
     planned: Plan,
     directory: RunDirectory | None,
     upstream: Run | None,
+    given: Given,
     progress: bool | None,
 ) -> Run:
     evaluate = _evaluation(specification, planned)
@@ -300,6 +302,7 @@ def _carry_out(
         process=planned.process,
         base=planned.model,
         tokens_per_update=planned.fed.tokens,
+        log=given.data if isinstance(given.data, Dataset) else None,
     )
     _write_model(done, directory)
     return done

@@ -32,6 +32,7 @@ from headwater.core.method import (
 from headwater.core.problems.arms import Arms
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Box, Spaces
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative
 from headwater.evaluation.statistics import Interval, interval, seed_means
@@ -60,7 +61,8 @@ class Run:
     rows as in the run's files; `path`: the run's directory, `None` if it is in memory only;
     `finished`: whether it is complete; `upstream`: the run that it adapts, if any; `process`: the
     finite process that it is of; `base`: the language model that it began with;
-    `tokens_per_update`: of texts, about, if it was just trained.
+    `tokens_per_update`: of texts, about, and `log`: the transitions learned from, if it was just
+    trained.
     """
 
     specification: Specification
@@ -75,6 +77,7 @@ class Run:
     process: FiniteTask | None = None
     base: LanguageModel | None = None
     tokens_per_update: float | None = None
+    log: Dataset | None = None
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)

@@ -58,6 +58,7 @@ def command(
         process_option: An option of a process by name; may be repeated.
         json: Print the result as JSON.
     """
+    from headwater.api.standing import beside_behaviour
     from headwater.api.train import train
     from headwater.core.catalogue import build_method
 
@@ -78,7 +79,7 @@ def command(
         progress=None if json else True,
         **(options or {}),
     )
-    report(run, json)
+    report(run, json, beside_behaviour(run))
 
 
 def default_out(method: str, data: str | None, env: str | None) -> Path:
@@ -91,8 +92,8 @@ _COUNTED = {"bandits": "rounds", "black boxes": "evaluations"}
 """What regret is summed over, unless it is episodes."""
 
 
-def report(run, json: bool) -> None:
-    """Says how a run ended."""
+def report(run, json: bool, standing=None) -> None:
+    """Says how a run ended, and with `standing` how its policy stands to its log's behaviour."""
     from headwater.core.method import AbstractLabeller
 
     score, curve = run.score(), run.curve
@@ -125,6 +126,7 @@ def report(run, json: bool) -> None:
                 "bounds": run.bounds,
                 "model": model,
                 "tokens_per_second": pace,
+                "beside_behaviour": standing and standing.to_json(),
             }
         )
         return
@@ -141,6 +143,8 @@ def report(run, json: bool) -> None:
         print("not evaluated: give a file or a share of the data with --held-out")
     else:
         print("not evaluated: give an environment with --env, or a process with --process")
+    if standing is not None:
+        print(standing.sentence)
     if run.regret is not None:
         episodes, regret = run.regret
         what = _COUNTED.get(run.specification.flow.kind, "episodes")
