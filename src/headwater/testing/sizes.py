@@ -15,6 +15,7 @@ SMALL = {
     "policy_period": 2,
     "actor_period": 2,
     "updates_per_round": 2,
+    "num_steps": 2,
     "fit_steps": 4,
     "num_draws": 4,
 }
