@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.problems.arms import Arms
 from headwater.environments.bandits.bandit import AbstractBandit
-from headwater.ops.linear_algebra import random_orthogonal
 
 
 def _require_sizes(**sizes: int) -> None:
@@ -55,9 +54,7 @@ class SharedFeatureBandit(AbstractBandit):
 
     def reset(self) -> tuple[Float[Array, "feature shared"], Float[Array, "task shared"]]:
         direction_key, weight_key = jax.random.split(jax.random.key(self.seed))
-        directions = random_orthogonal(
-            direction_key, (self.feature_size, self.shared_size), scale=1.0
-        )
+        directions = jax.random.orthogonal(direction_key, self.feature_size)[:, : self.shared_size]
         weights = jax.random.normal(weight_key, (self.tasks, self.shared_size))
         return directions, weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
 
