@@ -10,7 +10,7 @@ import numpy as np
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.bandits.multitask import ClusterBandit, SharedFeatureBandit
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
-from headwater.methods.bandits.gfucb import GFUCB
+from headwater.methods.bandits.multitask.gfucb import GFUCB
 from headwater.runs.learn import learn
 from headwater.sources.pulls import LivePulls
 

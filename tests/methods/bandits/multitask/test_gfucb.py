@@ -10,11 +10,11 @@ from headwater.core.method import Agent
 from headwater.core.problems.arms import Arms
 from headwater.environments.bandits.multitask import SharedFeatureBandit
 from headwater.evaluation.bandits import expected_reward
-from headwater.methods.bandits.gfucb import GFUCB
+from headwater.methods.bandits.multitask.gfucb import GFUCB
 from headwater.runs.learn import learn
 from headwater.sources.pulls import LivePulls
 
-from .rounds import one_best, rounds
+from ..rounds import one_best, rounds
 
 PROBLEM, KEY = Arms(4, 3, 2), jax.random.key(0)
 
