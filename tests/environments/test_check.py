@@ -85,7 +85,8 @@ def test_a_simulator_that_ignores_its_seed_is_found():
 
 
 def test_keys_decide_where_pure_episodes_start():
-    for name in environment_names():
+    # Episodes of corridors all begin in the middle, which is what they are for.
+    for name in set(environment_names()) - {"corridors"}:
         task = make(name)
         keys = jax.random.split(jax.random.key(0), 4)
         starts = jax.vmap(lambda key, task: task.reset(key=key)[1], (0, None))(keys, task)
