@@ -172,7 +172,7 @@ CLAIMS = (
         "that the clip made each of them as good as the reward: global 0.51, product 0.88, E3B "
         "times counts 0.00, episodic 0.09. These three settings were changed, and no criterion. "
         "Undecided since: global counts and the product hold, but the episodic bonus, which likes "
-        "every corridor as much as another, comes upon the goal as often as by chance (one of 25) or "
+        "every corridor as much as another, finds the goal as often as by chance (one of 25) or "
         "slightly more, which the bound of 0.05 leaves hardly any room for. Some 60 seeds would "
         "decide it, or more corridors.",
     ),
