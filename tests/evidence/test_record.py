@@ -165,8 +165,8 @@ def test_only_the_records_of_some_claims(held, tmp_path):
 
 
 def test_the_fingerprint_knows_the_file_of_an_own_claim(held):
-    assert source_of(BY_NAME["zz-holds"]) == held.source
-    ours = {source_of(claim) for claim in all_claims().values()}
+    assert source_of(BY_NAME["zz-holds"], held.scale) == held.source
+    ours = {source_of(claim, held.scale) for claim in all_claims().values()}
     assert held.source not in ours
 
 
@@ -179,7 +179,7 @@ def test_the_fingerprint_is_of_what_the_claim_can_reach():
     assert {"mvp.py", "planning.py", "statistics.py"} <= files
     # Not what imports it, nor what it has nothing to do with.
     assert not files & {"record.py", "registry.py", "summary.py", "dpo.py", "curves.py"}
-    assert source_of(same) == source_of(same) != source_of(other)
+    assert source_of(same, "small") == source_of(same, "small") != source_of(other, "small")
 
 
 _FILE = """
@@ -200,7 +200,7 @@ def _source_of(folder, *, name="a", old="", new=""):
     text = _FILE.format(module=Claim.__module__)
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
-    return source_of(all_claims([file])[name])
+    return source_of(all_claims([file])[name], "smoke")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,7 @@ def _source_of(folder, *, name="a", old="", new=""):
         ("It holds.", "It holds often."),
         ("Nobody", "Somebody"),
         ("Theorem 1", "Theorem 2"),
+        ('"size": 4}}', '"size": 4}, "small": {"size": 40}}'),
         ("CLAIMS = (", 'CLAIMS = (\n    Claim("b", "", (), "", "", {}, lambda seed: seed),'),
     ),
 )

@@ -124,7 +124,7 @@ def run_claim(claim: Claim, scale: str, *, seed: int = 0) -> Record:
     if scale not in claim.scales:
         claim.find(scale, seed=seed)
     # Of the code as it is now, not as it may be when a long experiment ends.
-    source_of(claim)
+    source_of(claim, scale)
     began = time.perf_counter()
     try:
         finding, message = claim.find(scale, seed=seed), ""
@@ -209,9 +209,9 @@ def latest(records: Iterable[Record]) -> dict[tuple[str, str, int], Record]:
     return {record.place: record for record in records}
 
 
-def source_of(claim: Claim) -> str:
-    """A fingerprint of what the experiment of `claim` executes, and of its scales."""
-    return fingerprint(claim.experiment, claim.methods, claim.scales)
+def source_of(claim: Claim, scale: str) -> str:
+    """A fingerprint of what the experiment of `claim` executes at `scale`, with its settings."""
+    return fingerprint(claim.experiment, claim.methods, {scale: claim.scales[scale]})
 
 
 @functools.cache
@@ -235,7 +235,7 @@ def _record(claim: Claim, scale, seed, outcome, seconds, message, found) -> Reco
         time=now.replace("+00:00", "Z"),
         commit=commit,
         dirty=dirty,
-        source=source_of(claim),
+        source=source_of(claim, scale),
         made_with=made_with,
         message=message,
         **found,

@@ -110,4 +110,4 @@ def run_claims(
 def _is_done(claim: Claim, record: Record | None) -> bool:
     if record is None or record.outcome == "error":
         return False
-    return record.source == source_of(claim)
+    return record.source == source_of(claim, record.scale)
