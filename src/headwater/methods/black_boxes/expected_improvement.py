@@ -13,7 +13,13 @@ from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
 from headwater.ops.linear_algebra import triangular_solve
 from headwater.parts.black_boxes import surrogate
-from headwater.parts.black_boxes.gaussian_process import Kernel, Posterior, covariance, root_of
+from headwater.parts.black_boxes.gaussian_process import (
+    Kernel,
+    Posterior,
+    covariance,
+    prior_variance,
+    root_of,
+)
 from headwater.parts.black_boxes.surrogate import AbstractSurrogate, Surrogate
 
 Incumbent = Literal["best_observed", "best_mean", "posterior_draws"]
@@ -71,7 +77,7 @@ class ExpectedImprovement(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        point = surrogate.propose(self, state, _worth, self.initial_points, key=key)
+        point = surrogate.propose(self, state, _acquisition, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -81,7 +87,7 @@ class ExpectedImprovement(
         return surrogate.recommend(self, state, key=key)
 
 
-def _worth(
+def _acquisition(
     method: ExpectedImprovement, state: Surrogate, belief: Posterior, points: Array, *, key
 ) -> Float[Array, " point"]:
     if method.incumbent == "posterior_draws":
@@ -128,7 +134,7 @@ def noisy_improvement(
     cross = belief.cross(points)
     mean = cross @ weights
     seen = triangular_solve(root, cross.T)
-    prior = jnp.exp(2.0 * given.log_signal[0])
+    prior = prior_variance(given)
     variance = jnp.maximum(prior - jnp.sum(seen**2, axis=0), 1e-14 * prior)
     deviation = jnp.sqrt(variance)[:, None]
     return jnp.mean(improvement(mean, deviation, best[None, :]), axis=1)

@@ -56,7 +56,7 @@ class GPUCB(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        point = surrogate.propose(self, state, _bound, self.initial_points, key=key)
+        point = surrogate.propose(self, state, _acquisition, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -66,7 +66,7 @@ class GPUCB(
         return surrogate.recommend(self, state, key=key)
 
 
-def _bound(
+def _acquisition(
     method: GPUCB, state: Surrogate, belief: Posterior, points: Array, *, key
 ) -> Float[Array, " point"]:
     mean, deviation = belief.moments(points)

@@ -69,7 +69,7 @@ class KnowledgeGradient(
         return state, surrogate.metrics(state)
 
     def propose(self, state: Surrogate, *, key: PRNGKeyArray):
-        point = surrogate.propose(self, state, _worth, self.initial_points, key=key)
+        point = surrogate.propose(self, state, _acquisition, self.initial_points, key=key)
         return point, jnp.asarray(0, jnp.int32)
 
     def expect(self, state: Surrogate, point: Float[Array, " component"], fidelity) -> Surrogate:
@@ -79,7 +79,7 @@ class KnowledgeGradient(
         return surrogate.recommend(self, state, key=key)
 
 
-def _worth(
+def _acquisition(
     method: KnowledgeGradient, state: Surrogate, belief: Posterior, points: Array, *, key
 ) -> Float[Array, " point"]:
     draw_key, line_key = jax.random.split(key)

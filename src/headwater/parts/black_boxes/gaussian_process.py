@@ -138,8 +138,7 @@ class Posterior(eqx.Module):
     def joint(self, points: _Points, others: _Points) -> Float[Array, "point other"]:
         """Covariances of the function at the last fidelity, without noise."""
         one, other = (self.cross(x) @ self.inverse_root.T for x in (points, others))
-        levels = (_all_at(self.hyperparameters, x, -1) for x in (points, others))
-        first, second = levels
+        first, second = (_all_at(self.hyperparameters, x, -1) for x in (points, others))
         prior = covariance(self.kernel, self.hyperparameters, points, first, others, second)
         return prior - one @ other.T
 

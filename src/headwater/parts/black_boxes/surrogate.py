@@ -1,4 +1,4 @@
-"""What is believed of a black box after some evaluations, and where a criterion of it is highest.
+"""What is believed of a black box after some evaluations, and where an acquisition is highest.
 
 State and what is returned are in single precision; the arithmetic between is in double.
 """
@@ -23,15 +23,15 @@ from headwater.parts.black_boxes.gaussian_process import (
     in_double,
 )
 
-Criterion = Callable[..., Float[Array, " point"]]
-"""What a further evaluation is worth at each point: an acquisition.
+Acquisition = Callable[..., Float[Array, " point"]]
+"""What a further evaluation is worth at each point.
 
 A function of the method, its state, the posterior, points `[point, component]` and `key=`. It
 closes over no arrays, as it is computed `in_double`.
 """
 
 _WIDE, _LOCAL, _KEPT, _ROUNDS = 512, 32, 4, 6
-"""Points tried anywhere; then, in each round, points tried around each of the best."""
+"""Points tried anywhere; then, around each of so many of the best, points in each of the rounds."""
 _FIRST_STEP, _SHRINKING = 0.1, 0.4
 _LENGTH_SPREAD, _SIGNAL_SPREAD, _NOISE_SPREAD, _SLOPE_SPREAD = 1.0, 0.5, 2.0, 0.5
 """Standard deviations of the priors of logarithms, and of slopes around one."""
@@ -150,29 +150,21 @@ def posterior(settings: AbstractSurrogate, state: Surrogate) -> Posterior:
     return condition(settings.kernel, _double(state.fitted), evaluations(settings, state))
 
 
-@in_double
-def predict(settings: AbstractSurrogate, state: Surrogate, points: Float[Array, "point component"]):
-    """Mean and standard deviation of the function at points of the unit cube, in its own units."""
-    shift, scale = _scaling(settings, state)
-    mean, deviation = posterior(settings, state).moments(points.astype(jnp.float64))
-    return shift[-1] + scale[-1] * mean, scale[-1] * deviation
-
-
 def propose(
     settings: AbstractSurrogate,
     state: Surrogate,
-    criterion: Criterion,
+    acquisition: Acquisition,
     initial_points: int,
     *,
     key: PRNGKeyArray,
 ) -> Float[Array, " component"]:
-    """The point where `criterion` is highest; random before `initial_points` evaluations."""
-    random_key, criterion_key, search_key = jax.random.split(key, 3)
+    """The point where `acquisition` is highest; random before `initial_points` evaluations."""
+    random_key, acquisition_key, search_key = jax.random.split(key, 3)
     # Both, since what is `in_double` cannot be mapped in one branch of a `cond` that is mapped.
     return jnp.where(
         state.count < initial_points,
         random_points(state.space, 1, key=random_key)[0],
-        _search(settings, state, criterion, criterion_key, search_key),
+        _search(settings, state, acquisition, acquisition_key, search_key),
     )
 
 
@@ -184,11 +176,11 @@ def recommend(
 
 
 @in_double
-def _search(settings, state, criterion, criterion_key, search_key):
+def _search(settings, state, acquisition, acquisition_key, search_key):
     belief = posterior(settings, state)
 
     def score(points):
-        return criterion(settings, state, belief, points, key=criterion_key)
+        return acquisition(settings, state, belief, points, key=acquisition_key)
 
     return maximiser(state, score, key=search_key)
 
