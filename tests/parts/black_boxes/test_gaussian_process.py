@@ -163,6 +163,20 @@ def test_it_interpolates_where_single_precision_cannot():
     assert np.max(np.asarray(deviation)) < 2e-4
 
 
+def test_the_maximum_is_sought_at_points_that_differ():
+    """Of a table that is nearly empty, the places that are free are no points."""
+    space = SearchSpace((0.0, 0.0), (1.0, 1.0), capacity=200)
+    method = GPUCB(hyperparameters="given", length_scale=0.5)
+    state = method.init(space, key=jax.random.key(0))
+    # The least that is known is known of the corner opposite to it, where free places are zeros.
+    corner = Queries(jnp.ones((1, 2)), jnp.zeros(1), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    state = surrogate.added(state, corner)
+    with double_precision():
+        belief = surrogate.posterior(method, state)
+        points = np.asarray(surrogate.promising(state, belief, key=jax.random.key(1)))
+    assert len(np.unique(points, axis=0)) == len(points) == 128
+
+
 def test_more_evaluations_than_exact_inference_takes_are_said_at_once():
     space = SearchSpace((0.0,), (1.0,), capacity=5_000)
     with pytest.raises(SpecificationError, match=r"takes at most 2,000: 5,000 are too many"):

@@ -234,8 +234,7 @@ def maximiser(
         return highest(points, score(points))
     wide_key, *round_keys = jax.random.split(key, 1 + _ROUNDS)
     steps = _FIRST_STEP * _SHRINKING ** jnp.arange(_ROUNDS, dtype=jnp.float64)
-    wide = jax.random.uniform(wide_key, (_WIDE, space.size), jnp.float32)
-    pool = space.rounded(jnp.concatenate([wide, state.point]).astype(jnp.float64))
+    pool = _anywhere(state, key=wide_key).astype(jnp.float64)
 
     def best_of(points):
         return points[jax.lax.top_k(score(points), _KEPT)[1]]
@@ -269,12 +268,19 @@ def promising(
     """A few points among which the maximum may well be: those of high mean and deviation."""
     points = state.space.unit_candidates
     if points is None:
-        points = jnp.concatenate([random_points(state.space, _WIDE, key=key), state.point])
+        points = _anywhere(state, key=key)
     points = points.astype(jnp.float64)
     if points.shape[0] <= _LINES:
         return points
     mean, deviation = belief.moments(points)
     return points[jax.lax.top_k(mean + deviation, _LINES)[1]]
+
+
+def _anywhere(state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, "point component"]:
+    """Random points of the space, of which the evaluated ones take the place of some."""
+    points = random_points(state.space, _WIDE + state.space.capacity, key=key)
+    first = jnp.where(_known(state)[:, None], state.point, points[: state.space.capacity])
+    return jnp.concatenate([first, points[state.space.capacity :]])
 
 
 def _known(state: Surrogate):
