@@ -31,7 +31,10 @@ def test_memory_covariances_and_choice():
     state, kept = method.init(PROBLEM, key=KEY), {task: [] for task in range(3)}
     update = jax.jit(method.update)
     for seed in range(3):
-        data = rounds(PROBLEM, 9, seed=seed)
+        # So many that those of a task overwrite each other within a batch.
+        data = rounds(PROBLEM, 24, seed=seed)
+        tasks = np.argmax(np.asarray(data.context), axis=1)
+        assert np.bincount(tasks).max() > 4
         state, _ = update(state, data, key=KEY)
         for context, features, arm, reward in zip(
             *(np.asarray(x) for x in (data.context, data.features, data.arm, data.reward))

@@ -154,11 +154,15 @@ class GFUCB(AbstractMethod[Arms, Pulls, GFUCBState], AbstractArmPolicy[GFUCBStat
         own = jax.nn.one_hot(task, tasks, dtype=jnp.int32)
         before = jnp.take_along_axis(jnp.cumsum(own, axis=0), task[:, None], axis=1)[:, 0] - 1
         place = (state.pulls[task] + before) % self.memory_size
+        counts = jnp.sum(own, axis=0)
+        # What the same batch overwrites is left out: which of two would stay is not defined.
+        kept = before >= counts[task] - self.memory_size
+        place = jnp.where(kept, place, self.memory_size)
         pulled = jnp.take_along_axis(data.features, data.arm[:, None, None], axis=1)[:, 0]
         return (
-            state.inputs.at[task, place].set(pulled),
-            state.reward.at[task, place].set(data.reward),
-            state.pulls + jnp.sum(own, axis=0),
+            state.inputs.at[task, place].set(pulled, mode="drop"),
+            state.reward.at[task, place].set(data.reward, mode="drop"),
+            state.pulls + counts,
         )
 
 
