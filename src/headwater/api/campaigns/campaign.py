@@ -230,9 +230,9 @@ class Campaign:
 
         Raises `RunError` before anything was told.
         """
-        if self.best is None:
-            raise RunError("nothing was told yet, so that there is nothing to recommend")
         with self._current(write=False):
+            if self.best is None:
+                raise RunError("nothing was told yet, so that there is nothing to recommend")
             state, _ = self._believed(waiting=False)
             return self._named(_recommend(self.method, state, self._key(self.most)))
 
