@@ -6,7 +6,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from headwater.analysis.paging.policy import AbstractEviction, Advice, Request, place_for
+from headwater.analysis.paging.policy import (
+    AbstractEviction,
+    Advice,
+    Request,
+    must_evict,
+    place_for,
+)
 
 
 class Discarding(eqx.Module):
@@ -31,7 +37,7 @@ class FlushWhenAllZero(AbstractEviction):
         return Discarding(jnp.full(cache_size, -1, jnp.int32), jnp.zeros(cache_size))
 
     def serve(self, state: Discarding, request: Request, *, key: PRNGKeyArray) -> Discarding:
-        evicts = jnp.all(state.pages >= 0) & ~jnp.any(state.pages == request.page)
+        evicts = must_evict(state.pages, request.page)
         flushed = evicts & jnp.all(state.bits < 0.5)
         pages = jnp.where(flushed, -1, state.pages)
         place = place_for(pages, request.page, state.bits)

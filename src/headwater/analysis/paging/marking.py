@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from headwater.analysis.paging.policy import AbstractEviction, Advice, Request, place_for
+from headwater.analysis.paging.policy import (
+    AbstractEviction,
+    Advice,
+    Request,
+    must_evict,
+    place_for,
+)
 
 
 class Marked(eqx.Module):
@@ -118,7 +124,7 @@ class PredictiveMarker(AbstractEviction):
         )
 
     def serve(self, state: Chained, request: Request, *, key: PRNGKeyArray) -> Chained:
-        evicts = jnp.all(state.pages >= 0) & ~jnp.any(state.pages == request.page)
+        evicts = must_evict(state.pages, request.page)
         state = _with_new_phase(state, evicts & jnp.all(state.marked))
         size = state.pages.shape[0]
         before = state.begun_with == request.page
@@ -149,7 +155,7 @@ def _serve_marked(
     state: Marked, request: Request, badness: Float[Array, " place"], *, key: PRNGKeyArray
 ) -> Marked:
     """Evicts, among the pages without a mark, a random one of the worst."""
-    evicts = jnp.all(state.pages >= 0) & ~jnp.any(state.pages == request.page)
+    evicts = must_evict(state.pages, request.page)
     marked = state.marked & ~(evicts & jnp.all(state.marked))
     chance = badness + jax.random.uniform(key, badness.shape)
     place = place_for(state.pages, request.page, jnp.where(marked, -1.0, chance))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 Advice = Literal["none", "discard", "phase", "next", "exact"]
 """What comes with each request: nothing; a bit, 1 where the optimum evicts the page before it is
@@ -86,6 +86,11 @@ class Belady(AbstractEviction):
 def empty_ranked(cache_size: int) -> Ranked:
     """An empty cache."""
     return Ranked(jnp.full(cache_size, -1, jnp.int32), jnp.zeros(cache_size, jnp.int32))
+
+
+def must_evict(pages: Int[Array, " place"], page: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether another page has to leave for this one: it is absent and no place is free."""
+    return jnp.all(pages >= 0) & ~jnp.any(pages == page)
 
 
 def place_for(
