@@ -1,6 +1,6 @@
 """What it is worth to learn the features of several bandits together, and when it costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.bandits.multitask import ClusterBandit, SharedFeatureBandit
-from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means, with_numbers
 from headwater.methods.bandits.multitask.gfucb import GFUCB
 from headwater.runs.learn import learn
 from headwater.sources.pulls import LivePulls
@@ -21,22 +21,20 @@ _EVERY = 10
 def _regret(
     make: Callable[[int, jax.Array], AbstractBandit],
     tasks: int,
-    bonus_scale: float,
+    bonus_scales: Sequence[float],
     *,
     seed: int,
     instances: int,
     rounds: int,
-) -> np.ndarray:
-    """Regret per task and update, `[instance, update]`."""
+) -> list[np.ndarray]:
+    """Regret per task and update, `[instance, update]`, for each scale of the bonus."""
     # A task alone gets as many steps for each of its pulls, of fewer rows.
-    method = GFUCB(
-        bonus_scale=bonus_scale, batch_size=min(32 * tasks, 512), memory_size=rounds + 200
-    )
+    method = GFUCB(batch_size=min(32 * tasks, 512), memory_size=rounds + 200)
 
-    def one(seed, key):
+    def one(bonus_scale, seed, key):
         bandit = make(tasks, seed)
         return learn(
-            method,
+            with_numbers(method, bonus_scale=bonus_scale),
             bandit.problem,
             LivePulls(bandit, batch_size=_EVERY * tasks),
             rounds // _EVERY,
@@ -47,11 +45,13 @@ def _regret(
 
     seeds = seed * 1000 + jnp.arange(instances)
     keys = jax.random.split(jax.random.key(seed), instances)
-    return np.asarray(eqx.filter_jit(jax.vmap(one))(seeds, keys), np.float64)
+    run = eqx.filter_jit(jax.vmap(one, in_axes=(None, 0, 0)))
+    return [np.asarray(run(jnp.asarray(c), seeds, keys), np.float64) for c in bonus_scales]
 
 
-def _alone(regret: np.ndarray, instances: int) -> np.ndarray:
+def _alone(make, seed: int, instances: int, singles: int, rounds: int) -> np.ndarray:
     """The mean over the tasks, each learned alone, that stand for one instance."""
+    (regret,) = _regret(make, 1, (0.3,), seed=seed, instances=instances * singles, rounds=rounds)
     return regret.reshape(instances, -1, regret.shape[-1]).mean(axis=1)
 
 
@@ -59,10 +59,9 @@ def _sharing(seed: int, *, instances: int, singles: int, tasks: int, rounds: int
     def make(tasks, seed):
         return SharedFeatureBandit(tasks=tasks, seed=seed)
 
-    alone = _regret(make, 1, 0.3, seed=seed, instances=instances * singles, rounds=rounds)
-    alone = _alone(alone, instances)
-    together = _regret(make, tasks, 0.3, seed=seed, instances=instances, rounds=rounds)
-    greedy = _regret(make, tasks, 0.0, seed=seed, instances=instances, rounds=rounds)
+    alone = _alone(make, seed, instances, singles, rounds)
+    scales = (0.3, 0.0)
+    together, greedy = _regret(make, tasks, scales, seed=seed, instances=instances, rounds=rounds)
     at = _EVERY * np.arange(1, rounds // _EVERY + 1)
     return Finding(
         (
@@ -98,9 +97,8 @@ def _nothing_shared(seed: int, *, instances: int, singles: int, tasks: int, roun
     def make(tasks, seed):
         return ClusterBandit(tasks=tasks, seed=seed)
 
-    alone = _regret(make, 1, 0.3, seed=seed, instances=instances * singles, rounds=rounds)
-    alone = _alone(alone, instances)
-    together = _regret(make, tasks, 0.3, seed=seed, instances=instances, rounds=rounds)
+    alone = _alone(make, seed, instances, singles, rounds)
+    (together,) = _regret(make, tasks, (0.3,), seed=seed, instances=instances, rounds=rounds)
     return Finding(
         (
             Criterion(

@@ -61,7 +61,7 @@ def _objectives(seed: int, *, instances: int, rows: int, updates: int) -> Findin
     for estimator in ("ips", "self_normalised", "doubly_robust"):
         method = CRM(estimator=estimator, hidden_sizes=(32,), learning_rate=3e-3)
         for level in (0.0, -1.0):
-            found, base = run(method, level, seeds, keys, rows, updates)
+            found, base = run(method, jnp.asarray(level), seeds, keys, rows, updates)
             earned[estimator, level] = np.asarray(found, np.float64)
             logging = np.asarray(base, np.float64)
     robust, normalised = earned["doubly_robust", 0.0], earned["self_normalised", 0.0]

@@ -133,7 +133,7 @@ CLAIMS = (
         paper="frazier2018tutorial",
         where="section 4, in words; functions, sizes and thresholds are a reproduction's",
         scales={
-            "smoke": {"instances": 3, "evaluations": 8, "after": 2},
+            "smoke": {"instances": 3, "evaluations": 7, "after": 2},
             "small": {"instances": 160, "evaluations": 45, "after": 8},
         },
         experiment=_acquisitions,
