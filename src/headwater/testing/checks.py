@@ -575,16 +575,14 @@ def check_proposer(case: Case) -> None:
     method, space = case.method, case.kind.problem
     assert isinstance(method, AbstractProposer)
 
-    @jit
-    def two(state, key):
-        point, fidelity = method.propose(state, key=key)
-        state = method.expect(state, point, fidelity)
-        other, other_fidelity = method.propose(state, key=jax.random.fold_in(key, 1))
-        best = method.recommend(state, key=key)
-        return jnp.stack([point, other, best]), jnp.stack([fidelity, other_fidelity]), state
-
+    propose, expect = jit(lambda s, key: method.propose(s, key=key)), jit(method.expect)
+    recommend = jit(lambda s, key: method.recommend(s, key=key))
     for state in (case.first, case.trained):
-        points, fidelities, after = two(state, case.key)
+        point, fidelity = propose(state, case.key)
+        after = expect(state, point, fidelity)
+        other, other_fidelity = propose(after, jax.random.fold_in(case.key, 1))
+        points = jnp.stack([point, other, recommend(after, case.key)])
+        fidelities = jnp.stack([fidelity, other_fidelity])
         assert points.shape == (3, space.size) and points.dtype == np.float32, points
         assert np.all((points >= 0.0) & (points <= 1.0)), f"outside of the space: {points}"
         assert fidelities.dtype == np.int32, fidelities.dtype
