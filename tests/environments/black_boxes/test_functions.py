@@ -1,0 +1,58 @@
+"""Black boxes against what is known of them: maxima in the literature, and a kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from headwater.core.errors import SpecificationError
+from headwater.environments.black_boxes.smooth import SmoothFunction
+from headwater.environments.black_boxes.surfaces import Branin, Hartmann
+
+LAST = jnp.asarray(0, jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("surface", "tops"),
+    [
+        (Branin(), [(-np.pi, 12.275), (np.pi, 2.275), (9.42478, 2.475)]),
+        (Hartmann(), [(0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573)]),
+    ],
+    ids=["branin", "hartmann"],
+)
+def test_surfaces_are_highest_where_the_literature_says(surface, tops):
+    value = jax.jit(lambda point: surface.mean_value(None, point, LAST))
+    for top in tops:
+        assert float(value(jnp.asarray(top))) == pytest.approx(float(surface.highest(None)), 1e-4)
+    draw = np.random.default_rng(0)
+    points = surface.space.from_unit(draw.uniform(size=(2_000, surface.space.size)))
+    values = jax.vmap(value)(jnp.asarray(points, jnp.float32))
+    assert float(jnp.max(values)) < float(surface.highest(None))
+
+
+def test_smooth_functions_have_the_covariances_of_their_kernel():
+    places = jnp.asarray([[0.2], [0.3], [0.8]])
+
+    def values(seed):
+        box = SmoothFunction(length_scale=0.1, seed=seed)
+        instance = box.reset()
+        return jax.vmap(lambda point: box.mean_value(instance, point, LAST))(places)
+
+    found = np.asarray(jax.jit(jax.vmap(values))(jnp.arange(4_000)), np.float64)
+    apart = (np.asarray(places) - np.asarray(places).T) / 0.1
+    np.testing.assert_allclose(found.T @ found / 4_000, np.exp(-0.5 * apart**2), atol=0.08)
+    assert np.abs(found.mean(0)).max() < 0.07
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_the_highest_is_that_of_the_candidates(components):
+    box = SmoothFunction(points=30, components=components, seed=2)
+    instance, candidates = box.reset(), box.space.candidates
+    assert candidates.shape == (30, components)
+    values = [float(box.mean_value(instance, point, LAST)) for point in candidates]
+    assert float(box.highest(instance)) == pytest.approx(max(values), abs=1e-5)
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(SpecificationError, match="points = 1, components = 1: at least 2 points"):
+        SmoothFunction(points=1)
