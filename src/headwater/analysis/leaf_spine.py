@@ -71,8 +71,7 @@ def link_loads(
     all spines get the same number: where flows are of one size, no link carries more than with
     `spraying`. The order of the spines is random for each pair of leaves.
 
-    **Arguments:** `flows`; `network`; `routing`: one of
-    `Routing`; `seed`: of what is random.
+    **Arguments:** `flows`; `network`; `routing`: one of `Routing`; `seed`: of what is random.
 
     Raises `SpecificationError` for a network without links or an unknown routing, `DataError` for
     flows of hosts that there are not or of sizes that cannot be.

@@ -114,14 +114,13 @@ def evaluate(
 
     **Arguments:** `run`: or its directory; `env`: where to act (default: where it was evaluated;
     `"none"`: nowhere); `episodes`: per seed; `explore`: act as in data collection instead of
-    greedily; `data`: logged experience for off-policy evaluation (of a bandit,
-    logged rounds); of a language model, a file of
-    texts to judge it on (default: the rows that the run held out); `estimators`: of
-    `headwater.evaluation.off_policy.ESTIMATORS` (default: those that need no probabilities, and the
-    weighted and doubly robust ones where the policy has some: over discrete actions, or with
-    `explore`); if one needs the probabilities of continuous actions, all judge the exploring
-    policy; `reward`: of a language model's responses, if it was Python code, or another one than
-    the run's; `seed`; `progress`: of fits (default: on a terminal).
+    greedily; `data`: logged experience for off-policy evaluation (of a bandit, logged rounds); of a
+    language model, a file of texts to judge it on (default: the rows that the run held out);
+    `estimators`: of `headwater.evaluation.off_policy.ESTIMATORS` (default: those that need no
+    probabilities, and the weighted and doubly robust ones where the policy has some: over discrete
+    actions, or with `explore`); if one needs the probabilities of continuous actions, all judge the
+    exploring policy; `reward`: of a language model's responses, if it was Python code, or another
+    one than the run's; `seed`; `progress`: of fits (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
     that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.

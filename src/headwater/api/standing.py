@@ -47,9 +47,8 @@ class Standing:
         policy, name = self.policy, "the behaviour that logged the data"
         if policy.refused is not None:
             return f"beside {name}: not judged, {policy.refused}"
-        values = (policy.value, self.behaviour.value, policy.advantage)
-        assert None not in values
-        own, logged, more = (short(float(value or 0.0)) for value in values)
+        own, logged, more = policy.value, self.behaviour.value, policy.advantage
+        assert own is not None and logged is not None and more is not None
         relation = {
             "better": f"better than {name}",
             "below": f"below {name}",
@@ -60,7 +59,8 @@ class Standing:
         if low is not None and high is not None:
             between = f" [{short(low)}, {short(high)}]"
         return (
-            f"{relation}: {own} against {logged} discounted, {more}{between} more "
+            f"{relation}: {short(own)} against {short(logged)} discounted, "
+            f"{short(more)}{between} more "
             f"({_ESTIMATOR} over {self.episodes:,} episodes of its own log, without acting)"
         )
 

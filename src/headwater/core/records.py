@@ -195,9 +195,9 @@ class Queries(eqx.Module):
     """Evaluations of a black box: where, what came out, how exact it is and what it cost.
 
     **Arguments:** `point`: in the unit cube `[*batch, component]`; `value`: more is better;
-    `fidelity`: 0 is the cheapest, the last one is the function that is sought the maximum of;
-    `cost`; `regret`: how much the mean value at this point falls short of the maximum, where that
-    is known: not for learning.
+    `fidelity`: 0 is the cheapest, the last one is the function whose maximum is sought; `cost`;
+    `regret`: how much the mean value at this point falls short of the maximum, where that is known:
+    not for learning.
     """
 
     point: Float[Array, "*batch component"]

@@ -20,8 +20,8 @@ class SearchSpace(eqx.Module):
     points that may be asked, in the user's units `[candidate, component]`, or `None` for the whole
     box; `logarithmic`, `whole`: of each component, whether its logarithm counts, and whether it is
     a whole number (empty: none is); `costs`: of an evaluation at each fidelity, the last of which
-    is the function that is sought the maximum of; `capacity`: evaluations that there is room for,
-    earlier ones included.
+    is the function whose maximum is sought; `capacity`: evaluations that there is room for, earlier
+    ones included.
 
     Raises `SpecificationError` for what is no such space.
     """

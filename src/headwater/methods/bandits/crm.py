@@ -53,7 +53,8 @@ class CRM(AbstractMethod[Arms, Pulls, CRMState], AbstractArmPolicy[CRMState]):
     **Arguments:**
 
     - `estimator`: which of the three. `ips` depends on the level of rewards (if they are all
-      positive it imitates the log, if all negative it avoids what was logged); the others do not.
+      positive it imitates the log, if all negative it avoids what was logged); `self_normalised`
+      does not, and `doubly_robust` only until $\hat r$ has learned it.
     - `max_weight`: $M$; infinite where weights are not clipped.
     - `variance_weight`: $\lambda$.
     - `learning_rate`: of Adam, of both networks.
