@@ -8,9 +8,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from headwater.core.errors import SpecificationError
+from headwater.core.records import Transition
 from headwater.core.spaces import Spaces
 
 _MOST_CELLS = 2_000_000
+_WITHOUT_COUNTS = (
+    "take what learns what is new and counts nothing: E3B with features = learned and without "
+    "times_counts, or NovelD with first_visits = false"
+)
 
 
 class Visits(eqx.Module):
@@ -60,16 +65,14 @@ def begin_visits(
     if len(endless):
         raise SpecificationError(
             f"{name} counts cells of observations, but column {columns[endless[0]]} has no bounds: "
-            "name columns that have some as novelty_columns, or take E3B or NovelD, which learn "
-            "what is new"
+            f"name columns that have some as novelty_columns, or {_WITHOUT_COUNTS}"
         )
     sizes = [math.floor((h - lo) * cells_per_unit + 0.5) + 1 for lo, h in zip(low, high)]
     cells = math.prod(sizes)
     if cells > _MOST_CELLS:
         raise SpecificationError(
             f"{name} would count {cells:,} cells of {len(columns)} columns, and at most "
-            f"{_MOST_CELLS:,} can be: name fewer as novelty_columns, or take E3B or NovelD, which "
-            "learn what is new"
+            f"{_MOST_CELLS:,} can be: name fewer as novelty_columns, or {_WITHOUT_COUNTS}"
         )
     nothing = jnp.zeros(cells, jnp.int32)
     return Visits(
@@ -111,6 +114,23 @@ def visit(
     return after, Visit(in_all.astype(jnp.float32), within.astype(jnp.float32))
 
 
-def next_episode(visits: Visits, over: Bool[Array, ""]) -> Visits:
-    """The counts after a step that may have been an episode's last."""
-    return eqx.tree_at(lambda v: v.episode, visits, visits.episode + over.astype(jnp.int32))
+def visit_step(
+    visits: Visits,
+    left: Float[Array, " column"],
+    came: Float[Array, " column"],
+    cells_per_unit: int,
+    data: Transition,
+    fresh: Bool[Array, ""],
+) -> tuple[Visits, Visit]:
+    """The counts after a step, and what they say of where it led.
+
+    An episode's first observation is visited too; what stands behind a terminal step is not.
+
+    **Arguments:** `left`, `came`: the columns that are counted, before and after; `data`: the step;
+    `fresh`: it is the first of its episode.
+    """
+    visits, _ = visit(visits, left, cells_per_unit, fresh)
+    visits, found = visit(visits, came, cells_per_unit, ~data.terminal)
+    over = data.terminal | data.truncated
+    episode = visits.episode + over.astype(jnp.int32)
+    return eqx.tree_at(lambda v: v.episode, visits, episode), found

@@ -10,6 +10,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
 from headwater.methods.control.exploration.count_bonus import CountBonus
+from headwater.methods.control.exploration.e3b import E3B
+from headwater.methods.control.exploration.novel_d import NovelD
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.streaming.stream_td import StreamTD
 
@@ -98,6 +100,12 @@ def test_what_cannot_be_counted_or_wrapped_is_explained():
     wide = Spaces(Box((0.0,) * 30, (1.0,) * 30), Discrete(2))
     with pytest.raises(SpecificationError, match="would count 1,073,741,824 cells of 30 columns"):
         CountBonus(inner=INNER).init(wide, key=key)
+    # What the message advises counts nothing.
+    for advised in (E3B(inner=INNER), NovelD(inner=INNER, first_visits=False)):
+        advised.init(wide, key=key)
+    for other in (E3B(inner=INNER, features="cells"), NovelD(inner=INNER)):
+        with pytest.raises(SpecificationError, match="or NovelD with first_visits = false"):
+            other.init(wide, key=key)
     with pytest.raises(SpecificationError, match="there is no column 2 among the 2"):
         CountBonus(inner=INNER, novelty_columns=(2,)).init(SPACES, key=key)
     for inner in (DQN(), StreamTD()):

@@ -23,7 +23,7 @@ from headwater.parts.bonus.paid import (
     pay,
     reached,
 )
-from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
+from headwater.parts.bonus.visits import Visits, begin_visits, visit_step
 
 
 class CountBonus(
@@ -79,11 +79,9 @@ class CountBonus(
         return begin_paid(self, problem, visits, key=key)
 
     def update(self, state: Paid[Visits], data: Transition, *, key: PRNGKeyArray):
-        # An episode's first observation is visited too, though nothing is paid for it.
-        first = chosen(data.observation, self.novelty_columns)
-        visits, _ = visit(state.memory, first, self.cells_per_unit, state.fresh)
-        seen = chosen(reached(data), self.novelty_columns)
-        visits, found = visit(visits, seen, self.cells_per_unit, ~data.terminal)
+        left = chosen(data.observation, self.novelty_columns)
+        came = chosen(reached(data), self.novelty_columns)
+        visits, found = visit_step(state.memory, left, came, self.cells_per_unit, data, state.fresh)
         rare = 1.0 / jnp.sqrt(jnp.maximum(found.in_all, 1.0))
         new = found.first.astype(jnp.float32)
         bonus = {
@@ -92,7 +90,6 @@ class CountBonus(
             "product": rare * new,
             "none": jnp.zeros(()),
         }[self.bonus]
-        visits = next_episode(visits, data.terminal | data.truncated)
         state, step, paid = pay(self, state, data, visits, bonus)
         inner, metrics = self.inner.update(state.inner, step, key=key)
         return dataclasses.replace(state, inner=inner), {**metrics, **paid}

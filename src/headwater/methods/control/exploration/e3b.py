@@ -27,7 +27,7 @@ from headwater.parts.bonus.paid import (
     pay,
     reached,
 )
-from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
+from headwater.parts.bonus.visits import Visits, begin_visits, visit_step
 
 
 class InverseModel(eqx.Module):
@@ -135,26 +135,24 @@ class E3B(
 
     def update(self, state: Paid[Episode], data: Transition, *, key: PRNGKeyArray):
         memory = state.memory
-        over = data.terminal | data.truncated
         before = chosen(data.observation, self.novelty_columns)
         after = chosen(reached(data), self.novelty_columns)
         inverse, visits, bonus = memory.inverse, memory.visits, jnp.ones(())
         if inverse is not None:
-            fresh = state.fresh
             _, begun = _elliptical(inverse, self._embedded(memory, before))
-            inverse = jnp.where(fresh, begun, inverse)
+            inverse = jnp.where(state.fresh, begun, inverse)
             bonus, longer = _elliptical(inverse, self._embedded(memory, after))
             nothing = jnp.eye(len(inverse)) / self.ridge
-            inverse = jnp.where(over, nothing, longer)
+            inverse = jnp.where(data.terminal | data.truncated, nothing, longer)
         if visits is not None:
-            visits, _ = visit(visits, before, self.cells_per_unit, state.fresh)
-            visits, found = visit(visits, after, self.cells_per_unit, ~data.terminal)
-            visits = next_episode(visits, over)
+            visits, found = visit_step(
+                visits, before, after, self.cells_per_unit, data, state.fresh
+            )
             if self.features == "cells":
                 bonus = 1.0 / (self.ridge + jnp.maximum(found.within - 1.0, 0.0))
             if self.times_counts:
                 bonus = bonus / jnp.sqrt(jnp.maximum(found.in_all, 1.0))
-        model, optimiser, loss = self._told(memory, before, after, data)
+        model, optimiser, loss = self._learned(memory, before, after, data)
         memory = Episode(inverse, model, optimiser, visits)
         state, step, paid = pay(self, state, data, memory, bonus)
         inner, metrics = self.inner.update(state.inner, step, key=key)
@@ -167,17 +165,17 @@ class E3B(
     def _embedded(self, memory: Episode, seen: Array) -> Float[Array, " feature"]:
         return seen if memory.model is None else memory.model.encoder(seen)
 
-    def _told(self, memory: Episode, before: Array, after: Array, data: Transition):
+    def _learned(self, memory: Episode, before: Array, after: Array, data: Transition):
         """The inverse model after one step of Adam, but for a terminal step."""
         if memory.model is None or memory.optimiser is None:
             return None, None, jnp.zeros(())
 
         def loss(model: InverseModel):
-            told = model.head(jnp.concatenate([model.encoder(before), model.encoder(after)]))
+            found = model.head(jnp.concatenate([model.encoder(before), model.encoder(after)]))
             if jnp.issubdtype(data.action.dtype, jnp.integer):
-                error = optax.softmax_cross_entropy_with_integer_labels(told, data.action)
+                error = optax.softmax_cross_entropy_with_integer_labels(found, data.action)
             else:
-                error = jnp.sum(jnp.square(told - data.action))
+                error = jnp.sum(jnp.square(found - data.action))
             return jnp.where(data.terminal, 0.0, error)
 
         error, gradient = jax.value_and_grad(loss)(memory.model)

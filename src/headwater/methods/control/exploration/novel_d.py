@@ -27,7 +27,7 @@ from headwater.parts.bonus.paid import (
     pay,
     reached,
 )
-from headwater.parts.bonus.visits import Visits, begin_visits, next_episode, visit
+from headwater.parts.bonus.visits import Visits, begin_visits, visit_step
 
 
 class Distillation(eqx.Module):
@@ -118,16 +118,13 @@ class NovelD(
 
     def update(self, state: Paid[Distillation], data: Transition, *, key: PRNGKeyArray):
         memory, visits = state.memory, state.memory.visits
-        over = data.terminal | data.truncated
         left = chosen(data.observation, self.novelty_columns)
         came = chosen(reached(data), self.novelty_columns)
         new = _error(memory.predictor, memory.target, came)
         known = _error(memory.predictor, memory.target, left)
         bonus = jnp.maximum(new - self.left_weight * known, 0.0)
         if visits is not None:
-            visits, _ = visit(visits, left, self.cells_per_unit, state.fresh)
-            visits, found = visit(visits, came, self.cells_per_unit, ~data.terminal)
-            visits = next_episode(visits, over)
+            visits, found = visit_step(visits, left, came, self.cells_per_unit, data, state.fresh)
             bonus = bonus * found.first.astype(jnp.float32)
 
         def loss(predictor: MLP):
