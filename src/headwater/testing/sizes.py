@@ -23,6 +23,9 @@ SMALL = {
 
 
 def small(cls: type[AbstractMethod]) -> AbstractMethod:
-    """The method with its sizes shrunk and everything else as published."""
+    """The method, and any that it holds, with sizes shrunk and everything else as published."""
     fields = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{field: value for field, value in SMALL.items() if field in fields})
+    method = cls(**{field: value for field, value in SMALL.items() if field in fields})
+    values = {field: getattr(method, field) for field in fields}
+    held = {field: small(type(v)) for field, v in values.items() if isinstance(v, AbstractMethod)}
+    return dataclasses.replace(method, **held)
