@@ -60,6 +60,7 @@ def test_what_is_inferred_is_right_and_told_apart(labeller):
     assert np.all(sure[~labelled.logged_actions & log.terminals] < 1e-5)
     kept = label(log, labeller, at_least=0.5)
     assert kept.size == log.size - np.count_nonzero(log.terminals[~log.known_actions])
+    assert label(whole, labeller) is whole
     # It was recorded in pendulum, in which what is no policy is not evaluated.
     assert labeller.evaluations == []
 

@@ -70,6 +70,11 @@ def test_what_has_no_log_or_no_rewards_is_not_compared(log, run):
     assert beside_behaviour(dataclasses.replace(run, log=None)) is None
     silent = dataclasses.replace(log, metadata={**log.metadata, "missing": ["rewards"]})
     assert beside_behaviour(run, silent) is None
+    # That every action was logged may be said; one that was inferred is nobody's behaviour.
+    known = np.ones(log.size, np.float32)
+    assert beside_behaviour(run, dataclasses.replace(log, action_confidence=known)) is not None
+    known[0] = 0.5
+    assert beside_behaviour(run, dataclasses.replace(log, action_confidence=known)) is None
 
 
 def test_a_refusal_is_passed_on():

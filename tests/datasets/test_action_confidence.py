@@ -58,6 +58,11 @@ def test_rows_without_action_are_left_out_if_it_is_said():
     np.testing.assert_array_equal(data.terminals, [0, 0, 0, 0, 1])
     np.testing.assert_array_equal(data.next_observations, whole.next_observations[~GAPS])
     assert "3 of 8 rows have no action" in data.metadata["reading"]["notes"][-1]
+    # Where nothing has to be left out, nothing is said of it.
+    plain = {**columns(), "actions": np.linspace(-1, 1, ROWS)[:, None]}
+    asked = Dataset.from_arrays(**plain, missing_actions="drop")
+    assert asked.action_confidence is None
+    assert asked.fingerprint() == Dataset.from_arrays(**plain).fingerprint()
 
 
 def test_gaps_of_which_nothing_is_said_are_refused():

@@ -87,12 +87,12 @@ def beside_behaviour(run: Run, data: Dataset | None = None, *, seed: int = 0) ->
     the episodes taken and of everything resampled.
 
     `None` where there is nothing to compare: no log, no policy on observations, or a log in which
-    rewards or actions are missing.
+    rewards or actions are missing, or actions were inferred.
     """
     data = run.log if data is None else data
     if not isinstance(data, Dataset) or not isinstance(run.method, AbstractPolicy):
         return None
-    if lacks_rewards(data.metadata) or data.action_confidence is not None:
+    if lacks_rewards(data.metadata) or not data.logged_actions.all():
         return None
     if data.size > _MOST_ROWS:
         order = np.random.default_rng(seed).permutation(data.episodes)

@@ -204,13 +204,12 @@ class Dataset:
         )
         if missing_actions == "drop" and confidence is not None:
             known = confidence > 0
+            if np.all(confidence[known] == 1):
+                whole = dataclasses.replace(whole, action_confidence=None)
             if not known.all():
                 lost = int(np.count_nonzero(~known))
                 remark(details, f"{lost:,} of {whole.size:,} rows have no action and were left out")
-            every = bool(np.all(confidence[known] == 1))
-            whole = dataclasses.replace(
-                whole, action_confidence=None if every else confidence
-            ).select_rows(known)
+                whole = whole.select_rows(known)
         return with_statistics(whole)
 
     @property

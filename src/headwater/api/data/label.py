@@ -31,9 +31,10 @@ def label(
 ) -> Dataset:
     """The log with the actions that were not logged, inferred by a run of a labeller.
 
-    Nothing that was logged changes. What was inferred, and how surely, stays in the dataset's
-    `action_confidence` and in every format that it is written in. Nothing that was observed tells
-    the action of a terminal row, which nothing follows: its label has the least confidence.
+    Nothing that was logged changes, and a log that lacks no action is returned as it is. What was
+    inferred, and how surely, stays in the dataset's `action_confidence` and in every format that it
+    is written in. Nothing that was observed tells the action of a terminal row, which nothing
+    follows: its label has the least confidence.
 
     **Arguments:** `data`: logged transitions, of which some lack actions (see `missing_actions` of
     `headwater.load`); `run`: of a labeller such as InverseDynamics, or its directory, of which the
@@ -61,6 +62,8 @@ def label(
     if reason is not None:
         raise SpecificationError(f"the run does not fit the data: {reason}")
     missing = np.flatnonzero(~dataset.logged_actions)
+    if not missing.size:
+        return dataset
     actions = dataset.actions.copy()
     confidence = np.ones(dataset.size, np.float64)
     state = jax.tree.map(lambda leaf: leaf[0], run.state)
