@@ -114,6 +114,11 @@ def test_discrete_actions_may_be_missing():
 def test_a_log_without_any_action_can_be_read():
     data = dataset(actions=np.full((ROWS, 1), np.nan))
     assert not data.known_actions.any() and data.spaces.action_size == 1
+    # Whatever number stands there instead.
+    nobody = {"actions": np.full(ROWS, -1), "action_confidence": np.zeros(ROWS)}
+    discrete = {"action_count": 3, "action_low": None, "action_high": None}
+    data = dataset(**nobody, **discrete, missing_actions=None)
+    assert not data.known_actions.any() and data.spaces.action_size == 3
 
 
 @pytest.mark.parametrize("name", sorted(variants()))

@@ -71,7 +71,7 @@ def filled(actions: Any, confidence: np.ndarray | None, discrete: bool | None, u
     array = array.copy()
     if known.any():
         array[~known] = array[np.argmax(known)]
-    elif array.dtype.kind == "f":
+    elif discrete or array.dtype.kind == "f":
         array[:] = usual
     whole = discrete and array.dtype.kind == "f" and np.all(array == np.floor(array))
     return array.astype(np.int64) if whole else array
