@@ -271,7 +271,7 @@ CLAIMS = (
                 "horizon": 3,
                 "models": 8,
                 "copies": (1, 3),
-                "episodes": 3000,
+                "episodes": 1200,
                 "tabular": False,
             },
             "small": {
