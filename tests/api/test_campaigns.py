@@ -129,6 +129,7 @@ def test_another_method_is_refused_and_a_damaged_file_too(tmp_path):
         {"trials": [{"number": 3, "point": {}, "status": "asked"}]},
         {"trials": [{"number": 0, "point": {"rate": 0.1, "layers": 1}, "status": "told"}]},
         {"space": {}},
+        {"space": {**stored["space"], "low": stored["space"]["high"]}},
         {"format": 2},
     ):
         path.write_text(json.dumps({**stored, **change}))

@@ -22,7 +22,6 @@ from headwater.api.specification import (
     PROCESS_FILE,
     SPACE_FILE,
     UPSTREAM,
-    Acted,
     Given,
     Plan,
     Specification,
@@ -45,6 +44,7 @@ from headwater.datasets.pulls_files import write_arms, write_pulls
 from headwater.datasets.write import write
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.environments.registry import Acted
 from headwater.evaluation.bandits import ExactReward
 from headwater.evaluation.black_boxes.recommended import ExactValue
 from headwater.evaluation.exact import ExactReturn

@@ -24,7 +24,7 @@ from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
-from headwater.environments.registry import make, make_recorded
+from headwater.environments.registry import Acted, make, make_recorded
 from headwater.evaluation.bandits import regret_of_pulls
 from headwater.evaluation.black_boxes.recommended import worth_of_queries
 from headwater.evaluation.exact import best_return, regret_of, returns_of
@@ -36,7 +36,7 @@ from headwater.runs.feeds.logged import DataChoice, Logged
 from headwater.runs.feeds.table import feed, flow_of
 from headwater.runs.options import Options, Recipe
 from headwater.runs.recipes import online as recipes
-from headwater.runs.recipes.online import Budget, Start, Task
+from headwater.runs.recipes.online import Budget, Start
 from headwater.runs.stage import Stage, continue_from
 from headwater.texts.models import LanguageModel, load_language_model, model_fingerprint
 
@@ -49,9 +49,6 @@ ARMS_FILE = "arms.npz"
 """Where it holds what the method was told of a bandit."""
 SPACE_FILE = "space.json"
 """Where it holds what the method was told of a black box."""
-
-Acted = Task | AbstractBandit | AbstractBlackBox
-"""Whatever a method acts in, pulls or evaluates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +81,7 @@ class TaskChoice:
         """The choice of `task` as it is."""
         if isinstance(task, BlackBox):
             return cls(task.name, {}, own=True)
-        if isinstance(task, AbstractBlackBox):
-            return cls(task.name, dict(vars(task)))
-        if isinstance(task, AbstractEnvironment | AbstractBandit):
+        if isinstance(task, AbstractEnvironment | AbstractBandit | AbstractBlackBox):
             return cls(task.name, dict(vars(task)))
         options = getattr(task, "options", None)
         return cls(task.name, dict(options or ()), own=options is None)
@@ -484,7 +479,7 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
 def _read_space(path: Path) -> SearchSpace:
     try:
         return SearchSpace.from_json(json_text.parse(path.read_bytes()))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SpecificationError) as error:
         raise RunError(f"{path} cannot be read ({error}): restore it, or begin a new run") from None
 
 

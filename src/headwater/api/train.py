@@ -7,9 +7,10 @@ from typing import Any
 from headwater.api.execute import execute
 from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
-from headwater.api.specification import Acted, Given, MethodChoice, Specification
+from headwater.api.specification import Given, MethodChoice, Specification
 from headwater.core.method import AbstractMethod
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
+from headwater.environments.registry import Acted
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import TRAIN, Options
 from headwater.runs.recipes.online import Budget, Task, rows_per_update

@@ -26,7 +26,7 @@ ENVPOOL = "envpool:"
 
 
 Acted = AbstractEnvironment | AbstractHostTask | AbstractBandit | AbstractBlackBox
-"""Whatever has a name here."""
+"""What a method acts in, pulls or evaluates."""
 
 
 def make(name: str, /, **options: Any) -> Acted:
@@ -34,8 +34,8 @@ def make(name: str, /, **options: Any) -> Acted:
 
     **Arguments:** `name`: of a pure-JAX environment (`pendulum`), bandit (`linear-bandit`) or black
     box (`branin`), `envpool:` with an EnvPool id, or a Gymnasium id (`HalfCheetah-v5`,
-    `module:Name-v0`); `options`: fields of the environment, or
-    keyword arguments for Gymnasium or EnvPool.
+    `module:Name-v0`); `options`: fields of the environment, or keyword arguments for Gymnasium or
+    EnvPool.
 
     Raises `SpecificationError`, with the nearest names, if there is none; or if it does not know an
     option.

@@ -108,10 +108,11 @@ class Campaign:
             raise RunError(f"there is no campaign at {path}: begin one with hw.Campaign(space, …)")
         stored = _read(path)
         found = cls.__new__(cls)
+        names, space = _space_of(stored, path)
         try:
             found._begin(
-                [str(name) for name in stored["names"]],
-                SearchSpace.from_json(stored["space"]),
+                names,
+                space,
                 build_method(stored["method"], stored["settings"]),
                 bool(stored["minimise"]),
                 int(stored["most"]),
@@ -360,13 +361,9 @@ class Campaign:
         }
 
     def _check_same(self, stored: dict[str, Any]) -> None:
-        try:
-            names, space = stored["names"], SearchSpace.from_json(stored["space"])
-        except (KeyError, TypeError, ValueError, SpecificationError) as error:
-            raise RunError(f"{self.path} is no campaign, or a damaged one ({error})") from None
-        changed = None
+        names, space = _space_of(stored, self.path)
         if names != self.names:
-            changed = f"quantities were {', '.join(map(str, names))} and are {self._listed}"
+            changed = f"quantities were {', '.join(names)} and are {', '.join(self.names)}"
         else:
             changed = space.mismatch(self.space)
         if changed is not None:
@@ -382,10 +379,6 @@ class Campaign:
                     "Campaign.open it"
                 )
 
-    @property
-    def _listed(self) -> str:
-        return ", ".join(self.names)
-
     def _load(self, stored: dict[str, Any]) -> None:
         try:
             self._earlier, self._trials = (
@@ -396,6 +389,13 @@ class Campaign:
             raise RunError(f"{self.path} is no campaign, or a damaged one ({error})") from None
         for trial in (*self._earlier, *self._trials):
             self._unit(trial.point, f"{self.path}: experiment {trial.number}")
+
+
+def _space_of(stored: dict[str, Any], path: Path | None) -> tuple[list[str], SearchSpace]:
+    try:
+        return [str(name) for name in stored["names"]], SearchSpace.from_json(stored["space"])
+    except (KeyError, TypeError, ValueError, SpecificationError) as error:
+        raise RunError(f"{path} is no campaign, or a damaged one ({error})") from None
 
 
 def _trial(row: dict[str, Any], number: int) -> Trial:

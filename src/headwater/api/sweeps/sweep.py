@@ -14,7 +14,6 @@ import numpy as np
 from headwater.api.execute import complete
 from headwater.api.inputs import Chosen, open_inputs
 from headwater.api.specification import (
-    Acted,
     Given,
     Plan,
     Specification,
@@ -26,7 +25,7 @@ from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
 from headwater.datasets.references import References
-from headwater.environments.registry import make
+from headwater.environments.registry import Acted, make
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.ops.products import check_precision
 from headwater.runs.feeds.flow import Flow

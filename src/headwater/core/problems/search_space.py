@@ -178,7 +178,10 @@ class SearchSpace(eqx.Module):
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "SearchSpace":
-        """What `to_json` wrote. Raises `KeyError`, `TypeError` or `ValueError` for any other."""
+        """What `to_json` wrote.
+
+        Raises `KeyError`, `TypeError`, `ValueError` or `SpecificationError` for anything else.
+        """
         candidates = stored["candidates"]
         return cls(
             tuple(map(float, stored["low"])),
