@@ -148,6 +148,16 @@ def test_empty_cells_of_tables_are_gaps(tmp_path):
         }
     )
     pyarrow.parquet.write_table(lists, tmp_path / "log.parquet")
+    # In pieces of which some have no action at all, the first among them or not.
+    for rows_at_once in (1, 2):
+        with pyarrow.ipc.new_file(tmp_path / "log.arrow", lists.schema) as file:
+            for batch in lists[rows_at_once - 1 :].to_batches(max_chunksize=rows_at_once):
+                file.write_batch(batch)
+        pieces = load(
+            tmp_path / "log.arrow", action_low=-2.0, action_high=2.0, missing_actions="keep"
+        )
+        whole = dataset().select_rows(np.arange(ROWS) >= rows_at_once - 1)
+        assert pieces.fingerprint() == whole.fingerprint()
     lines = ["episode,obs_0,action,reward,terminal"]
     lines += [f"0,{i},{'' if i == 2 else i / 8},1,{int(i == 5)}" for i in range(6)]
     (tmp_path / "log.csv").write_text("\n".join(lines))

@@ -17,6 +17,8 @@ from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, re
 from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
 
 _KEY = b"headwater"
+_Sizes = dict[str, tuple[int, ...]]
+"""The shape of what a column holds in a row, by its name."""
 _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
 """What the library raises for damaged files; its own errors derive from these."""
 _WORDS = {
@@ -157,31 +159,68 @@ def _stored(schema) -> dict[str, Any]:
 
 def _chunks(batches, roles: dict[str, list[str]]) -> Iterator[Chunk]:
     start = 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
+    for batch, sizes in _with_sizes(batches, roles.get("actions", [])):
         yield {
-            role: _values(batch, columns, start, role in ANYTHING, role == "actions")
+            role: _values(
+                batch, columns, start, role in ANYTHING, sizes if role == "actions" else None
+            )
             for role, columns in roles.items()
         }
         start += batch.num_rows
 
 
-def _values(batch, columns: list[str], start: int, anything: bool, gaps: bool) -> np.ndarray:
-    parts = [_column(batch.column(name), name, start, anything, gaps) for name in columns]
+def _with_sizes(batches, names: list[str]) -> Iterator[tuple[Any, _Sizes]]:
+    """Each batch that has rows, with the size of what the columns `names` hold in a row.
+
+    Batches in which such a column is empty wait for the first one in which it is not.
+    """
+    sizes: _Sizes = {}
+    waiting: list[Any] = []
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        waiting.append(batch)
+        for name in names:
+            held = batch.column(name)
+            if name not in sizes and held.null_count < len(held):
+                sizes[name] = np.shape(held.drop_null().slice(0, 1).to_pylist()[0])
+        if len(sizes) == len(set(names)):
+            yield from ((each, sizes) for each in waiting)
+            waiting = []
+    yield from ((each, sizes) for each in waiting)
+
+
+def _values(
+    batch, columns: list[str], start: int, anything: bool, sizes: _Sizes | None
+) -> np.ndarray:
+    parts = [
+        _column(
+            batch.column(name),
+            name,
+            start,
+            anything,
+            None if sizes is None else sizes.get(name, ()),
+        )
+        for name in columns
+    ]
     return parts[0] if len(parts) == 1 else np.column_stack(parts)
 
 
-def _column(values, name: str, start: int, anything: bool, gaps: bool = False) -> np.ndarray:
+def _column(
+    values, name: str, start: int, anything: bool, gap: tuple[int, ...] | None = None
+) -> np.ndarray:
     """The numbers of a column, or whatever it holds if it may be `anything`.
 
-    **Arguments:** `gaps`: what is empty becomes NaN.
+    **Arguments:** `gap`: what is empty becomes NaN, of this size where no row of the column says
+    it; by default it is refused.
     """
     import pyarrow.types as types
 
     rows, shape = len(values), []
-    if gaps and 0 < values.null_count < rows and types.is_nested(values.type):
-        known = _column(values.drop_null(), name, start, anything, gaps)
+    if gap is not None and values.null_count == rows:
+        return np.full((rows, *gap), np.nan)
+    if gap is not None and values.null_count and types.is_nested(values.type):
+        known = _column(values.drop_null(), name, start, anything, gap)
         array = np.full((rows, *known.shape[1:]), np.nan)
         array[values.is_valid().to_numpy(zero_copy_only=False)] = known
         return array
@@ -202,7 +241,7 @@ def _column(values, name: str, start: int, anything: bool, gaps: bool = False) -
             )
         shape.append(int(lengths[0]))
         values = values.flatten()
-    if not gaps:
+    if gap is None:
         _refuse_missing(values, name, start, int(np.prod(shape, dtype=int)))
     if types.is_string(values.type) and not anything:
         return _flags(values, name, start, int(np.prod(shape, dtype=int))).reshape(rows, *shape)
