@@ -15,7 +15,7 @@ from safetensors import safe_open
 import headwater
 from headwater.api.run import Policy, Run
 from headwater.api.specification import MethodChoice, Specification
-from headwater.core.catalogue import all_methods, build_method
+from headwater.core.catalogue import all_methods, build_method, settings
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
@@ -162,7 +162,8 @@ ACTING = [name for name, cls in all_methods().items() if issubclass(cls, Abstrac
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ACTING)
 def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
-    method = build_method(name, {"hidden_sizes": (8, 8)})
+    small = {"hidden_sizes": (8, 8)} if "hidden_sizes" in settings(all_methods()[name]()) else {}
+    method = build_method(name, small)
     try:
         run = untrained(method, discrete)
     except SpecificationError as error:

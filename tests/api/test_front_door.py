@@ -86,7 +86,13 @@ def finite_task(cls, process) -> FiniteTask:
     )
 
 
-SIZES = {"hidden_sizes": (8, 8), "num_critics": 3, "num_critic_updates": 2, "num_proposals": 2}
+SIZES = {
+    "hidden_sizes": (8, 8),
+    "num_critics": 3,
+    "num_critic_updates": 2,
+    "num_proposals": 2,
+    "num_workers": 2,
+}
 
 
 def small(name):
@@ -96,10 +102,12 @@ def small(name):
     return cls(**{field: value for field, value in SIZES.items() if field in known})
 
 
+BONUSES = ("CountBonus", "E3B", "NovelD")
 SMALL = {
     "control": {"seeds": 2, "batch_size": 8, "evaluations": 1, "episodes": 1},
     "finite": {"seeds": 2, "evaluations": 1},
     "bandits": {"seeds": 2, "batch_size": 3, "evaluations": 1},
+    "black boxes": {"seeds": 2, "batch_size": 1, "evaluations": 1},
     "language": {"seeds": 2, "batch_size": 2, "updates": 1, "evaluations": 1},
 }
 
@@ -140,14 +148,16 @@ def suitable(name, shelf):
     method, options = small(name), dict(SMALL[flow.kind])
     inputs = {}
     if flow.kind == "control":
-        discrete = name in ("DQN", "DiscreteCQL", "StreamQ")
+        discrete = name in ("DQN", "DiscreteCQL", *BONUSES, "StreamQ")
         options |= {"steps": 12} if flow.acts else {"updates": 2}
         if flow.acts and cls.feed is not Feed.STREAM:
             options["random_steps"] = 4
         if "data" in flow.needs:
             inputs["data"] = cart_pole_log() if discrete else pendulum_log()
         if flow.acts:
-            inputs["env"] = "cart-pole" if discrete else "pendulum"
+            # Bonuses count cells, for which observations need bounds.
+            discrete_task = "corridors" if name in BONUSES else "cart-pole"
+            inputs["env"] = discrete_task if discrete else "pendulum"
         else:
             inputs["env"] = "none"
         return method, inputs, options
@@ -163,6 +173,8 @@ def suitable(name, shelf):
         if name == "BatchedHedge":
             options["shows_all"] = True
         return method, inputs, options | {"steps": 24}
+    if flow.kind == "black boxes":
+        return method, {"env": "branin"}, options | {"steps": 3}
     if flow.kind == "language":
         data = learns_from(cls)[1].__name__
         pairs = data == "ComparisonsAndCompletions" or (

@@ -216,7 +216,7 @@ def test_models_bring_no_code(tmp_path):
     load_language_model(place)  # A description of the architecture is all that is taken from it.
     document["model_type"] = MODULE
     (place / "config.json").write_text(json.dumps(document))
-    refused(place, "unknown model_type", DataError, load_language_model)
+    refused(place, f"models of type '{MODULE}' cannot be read", DataError, load_language_model)
     document["model_type"] = "llama"
     (place / "config.json").write_text(json.dumps(document))
     (place / "model.safetensors").unlink()

@@ -48,7 +48,7 @@ class ExpectedImprovement(
     **Reference:** Frazier (2018), arXiv:1807.02811, sections 3 and 4.1, with Jones, Schonlau and
     Welch (1998) and, for the draws, Letham, Karrer, Ottoni and Bakshy (2019), arXiv:1706.07094.
 
-    **Differences from the papers:** the draws are pseudo-random and not quasi-random, and new with
+    **Differences from the paper:** the draws are pseudo-random and not quasi-random, and new with
     every proposal.
     """
 

@@ -39,7 +39,7 @@ class KnowledgeGradient(
     **Reference:** Frazier (2018), arXiv:1807.02811, section 4.2, with Frazier, Powell and Dayanik
     (2009).
 
-    **Differences from the papers:** in a box, and where there are many candidates, the maxima are
+    **Differences from the paper:** in a box, and where there are many candidates, the maxima are
     over the 128 points of the highest mean and deviation and the point itself.
     """
 

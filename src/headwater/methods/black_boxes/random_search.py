@@ -27,7 +27,10 @@ class RandomSearch(
     - `kernel`, `hyperparameters`, `length_scale`, `signal_scale`, `noise_scale`, `fit_steps`: see
       `parts/black_boxes/surrogate.py`.
 
-    **Reference:** Bergstra and Bengio (2012).
+    **Reference:** Bergstra and Bengio (2012), Journal of Machine Learning Research 13.
+
+    **Differences from the paper:** the points are of the unit cube on which the methods beside it
+    search, and what is recommended has the best mean of a Gaussian process, not the best value.
     """
 
     feed: ClassVar[Feed] = Feed.QUERIES

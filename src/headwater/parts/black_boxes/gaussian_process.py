@@ -135,7 +135,9 @@ class Posterior(eqx.Module):
         # No point is known better than the arithmetic is exact.
         return cross @ self.weights, jnp.sqrt(jnp.maximum(variance, 1e-14 * prior))
 
-    def joint(self, points: _Points, others: _Points) -> Float[Array, "point other"]:
+    def joint(
+        self, points: _Points, others: Float[Array, "other component"]
+    ) -> Float[Array, "point other"]:
         """Covariances of the function at the last fidelity, without noise."""
         one, other = (self.cross(x) @ self.inverse_root.T for x in (points, others))
         first, second = (_all_at(self.hyperparameters, x, -1) for x in (points, others))

@@ -64,8 +64,9 @@ def begin_visits(
     endless = np.flatnonzero(~np.isfinite(low) | ~np.isfinite(high))
     if len(endless):
         raise SpecificationError(
-            f"{name} counts cells of observations, but column {columns[endless[0]]} has no bounds: "
-            f"name columns that have some as novelty_columns, or {_WITHOUT_COUNTS}"
+            f"{name} needs bounds of the observations whose cells it counts, but column "
+            f"{columns[endless[0]]} has none: name columns that have some as novelty_columns, or "
+            f"{_WITHOUT_COUNTS}"
         )
     sizes = [math.floor((h - lo) * cells_per_unit + 0.5) + 1 for lo, h in zip(low, high)]
     cells = math.prod(sizes)

@@ -105,7 +105,11 @@ def shapes_for(
     """
     data = jax.tree.map(np.asarray, data)
     count, positions = _texts(data)[0].tokens.shape
-    share = None if weights is None else np.asarray(weights, float) / np.sum(weights, dtype=float)
+    share = None
+    if weights is not None:
+        # In double precision throughout: what is drawn from has to add up to one.
+        share = np.asarray(weights, np.float64)
+        share = share / share.sum()
     random = np.random.default_rng(0)
     widths = [positions]
     while widths[-1] > _LEAST_WIDTH:

@@ -94,7 +94,7 @@ def test_the_sum_is_clipped():
 def test_what_cannot_be_counted_or_wrapped_is_explained():
     endless = Spaces(Box((0.0, -np.inf), (1.0, np.inf)), Discrete(2))
     key = jax.random.key(0)
-    with pytest.raises(SpecificationError, match="but column 1 has no bounds: name columns"):
+    with pytest.raises(SpecificationError, match="but column 1 has none: name columns"):
         CountBonus(inner=INNER).init(endless, key=key)
     CountBonus(inner=INNER, novelty_columns=(0,)).init(endless, key=key)
     wide = Spaces(Box((0.0,) * 30, (1.0,) * 30), Discrete(2))

@@ -136,7 +136,7 @@ def without_the_backups(*, seed: int, instances: int, false: int, episodes: int)
     made = [_two_roads(generator, false) for _ in range(instances)]
     process, classes = stacked([x for x, _ in made]), stacked([x for _, x in made])
     best = np.asarray(jax.vmap(best_return)(process), np.float64)
-    alone = ValueClass(classes.problem, classes.candidates, classes.candidates)
+    alone = jax.vmap(lambda one: ValueClass(one.problem, one.candidates, one.candidates))(classes)
     golf = MGOLF(memory_length=0, num_episodes=float(episodes))
     radius = 3.0 / float(golf.radius(jax.tree.map(lambda x: x[0], alone)))
     golf = MGOLF(memory_length=0, num_episodes=float(episodes), radius_scale=radius)

@@ -59,7 +59,7 @@ class OLIVE(AbstractMethod[ValueClass, Episodes, OLIVEState], AbstractTablePolic
     **Reference:** Jiang, Krishnamurthy, Agarwal, Langford, Schapire (2017), arXiv:1610.09512; the
     Q-type is of Jin, Liu, Miryoosefi (2021), arXiv:2102.00815.
 
-    **Differences from the papers:** the numbers of episodes and the thresholds are settings instead
+    **Differences from the paper:** the numbers of episodes and the thresholds are settings instead
     of functions of an accuracy, whose constants are far too large in practice. If no function is
     left (the class was wrong, or a threshold too small), it stops with the one whose error was
     smallest.
