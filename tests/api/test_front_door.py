@@ -92,6 +92,7 @@ SIZES = {
     "num_critic_updates": 2,
     "num_proposals": 2,
     "num_workers": 2,
+    "novelty_columns": (0, 1),
 }
 
 
