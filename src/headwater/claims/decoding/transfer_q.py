@@ -163,8 +163,7 @@ CLAIMS = (
             "network. At an equal divergence CD earns more up to 2 nats (3.3 against 2.9 at 1 nat "
             "with seed 0), and at 4 nats the two are nearly the same: 0.03 to 0.11 more reward for "
             "Transfer Q* of about 6, which eighty processes tell from nothing with one seed of "
-            "three. The best policy at 4 nats, by soft values, earns 0.5 more than either. Where "
-            "the two cross depends on how large rewards are; a criterion at 6 nats would decide."
+            "three. The best policy at 4 nats, by soft values, earns 0.5 more than either."
         ),
     ),
 )

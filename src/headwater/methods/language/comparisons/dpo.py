@@ -40,7 +40,7 @@ class DPO(
     - `label_smoothing`: ε, share of labels believed to be wrong.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Rafailov, Sharma, Mitchell, Ermon, Manning, Finn (2023), arXiv:2305.18290; its
     two regularisers: Yan et al. (2024), arXiv:2406.07327.

@@ -33,7 +33,7 @@ class HyPO(
     - `kl_weight`: λ, of the divergence measured on the policy's own texts.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Song, Swamy, Singh, Bagnell, Sun (2024), arXiv:2406.01462.
 

@@ -34,7 +34,7 @@ class IPO(
       responses of n tokens the ρ are to differ by n/(2τ).
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Azar, Rowland, Piot, Guo, Calandriello, Valko, Munos (2023), arXiv:2310.12036.
 

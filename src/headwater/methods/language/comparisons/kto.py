@@ -37,7 +37,7 @@ class KTO(
       desirable rows as for undesirable ones.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Ethayarajh, Xu, Muennighoff, Jurafsky, Kiela (2024), arXiv:2402.01306.
 

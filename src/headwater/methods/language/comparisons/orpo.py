@@ -34,7 +34,7 @@ class ORPO(
     - `beta`: λ of the paper, which TRL calls `beta` too: weight of the term that compares.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Hong, Lee, Thorne (2024), arXiv:2403.07691.
 

@@ -40,7 +40,7 @@ class RewardModel(
       (TRL's `center_rewards_coefficient`).
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Song, Cai, Lee, Su (2023), arXiv:2305.17608, for the utilities; the logistic one:
     Ouyang et al. (2022), arXiv:2203.02155.

@@ -33,7 +33,7 @@ class RaPTr(
       1/2 keeps the variance of the sum.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Panigrahi, Saunshi, Lyu, Miryoosefi, Reddi, Kale, Kumar (2024), arXiv:2402.05913.
 

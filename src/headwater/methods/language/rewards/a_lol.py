@@ -42,12 +42,12 @@ class ALoL(
       down.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Baheti, Lu, Brahman, Le Bras, Sap, Riedl (2024), arXiv:2305.14718.
 
     **Differences from the paper:** the value is a ridge regression on the reference's last hidden
-    state of the prompt instead of an attention head; the rate is constant by default.
+    state of the prompt instead of an attention head.
     """
 
     feed: ClassVar[Feed] = Feed.ADVANTAGES

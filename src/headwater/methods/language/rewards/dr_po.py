@@ -47,13 +47,13 @@ class DRPO(
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
-      `decay_updates` the rate reaches zero where the run ends.
+      `decay_updates` the rate reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Chang, Zhan, Oertell, Brantley, Misra, Lee, Sun (2024), arXiv:2404.08495.
 
-    **Differences from the paper:** the rate is constant by default; the value is linear in the
-    policy's last hidden states. That the value is learned where the policy is not is in the
-    released code. The theory's natural policy gradient with regression is not this.
+    **Differences from the paper:** the value is linear in the policy's last hidden states. That the
+    value is learned where the policy is not is in the released code. The theory's natural
+    policy gradient with regression is not this.
     """
 
     feed: ClassVar[Feed] = Feed.RESETS

@@ -48,7 +48,7 @@ class FineGrainedRLHF(
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
-      `decay_updates` the rate reaches zero where the run ends.
+      `decay_updates` the rate reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Wu et al. (2023), arXiv:2306.01693.
 

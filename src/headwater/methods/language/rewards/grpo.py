@@ -68,14 +68,14 @@ class GRPO(
     - `num_epochs`: steps on each batch.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
-      `decay_updates` the rate reaches zero where the run ends.
+      `decay_updates` the rate reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Shao, Wang, Zhu, Xu, Song and others (2024), arXiv:2402.03300; Dr. GRPO: Liu et
     al. (2025), arXiv:2503.20783; DAPO: Yu et al. (2025), arXiv:2503.14476; with rewards by rules,
     CLS-RL: Li et al. (2025), arXiv:2503.16188.
 
     **Differences from the paper:** defaults are TRL's (`beta` 0 where the paper has 0.04,
-    `loss_type` "dapo", `use_bias_correction_kl`); one epoch; the rate is constant.
+    `loss_type` "dapo", `use_bias_correction_kl`); one epoch.
     """
 
     feed: ClassVar[Feed] = Feed.SAMPLED

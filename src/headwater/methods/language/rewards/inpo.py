@@ -50,11 +50,11 @@ class INPO(
     - `updates_per_round`: after so many the iterate is replaced and the optimiser starts afresh.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Zhang, Yu, Peng, Song, Tian, Huo, Jiang, Mi, Yu (2024), arXiv:2407.00617.
 
-    **Differences from the paper:** a constant rate; a round is 20,000 pairs in batches of 128.
+    **Differences from the paper:** a round is 20,000 pairs in batches of 128.
     """
 
     feed: ClassVar[Feed] = Feed.JUDGED

@@ -50,7 +50,7 @@ class PPO(
     - `num_epochs`, `num_minibatches`: passes over each batch, and parts of it.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
-      `decay_updates` the rate reaches zero where the run ends.
+      `decay_updates` the rate reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Schulman, Wolski, Dhariwal, Radford, Klimov (2017), arXiv:1707.06347; for
     language: Stiennon et al. (2020), arXiv:2009.01325.

@@ -49,7 +49,7 @@ class Reinforce(
     - `temperature`: at which the responses are sampled.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Williams (1992); as in Tajwar, Singh, Sharma, Rafailov, Schneider, Xie, Ermon,
     Finn, Kumar (2024), arXiv:2404.14367, with running statistics.

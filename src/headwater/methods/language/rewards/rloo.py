@@ -50,13 +50,13 @@ class RLOO(
     - `num_epochs`: steps on each batch.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, counted in steps, see `Schedule`; with `None` for
-      `decay_updates` the rate reaches zero where the run ends.
+      `decay_updates` the rate reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Ahmadian, Cremer, Gallé, Fadaee, Kreutzer, Pietquin, Üstün, Hooker (2024),
     arXiv:2402.14740.
 
     **Differences from the paper:** clipping and settings are TRL's (`beta`, `epsilon`,
-    `epsilon_high`, `normalize_advantages`, `num_iterations`); the rate is constant by default.
+    `epsilon_high`, `normalize_advantages`, `num_iterations`).
     """
 
     feed: ClassVar[Feed] = Feed.SAMPLED

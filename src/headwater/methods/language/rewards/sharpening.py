@@ -39,7 +39,7 @@ class RLHFSharpening(
       responses are not favoured.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Huang, Block, Foster, Rohatgi, Zhang, Simchowitz, Ash, Krishnamurthy (2025),
     arXiv:2412.01951.

@@ -50,7 +50,7 @@ class IQLearnLM(
     - `entropy_weight`: η, what the paper compares with.
     - `learning_rate`, `warmup_updates`, `decay_updates`, `decay`, `weight_decay`,
       `max_gradient_norm`: of AdamW, see `Schedule`; with `None` for `decay_updates` the rate
-      reaches zero where the run ends.
+      reaches zero where `train` or a sweep ends; elsewhere it is constant.
 
     **Reference:** Wulfmeier et al. (2024), arXiv:2409.01369; inverse soft Q-learning: Garg et al.
     (2021), arXiv:2106.12142.

@@ -42,7 +42,7 @@ class MeZO(
       likeliest, which has no gradient.
     - `perturbation_scale`: ε.
     - `learning_rate`, `decay_updates`: η; it falls linearly to zero until then; with `None`
-      until the run ends.
+      until `train` or a sweep ends; elsewhere it is constant.
     - `weight_decay`: w, on all that is trained.
 
     **Reference:** Malladi, Gao, Nichani, Damian, Lee, Chen, Arora (2023), arXiv:2305.17333.
