@@ -68,7 +68,7 @@ def test_many_roll_outs_come_near_exact_values(key):
     candidates = jnp.asarray([[0, token, 0, 0] for token in range(VOCABULARY)])
     texts = Prompts(candidates, jnp.full(VOCABULARY, 2))
     start = jnp.ones(VOCABULARY, jnp.int32)
-    found = jax.jit(lambda: judged(texts, start, (), key=key))()
+    found = jax.jit(lambda: judged(texts, start, -1, key=key))()
     exact = action_values(network, RESPONSES, values).logits(prompts.tokens)[0, 0]
     np.testing.assert_allclose(found, exact, atol=0.06)
 
@@ -92,7 +92,7 @@ def test_weights_turn_a_policy_of_another_reward_into_one_of_this_reward(key):
         samples=20_000,
     )
     texts = Prompts(jnp.asarray([[0, token, 0, 0] for token in range(VOCABULARY)]), jnp.full(3, 2))
-    found = jax.jit(lambda: judged(texts, jnp.ones(3, jnp.int32), (), key=key))()
+    found = jax.jit(lambda: judged(texts, jnp.ones(3, jnp.int32), -1, key=key))()
     exact = action_values(aligned(values), RESPONSES, values).logits(jnp.zeros((1, 1), jnp.int32))
     np.testing.assert_allclose(found, exact[0, 0], atol=0.06)
 
@@ -137,7 +137,7 @@ def test_without_roll_outs_the_text_so_far_is_judged(key):
     network = PrefixTable(VOCABULARY, 1 + LENGTH)
     judged = reward_guided_search(network, EndReward())
     texts = Prompts(jnp.asarray([[0, 1, 0, 0], [0, 1, 1, 0]]), jnp.asarray([2, 3]))
-    found = judged(texts, jnp.ones(2, jnp.int32), (), key=key)
+    found = judged(texts, jnp.ones(2, jnp.int32), -1, key=key)
     np.testing.assert_array_equal(found, [1.0, 2.0])
 
 

@@ -57,24 +57,24 @@ class RolloutValues(eqx.Module):
         self,
         texts: Prompts,
         start: Array,
-        ends: tuple[int, ...],
+        end: int | tuple[int, ...],
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, " row"]:
         """The value of each text, whose last token is the one in question.
 
         **Arguments:** `texts`: `[row, position]`, with room for all that may be written; `start`:
-        where the response of each begins; `ends`: tokens that end a response.
+        where the response of each begins; `end`: the token that ends a response, or all that do.
         """
         rows, width = texts.tokens.shape
         last = texts.tokens[jnp.arange(rows), texts.length - 1]
-        ended = jnp.isin(last, jnp.asarray(ends, jnp.int32))
+        ended = jnp.isin(last, jnp.asarray(end, jnp.int32))
         written = generate(
             self.policy,
             texts,
             self.new_tokens,
             key=key,
-            end=ends or -1,
+            end=end,
             samples=self.samples,
             greedy=self.greedy,
             width=width,
@@ -163,22 +163,21 @@ def guided(
         raise SpecificationError(
             f"top_k = {top_k} must be between 1 and the {network.vocabulary} tokens that there are"
         )
-    ends = tuple(token for token in ((end,) if isinstance(end, int) else end) if token >= 0)
     reader, row = reader_of(network), jnp.arange(rows)
     length = jnp.asarray(prompts.length)
     cache, logits = reader.read(jnp.asarray(prompts.tokens), length, width)
     tokens = jnp.pad(jnp.asarray(prompts.tokens), ((0, 0), (0, new_tokens)))
     tokens = jnp.where(position_mask(0 * length, length, width), tokens, 0)
 
-    def one(carry, step):
-        cache, logits, tokens, chosen, stop, done = carry
+    def one(carry):
+        step, cache, logits, tokens, chosen, stop, done = carry
         draw_key, value_key = jax.random.split(jax.random.fold_in(key, step))
         place = length + step
         likely, candidates = jax.lax.top_k(next_log_probabilities(logits), top_k)
         texts = jnp.repeat(tokens[:, None], top_k, axis=1)
         texts = texts.at[row[:, None], jnp.arange(top_k)[None], place[:, None]].set(candidates)
         candidate_texts = Prompts(texts.reshape(-1, width), jnp.repeat(place + 1, top_k))
-        found = values(candidate_texts, jnp.repeat(length, top_k), ends, key=value_key)
+        found = values(candidate_texts, jnp.repeat(length, top_k), end, key=value_key)
         log_policy = jax.nn.log_softmax(likely + weight * found.reshape(rows, top_k), axis=-1)
         if greedy:
             index = jnp.argmax(log_policy, axis=-1)
@@ -190,11 +189,14 @@ def guided(
         tokens = tokens.at[row, written].set(token, mode="drop")
         chosen = chosen.at[row, written].set(log_policy[row, index], mode="drop")
         stop = jnp.where(done, stop, place + 1)
-        done = done | jnp.isin(token, jnp.asarray(ends, jnp.int32))
+        done = done | jnp.isin(token, jnp.asarray(end, jnp.int32))
         cache, logits = reader.read_one(cache, token, jnp.minimum(place, width - 1))
-        return (cache, logits, tokens, chosen, stop, done), None
+        return step + 1, cache, logits, tokens, chosen, stop, done
 
-    nothing = jnp.zeros((rows, width), jnp.float32)
-    carry = (cache, logits, tokens, nothing, length, jnp.zeros(rows, bool))
-    (_, _, tokens, chosen, stop, _), _ = jax.lax.scan(one, carry, jnp.arange(new_tokens))
+    def unfinished(carry):
+        return (carry[0] < new_tokens) & ~jnp.all(carry[-1])
+
+    first, nothing = jnp.zeros((), jnp.int32), jnp.zeros((rows, width), jnp.float32)
+    carry = (first, cache, logits, tokens, nothing, length, jnp.zeros(rows, bool))
+    _, _, _, tokens, chosen, stop, _ = jax.lax.while_loop(unfinished, one, carry)
     return Completions(tokens, position_mask(length, stop, width), None, chosen)
