@@ -20,6 +20,7 @@ from headwater.core.tokens import (
 )
 from headwater.ops.language.generation import generate
 from headwater.ops.language.log_ratios import log_ratio, log_ratios
+from headwater.ops.language.packing import lengths_to_read
 from headwater.ops.language.tokens import lengths, token_log_probabilities
 from headwater.runs.feeds.flow import HeldOut
 from headwater.sources.language.host_rewards import TextJudge
@@ -118,8 +119,7 @@ def _lengths(data: Any) -> np.ndarray:
     if isinstance(data, CompletionComparisons):
         return np.maximum(_lengths(data.chosen), _lengths(data.rejected))
     texts = data.completions if isinstance(data, LabelledCompletions) else data
-    response = np.asarray(texts.response)
-    return np.max(np.where(response, np.arange(1, response.shape[-1] + 1), 1), axis=-1)
+    return lengths_to_read(np.asarray(texts.response))
 
 
 @eqx.filter_jit

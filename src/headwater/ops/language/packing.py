@@ -1,9 +1,16 @@
 """Texts side by side in one row, so that short ones are not padded to the longest."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
 
 from headwater.core.records import Completions, Packing
+
+
+def lengths_to_read(response: Bool[np.ndarray, "*batch position"]) -> Int[np.ndarray, "*batch"]:
+    """Tokens of each text up to the last one of its response, at least one; on the host."""
+    place = np.arange(1, response.shape[-1] + 1)
+    return np.max(np.where(response, place, 1), axis=-1)
 
 
 def places(packing: Packing, positions: int) -> Int[Array, "text position"]:

@@ -16,6 +16,7 @@ from headwater.core.records import (
     Packing,
 )
 from headwater.core.source import AbstractHostSource, Keys
+from headwater.ops.language.packing import lengths_to_read
 from headwater.sources.language.completions import drawn_rows
 
 PackedTexts = Completions | CompletionComparisons | LabelledCompletions
@@ -154,10 +155,7 @@ def _texts(data: PackedTexts) -> list[Completions]:
 
 def _lengths(batch: PackedTexts) -> list[np.ndarray]:
     """Tokens to read of each text, for everything that the batch is read as."""
-    found = []
-    for data in _texts(batch):
-        place = np.arange(data.tokens.shape[-1])
-        found.append(np.max(np.where(data.response, place + 1, 1), axis=-1))
+    found = [lengths_to_read(np.asarray(data.response)) for data in _texts(batch)]
     if isinstance(batch, LabelledCompletions):
         # Every prompt is read with the response before it as well.
         (whole,), response = found, batch.completions.response
