@@ -116,5 +116,4 @@ def grow(
     cost = plans[operators[0]].layer_updates
     plans |= baselines(source, layers, updates, cost)
     found, numbers = compare_plans(seed, plans, problem, task, runs)
-    criteria = [c for name in operators[:1] for c in criteria_of(found, name, 0.03)]
-    return Finding(tuple(criteria), numbers, {})
+    return Finding(criteria_of(found, operators[0], 0.03), numbers, {})

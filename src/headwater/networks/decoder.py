@@ -449,7 +449,7 @@ _NEVER = jnp.finfo(jnp.float32).min
 def _first_place(text: Int[Array, "row position"]) -> Int[Array, "row position"]:
     """Where in its row the text begins that each token belongs to."""
     place = jnp.broadcast_to(jnp.arange(text.shape[-1]), text.shape)
-    begins = jnp.concatenate([text[:, :1] == text[:, :1], text[:, 1:] != text[:, :-1]], axis=-1)
+    begins = jnp.diff(text, axis=-1, prepend=text[:, :1] - 1) != 0
     return jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
 
 
