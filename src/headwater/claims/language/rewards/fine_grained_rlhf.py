@@ -60,14 +60,13 @@ def _learned(cls, reward, length: int, updates: int, rate, kl_weight: float, eva
     return found.evaluations[1:]
 
 
-def _density(
-    seed: int,
-    segments: tuple[int, ...],
-    rates: tuple[float, ...],
-    updates: int,
-    runs: int,
-    sooner: bool = False,
-) -> Finding:
+def _taught(
+    seed: int, segments: tuple[int, ...], rates: tuple[float, ...], updates: int, runs: int
+) -> tuple[dict[tuple[str, int], np.ndarray], dict, dict]:
+    """The share of good parts after each update, `[run, update]`, by reward and number of parts.
+
+    **Returns:** it, and the numbers and curves of a `Finding`.
+    """
     tuning, testing = jax.random.split(jax.random.key(seed), (2, runs))
     found: dict[tuple[str, int], np.ndarray] = {}
     chosen = {}
@@ -87,7 +86,7 @@ def _density(
 
             run = jax.jit(each)
             tried = np.asarray(run(jnp.asarray(rates), tuning), np.float64)
-            # Either has the rate with which most parts are good over the whole time, on other
+            # Each has the rate with which most parts are good over the whole time, on other
             # patterns.
             best = choose(tried.mean(axis=2), largest=True)
             chosen[f"{name}, {count} parts"] = rates[best]
@@ -99,15 +98,14 @@ def _density(
         f"{name}, {count} parts": (list(range(1, updates + 1)), x)
         for (name, count), x in found.items()
     }
-    few, many = segments[0], segments[-1]
-    if sooner:
-        needed = {name: _updates_to(0.9, found[name, many]) for name in _METHODS}
-        what = (
-            f"updates until 0.9 of {many} parts are good, with one reward over with each rewarded"
-        )
-        criteria = (Criterion(what, mean_of(needed["whole"] / needed["parts"]), at_least=2.0),)
-        numbers["updates"] = {name: float(x.mean()) for name, x in needed.items()}
-        return Finding(criteria, numbers, curves, "updates", "share of good parts")
+    return found, numbers, curves
+
+
+def _in_the_end(
+    seed: int, segments: tuple[int, int], rates: tuple[float, ...], updates: int, runs: int
+) -> Finding:
+    found, numbers, curves = _taught(seed, segments, rates, updates, runs)
+    few, many = segments
     last = {place: x[:, -1] for place, x in found.items()}
     criteria = (
         Criterion(f"{many} parts, each rewarded", mean_of(last["parts", many]), at_least=0.9),
@@ -115,6 +113,16 @@ def _density(
         Criterion(f"{few} parts, each rewarded", mean_of(last["parts", few]), at_least=0.9),
         Criterion(f"{few} parts, one reward", mean_of(last["whole", few]), at_least=0.9),
     )
+    return Finding(criteria, numbers, curves, "updates", "share of good parts")
+
+
+def _sooner(seed: int, segments: int, rates: tuple[float, ...], updates: int, runs: int) -> Finding:
+    found, numbers, curves = _taught(seed, (segments,), rates, updates, runs)
+    needed = {name: _updates_to(0.9, found[name, segments]) for name in _METHODS}
+    good = f"updates until 0.9 of {segments} parts are good"
+    what = f"{good}, with one reward over with each rewarded"
+    criteria = (Criterion(what, mean_of(needed["whole"] / needed["parts"]), at_least=2.0),)
+    numbers["updates"] = {name: float(x.mean()) for name, x in needed.items()}
     return Finding(criteria, numbers, curves, "updates", "share of good parts")
 
 
@@ -172,7 +180,7 @@ CLAIMS = (
             "smoke": {"segments": (2, 2), "rates": (0.1,), "updates": 5, "runs": 3},
             "small": {"segments": (2, 16), "rates": (0.03, 0.1, 0.3), "updates": 100, "runs": 5},
         },
-        experiment=_density,
+        experiment=_in_the_end,
         learned=(
             "Fails: at the best of three rates the one reward makes all parts good too, in less "
             "than 100 updates of four epochs each. The bound is that of a prototype with one plain "
@@ -189,22 +197,10 @@ CLAIMS = (
         paper=_PAPER,
         where="section 3: dense rewards need fewer samples than one of the whole response",
         scales={
-            "smoke": {
-                "segments": (2,),
-                "rates": (0.1,),
-                "updates": 5,
-                "runs": 3,
-                "sooner": True,
-            },
-            "small": {
-                "segments": (16,),
-                "rates": (0.03, 0.1, 0.3),
-                "updates": 100,
-                "runs": 5,
-                "sooner": True,
-            },
+            "smoke": {"segments": 2, "rates": (0.1,), "updates": 5, "runs": 3},
+            "small": {"segments": 16, "rates": (0.03, 0.1, 0.3), "updates": 100, "runs": 5},
         },
-        experiment=_density,
+        experiment=_sooner,
     ),
     Claim(
         name="weights-of-judges-steer-what-is-written",
