@@ -15,7 +15,7 @@ from headwater.environments.language.token_process import every_response
 from headwater.evaluation.exact_tokens import expected, log_policy
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.networks.token_table import PrefixTable
-from headwater.ops.language.tokens import Average
+from headwater.ops.language.tokens import Average, token_log_probabilities
 
 from ..exact_texts import (
     exact_gradient,
@@ -166,12 +166,17 @@ def test_grpo_without_scales_follows_the_policy_gradient_on_average(key):
 
 @pytest.mark.oracle
 def test_the_divergence_of_grpo_is_from_the_reference_unless_its_correction_is_off(key):
-    """Its gradient is of KL(π‖reference); with k3 alone of KL(reference‖π)."""
-    policy, reference = PrefixTable(3, 2, key=key), PrefixTable(3, 2, key=jax.random.key(5))
-    responses = every_response(vocabulary=3, new_tokens=1)
-    own, other = (log_policy(network, responses) for network in (policy, reference))
+    """Its gradient is of KL(π‖reference); with k3 alone of KL(reference‖π).
 
-    def gradient(estimator, corrected):
+    Corrected, it is so in later epochs too: an earlier policy wrote the texts.
+    """
+    policy, reference, earlier = (
+        PrefixTable(3, 2, key=k) for k in (key, jax.random.key(5), jax.random.key(6))
+    )
+    responses = every_response(vocabulary=3, new_tokens=1)
+    other = log_policy(reference, responses)
+
+    def gradient(estimator, corrected, writer):
         method = GRPO(
             kl_weight=1.0,
             kl_estimator=estimator,
@@ -179,17 +184,18 @@ def test_the_divergence_of_grpo_is_from_the_reference_unless_its_correction_is_o
             max_gradient_norm=1e9,
         )
         state = with_reference(method.init(TokenProblem(policy), key=key), reference)
+        chances = token_log_probabilities(writer, responses.data)
+        texts = dataclasses.replace(
+            responses.data, reward=jnp.zeros((1, 3)), log_probability=chances
+        )
 
         def one(index):
-            data = jax.tree.map(lambda x: x[:, jnp.stack([index, index])], responses.data)
-            data = eqx.tree_at(
-                lambda d: d.reward, data, jnp.zeros((1, 2)), is_leaf=lambda x: x is None
-            )
+            data = jax.tree.map(lambda x: x[:, jnp.stack([index, index])], texts)
             moved, _ = method.update(state, data, key=key)
             return 10.0 * optax.tree.get(moved.optimiser, "mu").table
 
         gradients = jax.jit(jax.vmap(one))(jnp.arange(3))
-        return jnp.tensordot(jnp.exp(own[0]), gradients, axes=1)
+        return jnp.tensordot(jnp.exp(jnp.sum(chances[0], axis=-1)), gradients, axes=1)
 
     def reverse(network):
         own = log_policy(network, responses)
@@ -198,14 +204,14 @@ def test_the_divergence_of_grpo_is_from_the_reference_unless_its_correction_is_o
     def forward(network):
         return expected(other, other - log_policy(network, responses))[0]
 
-    for estimator, corrected, objective in (
-        ("k3", True, reverse),
-        ("surrogate", True, reverse),
-        ("surrogate", False, reverse),
-        ("k3", False, forward),
+    for estimator, corrected, writer, objective in (
+        ("k3", True, earlier, reverse),
+        ("surrogate", True, earlier, reverse),
+        ("surrogate", False, policy, reverse),
+        ("k3", False, policy, forward),
     ):
         exact = eqx.filter_grad(objective)(policy).table
-        np.testing.assert_allclose(gradient(estimator, corrected), exact, atol=2e-6)
+        np.testing.assert_allclose(gradient(estimator, corrected, writer), exact, atol=2e-6)
 
 
 def test_groups_and_rewards_are_asked_for_in_words(key):
