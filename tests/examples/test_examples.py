@@ -1,6 +1,5 @@
 """The examples run as they are, only shorter."""
 
-import functools
 import importlib.util
 import inspect
 from pathlib import Path
@@ -20,8 +19,11 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+
     # Values are fitted to a log for thousands of updates, which is what takes long.
-    quick = functools.partial(fit_value, updates=10)
+    def quick(*arguments, **settings):
+        return fit_value(*arguments, **settings | {"updates": 10})
+
     monkeypatch.setattr("headwater.evaluation.off_policy.fit_value", quick)
     parameters = inspect.signature(module.main).parameters
     module.main(**{name: value for name, value in SHORT.items() if name in parameters})
