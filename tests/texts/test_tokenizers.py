@@ -121,6 +121,21 @@ def test_templates_that_take_too_much_are_ended(tmp_path, template):
         rendered(template, messages=MESSAGES)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ '{:2000000000}'.format(1) }}",
+        "{{ '{x:2000000000}'.format_map({'x': 1}) }}",
+        "{{ '%2000000000d'|format(1) }}",
+    ],
+)
+def test_padding_is_refused_before_it_is_made(template):
+    # The limit of memory alone would not do: a process that held more before may hold it again.
+    pytest.importorskip("jinja2")
+    with pytest.raises(DataError, match="it pads a text too far"):
+        rendered(template, messages=MESSAGES)
+
+
 def test_what_templates_do_is_left_to_them():
     pytest.importorskip("jinja2")
     long = "a\n" * 600_000

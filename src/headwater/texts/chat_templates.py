@@ -145,7 +145,9 @@ def _refuse_growth(function: Any, *given: Any) -> None:
     for value in given:
         if isinstance(value, int) and abs(value) > _LONGEST:
             raise DataError(f"it asks for {value:,} of something")
-    text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    # The sandbox wraps the methods of texts that format.
+    method = getattr(function, "__wrapped__", function)
+    text, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
     if not isinstance(text, str):
         return
     others = [value for value in given if isinstance(value, str)]
