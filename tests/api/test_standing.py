@@ -49,6 +49,8 @@ def test_the_same_policy_is_below_where_the_other_action_pays(log, run):
     )
     found = beside_behaviour(run, other)
     assert found is not None and found.verdict == "below"
+    assert found.sentence.startswith("below the behaviour that logged the data: ")
+    assert "discounted, a difference of -" in found.sentence
 
 
 def test_where_actions_make_no_difference_nothing_is_told_apart(log, run):

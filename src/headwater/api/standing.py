@@ -60,7 +60,7 @@ class Standing:
             between = f" [{short(low)}, {short(high)}]"
         return (
             f"{relation}: {short(own)} against {short(logged)} discounted, "
-            f"{short(more)}{between} more "
+            f"a difference of {short(more)}{between} "
             f"({_ESTIMATOR} over {self.episodes:,} episodes of its own log, without acting)"
         )
 
