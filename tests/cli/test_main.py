@@ -48,7 +48,7 @@ def test_version():
     [
         (("trian",), "unknown command 'trian': did you mean train?"),
         (("data", "colect"), "did you mean data collect"),
-        (("xyzzy",), "unknown command 'xyzzy': known commands are adapt, advise, claim list"),
+        (("xyzzy",), "unknown command 'xyzzy': known commands are adapt, advise, campaign add"),
         (("--seeds", "3"), "unknown command '--seeds'"),
     ],
 )

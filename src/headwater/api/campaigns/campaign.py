@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,7 +20,9 @@ from headwater.core.catalogue import build_method, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError, nearest
 from headwater.core.method import AbstractMethod, AbstractProposer
 from headwater.core.problems.search_space import SearchSpace
+from headwater.core.problems.trial import Trial
 from headwater.core.records import Queries
+from headwater.reports.campaign import Summary
 from headwater.runs.feeds.queries import taught
 from headwater.runs.files import explain, write_json
 
@@ -41,21 +43,6 @@ class Component:
     high: int | float
     logarithmic: bool = False
     whole: bool = False
-
-
-class Trial(NamedTuple):
-    """One experiment.
-
-    **Arguments:** `number`: to tell its value by; `point`: its quantities by name; `status`;
-    `value`: what came out of it, `None` as long as that is not known, or if it failed; `metrics`:
-    what the method said of its state when it was asked.
-    """
-
-    number: int
-    point: dict[str, float]
-    status: Literal["asked", "told", "failed"] = "asked"
-    value: float | None = None
-    metrics: dict[str, float] = {}  # noqa: RUF012 (never written to)
 
 
 class Campaign:
@@ -147,6 +134,11 @@ class Campaign:
         return list(self._trials)
 
     @property
+    def earlier(self) -> list[Trial]:
+        """Experiments that were made before, numbered by themselves."""
+        return list(self._earlier)
+
+    @property
     def pending(self) -> list[Trial]:
         """Those that are not told yet."""
         return [trial for trial in self._trials if trial.status == "asked"]
@@ -236,6 +228,36 @@ class Campaign:
                 raise RunError("nothing was told yet, so that there is nothing to recommend")
             state, _ = self._believed(waiting=False)
             return self._named(_recommend(self.method, state, self._key(self.most)))
+
+    def report(self, path: str | os.PathLike) -> Path:
+        """Writes what is known so far: an HTML page, or the figure alone where `path` is a `.png`.
+
+        Raises `RunError` if it cannot be written, `SpecificationError` for another ending.
+        """
+        from headwater.reports.campaign import draw_campaign, write_campaign
+
+        path = Path(path)
+        if path.suffix.lower() not in (".html", ".png"):
+            raise SpecificationError(f"{path} is neither an .html page nor a .png figure")
+        write = write_campaign if path.suffix.lower() == ".html" else draw_campaign
+        write(self.summary(), path)
+        return path
+
+    def summary(self) -> Summary:
+        """What is known so far, as it is shown."""
+        recommended = None if self.best is None else self.recommend()
+        return Summary(
+            "campaign" if self.path is None else self.path.stem,
+            self.names,
+            self.earlier,
+            self.trials,
+            self.best,
+            recommended,
+            self.minimise,
+            self.most,
+            {"method": type(self.method).__name__, **settings(self.method)},
+            dict(zip(self.names, self.space.logarithmic or (False,) * self.space.size)),
+        )
 
     @property
     def _sign(self) -> float:

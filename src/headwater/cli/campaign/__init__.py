@@ -1,0 +1,1 @@
+"""Commands about campaigns of experiments that somebody else makes."""
