@@ -14,7 +14,10 @@ from safetensors.numpy import load_file
 import headwater as hw
 from headwater.api.sweeps import member as sweep_run
 from headwater.api.sweeps import sweep as verb
+from headwater.api.sweeps.sweep import members_of
 from headwater.core.errors import DataError, RunError, SpecificationError
+from headwater.core.hypotheses import FiniteTask
+from headwater.datasets.finite_files import write_process
 from headwater.datasets.write import write
 from headwater.environments.processes import make_process
 from headwater.evaluation.statistics import interval, seed_means
@@ -372,8 +375,54 @@ def test_a_finite_process_is_swept_by_name(tmp_path, workers):
     ):
         with pytest.raises(RunError, match=f"was begun with {said}: put it back"):
             hw.sweep({**table, "process": "river-swim", **changed}, out=tmp_path / "river-swim")
-    with pytest.raises(SpecificationError, match=r"process = .* must be a text"):
-        hw.sweep({**table, "process": ["river-swim"]}, out=tmp_path / "list")
+
+
+def test_several_processes_are_swept(tmp_path, workers):
+    write_process(tmp_path / "mine.npz", FiniteTask.of(make_process("river-swim", horizon=4), None))
+    table = {
+        "methods": ["UCBVI", "SAC"],
+        "process": ["river-swim", "combination-lock", str(tmp_path / "mine.npz")],
+        "process_options": {"horizon": 3},
+        "environment": "pendulum",
+        "steps": 12,
+        "evaluations": 1,
+        "seeds": 1,
+    }
+    found = members_of(read_table(table))
+    # What does not look at processes is not repeated for each of them.
+    assert [(m.name, m.process) for m in found] == [
+        ("UCBVI-river-swim", "river-swim"),
+        ("UCBVI-combination-lock", "combination-lock"),
+        ("UCBVI-mine", "mine"),
+        ("SAC", None),
+    ]
+    table |= {"methods": ["UCBVI"], "process": table["process"][:2]}
+    del table["environment"]
+    rows = hw.sweep(table, out=tmp_path / "sweep", progress=False).rows
+    assert [(row.process, row.state) for row in rows] == [
+        ("river-swim", "done"),
+        ("combination-lock", "done"),
+    ]
+    how = {name: table[name] for name in ("steps", "evaluations", "seeds")}
+    lock = make_process("combination-lock", horizon=3)
+    alone = hw.train("UCBVI", process=lock, **how, progress=False)
+    run = hw.open_run(tmp_path / "sweep" / "runs" / "UCBVI-combination-lock")
+    assert_same(alone, run)
+
+
+@pytest.mark.parametrize(
+    "process, said",
+    [
+        ([], "process = .* must be a text, or a list of them"),
+        (3, "process = 3 must be a text, or a list of them"),
+        (["a/x.npz", "b/x.npz"], "process: 'b/x.npz' gives runs the name of 'a/x.npz': rename"),
+        (["river-swim", "river-swam"], "UCBVI in river-swam: .* did you mean river-swim"),
+    ],
+)
+def test_processes_that_cannot_be_swept(tmp_path, process, said):
+    table = {"methods": ["UCBVI"], "process": process, "steps": 12, "seeds": 1}
+    with pytest.raises(SpecificationError, match=said):
+        hw.sweep(table, out=tmp_path / "sweep")
 
 
 def test_a_language_model_is_swept(tmp_path, workers):

@@ -80,6 +80,40 @@ def test_encodings(tmp_path, encoding, said):
     check(load(path, columns={"observations": names[:2]}), reading)
 
 
+@pytest.mark.parametrize("delimiter, decimal", [(";", ","), ("\t", ","), (",", ".")])
+@pytest.mark.parametrize("gain", ["Erlös EUR", "Erlös ?", "Erlo\u0308s €"])
+def test_names_that_an_encoding_has_to_write_otherwise(tmp_path, delimiter, decimal, gain):
+    # The declaration says what the column is called; the file says what its encoding can.
+    encoding = "utf-8" if "€" in gain else "latin-1"
+    names = ["Außen °C", "Raum °C", "action", gain, "terminated"]
+    path = tmp_path / "log.csv"
+    path.write_bytes(text(delimiter, decimal, names=names).encode(encoding))
+    (tmp_path / "log.columns.toml").write_text(
+        '[columns]\nobservations = ["Außen °C", "Raum °C"]\nrewards = "Erlös €"\n', "utf-8"
+    )
+    data = load(path)
+    table, _ = numbers()
+    np.testing.assert_allclose(data.rewards, table[:-1, 3], atol=1e-6)
+    assert data.metadata["reading"]["columns"]["rewards"] == [gain]
+
+
+def test_of_two_columns_that_a_name_may_mean_neither_is_taken(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(text(names=["Kosten ?", "Kosten EUR", *NAMES[2:]]).encode("latin-1"))
+    with pytest.raises(DataError, match="the column 'Kosten €' declared for observations is not"):
+        load(path, columns={"observations": "Kosten €"})
+
+
+@pytest.mark.parametrize("quoted", ["all", "numbers with commas"])
+def test_decimal_commas_between_commas_are_read_where_they_are_quoted(tmp_path, quoted):
+    path = tmp_path / "log.csv"
+    lines = [line.split(";") for line in text(";", ",").splitlines()]
+    for line in lines:
+        line[:] = [f'"{field}"' if quoted == "all" or "," in field else field for field in line]
+    path.write_bytes("\n".join(map(",".join, lines)).encode("latin-1"))
+    check(load(path), "the text table was read as decimal commas")
+
+
 def test_what_is_beyond_the_first_megabyte_decides_the_encoding_too(tmp_path):
     path = tmp_path / "log.csv"
     lines = text().splitlines()

@@ -63,7 +63,8 @@ def report(found, json: bool) -> None:
     chosen = list(dict.fromkeys(name for row in found.rows for name in row.chosen))
     # What is the same everywhere tells nothing apart.
     chosen = [n for n in chosen if len({str(row.chosen.get(n)) for row in found.rows}) > 1]
-    columns = ["method", "dataset", *chosen, "seeds", "return", "normalised", ""]
+    where = ["process"] * any(row.process is not None for row in found.rows)
+    columns = ["method", "dataset", *where, *chosen, "seeds", "return", "normalised", ""]
     rows = []
     for row in found.rows:
         seeds = (
@@ -74,6 +75,7 @@ def report(found, json: bool) -> None:
             [
                 row.method,
                 row.dataset or "",
+                *([row.process or ""] if where else []),
                 *settings,
                 seeds,
                 _cell(row.score),

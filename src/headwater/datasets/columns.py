@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,8 @@ Mapping = dict[str, str | list[str]]
 """From a role to the column that plays it, to a family (`obs_*`), or to a list of columns."""
 Chunk = dict[str, np.ndarray]
 """Rows of a file: one array per role."""
+_TRANSLITERATED = str.maketrans({"€": "EUR", "–": "-", "—": "-", "‘": "'", "’": "'", "−": "-"})
+"""What is written in names for characters that Latin-1 lacks."""
 
 ROLES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs", "states", "state", "observation_state"),
@@ -705,14 +708,30 @@ def _columns_named(role: str, requested: str | list[str], names: Sequence[str]) 
                 f"are {_listed(names)}"
             )
         return family
-    chosen = [requested] if isinstance(requested, str) else list(requested)
-    for name in chosen:
-        if name not in names:
+    chosen = []
+    for name in [requested] if isinstance(requested, str) else requested:
+        there = name if name in names else _respelt(name, names)
+        if there is None:
             raise DataError(
                 f"the column '{name}' declared for {role} is not there; the columns are "
                 f"{_listed(names)}"
             )
+        chosen.append(there)
     return chosen
+
+
+def _respelt(name: str, names: Sequence[str]) -> str | None:
+    """The one column whose name is this one as another encoding has to write it, if there is one.
+
+    An accent may be a character of its own; what an encoding lacks is transliterated or replaced by
+    a question mark.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    spellings = {composed, unicodedata.normalize("NFKC", composed.translate(_TRANSLITERATED))}
+    for encoding in ("ascii", "latin-1", "cp1252"):
+        spellings.add(composed.encode(encoding, "replace").decode(encoding))
+    found = [other for other in names if unicodedata.normalize("NFC", other) in spellings]
+    return found[0] if len(found) == 1 else None
 
 
 def _family(pattern: str, names: Sequence[str]) -> list[str]:

@@ -28,7 +28,8 @@ class Member:
 
     **Arguments:** `name`: of the run, and its directory's; `setting`: the row of the table that it
     belongs to, which several runs share if seeds are split; `method`, `dataset`: by name; `chosen`:
-    hyper-parameters set by the grid; `updates`: that it makes in all; `specification`: of the run.
+    hyper-parameters set by the grid; `updates`: that it makes in all; `specification`: of the run;
+    `process`: by name, if the table lists several.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Member:
     chosen: dict[str, Any]
     updates: int
     specification: dict[str, Any]
+    process: str | None = None
 
     @property
     def seeds(self) -> list[int]:

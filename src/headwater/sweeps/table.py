@@ -1,4 +1,4 @@
-"""The table of a sweep: methods × datasets × settings × seeds, read from a file and checked.
+"""The table of a sweep: methods × datasets × processes × settings × seeds, read and checked.
 
 A file is data: TOML or JSON, with no name in it that would be imported.
 """
@@ -31,6 +31,7 @@ _LONGEST_NAME = 120
 
 _TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
 _SEEDS, _NUMBERS = "a whole number, or a list of them", "a list of numbers"
+_TEXTS = "a text, or a list of them"
 
 
 def _kind_of(hint: Any) -> str:
@@ -51,7 +52,7 @@ _KEYS = {
     "datasets": "a list of paths, or a table of names and paths",
     "environment": _TEXT,
     "environment_options": "a table",
-    "process": _TEXT,
+    "process": _TEXTS,
     "process_options": "a table",
     "model": _TEXT,
     "reward": _TEXT,
@@ -67,14 +68,16 @@ class Table:
     """What a file says.
 
     **Arguments:** `where`: the file, for messages; `methods`: by their proper names; `datasets`:
-    name to place; `alternatives`: of every hyper-parameter in the grid, by method; `rest`: the
-    other keys, which are arguments and options of `headwater.train`; `folder`: that paths are
-    relative to.
+    name to place; `processes`: of a list, by the names that runs are told apart by, of which there
+    are none if the table says one process or none; `alternatives`: of every hyper-parameter in the
+    grid, by method; `rest`: the other keys, which are arguments and options of `headwater.train`;
+    `folder`: that paths are relative to.
     """
 
     where: str
     methods: list[str]
     datasets: dict[str, str]
+    processes: dict[str, str]
     alternatives: dict[str, dict[str, list[Any]]]
     rest: dict[str, Any]
     folder: Path = Path()
@@ -195,6 +198,7 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
         where,
         methods,
         _datasets(where, read.get("datasets", []), folder),
+        _processes(where, read.get("process", "")),
         {method: _alternatives(where, read.get("grid", {}), method) for method in methods},
         {k: v for k, v in read.items() if k not in ("methods", "datasets", "grid")},
         folder,
@@ -202,7 +206,8 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
     for key, below in read.get("grid", {}).items():
         if isinstance(below, dict) and not any(_is(key, method) for method in methods):
             raise table.wrong(f"[grid.{key}]: {nearest(key, methods, 'method')} (of this table)")
-    count = sum(map(table.count, methods)) * max(1, len(table.datasets))
+    places = max(1, len(table.datasets)) * max(1, len(table.processes))
+    count = sum(map(table.count, methods)) * places
     if count > MOST_RUNS:
         raise table.wrong(f"this makes {count:,} settings; at most {MOST_RUNS:,} are swept")
     return table
@@ -287,6 +292,22 @@ def _datasets(where: str, given: list[str] | dict[str, str], folder: Path) -> di
     return found
 
 
+def _processes(where: str, given: str | list[str]) -> dict[str, str]:
+    """The processes of a list, by the names of their files or their own."""
+    found: dict[str, str] = {}
+    for process in [] if isinstance(given, str) else given:
+        path = Path(process)
+        name = named(path.stem if path.suffix == ".npz" else process)
+        if not name or name in found:
+            raise SpecificationError(
+                f"{where}: process: '{process}' gives runs "
+                + (f"the name of '{found[name]}'" if name else "no name")
+                + ": rename the file, or sweep it with a table of its own"
+            )
+        found[name] = process
+    return found
+
+
 def _located(place: str, folder: Path) -> Path:
     """A path beside the file, or a Minari dataset of this machine."""
     try:
@@ -314,6 +335,10 @@ def _fits(value: Any, kind: str) -> bool:
             return False
         listed = value.values() if isinstance(value, dict) else value
         return all(isinstance(v, str) and v for v in listed)
+    if kind == _TEXTS:
+        return _fits(value, _TEXT) or (
+            isinstance(value, list) and bool(value) and all(_fits(v, _TEXT) for v in value)
+        )
     if kind == _SEEDS:
         return whole or (isinstance(value, list) and all(_fits(v, _WHOLE) for v in value))
     if kind == _NUMBERS:

@@ -1,4 +1,4 @@
-"""Sweep a table of methods × datasets × settings × seeds, on this machine or on many."""
+"""Sweep a table of methods × datasets × processes × settings × seeds, here or on many machines."""
 
 import dataclasses
 import json
@@ -53,16 +53,17 @@ _SHOW_SECONDS = 0.5
 class Row:
     """One setting of a sweep, with all its seeds.
 
-    **Arguments:** `name`; `method`, `dataset`: by name; `chosen`: hyper-parameters set by the grid;
-    `seeds`: that came to their end; `requested`: how many there should be; `state`: `done`,
-    `failed` or
-    `unfinished`; `score`: final return; `normalised`: on the scale from random to expert, if that
-    is known; `message`: why it failed.
+    **Arguments:** `name`; `method`, `dataset`: by name; `process`: by name, if the table lists
+    several; `chosen`: hyper-parameters set by the grid; `seeds`: that came to their end;
+    `requested`: how many there should be; `state`: `done`, `failed` or `unfinished`; `score`: final
+    return; `normalised`: on the scale from random to expert, if that is known; `message`: why it
+    failed.
     """
 
     name: str
     method: str
     dataset: str | None
+    process: str | None
     chosen: dict[str, Any]
     seeds: int
     requested: int
@@ -177,6 +178,7 @@ def _row(kept: SweepDirectory, name: str, members: list[Member], failures: dict[
         name,
         members[0].method,
         members[0].dataset,
+        members[0].process,
         members[0].chosen,
         sum(len(member.seeds) for member in finished),
         sum(len(member.seeds) for member in members),
@@ -249,6 +251,7 @@ def members_of(table: Table) -> list[Member]:
     count = sum(
         table.count(method)
         * (1 if method in alone else len(table.datasets) or 1)
+        * (len(table.processes) or 1 if _looks_at_processes(method) else 1)
         * (1 if size is None else math.ceil(len(_seeds_of(method, seeds)) / size))
         for method in table.methods
     )
@@ -263,15 +266,23 @@ def members_of(table: Table) -> list[Member]:
             every = _seeds_of(method, seeds)
             step = size or len(every)
             parts = [every[i : i + step] for i in range(0, len(every), step)]
-            try:
-                found += _runs(table, method, dataset, place, task, parts, opened)
-            except HeadwaterError as error:
-                where = method if dataset is None else f"{method} on {dataset}"
-                raise type(error)(f"{table.where}: {where}: {error}") from None
+            processes: list[tuple[str | None, str | None]] = [(None, rest.get("process"))]
+            if table.processes:
+                listed = _looks_at_processes(method)
+                processes = list(table.processes.items()) if listed else [(None, None)]
+            for process in processes:
+                try:
+                    found += _runs(table, method, (dataset, place), process, task, parts, opened)
+                except HeadwaterError as error:
+                    where = method + (f" on {dataset}" if dataset else "")
+                    where += f" in {process[0]}" if process[0] else ""
+                    raise type(error)(f"{table.where}: {where}: {error}") from None
     names = Counter(member.name for member in found)
     for name, count in names.items():
         if count > 1:
-            raise table.wrong(f"{count} runs would be called {name}: give datasets other names")
+            raise table.wrong(
+                f"{count} runs would be called {name}: give datasets or processes other names"
+            )
     return found
 
 
@@ -289,14 +300,18 @@ def _seeds_of(method: str, seeds: list[int] | None) -> list[int]:
 def _runs(
     table: Table,
     method: str,
-    dataset: str | None,
-    place: str | None,
+    data: tuple[str | None, str | None],
+    process: tuple[str | None, str | None],
     task: Acted | None,
     parts: list[list[int]],
     opened: dict[Any, tuple[Chosen, Given]],
 ) -> list[Member]:
-    """The runs of one method on one dataset. What they share is opened and made once."""
-    cls, rest = method_class(method), table.rest
+    """The runs of one method on one dataset in one process, each with its name and place.
+
+    What they share is opened and made once.
+    """
+    cls, rest = method_class(method), {**table.rest, "process": process[1]}
+    dataset, place = data
     flow = flow_of(cls)
     groups = ("training", *flow.groups)
     how = {
@@ -313,10 +328,12 @@ def _runs(
     looked_at = (*flow.needs, *flow.takes)
     inputs = {name: value for name, value in inputs.items() if name in looked_at}
     if "process" in looked_at and inputs.get("process") is not None:
-        inputs["process_options"] = rest.get("process_options")
+        # Of a list, files are as they are; the options are for those by name.
+        own = table.processes and Path(inputs["process"]).is_file()
+        inputs["process_options"] = None if own else rest.get("process_options")
     found: list[Member] = []
     planned: Plan | None = None
-    key = (flow.kind, looked_at, dataset, repr(sorted(how.items())))
+    key = (flow.kind, looked_at, dataset, process[1], repr(sorted(how.items())))
     for setting in settings_of(table, method):
         check_inputs(cls, {n for n, v in inputs.items() if v is not None} | _hoped(flow, inputs))
         if key not in opened:
@@ -334,14 +351,19 @@ def _runs(
                 specification,
                 options=dataclasses.replace(specification.options, seeds=tuple(seeds)),
             )
-            found.append(_member(part, dataset, setting, split="seeds_per_run" in table.rest))
+            split = "seeds_per_run" in table.rest
+            found.append(_member(part, dataset, process[0], setting, split=split))
     return found
 
 
 def _member(
-    specification: Specification, dataset: str | None, setting: Setting, split: bool
+    specification: Specification,
+    dataset: str | None,
+    process: str | None,
+    setting: Setting,
+    split: bool,
 ) -> Member:
-    labels = [specification.method.name, dataset or "", *setting.labels]
+    labels = [specification.method.name, dataset or "", process or "", *setting.labels]
     return Member(
         named(*labels, *([_seeds_label(specification.seeds)] if split else [])),
         named(*labels),
@@ -350,6 +372,7 @@ def _member(
         setting.chosen,
         updates_of(specification),
         specification.to_json(),
+        process,
     )
 
 
@@ -363,6 +386,12 @@ def _takes_no_data(method: str) -> bool:
     """Whether a method learns from what it does, and from no log."""
     flow = flow_of(method_class(method))
     return "data" not in (*flow.needs, *flow.takes)
+
+
+def _looks_at_processes(method: str) -> bool:
+    """Whether a method learns or is evaluated in finite processes."""
+    flow = flow_of(method_class(method))
+    return "process" in (*flow.needs, *flow.takes)
 
 
 def _refuse_idle_keys(table: Table) -> None:

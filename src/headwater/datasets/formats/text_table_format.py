@@ -120,7 +120,8 @@ def _delimiter(lines: list[str], first: str) -> str:
 def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str]:
     """The table and its decimal mark: the one with which fewer columns are left as text."""
     table = _read(path, packed, dialect, ".")
-    if dialect.delimiter != "," and _texts(table):
+    # Numbers with commas may stand between commas too, if they are quoted.
+    if _texts(table):
         other = _read(path, packed, dialect, ",")
         if _texts(other) < _texts(table):
             return other, ","
