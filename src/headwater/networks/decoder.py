@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from headwater.core.errors import SpecificationError
 from headwater.core.fields import check_fields
@@ -19,6 +19,14 @@ from headwater.core.tokens import (
     AbstractLayered,
     AbstractPacked,
     AbstractTokenNetwork,
+)
+from headwater.networks.experts import (
+    ExpertWeights,
+    Router,
+    Routing,
+    dispatched,
+    fresh_router,
+    mixed,
 )
 
 Precision = Literal["float32", "bfloat16"]
@@ -51,7 +59,12 @@ class Architecture:
     embedding; `rotary_base`, `rotary_scaling`: of rotary positions; `window`: so many positions,
     its own included, are seen from each (default: all before it); `epsilon`: of the norms;
     `query_bias`: whether queries, keys and values have biases; `output_bias`: of attention's
-    output; `feed_forward_bias`; `dtype`: what is computed in (softmax, norms and logits are always
+    output; `feed_forward_bias`; `experts`: feed-forward parts in each layer, each `hidden` wide,
+    among which a router chooses (default: one part and no router); `active_experts`: of them for a
+    token; `expert_weights`: see `ExpertWeights`; `capacity`: share of the tokens read together that
+    an expert takes at most while learning (`routed_hidden`), the Switch Transformer's capacity
+    factor times `active_experts` over `experts`; 1 leaves none out; `dtype`: what is computed in
+    (softmax, routers, norms and logits are always
     in float32).
 
     Raises `SpecificationError` for sizes that do not fit together.
@@ -76,6 +89,10 @@ class Architecture:
     query_bias: bool = False
     output_bias: bool = False
     feed_forward_bias: bool = False
+    experts: int = 0
+    active_experts: int = 1
+    expert_weights: ExpertWeights = "chosen"
+    capacity: float = 1.0
     dtype: Precision = "float32"
 
     def __post_init__(self):
@@ -93,6 +110,16 @@ class Architecture:
                 raise SpecificationError(f"a decoder needs at least one of {name}")
         if self.window is not None and self.window < 1:
             raise SpecificationError(f"a window of {self.window} positions shows nothing: widen it")
+        if self.experts and not 1 <= self.active_experts <= self.experts:
+            raise SpecificationError(
+                f"{self.active_experts} of {self.experts} experts cannot work on a token: take at "
+                "least 1 and at most all"
+            )
+        if not 0.0 < self.capacity <= 1.0:
+            raise SpecificationError(
+                f"capacity = {self.capacity:g} is a share of the tokens: take more than 0 and at "
+                "most 1"
+            )
         if self.heads % self.key_value_heads:
             raise SpecificationError(
                 f"{self.heads} heads cannot share {self.key_value_heads} heads of keys and values "
@@ -170,7 +197,10 @@ class Norm(eqx.Module):
 
 
 class Blocks(eqx.Module):
-    """Layers of a decoder, every array with a leading axis for them."""
+    """Layers of a decoder, every array with a leading axis for them.
+
+    With a `router`, those of `gate`, `up` and `down` have a second axis for the experts.
+    """
 
     attention_norm: Norm
     query: AbstractLinear
@@ -181,6 +211,7 @@ class Blocks(eqx.Module):
     gate: AbstractLinear | None
     up: AbstractLinear
     down: AbstractLinear
+    router: Router | None = None
 
     @property
     def count(self) -> int:
@@ -206,10 +237,23 @@ def fresh_blocks(
     keys = jax.random.split(key, 7)
     residual = deviation / math.sqrt(2 * a.layers)
 
-    def linear(i: int, fan_in: int, fan_out: int, biased: bool, deviation: float) -> Linear:
-        weight = deviation * jax.random.normal(keys[i], (layers, fan_in, fan_out))
-        bias = jnp.zeros((layers, fan_out), dtype) if biased else None
+    def linear(
+        i: int, fan_in: int, fan_out: int, biased: bool, deviation: float, *expert: int
+    ) -> Linear:
+        weight = deviation * jax.random.normal(keys[i], (layers, *expert, fan_in, fan_out))
+        bias = jnp.zeros((layers, *expert, fan_out), dtype) if biased else None
         return Linear(weight.astype(dtype), bias)
+
+    router, each = None, (a.experts,) if a.experts else ()
+    if a.experts:
+        router = fresh_router(
+            a.width,
+            a.experts,
+            a.active_experts,
+            a.expert_weights,
+            key=jax.random.fold_in(key, 7),
+            layers=(layers,),
+        )
 
     inner, shared = a.heads * a.head_width, a.key_value_heads * a.head_width
     gated = a.feed_forward == "swiglu"
@@ -220,9 +264,10 @@ def fresh_blocks(
         linear(2, a.width, shared, a.query_bias, deviation),
         linear(3, inner, a.width, a.output_bias, residual),
         _norm(a, (layers,), dtype),
-        linear(4, a.width, a.hidden, a.feed_forward_bias, deviation) if gated else None,
-        linear(5, a.width, a.hidden, a.feed_forward_bias, deviation),
-        linear(6, a.hidden, a.width, a.feed_forward_bias, residual),
+        linear(4, a.width, a.hidden, a.feed_forward_bias, deviation, *each) if gated else None,
+        linear(5, a.width, a.hidden, a.feed_forward_bias, deviation, *each),
+        linear(6, a.hidden, a.width, a.feed_forward_bias, residual, *each),
+        router,
     )
 
 
@@ -306,6 +351,26 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     ) -> Float[Array, "*batch position width"]:
         return self._run(tokens, self.blocks, 1.0)[0]
 
+    def routed_hidden(
+        self, tokens: Int[Array, "*batch position"]
+    ) -> tuple[Float[Array, "*batch position width"], Routing]:
+        """Hidden states as learning with experts reads them, and what their routers decided.
+
+        Within `capacity`, what an expert has no room for depends on the other texts and on padding.
+        Tokens of the routing are those of all texts, one after the other. Raises
+        `SpecificationError` where there are no experts.
+        """
+        if self.blocks.router is None:
+            raise SpecificationError("this decoder has no experts: give it some (`with_experts`)")
+        hidden, _, routing = self._run(tokens, self.blocks, 1.0, limited=True)
+        return hidden, routing
+
+    def trainable(self) -> PyTree[bool]:
+        everything = jax.tree.map(eqx.is_inexact_array, self)
+        if self.blocks.router is None or self.blocks.router.learned:
+            return everything
+        return eqx.tree_at(lambda d: d.blocks.router.weight, everything, False)
+
     def packed_hidden(
         self, tokens: Int[Array, "row position"], text: Int[Array, "row position"]
     ) -> Float[Array, "row position width"]:
@@ -334,7 +399,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     def read(
         self, tokens: Int[Array, "row position"], length: Int[Array, " row"], capacity: int
     ) -> tuple[KeyValues, Float[Array, "row vocabulary"]]:
-        hidden, (keys, values) = self._run(tokens, self.blocks, 1.0, remember=True)
+        hidden, (keys, values), _ = self._run(tokens, self.blocks, 1.0, remember=True)
         room = [(0, 0)] * 3 + [(0, capacity - tokens.shape[-1]), (0, 0)]
         last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)
         return KeyValues(jnp.pad(keys, room), jnp.pad(values, room)), self.unembed(last)[:, 0]
@@ -366,7 +431,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
             seen = jnp.einsum("rkgp,rkph->rkgh", probabilities[..., :-1], values)
             seen = seen + probabilities[..., -1:] * jnp.broadcast_to(value[:, :, None], seen.shape)
             x = x + block.output(seen.reshape(rows, -1))
-            return x + _fed_forward(block, x), (key, value)
+            return x + _fed_forward(block, x)[0], (key, value)
 
         x, (key, value) = jax.lax.scan(layer, x, (self.blocks, cache.keys, cache.values))
         row = jnp.arange(rows)
@@ -391,10 +456,13 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         residual_scale,
         remember: bool = False,
         text: Int[Array, "row position"] | None = None,
-    ) -> tuple[Array, Any]:
+        limited: bool = False,
+    ) -> tuple[Array, Any, Any]:
         """Hidden states `[*batch, position, width]`; keys and values of each layer if asked for.
 
-        **Arguments:** `text`: of each token, where a row holds several that do not see each other.
+        **Arguments:** `text`: of each token, where a row holds several that do not see each other;
+        `limited`: experts take no more tokens than the capacity lets them, and what routers decide
+        is returned third.
         """
         a, (*batch, positions) = self.architecture, tokens.shape
         if positions > a.context:
@@ -414,6 +482,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         x = self._embedded(tokens.reshape(rows, positions), place).reshape(-1, a.width)
         turn = _turns(a, place.reshape(-1))
         scale = jnp.asarray(residual_scale, x.dtype)
+        slots = math.ceil(a.capacity * rows * positions) if limited else rows * positions
 
         def apart(y):
             # Products of matrices with one axis before them are much faster than with several.
@@ -433,13 +502,14 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
             seen = probabilities.reshape(rows * groups, -1, positions) @ value
             seen = jnp.moveaxis(seen.reshape(rows, groups, -1, positions, pieces), 3, 1)
             x = x + scale * block.output(seen.reshape(rows * positions, -1))
-            x = x + scale * _fed_forward(block, x)
+            added, routing = _fed_forward(block, x, slots)
+            x = x + scale * added
             apart_by_row = (rows, groups, positions, pieces)
             remembered = (key.reshape(apart_by_row), value.reshape(apart_by_row))
-            return x, remembered if remember else None
+            return x, (remembered if remember else None, routing if limited else None)
 
-        x, remembered = jax.lax.scan(layer, x, blocks)
-        return self.final_norm(x).reshape(*batch, positions, a.width), remembered
+        x, (remembered, routing) = jax.lax.scan(layer, x, blocks)
+        return self.final_norm(x).reshape(*batch, positions, a.width), remembered, routing
 
 
 _NEVER = jnp.finfo(jnp.float32).min
@@ -462,11 +532,128 @@ def _scores(product: str, query: Array, key: Array) -> Float[Array, "..."]:
     return scores * query.shape[-1] ** -0.5
 
 
-def _fed_forward(block: Blocks, x):
+def _fed_forward(block: Blocks, x, slots: int | None = None) -> tuple[Array, Routing | None]:
+    """What is added to each token `[token, width]`, and what the router decided, if there is one.
+
+    **Arguments:** `slots`: tokens that an expert takes at most (default: all).
+    """
     y = block.feed_forward_norm(x)
-    if block.gate is None:
-        return block.down(jax.nn.gelu(block.up(y), approximate=True))
-    return block.down(jax.nn.silu(block.gate(y)) * block.up(y))
+
+    def one(up: AbstractLinear, down: AbstractLinear, gate: AbstractLinear | None, y):
+        inner = jax.nn.gelu(up(y), approximate=True) if gate is None else jax.nn.silu(gate(y))
+        return down(inner if gate is None else inner * up(y))
+
+    if block.router is None:
+        return one(block.up, block.down, block.gate, y), None
+    routing = block.router(y)
+    each = lambda y: jax.vmap(one)(block.up, block.down, block.gate, y)
+    if slots is None or slots >= y.shape[0]:
+        return mixed(each, routing, y), routing
+    return dispatched(each, routing, y, slots)
+
+
+# Experts put in and taken out -------------------------------------------------------------------
+
+
+def with_experts(
+    decoder: Decoder,
+    experts: int,
+    *,
+    key: PRNGKeyArray,
+    active: int = 1,
+    made_of: Literal["copies", "parts"] = "copies",
+    expert_weights: ExpertWeights = "chosen",
+    capacity: float = 1.0,
+) -> Decoder:
+    """The decoder with experts made of its feed-forward parts, and routers that are drawn.
+
+    With `expert_weights="chosen"`, copies say the same as the decoder, whatever is chosen (sparse
+    upcycling, arXiv:2212.05055); equal parts say the same if all are active with equal weights.
+
+    **Arguments:** `made_of`: copies of the whole part, or equal pieces of its hidden width; the
+    others as in `Architecture`. Raises `SpecificationError` if the width cannot be divided, or
+    where there are experts already.
+    """
+    a, blocks = decoder.architecture, decoder.blocks
+    if a.experts:
+        raise SpecificationError(f"this decoder has {a.experts} experts already")
+    hidden = a.hidden
+    if made_of == "parts":
+        if a.hidden % experts:
+            raise SpecificationError(
+                f"{a.hidden} hidden units cannot be divided among {experts} experts: take a divisor"
+            )
+        hidden = a.hidden // experts
+    architecture = dataclasses.replace(
+        a,
+        experts=experts,
+        active_experts=active,
+        expert_weights=expert_weights,
+        capacity=capacity,
+        hidden=hidden,
+    )
+
+    def pieces(x: Array, axis: int) -> Array:
+        """Of one array `[layer, …]`: the experts' second axis, `axis` divided among them."""
+        divided = x.reshape(*x.shape[:axis], experts, hidden, *x.shape[axis + 1 :])
+        return jnp.moveaxis(divided, axis, 1)
+
+    def copies(x: Array) -> Array:
+        return jnp.repeat(x[:, None], experts, axis=1)
+
+    def linear(part: AbstractLinear | None, axis: int) -> Linear | None:
+        if part is None:
+            return None
+        if not isinstance(part, Linear):
+            raise SpecificationError("experts are made of plain matrices: merge adapters first")
+        if made_of == "copies":
+            return jax.tree.map(copies, part)
+        if axis == 1:
+            # Weights of experts add up to one.
+            bias = None if part.bias is None else copies(part.bias)
+            return Linear(experts * pieces(part.weight, 1), bias)
+        return Linear(pieces(part.weight, 2), None if part.bias is None else pieces(part.bias, 1))
+
+    router = fresh_router(a.width, experts, active, expert_weights, key=key, layers=(blocks.count,))
+    changed = dataclasses.replace(
+        blocks,
+        gate=linear(blocks.gate, 2),
+        up=linear(blocks.up, 2),
+        down=linear(blocks.down, 1),
+        router=router,
+    )
+    return _changed(decoder, blocks=changed, architecture=architecture)
+
+
+def with_one_expert(decoder: Decoder, choice: Int[Array, " layer"]) -> Decoder:
+    """The decoder without routers that has one expert of each layer, with weight one.
+
+    **Arguments:** `choice`: which, in each layer; it may be known only when it runs.
+    """
+    blocks = decoder.blocks
+    layer = jnp.arange(blocks.count)
+    pick = lambda part: jax.tree.map(lambda x: x[layer, choice], part)
+    blocks = dataclasses.replace(
+        blocks, gate=pick(blocks.gate), up=pick(blocks.up), down=pick(blocks.down), router=None
+    )
+    architecture = dataclasses.replace(decoder.architecture, experts=0, active_experts=1)
+    return _changed(decoder, blocks=blocks, architecture=architecture)
+
+
+def with_router(decoder: Decoder, **fields: Any) -> Decoder:
+    """The decoder with other fields of its routers: `active`, `learned`…
+
+    A number for `active` is that of every layer. Raises `SpecificationError` without experts.
+    """
+    router = decoder.blocks.router
+    if router is None:
+        raise SpecificationError("this decoder has no experts: give it some (`with_experts`)")
+    if "active" in fields:
+        fields["active"] = jnp.broadcast_to(
+            jnp.asarray(fields["active"], jnp.int32), router.active.shape
+        )
+    router = dataclasses.replace(router, **fields)
+    return _changed(decoder, blocks=dataclasses.replace(decoder.blocks, router=router))
 
 
 # Rotary positions -------------------------------------------------------------------------------
@@ -564,5 +751,5 @@ def _changed(decoder: Decoder, **fields) -> Decoder:
 def with_precision(decoder: Decoder, dtype: Precision, stored: Precision | None = None) -> Decoder:
     """The same decoder computing in `dtype`, its arrays in `stored` (default: the same type)."""
     kept = jnp.dtype(stored or dtype)
-    decoder = jax.tree.map(lambda x: x.astype(kept), decoder)
+    decoder = jax.tree.map(lambda x: x.astype(kept) if eqx.is_inexact_array(x) else x, decoder)
     return _changed(decoder, architecture=dataclasses.replace(decoder.architecture, dtype=dtype))

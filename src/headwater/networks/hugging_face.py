@@ -620,6 +620,11 @@ def _generation(directory: Path | None) -> dict[str, Any]:
 
 
 def _kind(a: Architecture) -> str:
+    if a.experts:
+        raise SpecificationError(
+            f"a decoder with {a.experts} experts in each layer cannot be written for transformers "
+            "yet: write one expert of each (`with_one_expert`)"
+        )
     biases = (a.query_bias, a.output_bias, a.feed_forward_bias)
     if (a.norm, a.positions, a.feed_forward) == ("rms", "rotary", "swiglu"):
         if a.window is not None:

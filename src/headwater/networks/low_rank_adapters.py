@@ -76,6 +76,8 @@ class Adapted(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         if rank < 1:
             raise SpecificationError(f"an adapter of rank {rank} cannot learn: take at least 1")
         present = [name for name in MATRICES if getattr(decoder.blocks, name) is not None]
+        if decoder.blocks.router is not None:
+            present = [name for name in present if name not in ("gate", "up", "down")]
         for name in matrices:
             if name not in present:
                 raise SpecificationError(nearest(name, present, "matrix"))
