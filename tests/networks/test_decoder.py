@@ -14,21 +14,41 @@ from headwater.core.tokens import Prompts
 from headwater.networks.decoder import (
     Architecture,
     Decoder,
-    RotaryScaling,
     fresh_blocks,
     gpt2,
-    rotary_frequencies,
     silent,
     with_inserted,
     with_layers,
     with_precision,
 )
+from headwater.networks.rotary import RotaryScaling, rotary_frequencies
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import token_log_probabilities
 
 LLAMA = Architecture(11, 16, 16, 3, 4, key_value_heads=2)
 GPT2 = gpt2(11, 16, 16, 2, 2)
 WINDOW = Architecture(11, 16, 16, 1, 2, window=3)
+SEVERAL_KINDS = Architecture(
+    *(11, 16, 16, 3, 4),
+    key_value_heads=2,
+    norm_places="both",
+    centred_norms=True,
+    query_norm="whole",
+    query_bound=0.4,
+    feed_forward="geglu",
+    embedding_scale=2.0,
+    residual_scale=0.5,
+    attention_scale=0.3,
+    attention_bound=2.0,
+    logit_divisor=0.7,
+    logit_bound=3.0,
+    window=3,
+    local_layers=(True, False, True),
+    local_rotary_base=100.0,
+    rotary_width=2,
+    rotary_layers=(True, True, False),
+    rotary_scaling=RotaryScaling("yarn", 4.0, 1.0, 32.0, 4, 1.2),
+)
 BOTH = pytest.mark.parametrize("architecture", [LLAMA, GPT2], ids=["llama", "gpt2"])
 
 
@@ -58,7 +78,11 @@ def texts(key, rows=5, positions=7):
     return jax.random.randint(key, (rows, positions), 0, 11)
 
 
-@pytest.mark.parametrize("architecture", [LLAMA, GPT2, WINDOW], ids=["llama", "gpt2", "window"])
+@pytest.mark.parametrize(
+    "architecture",
+    [LLAMA, GPT2, WINDOW, SEVERAL_KINDS],
+    ids=["llama", "gpt2", "window", "several kinds"],
+)
 def test_cached_generation_gives_the_probabilities_of_recomputation(architecture, key):
     network = decoder(architecture, key)
     prompts = Prompts(texts(key), jnp.array([1, 7, 3, 5, 2]))
@@ -232,13 +256,53 @@ def test_initial_weights(key):
     assert network.embedding.dtype == jnp.float32
 
 
+def test_gradient_checkpointing_changes_no_gradient(key):
+    network, tokens = decoder(SEVERAL_KINDS, key), texts(key)
+    frugal = dataclasses.replace(SEVERAL_KINDS, gradient_checkpointing=True)
+    frugal = eqx.tree_at(lambda d: d.blocks, decoder(frugal, key), network.blocks)
+
+    @eqx.filter_jit
+    def compared(*networks):
+        loss = lambda network: jnp.mean(network.logits(tokens) ** 2)
+        return [jax.tree.leaves(eqx.filter_grad(loss)(each)) for each in networks]
+
+    for one, other in zip(*compared(network, frugal)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_keep_their_kind_when_others_are_left_out(key):
+    network, tokens = decoder(SEVERAL_KINDS, key), texts(key)
+    fewer = with_layers(network, [2, 1])
+    assert fewer.architecture.local_layers == (True, False)
+    assert fewer.architecture.rotary_layers == (False, True)
+    along = eqx.filter_jit(lambda network, layers: network.logits_along(tokens, layers))
+    np.testing.assert_allclose(
+        logits(fewer, tokens), along(network, jnp.array([2, 1])), rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(SpecificationError, match="whose layers are all of one kind"):
+        with_inserted(network, network.blocks, 1)
+
+
+def test_positions_of_long_texts():
+    plain = rotary_frequencies(1e4, 8)
+    dynamic = RotaryScaling("dynamic", 3.0, original_context=10)
+    found = rotary_frequencies(1e4, 8, dynamic, jnp.array([4, 10, 20]))
+    np.testing.assert_allclose(found[:2], [plain, plain], rtol=1e-5)
+    # Twice as long: the base is (3 · 2 - 2) ** (8 / 6) times as large.
+    np.testing.assert_allclose(
+        found[2], (1e4 * 4 ** (8 / 6)) ** (-np.arange(0, 8, 2) / 8), rtol=1e-5
+    )
+    long = RotaryScaling("longrope", 2.0, original_context=10, short=(1.0,) * 4, long=(2.0,) * 4)
+    found = rotary_frequencies(1e4, 8, long, jnp.array([10, 11]))
+    np.testing.assert_allclose(found, [plain, plain / 2], rtol=1e-6)
+
+
 def test_scaled_rotary_positions():
-    a = Architecture(5, 8, 64, 1, 1)
-    plain = rotary_frequencies(a)
-    linear = rotary_frequencies(dataclasses.replace(a, rotary_scaling=RotaryScaling("linear", 4.0)))
+    plain = rotary_frequencies(1e4, 64)
+    linear = rotary_frequencies(1e4, 64, RotaryScaling("linear", 4.0))
     np.testing.assert_allclose(linear, plain / 4)
     scaling = RotaryScaling("llama3", 8.0, original_context=64)
-    llama3 = rotary_frequencies(dataclasses.replace(a, rotary_scaling=scaling))
+    llama3 = rotary_frequencies(1e4, 64, scaling)
     wavelength = 2 * np.pi / plain
     np.testing.assert_allclose(llama3[wavelength < 16], plain[wavelength < 16])
     np.testing.assert_allclose(llama3[wavelength > 64], plain[wavelength > 64] / 8)

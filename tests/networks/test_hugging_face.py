@@ -11,14 +11,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.networks.decoder import Architecture, Decoder, RotaryScaling, gpt2, with_precision
+from headwater.networks.decoder import Architecture, Decoder, gpt2, with_precision
 from headwater.networks.hugging_face import (
     ending_tokens,
     read_architecture,
     read_decoder,
     write_decoder,
 )
+from headwater.networks.pretrained.families import FAMILIES
+from headwater.networks.rotary import RotaryScaling
 
+GEMMA = {"tied": True, "centred_norms": True, "feed_forward": "geglu", "embedding_scale": 4.0}
+OLMO = {"norm_places": "after", "query_norm": "whole"}
+YARN = RotaryScaling("yarn", 4.0, 1.0, 32.0, 16, 1.2)
 SHAPES = {
     "llama": Architecture(13, 16, 16, 2, 4, hidden=24, key_value_heads=2, epsilon=1e-6),
     "llama with biases": Architecture(
@@ -38,6 +43,83 @@ SHAPES = {
     "qwen2": Architecture(13, 16, 16, 2, 4, key_value_heads=1, query_bias=True, tied=True),
     "qwen2, wide heads": Architecture(13, 16, 12, 1, 3, head_width=8, query_bias=True),
     "mistral": Architecture(13, 16, 16, 2, 4, key_value_heads=2, window=5),
+    "mistral, dynamic": Architecture(
+        13,
+        32,
+        16,
+        1,
+        2,
+        rotary_scaling=RotaryScaling("dynamic", 2.0, original_context=16),
+        window=9,
+    ),
+    "qwen2, some windows": Architecture(
+        13, 16, 16, 3, 4, query_bias=True, window=4, local_layers=(False, True, False)
+    ),
+    "qwen3": Architecture(13, 32, 16, 2, 2, head_width=6, query_norm="head", rotary_scaling=YARN),
+    "gemma": Architecture(13, 16, 16, 2, 4, **GEMMA),
+    "gemma2": Architecture(
+        *(13, 16, 16, 3, 4),
+        **GEMMA,
+        norm_places="both",
+        attention_scale=0.2,
+        attention_bound=3.0,
+        logit_bound=5.0,
+        window=5,
+        local_layers=(True, False, True),
+    ),
+    "gemma3_text": Architecture(
+        *(13, 16, 16, 3, 4),
+        **GEMMA,
+        norm_places="both",
+        query_norm="head",
+        window=5,
+        local_layers=(True, False, True),
+        rotary_base=1e6,
+        rotary_scaling=RotaryScaling("linear", 8.0),
+        local_rotary_base=1e4,
+    ),
+    "phi3": Architecture(
+        13,
+        64,
+        16,
+        1,
+        2,
+        key_value_heads=1,
+        rotary_width=6,
+        rotary_scaling=RotaryScaling(
+            "longrope",
+            4.0,
+            original_context=16,
+            magnitude=1.1,
+            short=(1.0, 1.5, 2.0),
+            long=(2.0, 3.0, 5.0),
+        ),
+    ),
+    "olmo": Architecture(13, 16, 16, 2, 2, norm="weightless", query_bound=1.0),
+    "olmo2": Architecture(13, 16, 16, 2, 2, key_value_heads=1, **OLMO),
+    "olmo3": Architecture(
+        *(13, 32, 16, 2, 2),
+        **OLMO,
+        window=6,
+        local_layers=(True, False),
+        rotary_base=5e5,
+        rotary_scaling=YARN,
+        local_rotary_base=5e5,
+    ),
+    "smollm3": Architecture(
+        *(13, 16, 16, 3, 4),
+        tied=True,
+        rotary_layers=(True, False, True),
+        window=5,
+        local_layers=(False, True, False),
+    ),
+    "granite": Architecture(
+        *(13, 16, 16, 2, 2),
+        embedding_scale=3.0,
+        residual_scale=0.3,
+        attention_scale=0.1,
+        logit_divisor=4.0,
+    ),
     "gpt2": gpt2(13, 16, 16, 2, 4),
     "gpt2 untied": gpt2(13, 16, 24, 3, 2, hidden=40, tied=False),
 }
@@ -64,6 +146,9 @@ def test_what_is_written_is_read_again(name, key, tmp_path):
     network = _drawn(SHAPES[name], key)
     write_decoder(network, tmp_path / "model", end=3)
     assert eqx.tree_equal(read_decoder(tmp_path / "model"), network)
+    fields = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert name.startswith(fields["model_type"])
+    assert FAMILIES.keys() <= {shape.split(",")[0].split()[0] for shape in SHAPES}
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text()) == {
         "eos_token_id": 3
     }
@@ -148,6 +233,12 @@ def _theirs(transformers):
             {"num_attention_heads": 2, "num_key_value_heads": 1},
         )
     )
+    yarn = {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 8,
+        "rope_theta": 1e4,
+    }
     sizes = {"vocab_size": 37, "max_position_embeddings": 32, "bos_token_id": 1, "eos_token_id": 2}
     small = {"vocab_size": 37, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 2}
     return {
@@ -157,6 +248,56 @@ def _theirs(transformers):
         "qwen2, wide heads": transformers.Qwen2Config(**sizes, **qwen, head_dim=8),
         "mistral": transformers.MistralConfig(**sizes, **mistral, sliding_window=None),
         "mistral, window": transformers.MistralConfig(**sizes, **mistral, sliding_window=7),
+        "qwen3": transformers.Qwen3Config(
+            **sizes,
+            **qwen,
+            head_dim=10,
+            rope_parameters=yarn | {"mscale": 2.0, "mscale_all_dim": 1.0},
+        ),
+        "gemma": transformers.GemmaConfig(**sizes, **qwen, head_dim=8),
+        "gemma2": transformers.Gemma2Config(
+            **sizes, **qwen, head_dim=8, sliding_window=6, query_pre_attn_scalar=12
+        ),
+        "gemma3": transformers.Gemma3TextConfig(
+            **sizes, **{**qwen, "num_hidden_layers": 7}, head_dim=8, sliding_window=6
+        ),
+        "phi3": transformers.Phi3Config(
+            **sizes,
+            **{**qwen, "hidden_size": 32},
+            pad_token_id=0,
+            original_max_position_embeddings=16,
+            sliding_window=20,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.1, 1.3],
+                "long_factor": [1.0, 2.0, 4.0],
+            },
+        ),
+        "olmo": transformers.OlmoConfig(**sizes, **qwen, clip_qkv=0.5),
+        "olmo2": transformers.Olmo2Config(**sizes, **qwen, rms_norm_eps=1e-4),
+        "olmo3": transformers.Olmo3Config(
+            **sizes,
+            **{**qwen, "num_hidden_layers": 5},
+            sliding_window=6,
+            rope_parameters={"full_attention": {**yarn, "rope_theta": 5e5}},
+        ),
+        "smollm3": transformers.SmolLM3Config(
+            **sizes,
+            **{**qwen, "num_hidden_layers": 5},
+            pad_token_id=0,
+            use_sliding_window=True,
+            sliding_window=6,
+        ),
+        "granite": transformers.GraniteConfig(
+            **sizes,
+            **qwen,
+            embedding_multiplier=12.0,
+            logits_scaling=8.0,
+            residual_multiplier=0.22,
+            attention_multiplier=0.05,
+        ),
         "gpt2": transformers.GPT2Config(**small, n_embd=24, n_layer=3, n_head=3),
         "gpt2 narrow": transformers.GPT2Config(**small, n_embd=16, n_layer=1, n_head=1, n_inner=8),
     }
@@ -169,6 +310,16 @@ THEIRS = (
     "qwen2, wide heads",
     "mistral",
     "mistral, window",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "smollm3",
+    "granite",
     "gpt2",
     "gpt2 narrow",
 )
@@ -273,14 +424,16 @@ def test_names_without_prefix_and_constants_among_the_weights(key, tmp_path):
         ),
         (
             {"model_type": "gpt2", "architectures": None, "n_embd": 16, "n_layer": 1, "n_head": 3},
-            "no family of transformers has this architecture",
+            "field 'n_embd' is 16, which 3 heads \\('n_head'\\) cannot share",
         ),
         ({"rope_parameters": {"rope_theta": 0}}, "'rope_theta' must be positive, not 0"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "does not predict tokens"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu', which cannot be honoured: only 'silu'"),
         ({"num_hidden_layers": "two"}, "'num_hidden_layers' must be a positive integer, not 'two'"),
         ({"hidden_size": None}, "'hidden_size' must be a positive integer, not None"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary positions of type 'yarn'"),
+        ({"rope_parameters": {"rope_type": "axial"}}, "rotary positions of type 'axial'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "short_factor' must be a list of numb"),
+        ({"partial_rotary_factor": 0.5}, "'partial_rotary_factor' is 0.5, which cannot be"),
         ({"rope_parameters": {"rope_type": "linear"}}, "'rope_parameters' lacks 'factor'"),
         ({"quantization_config": {"bits": 4}}, "'quantization_config' cannot be honoured"),
         ({"num_key_value_heads": 3}, "4 heads cannot share 3"),

@@ -171,7 +171,12 @@ class ModelChoice:
             )
         # Steps of fine-tuning are too small for bfloat16; frozen weights can stay in it.
         stored = "float32" if options.rank == 0 else None
-        return load_language_model(place, dtype=options.dtype, stored=stored)
+        return load_language_model(
+            place,
+            dtype=options.dtype,
+            stored=stored,
+            gradient_checkpointing=options.gradient_checkpointing,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

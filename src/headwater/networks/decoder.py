@@ -1,4 +1,4 @@
-"""Decoders of the Llama and GPT-2 families, their layers stacked along one axis."""
+"""Decoders: causal transformers of the kinds that are in use, their layers along one axis."""
 
 import abc
 import dataclasses
@@ -28,44 +28,47 @@ from headwater.networks.experts import (
     fresh_router,
     mixed,
 )
+from headwater.networks.rotary import (
+    RotaryScaling,
+    Turn,
+    rotary_frequencies,
+    rotary_turn,
+    turned,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
 
-class RotaryScaling(NamedTuple):
-    """How rotary positions are stretched over a longer context than a model was first trained on.
-
-    **Arguments:** `kind`: `"linear"` divides every frequency by `factor`; `"llama3"` divides low
-    ones, leaves high ones, and goes over from one to the other between wavelengths of
-    `original_context / low` and `original_context / high`.
-    """
-
-    kind: Literal["linear", "llama3"]
-    factor: float
-    low: float = 1.0
-    high: float = 4.0
-    original_context: int = 8192
-
-
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What shapes a decoder; the defaults are of the Llama family, `gpt2` gives the other.
+    r"""What shapes a decoder; the defaults are of the Llama family, `gpt2` gives the other.
 
     **Arguments:** `vocabulary`: tokens; `context`: positions at most; `width`: of the residual
     stream; `layers`; `heads`: of attention; `hidden`: width inside the feed-forward part (default:
     four times the width); `key_value_heads`: fewer of them than `heads` share keys and values
-    (default: as many); `head_width` (default: the width over the heads); `norm`; `positions`;
-    `feed_forward`: gated SiLU, or GELU in its tanh form; `tied`: whether the unembedding is the
-    embedding; `rotary_base`, `rotary_scaling`: of rotary positions; `window`: so many positions,
-    its own included, are seen from each (default: all before it); `epsilon`: of the norms;
-    `query_bias`: whether queries, keys and values have biases; `output_bias`: of attention's
-    output; `feed_forward_bias`; `experts`: feed-forward parts in each layer, each `hidden` wide,
-    among which a router chooses (default: one part and no router); `active_experts`: of them for a
-    token; `expert_weights`: see `ExpertWeights`; `capacity`: share of the tokens read together that
-    an expert takes at most while learning (`routed_hidden`), the Switch Transformer's capacity
-    factor times `active_experts` over `experts`; 1 leaves none out; `dtype`: what is computed in
-    (softmax, routers, norms and logits are always
-    in float32).
+    (default: as many); `head_width` (default: the width over the heads); `norm`: root mean square,
+    layer norm, or layer norm without weights; `norm_places`: of each half of a layer, what it
+    reads, what it writes, or both; `centred_norms`: whether the weights of norms are stored less
+    one; `query_norm`: whether queries and keys are normalised, each head or all together;
+    `positions`; `feed_forward`: gated SiLU, gated GELU, or GELU, in its tanh form; `tied`: whether
+    the unembedding is the embedding; `rotary_base`, `rotary_scaling`: of rotary positions;
+    `rotary_width`: numbers of each head that they turn (default: all); `rotary_layers`: which
+    layers have them (default: all); `window`: so many positions, its own included, are seen from
+    each (default: all before it); `local_layers`: which layers keep to the window (default: all);
+    `local_rotary_base`: of these, which then are not scaled (default: as the others); `epsilon`: of
+    the norms; `query_bias`: whether queries, keys and values have biases; `output_bias`: of
+    attention's output; `feed_forward_bias`; `experts`: feed-forward parts in each layer, each
+    `hidden` wide, among which a router chooses (default: one part and no router); `active_experts`:
+    of them for a token; `expert_weights`: see `ExpertWeights`; `capacity`: share of the tokens read
+    together that an expert takes at most while learning (`routed_hidden`), the Switch Transformer's
+    capacity factor times `active_experts` over `experts`; 1 leaves none out; `embedding_scale`,
+    `residual_scale`: what embeddings, and what layers add, are multiplied by; `attention_scale`:
+    what scores are (default: the inverse square root of the head width); `logit_divisor`: what
+    logits are divided by; `attention_bound`, `logit_bound`: scores and logits $s$ become $b \tanh(s
+    / b)$; `query_bound`: on the absolute values of queries, keys and values;
+    `gradient_checkpointing`: whether what a layer computes is computed again for the gradient,
+    which takes time and saves memory; `dtype`: what is computed in (softmax, routers, norms and
+    logits are always in float32).
 
     Raises `SpecificationError` for sizes that do not fit together.
     """
@@ -78,13 +81,20 @@ class Architecture:
     hidden: int = 0
     key_value_heads: int = 0
     head_width: int = 0
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms", "layer", "weightless"] = "rms"
+    norm_places: Literal["before", "after", "both"] = "before"
+    centred_norms: bool = False
+    query_norm: Literal["none", "head", "whole"] = "none"
     positions: Literal["rotary", "learned"] = "rotary"
-    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
+    feed_forward: Literal["swiglu", "geglu", "gelu"] = "swiglu"
     tied: bool = False
     rotary_base: float = 10_000.0
     rotary_scaling: RotaryScaling | None = None
+    rotary_width: int = 0
+    rotary_layers: tuple[bool, ...] | None = None
     window: int | None = None
+    local_layers: tuple[bool, ...] | None = None
+    local_rotary_base: float | None = None
     epsilon: float = 1e-5
     query_bias: bool = False
     output_bias: bool = False
@@ -93,6 +103,14 @@ class Architecture:
     active_experts: int = 1
     expert_weights: ExpertWeights = "chosen"
     capacity: float = 1.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    attention_scale: float = 0.0
+    logit_divisor: float = 1.0
+    attention_bound: float | None = None
+    logit_bound: float | None = None
+    query_bound: float | None = None
+    gradient_checkpointing: bool = False
     dtype: Precision = "float32"
 
     def __post_init__(self):
@@ -105,6 +123,10 @@ class Architecture:
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
+        if self.head_width:
+            scale = self.attention_scale or self.head_width**-0.5
+            object.__setattr__(self, "attention_scale", scale)
+            object.__setattr__(self, "rotary_width", self.rotary_width or self.head_width)
         for name in ("vocabulary", "context", "width", "layers", "heads", "head_width"):
             if getattr(self, name) < 1:
                 raise SpecificationError(f"a decoder needs at least one of {name}")
@@ -125,11 +147,19 @@ class Architecture:
                 f"{self.heads} heads cannot share {self.key_value_heads} heads of keys and values "
                 "evenly: take a divisor"
             )
-        if self.positions == "rotary" and self.head_width % 2:
+        if self.positions == "rotary" and self.rotary_width % 2:
             raise SpecificationError(
-                f"rotary positions turn pairs of numbers, and a head of width {self.head_width} "
+                f"rotary positions turn pairs of numbers, and a head of width {self.rotary_width} "
                 "is odd: take an even one"
             )
+        if self.local_layers is not None and self.window is None:
+            raise SpecificationError("layers that keep to a window need one: say how wide it is")
+        for name in ("local_layers", "rotary_layers"):
+            which = getattr(self, name)
+            if which is not None and len(which) != self.layers:
+                raise SpecificationError(
+                    f"{name} says something of {len(which)} layers, but there are {self.layers}"
+                )
 
 
 def gpt2(vocabulary: int, context: int, width: int, layers: int, heads: int, **other):
@@ -178,19 +208,25 @@ def product(
 
 
 class Norm(eqx.Module):
-    """Root-mean-square norm, or layer norm where there is an offset."""
+    """Root-mean-square norm, or layer norm where there is an offset or no scale.
 
-    scale: Float[Array, "*layer width"]
+    `centred`: the scale is stored less one.
+    """
+
+    scale: Float[Array, "*layer width"] | None
     offset: Float[Array, "*layer width"] | None
     epsilon: float = eqx.field(static=True)
+    centred: bool = eqx.field(static=True, default=False)
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """`x` normalised in float32, in its own type."""
         y = x.astype(jnp.float32)
-        if self.offset is not None:
+        if self.offset is not None or self.scale is None:
             y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y**2, axis=-1, keepdims=True) + self.epsilon)
-        y = y * jnp.broadcast_to(self.scale.astype(jnp.float32), y.shape)
+        if self.scale is not None:
+            scale = self.scale.astype(jnp.float32)
+            y = y * jnp.broadcast_to(1.0 + scale if self.centred else scale, y.shape)
         if self.offset is not None:
             y = y + jnp.broadcast_to(self.offset.astype(jnp.float32), y.shape)
         return y.astype(x.dtype)
@@ -202,21 +238,25 @@ class Blocks(eqx.Module):
     With a `router`, those of `gate`, `up` and `down` have a second axis for the experts.
     """
 
-    attention_norm: Norm
+    attention_norm: Norm | None
     query: AbstractLinear
     key: AbstractLinear
     value: AbstractLinear
     output: AbstractLinear
-    feed_forward_norm: Norm
+    feed_forward_norm: Norm | None
     gate: AbstractLinear | None
     up: AbstractLinear
     down: AbstractLinear
     router: Router | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    attention_output_norm: Norm | None = None
+    feed_forward_output_norm: Norm | None = None
 
     @property
     def count(self) -> int:
         """How many layers."""
-        return self.attention_norm.scale.shape[0]
+        return jax.tree.leaves(self)[0].shape[0]
 
 
 def fresh_blocks(
@@ -256,25 +296,38 @@ def fresh_blocks(
         )
 
     inner, shared = a.heads * a.head_width, a.key_value_heads * a.head_width
-    gated = a.feed_forward == "swiglu"
+    gated = a.feed_forward != "gelu"
+    before, after = a.norm_places != "after", a.norm_places != "before"
+
+    def norm(present: bool, width: int = a.width) -> Norm | None:
+        return _norm(a, (layers, width), dtype) if present else None
+
+    whole, queried = a.query_norm == "whole", a.query_norm != "none"
     return Blocks(
-        _norm(a, (layers,), dtype),
+        norm(before),
         linear(0, a.width, inner, a.query_bias, deviation),
         linear(1, a.width, shared, a.query_bias, deviation),
         linear(2, a.width, shared, a.query_bias, deviation),
         linear(3, inner, a.width, a.output_bias, residual),
-        _norm(a, (layers,), dtype),
+        norm(before),
         linear(4, a.width, a.hidden, a.feed_forward_bias, deviation, *each) if gated else None,
         linear(5, a.width, a.hidden, a.feed_forward_bias, deviation, *each),
         linear(6, a.hidden, a.width, a.feed_forward_bias, residual, *each),
         router,
+        norm(queried, inner if whole else a.head_width),
+        norm(queried, shared if whole else a.head_width),
+        norm(after),
+        norm(after),
     )
 
 
-def _norm(architecture: Architecture, layers: tuple[int, ...], dtype) -> Norm:
-    shape = (*layers, architecture.width)
-    offset = jnp.zeros(shape, dtype) if architecture.norm == "layer" else None
-    return Norm(jnp.ones(shape, dtype), offset, architecture.epsilon)
+def _norm(architecture: Architecture, shape: tuple[int, ...], dtype) -> Norm:
+    a = architecture
+    if a.norm == "weightless":
+        return Norm(None, None, a.epsilon)
+    scale = jnp.zeros(shape, dtype) if a.centred_norms else jnp.ones(shape, dtype)
+    offset = jnp.zeros(shape, dtype) if a.norm == "layer" else None
+    return Norm(scale, offset, a.epsilon, a.centred_norms)
 
 
 class KeyValues(eqx.Module):
@@ -317,7 +370,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         self.embedding = rows(keys[0], a.vocabulary)
         self.position_embedding = rows(keys[1], a.context) if a.positions == "learned" else None
         self.blocks = fresh_blocks(a, a.layers, key=keys[2], deviation=deviation, stored=stored)
-        self.final_norm = _norm(a, (), dtype)
+        self.final_norm = _norm(a, (a.width,), dtype)
         self.unembedding = None if a.tied else rows(keys[3], a.vocabulary)
         self.architecture = architecture
 
@@ -349,7 +402,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     def hidden(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position width"]:
-        return self._run(tokens, self.blocks, 1.0)[0]
+        return self._run(tokens, self._layers())[0]
 
     def routed_hidden(
         self, tokens: Int[Array, "*batch position"]
@@ -362,7 +415,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         """
         if self.blocks.router is None:
             raise SpecificationError("this decoder has no experts: give it some (`with_experts`)")
-        hidden, _, routing = self._run(tokens, self.blocks, 1.0, limited=True)
+        hidden, _, routing = self._run(tokens, self._layers(), limited=True)
         return hidden, routing
 
     def trainable(self) -> PyTree[bool]:
@@ -374,7 +427,7 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     def packed_hidden(
         self, tokens: Int[Array, "row position"], text: Int[Array, "row position"]
     ) -> Float[Array, "row position width"]:
-        return self._run(tokens, self.blocks, 1.0, text=text)[0]
+        return self._run(tokens, self._layers(), text=text)[0]
 
     def logits_along(
         self,
@@ -382,15 +435,18 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         layers: Int[Array, " depth"],
         residual_scale: float | Float[Array, ""] = 1.0,
     ) -> Float[Array, "*batch position vocabulary"]:
-        chosen = jax.tree.map(lambda x: x[layers], self.blocks)
+        chosen = jax.tree.map(lambda x: x[layers], self._layers())
         return self.unembed(self._run(tokens, chosen, residual_scale)[0])
 
     def unembed(
         self, hidden: Float[Array, "*batch position width"]
     ) -> Float[Array, "*batch position vocabulary"]:
         """The logits of hidden states."""
-        weights = self.output_weights().astype(hidden.dtype)
-        return jnp.einsum("...w,vw->...v", hidden, weights, preferred_element_type=jnp.float32)
+        a, weights = self.architecture, self.output_weights().astype(hidden.dtype)
+        logits = jnp.einsum("...w,vw->...v", hidden, weights, preferred_element_type=jnp.float32)
+        if a.logit_divisor != 1.0:
+            logits = logits / a.logit_divisor
+        return _bounded(logits, a.logit_bound)
 
     def output_weights(self) -> Float[Array, "vocabulary width"]:
         """What logits are products with: the unembedding, or the embedding where it is tied."""
@@ -399,7 +455,8 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     def read(
         self, tokens: Int[Array, "row position"], length: Int[Array, " row"], capacity: int
     ) -> tuple[KeyValues, Float[Array, "row vocabulary"]]:
-        hidden, (keys, values), _ = self._run(tokens, self.blocks, 1.0, remember=True)
+        run = self._run(tokens, self._layers(), remember=True, length=length)
+        hidden, (keys, values), _ = run
         room = [(0, 0)] * 3 + [(0, capacity - tokens.shape[-1]), (0, 0)]
         last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)
         return KeyValues(jnp.pad(keys, room), jnp.pad(values, room)), self.unembed(last)[:, 0]
@@ -409,31 +466,31 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
     ) -> tuple[KeyValues, Float[Array, "row vocabulary"]]:
         a, rows = self.architecture, token.shape[0]
         x = self._embedded(token, position)
-        turn = _turns(a, position)
+        turns = _turns(a, position, position + 1)
         # Earlier positions only: the new token's own key and value are not in the cache yet, so
         # that the cache is written once for all layers rather than copied in each.
         place = jnp.arange(cache.keys.shape[-2])[None]
         earlier = place < position[:, None]
+        within = earlier
         if a.window is not None:
-            earlier = earlier & (place > position[:, None] - a.window)
-        earlier = earlier[:, None, None]
+            within = earlier & (place > position[:, None] - a.window)
 
         def layer(x, inputs):
-            block, keys, values = inputs
-            y = block.attention_norm(x)
-            query = _turned(_heads(block.query(y), a), turn)
-            key = _turned(_heads(block.key(y), a), turn)
-            value = _heads(block.value(y), a)
+            (block, kind), keys, values = inputs
+            y = _normalised(block.attention_norm, x)
+            query, key, value = _attending(block, y, a, _of_layer(turns, kind))
             query = query.reshape(rows, a.key_value_heads, -1, a.head_width)
-            scores = jnp.where(earlier, _scores("rkgh,rkph->rkgp", query, keys), _NEVER)
-            own = _scores("rkgh,rkh->rkg", query, key)[..., None]
+            seen = kind.choose(within, earlier)[:, None, None]
+            scores = jnp.where(seen, _scores("rkgh,rkph->rkgp", query, keys, a), _NEVER)
+            own = _scores("rkgh,rkh->rkg", query, key, a)[..., None]
             probabilities = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1)).astype(x.dtype)
             seen = jnp.einsum("rkgp,rkph->rkgh", probabilities[..., :-1], values)
             seen = seen + probabilities[..., -1:] * jnp.broadcast_to(value[:, :, None], seen.shape)
-            x = x + block.output(seen.reshape(rows, -1))
-            return x + _fed_forward(block, x)[0], (key, value)
+            x = _added(x, block.output(seen.reshape(rows, -1)), block.attention_output_norm, a)
+            fed, _ = _fed_forward(block, x, a)
+            return _added(x, fed, block.feed_forward_output_norm, a), (key, value)
 
-        x, (key, value) = jax.lax.scan(layer, x, (self.blocks, cache.keys, cache.values))
+        x, (key, value) = jax.lax.scan(layer, x, (self._layers(), cache.keys, cache.values))
         row = jnp.arange(rows)
         # Indexed axes come first in what is written: row, then layer, head and head width.
         cache = KeyValues(
@@ -442,25 +499,38 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         )
         return cache, self.unembed(self.final_norm(x))
 
+    def _layers(self) -> "tuple[Blocks, _Kind]":
+        """The layers, and in what they differ besides their weights."""
+        a = self.architecture
+        local, rotary = (
+            None if which is None else jnp.asarray(which)
+            for which in (a.local_layers, a.rotary_layers)
+        )
+        return self.blocks, _Kind(local, rotary)
+
     def _embedded(self, tokens, positions):
-        dtype = self.architecture.dtype
-        x = self.embedding[tokens].astype(dtype)
+        a = self.architecture
+        x = self.embedding[tokens].astype(a.dtype)
+        if a.embedding_scale != 1.0:
+            x = x * jnp.asarray(a.embedding_scale, a.dtype)
         if self.position_embedding is None:
             return x
-        return x + self.position_embedding[positions].astype(dtype)
+        return x + self.position_embedding[positions].astype(a.dtype)
 
     def _run(
         self,
         tokens: Array,
-        blocks: Blocks,
-        residual_scale,
+        layers: "tuple[Blocks, _Kind]",
+        residual_scale: float | Float[Array, ""] = 1.0,
         remember: bool = False,
         text: Int[Array, "row position"] | None = None,
+        length: Int[Array, " row"] | None = None,
         limited: bool = False,
     ) -> tuple[Array, Any, Any]:
         """Hidden states `[*batch, position, width]`; keys and values of each layer if asked for.
 
         **Arguments:** `text`: of each token, where a row holds several that do not see each other;
+        `length`: of the text in each row, where that is known (default: all positions);
         `limited`: experts take no more tokens than the capacity lets them, and what routers decide
         is returned third.
         """
@@ -473,15 +543,17 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         rows, groups, pieces = math.prod(batch), a.key_value_heads, a.head_width
         place = jnp.broadcast_to(jnp.arange(positions), (rows, positions))
         visible = jnp.tril(jnp.ones((1, positions, positions), bool))
+        within = visible
         if a.window is not None:
             # What is further back than the window; within it the lower triangle stays.
-            visible = visible & ~jnp.tril(visible, -a.window)
+            within = visible & ~jnp.tril(visible, -a.window)
         if text is not None:
-            visible = visible & (text[:, :, None] == text[:, None, :])
+            same = text[:, :, None] == text[:, None, :]
+            visible, within = visible & same, within & same
             place = place - _first_place(text)
         x = self._embedded(tokens.reshape(rows, positions), place).reshape(-1, a.width)
-        turn = _turns(a, place.reshape(-1))
-        scale = jnp.asarray(residual_scale, x.dtype)
+        longest = positions if length is None else jnp.repeat(length, positions)
+        turns = _turns(a, place.reshape(-1), longest)
         slots = math.ceil(a.capacity * rows * positions) if limited else rows * positions
 
         def apart(y):
@@ -489,27 +561,44 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
             y = jnp.moveaxis(y.reshape(rows, positions, groups, -1, pieces), 1, 3)
             return y.reshape(rows * groups, -1, pieces)
 
-        def layer(x, block: Blocks):
-            y = block.attention_norm(x)
-            query = apart(_turned(_heads(block.query(y), a), turn))
-            key = apart(_turned(_heads(block.key(y), a), turn))
-            value = apart(block.value(y))
-            scores = _scores("rqh,rph->rqp", query, key)
+        def layer(x, inputs):
+            block, kind = inputs
+            y = _normalised(block.attention_norm, x)
+            query, key, value = map(apart, _attending(block, y, a, _of_layer(turns, kind)))
+            scores = _scores("rqh,rph->rqp", query, key, a)
             # The same for every head of a row.
-            scores = scores.reshape(visible.shape[0], -1, positions, positions)
-            scores = jnp.where(visible[:, None], scores, _NEVER)
+            seen = kind.choose(within, visible)
+            scores = scores.reshape(seen.shape[0], -1, positions, positions)
+            scores = jnp.where(seen[:, None], scores, _NEVER)
             probabilities = jax.nn.softmax(scores).astype(x.dtype)
             seen = probabilities.reshape(rows * groups, -1, positions) @ value
             seen = jnp.moveaxis(seen.reshape(rows, groups, -1, positions, pieces), 3, 1)
-            x = x + scale * block.output(seen.reshape(rows * positions, -1))
-            added, routing = _fed_forward(block, x, slots)
-            x = x + scale * added
+            attended = block.output(seen.reshape(rows * positions, -1))
+            x = _added(x, attended, block.attention_output_norm, a, residual_scale)
+            fed, routing = _fed_forward(block, x, a, slots)
+            x = _added(x, fed, block.feed_forward_output_norm, a, residual_scale)
             apart_by_row = (rows, groups, positions, pieces)
             remembered = (key.reshape(apart_by_row), value.reshape(apart_by_row))
             return x, (remembered if remember else None, routing if limited else None)
 
-        x, (remembered, routing) = jax.lax.scan(layer, x, blocks)
+        if a.gradient_checkpointing:
+            layer = jax.checkpoint(layer)
+        x, (remembered, routing) = jax.lax.scan(layer, x, layers)
         return self.final_norm(x).reshape(*batch, positions, a.width), remembered, routing
+
+
+class _Kind(NamedTuple):
+    """What a layer is besides its weights, or each of several; `None` where all are alike.
+
+    **Arguments:** `local`: whether it keeps to the window; `rotary`: whether it turns by positions.
+    """
+
+    local: Array | None
+    rotary: Array | None
+
+    def choose(self, of_local: Array, of_others: Array) -> Array:
+        """One of two, by whether the layer keeps to the window (all do unless it is said)."""
+        return of_local if self.local is None else jnp.where(self.local, of_local, of_others)
 
 
 _NEVER = jnp.finfo(jnp.float32).min
@@ -527,20 +616,54 @@ def _heads(x, architecture: Architecture):
     return x.reshape(*x.shape[:-1], -1, architecture.head_width)
 
 
-def _scores(product: str, query: Array, key: Array) -> Float[Array, "..."]:
+def _normalised(norm: Norm | None, x):
+    return x if norm is None else norm(x)
+
+
+def _bounded(x, bound: float | None):
+    """Never beyond the bound, and smooth."""
+    return x if bound is None else bound * jnp.tanh(x / bound)
+
+
+def _added(x, y, norm: Norm | None, architecture: Architecture, scale: float | Array = 1.0):
+    """What half a layer wrote, added to the residual stream."""
+    scale = jnp.asarray(scale * architecture.residual_scale, x.dtype)
+    return x + scale * _normalised(norm, y)
+
+
+def _attending(block: Blocks, y, architecture: Architecture, turn: Turn | None):
+    """Queries, keys and values `[..., head, head_width]`."""
+    a = architecture
+    query, key, value = block.query(y), block.key(y), block.value(y)
+    if a.query_bound is not None:
+        query, key, value = (
+            jnp.clip(each, -a.query_bound, a.query_bound) for each in (query, key, value)
+        )
+    if a.query_norm == "whole":
+        query, key = _normalised(block.query_norm, query), _normalised(block.key_norm, key)
+    query, key, value = (_heads(each, a) for each in (query, key, value))
+    if a.query_norm == "head":
+        query, key = _normalised(block.query_norm, query), _normalised(block.key_norm, key)
+    return turned(query, turn), turned(key, turn), value
+
+
+def _scores(product: str, query: Array, key: Array, a: Architecture) -> Float[Array, "..."]:
     scores = jnp.einsum(product, query, key, preferred_element_type=jnp.float32)
-    return scores * query.shape[-1] ** -0.5
+    return _bounded(scores * a.attention_scale, a.attention_bound)
 
 
-def _fed_forward(block: Blocks, x, slots: int | None = None) -> tuple[Array, Routing | None]:
+def _fed_forward(
+    block: Blocks, x, architecture: Architecture, slots: int | None = None
+) -> tuple[Array, Routing | None]:
     """What is added to each token `[token, width]`, and what the router decided, if there is one.
 
     **Arguments:** `slots`: tokens that an expert takes at most (default: all).
     """
-    y = block.feed_forward_norm(x)
+    y = _normalised(block.feed_forward_norm, x)
+    gated = jax.nn.gelu if architecture.feed_forward == "geglu" else jax.nn.silu
 
     def one(up: AbstractLinear, down: AbstractLinear, gate: AbstractLinear | None, y):
-        inner = jax.nn.gelu(up(y), approximate=True) if gate is None else jax.nn.silu(gate(y))
+        inner = jax.nn.gelu(up(y), approximate=True) if gate is None else gated(gate(y))
         return down(inner if gate is None else inner * up(y))
 
     if block.router is None:
@@ -550,6 +673,38 @@ def _fed_forward(block: Blocks, x, slots: int | None = None) -> tuple[Array, Rou
     if slots is None or slots >= y.shape[0]:
         return mixed(each, routing, y), routing
     return dispatched(each, routing, y, slots)
+
+
+class _Turns(NamedTuple):
+    """How tokens are turned in most layers, and in those that keep to a window."""
+
+    others: Turn | None
+    local: Turn | None
+
+
+def _turns(architecture: Architecture, position: Int[Array, " token"], length: Any) -> _Turns:
+    """**Arguments:** `length`: of the text that each token is of."""
+    a = architecture
+    if a.positions != "rotary":
+        return _Turns(None, None)
+    frequency = rotary_frequencies(a.rotary_base, a.rotary_width, a.rotary_scaling, length)
+    others = rotary_turn(position, frequency, a.rotary_scaling)
+    if a.local_rotary_base is None:
+        return _Turns(others, None)
+    frequency = rotary_frequencies(a.local_rotary_base, a.rotary_width)
+    return _Turns(others, rotary_turn(position, frequency, None))
+
+
+def _of_layer(turns: _Turns, kind: _Kind) -> Turn | None:
+    """How tokens are turned in one layer."""
+    turn = turns.others
+    if turn is None:
+        return None
+    if turns.local is not None:
+        turn = kind.choose(turns.local[0], turn[0]), kind.choose(turns.local[1], turn[1])
+    if kind.rotary is None:
+        return turn
+    return jnp.where(kind.rotary, turn[0], 1.0), jnp.where(kind.rotary, turn[1], 0.0)
 
 
 # Experts put in and taken out -------------------------------------------------------------------
@@ -656,43 +811,6 @@ def with_router(decoder: Decoder, **fields: Any) -> Decoder:
     return _changed(decoder, blocks=dataclasses.replace(decoder.blocks, router=router))
 
 
-# Rotary positions -------------------------------------------------------------------------------
-
-
-def rotary_frequencies(architecture: Architecture) -> np.ndarray:
-    """Radians per position of each pair of numbers in a head."""
-    a = architecture
-    frequency = a.rotary_base ** (-np.arange(0, a.head_width, 2) / a.head_width)
-    scaling = a.rotary_scaling
-    if scaling is None:
-        return frequency.astype(np.float32)
-    slowed = frequency / scaling.factor
-    if scaling.kind == "linear":
-        return slowed.astype(np.float32)
-    turns = scaling.original_context * frequency / (2 * np.pi)
-    kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
-    return (kept * frequency + (1 - kept) * slowed).astype(np.float32)
-
-
-def _turns(architecture: Architecture, position: Int[Array, " row"]):
-    """Cosines and sines `[row, 1, pair]`, or `None` where nothing is turned."""
-    if architecture.positions != "rotary":
-        return None
-    frequency = jnp.asarray(rotary_frequencies(architecture))
-    angle = position[:, None, None] * frequency[None, None]
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def _turned(x, turn):
-    """Queries or keys `[..., head, head_width]`; a head's first half is paired with its second."""
-    if turn is None:
-        return x
-    cosine, sine = (jnp.broadcast_to(t, (*x.shape[:-1], t.shape[-1])) for t in turn)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cosine - second * sine, second * cosine + first * sine]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
 # Layers put in, taken out and repeated ----------------------------------------------------------
 
 
@@ -710,22 +828,36 @@ def with_layers(decoder: Decoder, layers: Sequence[int]) -> Decoder:
             f"{which}: the decoder has layers 0 to {count - 1}, of which at least one is needed"
         )
     index = np.asarray(layers)
-    return _with_blocks(decoder, jax.tree.map(lambda x: x[index], decoder.blocks), len(layers))
+    a = decoder.architecture
+    kinds = {
+        name: None if which is None else tuple(which[layer] for layer in layers)
+        for name, which in (("local_layers", a.local_layers), ("rotary_layers", a.rotary_layers))
+    }
+    blocks = jax.tree.map(lambda x: x[index], decoder.blocks)
+    return _with_blocks(decoder, blocks, layers=len(layers), **kinds)
 
 
 def with_inserted(decoder: Decoder, blocks: Blocks, before: int) -> Decoder:
     """The decoder with more layers in front of its layer `before`, or at the end.
 
-    Raises `SpecificationError` for a place that is not there.
+    Raises `SpecificationError` for a place that is not there, and where layers are of several
+    kinds.
     """
-    count = decoder.architecture.layers
+    a = decoder.architecture
+    count = a.layers
+    if a.local_layers is not None or a.rotary_layers is not None:
+        raise SpecificationError(
+            "fresh layers go into a decoder whose layers are all of one kind: some of these keep "
+            "to a window, or have no rotary positions"
+        )
     if not 0 <= before <= count:
         raise SpecificationError(f"layers go in before one of 0 to {count}, not {before}")
 
     def joined(old, new):
         return jnp.concatenate([old[:before], new.astype(old.dtype), old[before:]])
 
-    return _with_blocks(decoder, jax.tree.map(joined, decoder.blocks, blocks), count + blocks.count)
+    joint = jax.tree.map(joined, decoder.blocks, blocks)
+    return _with_blocks(decoder, joint, layers=count + blocks.count)
 
 
 def silent(blocks: Blocks) -> Blocks:
@@ -734,8 +866,8 @@ def silent(blocks: Blocks) -> Blocks:
     return eqx.tree_at(lambda b: (b.output, b.down), blocks, jax.tree.map(jnp.zeros_like, written))
 
 
-def _with_blocks(decoder: Decoder, blocks: Blocks, count: int) -> Decoder:
-    architecture = dataclasses.replace(decoder.architecture, layers=count)
+def _with_blocks(decoder: Decoder, blocks: Blocks, **changes: Any) -> Decoder:
+    architecture = dataclasses.replace(decoder.architecture, **changes)
     return _changed(decoder, blocks=blocks, architecture=architecture)
 
 
@@ -753,3 +885,9 @@ def with_precision(decoder: Decoder, dtype: Precision, stored: Precision | None 
     kept = jnp.dtype(stored or dtype)
     decoder = jax.tree.map(lambda x: x.astype(kept) if eqx.is_inexact_array(x) else x, decoder)
     return _changed(decoder, architecture=dataclasses.replace(decoder.architecture, dtype=dtype))
+
+
+def with_gradient_checkpointing(decoder: Decoder) -> Decoder:
+    """The same decoder, which computes its layers again for the gradient rather than keep them."""
+    architecture = dataclasses.replace(decoder.architecture, gradient_checkpointing=True)
+    return _changed(decoder, architecture=architecture)

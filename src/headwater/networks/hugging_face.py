@@ -1,5 +1,6 @@
 """Language models in Hugging Face's form: a directory with `config.json` and safetensors."""
 
+import dataclasses
 import json
 import math
 import os
@@ -17,7 +18,8 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.stored_size import ALWAYS
-from headwater.networks.decoder import Architecture, Decoder, Precision, RotaryScaling
+from headwater.networks.decoder import Architecture, Decoder, Precision
+from headwater.networks.pretrained.families import FAMILIES, ModelFamily, family_of
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -36,286 +38,8 @@ TOKENIZER_FILES = (
 """What belongs to a tokenizer and is copied with a model."""
 
 
-class Tensor(NamedTuple):
-    """Where a stored tensor goes.
-
-    **Arguments:** `name`: in the file, `{layer}` standing for its number; `places`: the arrays of a
-    `Decoder` that it holds, side by side along their last axis; `transposed`: PyTorch's linear
-    layers store `[out, in]`.
-    """
-
-    name: str
-    places: tuple[str, ...]
-    transposed: bool = False
-
-
-_LLAMA = (
-    Tensor("model.embed_tokens.weight", ("embedding",)),
-    Tensor("model.layers.{layer}.input_layernorm.weight", ("blocks.attention_norm.scale",)),
-    *(
-        tensor
-        for stored, ours in (
-            ("self_attn.q_proj", "query"),
-            ("self_attn.k_proj", "key"),
-            ("self_attn.v_proj", "value"),
-            ("self_attn.o_proj", "output"),
-            ("mlp.gate_proj", "gate"),
-            ("mlp.up_proj", "up"),
-            ("mlp.down_proj", "down"),
-        )
-        for tensor in (
-            Tensor(f"model.layers.{{layer}}.{stored}.weight", (f"blocks.{ours}.weight",), True),
-            Tensor(f"model.layers.{{layer}}.{stored}.bias", (f"blocks.{ours}.bias",)),
-        )
-    ),
-    Tensor(
-        "model.layers.{layer}.post_attention_layernorm.weight", ("blocks.feed_forward_norm.scale",)
-    ),
-    Tensor("model.norm.weight", ("final_norm.scale",)),
-    Tensor("lm_head.weight", ("unembedding",)),
-)
-
-_GPT2 = (
-    Tensor("transformer.wte.weight", ("embedding",)),
-    Tensor("transformer.wpe.weight", ("position_embedding",)),
-    Tensor("transformer.h.{layer}.ln_1.weight", ("blocks.attention_norm.scale",)),
-    Tensor("transformer.h.{layer}.ln_1.bias", ("blocks.attention_norm.offset",)),
-    *(
-        Tensor(
-            f"transformer.h.{{layer}}.{stored}.{kind}", tuple(f"blocks.{o}.{kind}" for o in ours)
-        )
-        for stored, ours in (
-            ("attn.c_attn", ("query", "key", "value")),
-            ("attn.c_proj", ("output",)),
-            ("mlp.c_fc", ("up",)),
-            ("mlp.c_proj", ("down",)),
-        )
-        for kind in ("weight", "bias")
-    ),
-    Tensor("transformer.h.{layer}.ln_2.weight", ("blocks.feed_forward_norm.scale",)),
-    Tensor("transformer.h.{layer}.ln_2.bias", ("blocks.feed_forward_norm.offset",)),
-    Tensor("transformer.ln_f.weight", ("final_norm.scale",)),
-    Tensor("transformer.ln_f.bias", ("final_norm.offset",)),
-    Tensor("lm_head.weight", ("unembedding",)),
-)
-
 _NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Constants that older versions stored among the weights."""
-
-
-class _Config:
-    """The fields of a `config.json`, which complain by name."""
-
-    def __init__(self, fields: dict[str, Any]):
-        self.fields = fields
-
-    def positive(self, name: str, default: int | None = None) -> int:
-        value = self.fields.get(name, default)
-        if value is None:
-            value = default
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise DataError(f"field '{name}' must be a positive integer, not {value!r}")
-        return value
-
-    def number(self, name: str, default: float) -> float:
-        value = self.fields.get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise DataError(f"field '{name}' must be a number, not {value!r}")
-        return float(value)
-
-    def require(self, name: str, *allowed: Any) -> None:
-        """The first allowed value is what a missing field means."""
-        value = self.fields.get(name, allowed[0])
-        if value not in allowed:
-            raise DataError(
-                f"field '{name}' is {value!r}, which cannot be honoured: only "
-                f"{' or '.join(map(repr, allowed))}"
-            )
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        value = self.fields.get(name, default)
-        if not isinstance(value, bool):
-            raise DataError(f"field '{name}' must be true or false, not {value!r}")
-        return value
-
-
-def _llama(config: _Config) -> dict[str, Any]:
-    config.require("hidden_act", "silu", "swish")
-    config.require("partial_rotary_factor", 1.0, 1)
-    biased = config.flag("attention_bias")
-    base, scaling = _rotary(config)
-    return {
-        "vocabulary": config.positive("vocab_size"),
-        "context": config.positive("max_position_embeddings", 2048),
-        "width": config.positive("hidden_size"),
-        "layers": config.positive("num_hidden_layers"),
-        "heads": config.positive("num_attention_heads"),
-        "key_value_heads": config.positive(
-            "num_key_value_heads", config.positive("num_attention_heads")
-        ),
-        "head_width": config.positive(
-            "head_dim", config.positive("hidden_size") // config.positive("num_attention_heads")
-        ),
-        "hidden": config.positive("intermediate_size"),
-        "tied": config.flag("tie_word_embeddings"),
-        "rotary_base": base,
-        "rotary_scaling": scaling,
-        "epsilon": config.number("rms_norm_eps", 1e-6),
-        "query_bias": biased,
-        "output_bias": biased,
-        "feed_forward_bias": config.flag("mlp_bias"),
-    }
-
-
-_NO_BIASES = {"query_bias": False, "output_bias": False, "feed_forward_bias": False}
-"""Of families that have none, whatever their configuration says."""
-
-
-def _mistral(config: _Config) -> dict[str, Any]:
-    window = None
-    # Where nothing is said, transformers takes 4,096.
-    if config.fields.get("sliding_window", 4096) is not None:
-        window = config.positive("sliding_window", 4096)
-    return {**_llama(config), **_NO_BIASES, "window": window}
-
-
-def _qwen2(config: _Config) -> dict[str, Any]:
-    config.require("use_sliding_window", False)
-    return {**_llama(config), **_NO_BIASES, "query_bias": True}
-
-
-def _rotary(config: _Config) -> tuple[float, RotaryScaling | None]:
-    """Both ways of saying it: `rope_parameters`, or `rope_theta` with `rope_scaling`."""
-    name = "rope_parameters" if config.fields.get("rope_parameters") else "rope_scaling"
-    given = config.fields.get(name) or {}
-    if not isinstance(given, dict):
-        raise DataError(f"field '{name}' must be an object, not {given!r}")
-    inner = _Config({f"{name}.{key}": value for key, value in given.items()})
-    base = inner.number(f"{name}.rope_theta", config.number("rope_theta", 10_000.0))
-    if not base > 0.0:
-        raise DataError(f"field 'rope_theta' must be positive, not {base:g}")
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind == "default":
-        return base, None
-    if kind not in ("linear", "llama3"):
-        raise DataError(
-            f"field '{name}' asks for rotary positions of type {kind!r}, which cannot be honoured: "
-            "only 'default', 'linear' and 'llama3'"
-        )
-    if "factor" not in given:
-        raise DataError(f"field '{name}' lacks 'factor'")
-    factor = inner.number(f"{name}.factor", 1.0)
-    if kind == "linear":
-        return base, RotaryScaling("linear", factor)
-    return base, RotaryScaling(
-        "llama3",
-        factor,
-        inner.number(f"{name}.low_freq_factor", 1.0),
-        inner.number(f"{name}.high_freq_factor", 4.0),
-        inner.positive(f"{name}.original_max_position_embeddings", 8192),
-    )
-
-
-def _gpt2(config: _Config) -> dict[str, Any]:
-    config.require("activation_function", "gelu_new", "gelu_pytorch_tanh")
-    config.require("scale_attn_weights", True)
-    config.require("scale_attn_by_inverse_layer_idx", False)
-    config.require("add_cross_attention", False)
-    width = config.positive("n_embd")
-    return {
-        "vocabulary": config.positive("vocab_size"),
-        "context": config.positive("n_positions", config.fields.get("n_ctx") or 1024),
-        "width": width,
-        "layers": config.positive("n_layer"),
-        "heads": config.positive("n_head"),
-        "hidden": config.positive("n_inner", 4 * width),
-        "norm": "layer",
-        "positions": "learned",
-        "feed_forward": "gelu",
-        "tied": config.flag("tie_word_embeddings", True),
-        "epsilon": config.number("layer_norm_epsilon", 1e-5),
-        "query_bias": True,
-        "output_bias": True,
-        "feed_forward_bias": True,
-    }
-
-
-def _to_llama(a: Architecture) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_theta": a.rotary_base, "rope_type": "default"}
-    scaling = a.rotary_scaling
-    if scaling is not None:
-        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            rope |= {
-                "low_freq_factor": scaling.low,
-                "high_freq_factor": scaling.high,
-                "original_max_position_embeddings": scaling.original_context,
-            }
-    # Version 5 of transformers reads `rope_parameters`, earlier ones the other two.
-    older = None if scaling is None else {k: v for k, v in rope.items() if k != "rope_theta"}
-    return {
-        "vocab_size": a.vocabulary,
-        "max_position_embeddings": a.context,
-        "hidden_size": a.width,
-        "num_hidden_layers": a.layers,
-        "num_attention_heads": a.heads,
-        "num_key_value_heads": a.key_value_heads,
-        "head_dim": a.head_width,
-        "intermediate_size": a.hidden,
-        "tie_word_embeddings": a.tied,
-        "rope_parameters": rope,
-        "rope_theta": a.rotary_base,
-        "rope_scaling": older,
-        "rms_norm_eps": a.epsilon,
-        "hidden_act": "silu",
-        "attention_bias": a.output_bias,
-        "mlp_bias": a.feed_forward_bias,
-    }
-
-
-def _without_biases(a: Architecture) -> dict[str, Any]:
-    left_out = ("attention_bias", "mlp_bias")
-    return {name: value for name, value in _to_llama(a).items() if name not in left_out}
-
-
-def _to_mistral(a: Architecture) -> dict[str, Any]:
-    return {**_without_biases(a), "sliding_window": a.window}
-
-
-def _to_qwen2(a: Architecture) -> dict[str, Any]:
-    return {**_without_biases(a), "use_sliding_window": False}
-
-
-def _to_gpt2(a: Architecture) -> dict[str, Any]:
-    return {
-        "vocab_size": a.vocabulary,
-        "n_positions": a.context,
-        "n_embd": a.width,
-        "n_layer": a.layers,
-        "n_head": a.heads,
-        "n_inner": a.hidden,
-        "tie_word_embeddings": a.tied,
-        "layer_norm_epsilon": a.epsilon,
-        "activation_function": "gelu_new",
-    }
-
-
-class _Family(NamedTuple):
-    """A kind of model: its name in `architectures`, its tensors, its configuration both ways."""
-
-    name: str
-    tensors: tuple[Tensor, ...]
-    prefix: str
-    read: Callable[[_Config], dict[str, Any]]
-    write: Callable[[Architecture], dict[str, Any]]
-
-
-_FAMILIES = {
-    "llama": _Family("LlamaForCausalLM", _LLAMA, "model.", _llama, _to_llama),
-    "mistral": _Family("MistralForCausalLM", _LLAMA, "model.", _mistral, _to_mistral),
-    "qwen2": _Family("Qwen2ForCausalLM", _LLAMA, "model.", _qwen2, _to_qwen2),
-    "gpt2": _Family("GPT2LMHeadModel", _GPT2, "transformer.", _gpt2, _to_gpt2),
-}
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -481,7 +205,7 @@ def _refuse_left_over(found: dict[str, _Place], architecture: Architecture, arra
         )
 
 
-def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Architecture]:
+def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, Architecture]:
     path = directory / _CONFIG
     if not directory.is_dir():
         raise DataError(f"{directory}: there is no such directory of a model: check the path")
@@ -489,12 +213,12 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
         raise DataError(f"{path} is missing: a model's directory needs it beside its weights")
     fields = _json(path)
     kind = fields.get("model_type")
-    if not isinstance(kind, str) or kind not in _FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         # The nearest name would be of another architecture.
         raise DataError(
-            f"{path}: models of type {str(kind)!r} cannot be read: {', '.join(_FAMILIES)} can"
+            f"{path}: models of type {str(kind)!r} cannot be read: {', '.join(FAMILIES)} can"
         )
-    family = _FAMILIES[kind]
+    family = FAMILIES[kind]
     for name in fields.get("architectures") or [family.name]:
         # A class without a head holds no unembedding; if that is tied, nothing is missing.
         if name != family.name and not str(name).endswith("Model"):
@@ -509,9 +233,9 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[_Family, Archi
     stored = fields.get("dtype", fields.get("torch_dtype"))
     precision = dtype or ("bfloat16" if stored == "bfloat16" else "float32")
     try:
-        architecture = Architecture(**family.read(_Config(fields)), dtype=precision)
+        architecture = dataclasses.replace(family.read(fields), dtype=precision)
         # What could not be written after training is not read.
-        _kind(architecture)
+        family_of(architecture, kind)
         return family, architecture
     except (DataError, SpecificationError) as error:
         raise DataError(f"{path}: {error}") from None
@@ -550,13 +274,13 @@ def write_decoder(
     already.
     """
     directory, architecture = Path(directory), decoder.architecture
-    kind = _kind(architecture)
-    family = _FAMILIES[kind]
+    origin = None if tokenizer is None else Path(tokenizer)
+    kept = _origin(origin)
+    kind = family_of(architecture, kept.pop("model_type", None))
+    family = FAMILIES[kind]
     if (directory / _CONFIG).exists() and not overwrite:
         raise DataError(f"{directory}: there is a model already: choose another directory")
     directory.mkdir(parents=True, exist_ok=True)
-    origin = None if tokenizer is None else Path(tokenizer)
-    kept = _origin(origin)
     stored = kept.pop("dtype", None) or decoder.embedding.dtype.name
     ends = [end] if isinstance(end, int) else list(end)
     marked = (ends[0] if len(ends) == 1 else ends) if ends else None
@@ -568,6 +292,8 @@ def write_decoder(
         "torch_dtype": stored,
         "bos_token_id": None,
         "eos_token_id": marked,
+        # What transformers takes for it otherwise may lie beyond the vocabulary.
+        "pad_token_id": None,
         **kept,
     }
     generation = _generation(origin) or ({} if not ends else {"eos_token_id": marked})
@@ -608,7 +334,7 @@ def _origin(directory: Path | None) -> dict[str, Any]:
     if directory is None or not (directory / _CONFIG).is_file():
         return {}
     fields = _json(directory / _CONFIG)
-    marks = ("bos_token_id", "eos_token_id", "pad_token_id")
+    marks = ("model_type", "bos_token_id", "eos_token_id", "pad_token_id")
     kept = {name: fields[name] for name in marks if fields.get(name) is not None}
     dtype = fields.get("dtype", fields.get("torch_dtype"))
     return {**kept, "dtype": dtype} if dtype in _STORED_TYPES else kept
@@ -619,33 +345,9 @@ def _generation(directory: Path | None) -> dict[str, Any]:
     return _json(path) if path is not None and path.is_file() else {}
 
 
-def _kind(a: Architecture) -> str:
-    if a.experts:
-        raise SpecificationError(
-            f"a decoder with {a.experts} experts in each layer cannot be written for transformers "
-            "yet: write one expert of each (`with_one_expert`)"
-        )
-    biases = (a.query_bias, a.output_bias, a.feed_forward_bias)
-    if (a.norm, a.positions, a.feed_forward) == ("rms", "rotary", "swiglu"):
-        if a.window is not None:
-            if not any(biases):
-                return "mistral"
-        elif biases == (True, False, False):
-            return "qwen2"
-        elif a.query_bias == a.output_bias:
-            return "llama"
-    elif (a.norm, a.positions, a.feed_forward) == ("layer", "learned", "gelu"):
-        whole = a.key_value_heads == a.heads and a.head_width * a.heads == a.width
-        if all(biases) and whole and a.window is None:
-            return "gpt2"
-    raise SpecificationError(
-        f"no family of transformers has this architecture ({a}): Llama has RMS norms, rotary "
-        "positions and SwiGLU, Mistral besides a window and no bias, GPT-2 layer norms, learned "
-        "positions, GELU and every bias"
-    )
-
-
-def _to_store(decoder: Decoder, family: _Family, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+def _to_store(
+    decoder: Decoder, family: ModelFamily, dtype: str
+) -> Iterator[tuple[str, np.ndarray]]:
     for tensor in family.tensors:
         if not all(_has(decoder, place) for place in tensor.places):
             continue

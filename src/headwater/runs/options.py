@@ -252,6 +252,13 @@ class Options:
         "What to compute in; by default what the model says.",
         value="{float32,bfloat16}",
     )
+    gradient_checkpointing: bool = _option(
+        False,
+        "texts",
+        "Compute again for the gradient what layers compute, rather than keep it: less memory, "
+        "more time.",
+        value="",
+    )
     samples: int = _option(
         8,
         "writing",

@@ -10,7 +10,7 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
-from headwater.networks.decoder import Decoder, Precision
+from headwater.networks.decoder import Decoder, Precision, with_gradient_checkpointing
 from headwater.networks.hugging_face import read_decoder, write_decoder
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 
@@ -47,14 +47,23 @@ class LanguageModel:
 
 
 def load_language_model(
-    directory: str | Path, *, dtype: Precision | None = None, stored: Precision | None = None
+    directory: str | Path,
+    *,
+    dtype: Precision | None = None,
+    stored: Precision | None = None,
+    gradient_checkpointing: bool = False,
 ) -> LanguageModel:
     """The model and the tokenizer in a directory; bytes, if there is no `tokenizer.json`.
+
+    **Arguments:** `dtype`, `stored`: as of `read_decoder`; `gradient_checkpointing`: see
+    `Architecture`.
 
     Raises `DataError` for what is missing, damaged, or does not fit together.
     """
     directory = Path(directory)
     decoder = read_decoder(directory, dtype=dtype, stored=stored)
+    if gradient_checkpointing:
+        decoder = with_gradient_checkpointing(decoder)
     tokenizer: AbstractTokenizer = ByteTokenizer()
     if (directory / "tokenizer.json").is_file():
         tokenizer = read_tokenizer(directory)

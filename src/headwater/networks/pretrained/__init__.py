@@ -1,0 +1,1 @@
+"""Files of models that others trained, and what is said in them."""
