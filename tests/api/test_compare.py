@@ -182,7 +182,7 @@ def test_runs_are_chosen_between_from_a_log_alone(tmp_path):
     assert found.deploy == best.name == "always-1" and found.episodes == rows
     assert best.value == pytest.approx(1.0, abs=0.05) and worse.value == pytest.approx(0, abs=0.05)
     assert behaviour.value == pytest.approx(float(log.rewards.mean()))
-    assert best.probability_best == 1.0 and best.probability_better == 1.0
+    assert best.probability_best == 1.0 and best.confidence_better == 1.0
     # Cloned from half of the log, the policies do nothing that the rows of the other half show.
     alone = select(runs[:1], log, estimator="wis", progress=False)
     assert alone.deploy is None

@@ -156,6 +156,34 @@ def test_estimators_agree_with_sums_by_hand():
     assert found["is"].effective_episodes == pytest.approx(size, rel=1e-5)
 
 
+def test_weights_are_clipped_where_they_are_asked_to_be():
+    data, behaviour = logged(40, seed=3)
+    settings = {"estimators": SAMPLED[:4], "discount": DISCOUNT, "behaviour": behaviour}
+    found = evaluate_off_policy(data, POLICY, STATE, max_weight=1.2, **settings)
+    ratio = TARGET[data.observations.argmax(1), data.actions] / np.exp(behaviour)
+    whole, weights, decisions, kept, total = [], [], [], 0.0, 0.0
+    steps = int(data.episode_lengths().max())
+    for begin, end in zip(data.episode_starts[:-1], data.episode_starts[1:]):
+        gains = DISCOUNT ** np.arange(end - begin) * data.rewards[begin:end]
+        rho = np.cumprod(ratio[begin:end])
+        bounded = np.minimum(rho, 1.2)
+        weights.append(bounded[-1])
+        whole.append(bounded[-1] * gains.sum())
+        decisions.append(bounded @ gains)
+        # An episode that is over keeps the weight of its last step.
+        kept += bounded.sum() + (steps - len(rho)) * bounded[-1]
+        total += rho.sum() + (steps - len(rho)) * rho[-1]
+    assert found["is"].value == pytest.approx(np.mean(whole), rel=1e-5)
+    assert found["wis"].value == pytest.approx(np.sum(whole) / np.sum(weights), rel=1e-5)
+    assert found["pdis"].value == pytest.approx(np.mean(decisions), rel=1e-5)
+    lost = f"clipping took {100 * (1 - kept / total):.2g}% of the weight"
+    assert lost in str(found["pdis"]) and found["pdis"].verdict == "doubtful"
+    plain = evaluate_off_policy(data, POLICY, STATE, **settings)
+    wide = evaluate_off_policy(data, POLICY, STATE, max_weight=1e9, **settings)
+    assert {n: e.value for n, e in plain.items()} == {n: e.value for n, e in wide.items()}
+    assert "clipping" not in str(wide["is"])
+
+
 def test_doubly_robust_sees_beyond_truncation_and_sampling_says_that_it_does_not(key):
     data, behaviour = logged(1500, limit=2)
     [model], _ = fit_value(data, POLICY, STATE, discount=DISCOUNT, explore=True, key=key, **FIT)
@@ -286,5 +314,7 @@ def test_bad_questions_are_refused_in_words():
         evaluate_off_policy(data, Mute(), STATE, estimators=("wis",))
     with pytest.raises(SpecificationError, match="unknown estimator 'pdiss': did you mean"):
         evaluate_off_policy(data, POLICY, STATE, estimators=("pdiss",))
+    with pytest.raises(SpecificationError, match=r"max_weight = 0\.0: it must be above 0"):
+        evaluate_off_policy(data, POLICY, STATE, estimators=("is",), max_weight=0.0)
     with pytest.raises(DataError, match="one finite number for each"):
         evaluate_off_policy(data, POLICY, STATE, estimators=("is",), behaviour=behaviour[1:])

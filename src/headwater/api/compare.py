@@ -235,7 +235,7 @@ def select(
     data: Dataset | str | Path,
     *,
     names: Sequence[str] | None = None,
-    estimator: str = "drl",
+    estimator: str = "mis",
     explore: bool = False,
     level: float = 0.95,
     seed: int = 0,
@@ -249,10 +249,11 @@ def select(
 
     **Arguments:** `runs`: or their directories; `data`: logged experience, better not what the runs
     learned from; `names`: what to call the runs (default: their own); `estimator`: of
-    `headwater.evaluation.off_policy.ESTIMATORS`; `explore`: judge the exploring policies, as an
+    `headwater.evaluation.off_policy.ESTIMATORS` (`mis`, since its interval holds its own errors;
+    those that fit a network leave these out); `explore`: judge the exploring policies, as an
     estimator does that needs the probabilities of continuous actions; `level`: of the intervals,
-    and how probably a run must be better than the behaviour to be deployed; `seed`; `progress`: of
-    fits (default: on a terminal).
+    and with what confidence a run must be better than the behaviour to be deployed; `seed`;
+    `progress`: of fits (default: on a terminal).
 
     Raises `SpecificationError` if a run does not fit the data, names are no names, or the runs
     discount rewards differently.

@@ -105,6 +105,7 @@ def evaluate(
     explore: bool = False,
     data: Dataset | Pulls | str | Path | None = None,
     estimators: Sequence[str] | None = None,
+    max_weight: float = float("inf"),
     reward: Any = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -119,7 +120,8 @@ def evaluate(
     `estimators`: of `headwater.evaluation.off_policy.ESTIMATORS` (default: those that need no
     probabilities, and the weighted and doubly robust ones where the policy has some: over discrete
     actions, or with `explore`); if one needs the probabilities of continuous actions, all judge the
-    exploring policy; `reward`: of a language model's responses, if it was Python code, or another
+    exploring policy; `max_weight`: what ratios of probabilities are clipped at, for less variance
+    and some bias; `reward`: of a language model's responses, if it was Python code, or another
     one than the run's; `seed`; `progress`: of fits (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
@@ -145,7 +147,7 @@ def evaluate(
     if isinstance(method, AbstractTablePolicy):
         return _exactly(run, env, data)
     if run.specification.flow.kind == "bandits":
-        return _from_pulls(run, env, data, estimators, explore, seed, progress)
+        return _from_pulls(run, env, data, estimators, explore, max_weight, seed, progress)
     if isinstance(data, Pulls):
         raise SpecificationError(
             f"{run.name} is no run of a bandit, which alone is judged by logged rounds: give "
@@ -183,7 +185,12 @@ def evaluate(
         if reason is not None:
             raise SpecificationError(f"{run.name} does not fit the data: {reason}")
         estimators, explore = choose_estimators(method, data, estimators, explore)
-        estimates = judge_seeds(run, data, estimators, explore, seed=seed, progress=progress)
+        estimates = judge_seeds(
+            *(run, data, estimators, explore),
+            max_weight=max_weight,
+            seed=seed,
+            progress=progress,
+        )
     name = None if task is None else task.name
     judged = None if estimates is None else "exploring" if explore else "greedy"
     return Evaluation(run.name, name, returns, score, normalised, estimates, policy_judged=judged)
@@ -212,6 +219,7 @@ def judge_seeds(
     explore: bool,
     *,
     policy: Any = None,
+    max_weight: float = float("inf"),
     seed: int = 0,
     updates: int = FIT_UPDATES,
     progress: bool | None = None,
@@ -219,7 +227,8 @@ def judge_seeds(
     """What the estimators say of the policy of each seed of a run.
 
     **Arguments:** `explore`: judge the exploring policy; `policy`: what acts with the states of the
-    run, if not its method; `updates`: of each fit of a value.
+    run, if not its method; `max_weight`: what ratios are clipped at; `updates`: of each fit of a
+    value.
     """
     bar = Progress(progress)
     fits = bool(set(estimators) & set(WITH_VALUE))
@@ -235,6 +244,7 @@ def judge_seeds(
                 estimators=estimators,
                 discount=discount_of(run),
                 explore=explore,
+                max_weight=max_weight,
                 seed=seed,
                 progress=bar if fits else None,
                 updates=updates,
@@ -279,6 +289,7 @@ def _from_pulls(
     data: Any,
     estimators: Sequence[str] | None,
     explore: bool,
+    max_weight: float,
     seed: int,
     progress: bool | None,
 ) -> Evaluation:
@@ -300,7 +311,13 @@ def _from_pulls(
     check_pulls(data, run.problem)
     policy, log = as_transitions(run.method, data, run.problem)
     estimators, explore = choose_estimators(policy, log, estimators, explore)
-    found = judge_seeds(run, log, estimators, explore, policy=policy, seed=seed, progress=progress)
+    found = judge_seeds(
+        *(run, log, estimators, explore),
+        policy=policy,
+        max_weight=max_weight,
+        seed=seed,
+        progress=progress,
+    )
     judged = "exploring" if explore else "greedy"
     return Evaluation(run.name, estimates=found, policy_judged=judged)
 

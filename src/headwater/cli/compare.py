@@ -19,7 +19,7 @@ def command(
     figure: Annotated[Path | None, option("PNG", "-o")] = None,
     level: Annotated[float, option("X")] = 0.95,
     data: Annotated[str | None, option("DATA", "-d")] = None,
-    estimator: Annotated[str, option("NAME")] = "drl",
+    estimator: Annotated[str, option("NAME")] = "mis",
     explore: Flag = False,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
@@ -27,7 +27,8 @@ def command(
     """Set runs side by side: final returns with intervals, and how many samples a log saved.
 
     With --data they are judged from a log instead, without acting: which of them to deploy, with
-    the probability that it is the best and that it is better than the policy that logged.
+    the probability that it is the best and the confidence that it is better than the policy that
+    logged.
 
     Args:
         runs: Directories of runs that were evaluated in the same task.
@@ -37,10 +38,10 @@ def command(
             first to the last level of the baseline.
         names: What to call the runs, one name each.
         figure: Where to draw learning curves, as PNG; by default nothing is drawn.
-        level: Coverage of the intervals; with --data also how probably a run must be better than
-            the behaviour to be deployed.
+        level: Coverage of the intervals; with --data also with what confidence a run must be better
+            than the behaviour to be deployed.
         data: Logged experience to judge from, better not what the runs learned from.
-        estimator: With --data, how to judge: drl, fqe, mis, dr, wdr, is, wis, pdis or wpdis.
+        estimator: With --data, how to judge: mis, or drl, fqe, dr, wdr, is, wis, pdis, wpdis.
         explore: With --data, judge the exploring policies instead of the greedy ones.
         seed: With --data, root of all randomness.
         json: Print the result as JSON.
@@ -95,7 +96,7 @@ def print_selection(selection) -> None:
                 else _between(
                     candidate.advantage, candidate.advantage_low, candidate.advantage_high
                 ),
-                "" if own else f"{candidate.probability_better:.3f}",
+                "" if own else f"{candidate.confidence_better:.3f}",
                 f"{candidate.probability_best:.3f}",
                 "deploy" if candidate.name == selection.deploy else "",
             ]

@@ -17,6 +17,7 @@ def command(
     explore: Flag = False,
     data: Annotated[str | None, option("DATA", "-d")] = None,
     estimators: Annotated[tuple[str, ...], option("NAME…")] = (),
+    max_weight: Annotated[float, option("X")] = float("inf"),
     env_option: Settings = (),
     reward: Annotated[str | None, option("REWARD")] = None,
     seed: Annotated[int, option("N")] = 0,
@@ -37,6 +38,7 @@ def command(
         estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr, wdr, mis and drl;
             by default fqe, mis and drl, and wis and wdr where the policy has probabilities: over
             discrete actions, or with --explore.
+        max_weight: What ratios of probabilities are clipped at, for less variance and some bias.
         env_option: An option of the environment; may be repeated.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
             exact-match; by default what the run learned from.
@@ -52,6 +54,7 @@ def command(
         explore=explore,
         data=data,
         estimators=estimators or None,
+        max_weight=max_weight,
         reward=reward,
         seed=seed,
         progress=None if json else True,

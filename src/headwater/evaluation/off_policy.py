@@ -141,6 +141,7 @@ def evaluate_off_policy(
     behaviour: Any = None,
     explore: bool = True,
     model: FittedValue | None = None,
+    max_weight: float = float("inf"),
     level: float = 0.95,
     resamples: int = 1000,
     refits: int = 0,
@@ -154,10 +155,11 @@ def evaluate_off_policy(
     `estimators`: which; `discount`; `behaviour`: log-probability of each logged action under the
     policy that logged it, `[row]`, in units of canonical actions (default: those logged with the
     data, else estimated by behavioural cloning); `explore`: whether to evaluate the exploring
-    policy or the greedy one; `model`: the value of that policy, learned if not given; `level`:
-    nominal coverage; `resamples`: of episodes; `refits`: of `fqe` on resampled episodes, which its
-    interval then comes from; `seed`: of everything; `progress`: is told of the updates of fits;
-    `fit`: settings of `fit_value`.
+    policy or the greedy one; `model`: the value of that policy, learned if not given;
+    `max_weight`: what ratios of probabilities are clipped at, for less variance and some bias;
+    `level`: nominal coverage; `resamples`: of episodes; `refits`: of `fqe` on resampled episodes,
+    which its interval then comes from; `seed`: of everything; `progress`: is told of the updates of
+    fits; `fit`: settings of `fit_value`.
 
     Raises `SpecificationError` if an estimator is unknown or needs what the method cannot do.
     """
@@ -166,6 +168,8 @@ def evaluate_off_policy(
             raise SpecificationError(nearest(name, ESTIMATORS, "estimator"))
     if not 0.0 < level < 1.0:
         raise SpecificationError(f"level = {level}: a nominal coverage lies between 0 and 1")
+    if not max_weight > 0.0:
+        raise SpecificationError(f"max_weight = {max_weight}: it must be above 0")
     weighing = [name for name in estimators if name in WEIGHING]
     if weighing:
         _require_probabilities(method, data, explore, weighing)
@@ -201,7 +205,7 @@ def evaluate_off_policy(
     if weighing:
         behaviour, whose = _behaviour(data, behaviour, clone_key)
         ours = _log_probabilities(method, state, data, explore, choice_key)
-        episodes = WeightedEpisodes(data, ours - behaviour, discount)
+        episodes = WeightedEpisodes(data, ours - behaviour, discount, max_weight)
         for name in weighing:
             found[name] = weighted_estimate(name, episodes, values, errors)
     diverged = _divergence(data, values, discount)
@@ -260,6 +264,11 @@ def _doubts_of_episodes(name: str, episodes: WeightedEpisodes) -> _Doubts:
         warnings.append(
             f"few episodes carry the weight ({effective:.0f} of {episodes.count:,}), so that an "
             "estimate with normalised weights may be biased by more than its interval"
+        )
+    if episodes.clipped:
+        warnings.append(
+            f"clipping took {100 * episodes.clipped:.2g}% of the weight, and the bias of that is "
+            "not in the interval"
         )
     average = episodes.average(name)
     if not 0.5 < average < 2.0:

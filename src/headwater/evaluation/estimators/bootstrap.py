@@ -1,4 +1,4 @@
-"""Intervals over episodes, and the probability that a policy is the best of several."""
+"""Intervals over episodes, and how sure it is that a policy is the best, or better, of several."""
 
 import numpy as np
 
@@ -43,6 +43,38 @@ def probability_best(influences: np.ndarray, resamples: int, seed: int) -> np.nd
         best = means == means.max(axis=1, keepdims=True)
         wins += (best / best.sum(axis=1, keepdims=True)).sum(0)
     return wins / resamples
+
+
+def confidence_above_zero(differences: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How sure it is that each mean is above zero, however many means there are, `[policy]`.
+
+    One minus the chance with which the largest t statistic of all of them would be as high if every
+    mean were zero, by the bootstrap of that largest statistic. The best of several that are no
+    better than the behaviour is thus taken for better as rarely as a single one.
+
+    **Arguments:** `differences`: `[policy, episode]`, from the behaviour. What is zero in every
+    episode is not above zero.
+    """
+    count = differences.shape[1]
+    means = differences.mean(axis=1)
+    errors = differences.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else 0.0 * means
+    told = errors > 0.0
+    if not told.any():
+        return (means > 0.0).astype(np.float64)
+    centred = (differences - means[:, None])[told]
+    largest = []
+    for counts in _resampled(count, resamples, seed):
+        again = counts @ centred.T / count
+        spread = np.maximum(counts @ (centred**2).T / count - again**2, 0.0)
+        errors_again = np.sqrt(spread / (count - 1))
+        # Episodes that are all alike have no error of their own.
+        errors_again = np.where(errors_again > 1e-12 * errors[told], errors_again, errors[told])
+        largest.append((again / errors_again).max(axis=1))
+    highest = np.concatenate(largest)
+    confidence = (means > 0.0).astype(np.float64)
+    statistics = means[told] / errors[told]
+    confidence[told] = (highest[:, None] < statistics).mean(axis=0)
+    return confidence
 
 
 def _resampled(count: int, resamples: int, seed: int):

@@ -30,10 +30,16 @@ class WeightedEpisodes:
 
     **Arguments:** `data`; `log_ratio`: `[row]`, log of the evaluated policy's probability of the
     logged action over that of the policy that logged it, minus infinity for what is never done;
-    `discount`.
+    `discount`; `max_weight`: what the product of ratios up to a step is clipped at.
     """
 
-    def __init__(self, data: Dataset, log_ratio: np.ndarray, discount: float):
+    def __init__(
+        self,
+        data: Dataset,
+        log_ratio: np.ndarray,
+        discount: float,
+        max_weight: float = float("inf"),
+    ):
         self.lengths = data.episode_lengths()
         self.count, self.steps = data.episodes, int(self.lengths.max())
         self.at = (
@@ -47,6 +53,9 @@ class WeightedEpisodes:
         self.log_shift = largest if largest > 600.0 else 0.0
         self.ratios = np.exp(cumulative - self.log_shift)
         self.scale = float(np.exp(min(self.log_shift, 700.0)))
+        clipped = np.minimum(self.ratios, max_weight / self.scale)
+        self.clipped = 1.0 - float(ratio(clipped.sum(), self.ratios.sum()))
+        self.ratios = clipped
         self.rewards = self.table(data.rewards)
         last = data.episode_starts[1:] - 1
         cut = data.truncations[last] & ~data.terminals[last]

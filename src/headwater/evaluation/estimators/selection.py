@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from headwater.evaluation.estimators.bootstrap import episode_interval, probability_best
-from headwater.evaluation.estimators.importance import WEIGHING, WITH_MODEL, Judged
+from headwater.evaluation.estimators.bootstrap import (
+    confidence_above_zero,
+    episode_interval,
+    probability_best,
+)
+from headwater.evaluation.estimators.importance import WITH_MODEL, Judged
 
 BEHAVIOUR = "the behaviour"
-_WITHOUT_FIT = frozenset(WEIGHING) - frozenset(WITH_MODEL)
+_WITH_NETWORK = ("fqe", "drl", *WITH_MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +24,9 @@ class Candidate:
     **Arguments:** `name`; `value`, `low`, `high`: discounted return, with its interval;
     `advantage`, `advantage_low`, `advantage_high`: over the behaviour on the same episodes, zero
     for that one; `probability_best`: how often it is the best over the same resampled episodes;
-    `probability_better`: how often it is better than the behaviour; `refused`: why it has no value,
-    `None` if it has one. What is refused has none of these numbers.
+    `confidence_better`: with what confidence it is better than the behaviour, however many
+    candidates there are; `refused`: why it has no value, `None` if it has one. What is refused has
+    none of these numbers.
     """
 
     name: str
@@ -32,7 +37,7 @@ class Candidate:
     advantage_low: float | None = None
     advantage_high: float | None = None
     probability_best: float | None = None
-    probability_better: float | None = None
+    confidence_better: float | None = None
     refused: str | None = None
 
 
@@ -60,22 +65,23 @@ class Selection:
         best = max(judged, key=lambda candidate: candidate.probability_best or 0.0)
         if self.deploy is None:
             return (
-                f"none is shown to be better than the behaviour: the likeliest, {best.name}, is "
-                f"with probability {best.probability_better:.2f}, and {self.level:g} is asked for"
+                f"none is shown to be better than the behaviour: the confidence that {best.name}, "
+                f"the likeliest best, is so is {best.confidence_better:.2f}, and {self.level:g} is "
+                "asked for"
             )
         return (
             f"deploy {best.name}: the best with probability {best.probability_best:.2f}, and "
-            f"better than the behaviour with probability {best.probability_better:.2f}"
+            f"better than the behaviour with confidence {best.confidence_better:.2f}"
         ) + self._overconfidence
 
     @property
     def _overconfidence(self) -> str:
         """What resampling episodes leaves out."""
-        if self.estimator in _WITHOUT_FIT:
+        if self.estimator not in _WITH_NETWORK:
             return ""
         return (
-            "; these probabilities are too sure, as errors of what was fitted to the rows that "
-            "judge are left out: take a small advantage for none"
+            "; both are too sure, as errors of the network that was fitted to the rows that judge "
+            "are left out: take a small advantage for none, or choose by mis"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def select_policy(
 ) -> Selection:
     """Compares policies on the same resampled episodes of the log.
 
-    The likeliest best is deployed if it is better than the behaviour with probability `level`.
+    The likeliest best is deployed if it is better than the behaviour with confidence `level`.
 
     **Arguments:** `policies`: what is known of each by its name, or why nothing is; `behaviour`:
     the same of the policy that logged; `estimator`: what they were judged by; `level`: of intervals
@@ -103,16 +109,17 @@ def select_policy(
     known = {name: found for name, found in policies.items() if not isinstance(found, str)}
     rows = np.stack([*(found.influence for found in known.values()), behaviour.influence])
     best = probability_best(rows, resamples, seed)
+    over = rows[:-1] - rows[-1]
+    sure = confidence_above_zero(over, resamples, seed) if known else np.zeros(0)
 
     def candidate(place: int, name: str, found: Judged) -> Candidate:
-        over = found.influence - behaviour.influence
+        advantage = found.influence - behaviour.influence
         low, high = episode_interval(found.influence, level, resamples, seed) or (None, None)
-        above = episode_interval(over, level, resamples, seed) or (None, None)
-        pair = np.stack([found.influence, behaviour.influence])
+        above = episode_interval(advantage, level, resamples, seed) or (None, None)
         return Candidate(
-            *(name, found.value, low, high, float(over.mean()), *above),
+            *(name, found.value, low, high, float(advantage.mean()), *above),
             probability_best=float(best[place]),
-            probability_better=float(probability_best(pair, resamples, seed)[0]),
+            confidence_better=float(sure[place]) if place < len(sure) else None,
         )
 
     made = {n: candidate(place, n, found) for place, (n, found) in enumerate(known.items())}
@@ -124,6 +131,6 @@ def select_policy(
     deploy = None
     if made:
         likeliest = max(made.values(), key=lambda c: c.probability_best or 0.0)
-        if (likeliest.probability_better or 0.0) >= level:
+        if (likeliest.confidence_better or 0.0) >= level:
             deploy = likeliest.name
     return Selection([*listed, own], deploy, estimator, level, int(rows.shape[1]))
