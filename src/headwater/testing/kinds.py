@@ -455,6 +455,10 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
                     [[0.1 * i, (0.7 * i) % 1.0] for i in range(9)], capacity=20
                 ),
             ),
+            (
+                "queries at two fidelities",
+                SearchSpace((-5.0, 1.0), (10.0, 15.0), costs=(0.1, 1.0), capacity=20),
+            ),
         )
     ),
     (ValueClass, Episodes): (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
+from headwater.environments.black_boxes.fidelities import BraninFidelities, Forrester
 from headwater.environments.black_boxes.smooth import SmoothFunction
 from headwater.environments.black_boxes.surfaces import Branin, Hartmann
 
@@ -56,3 +57,34 @@ def test_the_highest_is_that_of_the_candidates(components):
 def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(SpecificationError, match="points = 1, components = 1: at least 2 points"):
         SmoothFunction(points=1)
+
+
+def test_cheap_evaluations_are_what_they_are_said_to_be():
+    box, alone = Forrester(), Forrester(fidelities=1)
+    x = np.linspace(0.0, 1.0, 1_001)
+    value = jax.jit(jax.vmap(lambda x, f: box.mean_value(box.reset(), x[None], f), (0, None)))
+    exact, cheap = (np.asarray(value(jnp.asarray(x), jnp.asarray(f)), np.float64) for f in (1, 0))
+    plain = -((6.0 * x - 2.0) ** 2) * np.sin(12.0 * x - 4.0)
+    np.testing.assert_allclose(exact, plain, atol=2e-4)
+    np.testing.assert_allclose(cheap, 0.5 * plain - 10.0 * (x - 0.5) + 5.0, atol=2e-4)
+    assert float(box.highest(None)) == pytest.approx(plain.max(), abs=1e-3)
+    assert alone.space.costs == (1.0,) and box.space.costs == (0.1, 1.0)
+    place = jnp.asarray([0.3])
+    only = alone.mean_value(alone.reset(), place, LAST)
+    assert float(only) == float(box.mean_value(box.reset(), place, jnp.asarray(1)))
+    drawn = Forrester(related=False)
+    values = jax.vmap(lambda x: drawn.mean_value(drawn.reset(), x[None], LAST))(jnp.asarray(x))
+    assert abs(np.corrcoef(np.asarray(values), exact)[0, 1]) < 0.9
+
+
+def test_the_cheap_branin_differs_by_the_gap_at_most():
+    box = BraninFidelities(fidelity_gap=0.5)
+    grid = box.space.candidates
+    each = jax.vmap(lambda x, f: box.mean_value(None, x, f), (0, None))
+    cheap, exact = (np.asarray(each(grid, jnp.asarray(f)), np.float64) for f in (0, 1))
+    assert 0.49 < np.abs(cheap - exact).max() <= 0.5 + 1e-5
+    assert exact.max() == pytest.approx(float(box.highest(None)), abs=1e-6)
+    # Its mean and deviation over the square are said to be 0 and 1.
+    assert abs(exact.mean()) < 0.1 and exact.std() == pytest.approx(1.0, abs=0.1)
+    plain = jax.vmap(lambda x: Branin().mean_value(None, x, LAST))(grid)
+    np.testing.assert_allclose(exact, (54.81 + np.asarray(plain)) / 51.95, atol=1e-4)

@@ -39,12 +39,12 @@ def posterior(points, values):
     return cross @ inverse @ values, kernel(grid, grid) - cross @ inverse @ cross.T
 
 
-def taught(method, points, values, capacity=10):
+def taught(method, points, values, capacity=10, fidelities=None, costs=(1.0,)):
     """The state of a method after these evaluations, of candidates on the grid."""
-    space = SearchSpace((0.0,), (1.0,), jnp.asarray(GRID)[:, None], capacity=capacity)
+    space = SearchSpace((0.0,), (1.0,), jnp.asarray(GRID)[:, None], costs=costs, capacity=capacity)
     state = method.init(space, key=jax.random.key(0))
-    zeros = jnp.zeros(len(values), jnp.int32)
-    data = Queries(jnp.asarray(points)[:, None], jnp.asarray(values), zeros, jnp.ones(len(values)))
+    level = jnp.zeros(len(values), jnp.int32) if fidelities is None else jnp.asarray(fidelities)
+    data = Queries(jnp.asarray(points)[:, None], jnp.asarray(values), level, jnp.ones(len(values)))
     return _updated(method, state, data)
 
 

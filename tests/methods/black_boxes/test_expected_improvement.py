@@ -13,9 +13,9 @@ from headwater.environments.black_boxes.black_box import BlackBox
 from headwater.evaluation.black_boxes.recommended import simple_regret
 from headwater.methods.black_boxes.expected_improvement import (
     ExpectedImprovement,
-    improvement,
     noisy_improvement,
 )
+from headwater.ops.expected_improvement import improvement
 from headwater.parts.black_boxes import surrogate
 from headwater.parts.black_boxes.gaussian_process import double_precision
 from headwater.runs.learn import learn

@@ -141,6 +141,14 @@ class SearchSpace(eqx.Module):
                 "the others"
             )
 
+    def require_several_fidelities(self, method: str, instead: str) -> None:
+        """Raises `SpecificationError` if there is one alone, for which `instead` is meant."""
+        if self.fidelities == 1:
+            raise SpecificationError(
+                f"{method} chooses among fidelities, and here is one: take {instead}, or say what "
+                "an evaluation at each costs"
+            )
+
     def require_room(self, method: str, most: int) -> None:
         """Raises `SpecificationError` if there may be more evaluations than `method` can take."""
         if self.capacity > most:

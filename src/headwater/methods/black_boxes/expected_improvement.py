@@ -11,6 +11,7 @@ from headwater.core.fields import choice, integer, positive
 from headwater.core.method import AbstractMethod, AbstractProposer, Info
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
+from headwater.ops.expected_improvement import improvement
 from headwater.ops.linear_algebra import triangular_solve
 from headwater.parts.black_boxes import surrogate
 from headwater.parts.black_boxes.gaussian_process import (
@@ -97,12 +98,6 @@ def _acquisition(
         values = belief.moments(belief.data.points)[0]
     best = jnp.max(jnp.where(belief.data.known, values, -jnp.inf))
     return improvement(*belief.moments(points), best)
-
-
-def improvement(mean: Array, deviation: Array, best: Array) -> Array:
-    """E[(f - best)⁺] of normal f, of shapes that go together."""
-    z = (mean - best) / deviation
-    return (mean - best) * jax.scipy.stats.norm.cdf(z) + deviation * jax.scipy.stats.norm.pdf(z)
 
 
 def noisy_improvement(

@@ -135,6 +135,13 @@ class Posterior(eqx.Module):
         # No point is known better than the arithmetic is exact.
         return cross @ self.weights, jnp.sqrt(jnp.maximum(variance, 1e-14 * prior))
 
+    def with_last(self, points: _Points, level: int) -> Float[Array, " point"]:
+        """Covariances of the function at one fidelity and at the last, each at the same point."""
+        one, last = (self.cross(points, each) @ self.inverse_root.T for each in (level, -1))
+        shares = _shares(self.hyperparameters)
+        parts = shares[level] * shares[-1] * jnp.exp(2.0 * self.hyperparameters.log_signal)
+        return jnp.sum(parts) - jnp.sum(one * last, axis=1)
+
     def joint(
         self, points: _Points, others: Float[Array, "other component"]
     ) -> Float[Array, "point other"]:
@@ -209,6 +216,13 @@ def prior_variance(given: Hyperparameters, level: int = -1) -> Float[Array, ""]:
     return jnp.sum(_shares(given)[level] ** 2 * jnp.exp(2.0 * given.log_signal))
 
 
+def prior_correlation(given: Hyperparameters) -> Float[Array, ""]:
+    """Of the function at the first fidelity and the last, at one point, before any evaluation."""
+    shares = _shares(given)
+    shared = jnp.sum(shares[0] * shares[-1] * jnp.exp(2.0 * given.log_signal))
+    return shared / jnp.sqrt(prior_variance(given, 0) * prior_variance(given))
+
+
 def fit(
     kernel: Kernel,
     starts: list[Hyperparameters],
@@ -219,14 +233,18 @@ def fit(
     """The most probable hyperparameters, from the best of several starts.
 
     **Arguments:** `starts`: the first is the mean of the normal prior of all that `Hyperparameters`
-    holds; `spread`: its standard deviations; `steps`: of Adam, from each start.
+    holds; `spread`: its standard deviations, 0 for what stays as it is; `steps`: of Adam, from each
+    start.
     """  # fmt: skip
     values = jnp.where(data.known, data.values, 0.0)
     both = data.known[:, None] & data.known[None, :]
 
     def prior(given: Hyperparameters):
         each = jax.tree.map(
-            lambda x, mean, sd: jnp.sum(((x - mean) / sd) ** 2), given, starts[0], spread
+            lambda x, mean, sd: jnp.sum(((x - mean) / jnp.where(sd > 0.0, sd, 1.0)) ** 2),
+            given,
+            starts[0],
+            spread,
         )
         return -0.5 * sum(jax.tree.leaves(each))
 
@@ -250,6 +268,7 @@ def fit(
         better = value > most
         best = jax.tree.map(lambda x, old: jnp.where(better, x, old), given, best)
         change, moments = optimiser.update(jax.tree.map(jnp.negative, gradient), moments, given)
+        change = jax.tree.map(lambda x, sd: jnp.where(sd > 0.0, x, 0.0), change, spread)
         given = optax.apply_updates(given, change)
         return (given, moments, best, jnp.where(better, value, most)), None
 

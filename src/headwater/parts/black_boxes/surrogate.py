@@ -21,6 +21,7 @@ from headwater.parts.black_boxes.gaussian_process import (
     condition,
     fit,
     in_double,
+    prior_correlation,
 )
 
 Acquisition = Callable[..., Float[Array, " point"]]
@@ -29,6 +30,9 @@ Acquisition = Callable[..., Float[Array, " point"]]
 A function of the method, its state, the posterior, points `[point, component]` and `key=`. It
 closes over no arrays, as it is computed `in_double`.
 """
+
+Level = Callable[..., Int[Array, " point"]]
+"""The fidelity to evaluate at: a function of the method, its state, the posterior and points."""
 
 _WIDE, _LOCAL, _KEPT, _ROUNDS = 512, 32, 4, 6
 """Points tried anywhere; then, around each of so many of the best, points in each of the rounds."""
@@ -58,7 +62,10 @@ class AbstractSurrogate(eqx.Module):
 
 
 class Surrogate(eqx.Module):
-    """The evaluations so far, in a table with room for all, and the fitted hyperparameters."""
+    """The evaluations so far, in a table with room for all, and the fitted hyperparameters.
+
+    **Arguments:** `independent`: of several fidelities, each says nothing of the others.
+    """
 
     space: SearchSpace
     point: Float[Array, "room component"]
@@ -67,10 +74,15 @@ class Surrogate(eqx.Module):
     count: Int[Array, ""]
     fitted: Hyperparameters
     jitter: Float[Array, ""]
+    independent: bool = eqx.field(static=True, default=False)
 
 
-def begin(settings: AbstractSurrogate, problem: SearchSpace) -> Surrogate:
+def begin(
+    settings: AbstractSurrogate, problem: SearchSpace, *, independent: bool = False
+) -> Surrogate:
     """Before any evaluation.
+
+    **Arguments:** `independent`: a process for each fidelity by itself, and not an autoregression.
 
     Raises `SpecificationError` if there may be more than exact inference should take.
     """
@@ -82,8 +94,9 @@ def begin(settings: AbstractSurrogate, problem: SearchSpace) -> Surrogate:
         jnp.zeros(room),
         jnp.zeros(room, jnp.int32),
         jnp.zeros((), jnp.int32),
-        _single(_prior(settings, problem)[0][0]),
+        _single(_prior(settings, problem, independent)[0][0]),
         jnp.zeros(()),
+        independent,
     )
 
 
@@ -97,7 +110,7 @@ def learn(settings: AbstractSurrogate, state: Surrogate, data: Queries) -> Surro
 def _fit(settings: AbstractSurrogate, state: Surrogate):
     table, fitted = evaluations(settings, state), _double(state.fitted)
     if settings.hyperparameters == "likelihood":
-        starts, spread = _prior(settings, state.space)
+        starts, spread = _prior(settings, state.space, state.independent)
         fitted = fit(settings.kernel, starts, spread, table, settings.fit_steps)
     return fitted, condition(settings.kernel, fitted, table).jitter
 
@@ -110,6 +123,11 @@ def metrics(state: Surrogate) -> dict[str, Float[Array, ""]]:
         "best_value": best_value(state),
         "room": (state.space.capacity - state.count).astype(jnp.float32),
     }
+
+
+def correlation(state: Surrogate) -> Float[Array, ""]:
+    """Of the function at the cheapest fidelity and at the last, as the hyperparameters have it."""
+    return prior_correlation(state.fitted)
 
 
 def added(state: Surrogate, data: Queries) -> Surrogate:
@@ -140,9 +158,36 @@ def best_value(state: Surrogate) -> Float[Array, ""]:
 
 def evaluations(settings: AbstractSurrogate, state: Surrogate) -> Evaluations:
     """The table in double precision, with values scaled where hyperparameters are fitted."""
-    shift, scale = _scaling(settings, state)
+    shift, scale = scaling(settings, state)
     values = (state.value.astype(jnp.float64) - shift[state.fidelity]) / scale[state.fidelity]
     return Evaluations(state.point.astype(jnp.float64), state.fidelity, values, _known(state))
+
+
+def scaling(
+    settings: AbstractSurrogate, state: Surrogate
+) -> tuple[Float[Array, " fidelity"], Float[Array, " fidelity"]]:
+    """What is taken off the values at each fidelity, and what they are divided by.
+
+    A fidelity of fewer than two different values has the numbers of all of them together.
+    """
+    levels = state.space.fidelities
+    if settings.hyperparameters == "given":
+        return jnp.zeros(levels, jnp.float64), jnp.ones(levels, jnp.float64)
+    known = _known(state)[None, :]
+    each = state.fidelity[None, :] == jnp.arange(levels, dtype=jnp.int32)[:, None]
+    mean, deviation = _moments(state, (each & known).astype(jnp.float64))
+    all_mean, all_deviation = _moments(state, known.astype(jnp.float64))
+    told = deviation > 0.0
+    deviation = jnp.where(told, deviation, all_deviation)
+    return jnp.where(told, mean, all_mean), jnp.where(deviation > 0.0, deviation, 1.0)
+
+
+def _moments(state: Surrogate, chosen: Float[Array, "lot point"]):
+    """Mean and standard deviation of the values in each lot."""
+    values, count = state.value.astype(jnp.float64), jnp.maximum(jnp.sum(chosen, axis=1), 1.0)
+    mean = chosen @ values / count
+    squares = jnp.sum(chosen * (values[None, :] - mean[:, None]) ** 2, axis=1)
+    return mean, jnp.sqrt(squares / count)
 
 
 def posterior(settings: AbstractSurrogate, state: Surrogate) -> Posterior:
@@ -166,6 +211,42 @@ def propose(
         random_points(state.space, 1, key=random_key)[0],
         _search(settings, state, acquisition, acquisition_key, search_key),
     )
+
+
+def propose_with_fidelity(
+    settings: AbstractSurrogate,
+    state: Surrogate,
+    acquisition: Acquisition,
+    level: Level,
+    initial_points: int,
+    *,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, " component"], Int[Array, ""]]:
+    """The point where `acquisition` is highest, and the fidelity that `level` says for it.
+
+    Before that: `initial_points` at random at the cheapest fidelity, then the first half of them
+    at each of the others, so that what the fidelities have in common can be told.
+    """
+    random_key, acquisition_key, search_key = jax.random.split(key, 3)
+    rest = -(-initial_points // 2)
+    later = jnp.maximum(state.count - initial_points, 0)
+    again = jnp.minimum(later % rest, state.space.capacity - 1)
+    first = state.count < initial_points
+    begin = jnp.where(first, random_points(state.space, 1, key=random_key)[0], state.point[again])
+    begin_level = jnp.where(first, 0, 1 + later // rest).astype(jnp.int32)
+    found = _search(settings, state, acquisition, acquisition_key, search_key)
+    found_level = _level_at(settings, state, level, found)
+    beginning = state.count < initial_points + (state.space.fidelities - 1) * rest
+    return (
+        jnp.where(beginning, begin, found),
+        jnp.where(beginning, begin_level, jnp.round(found_level).astype(jnp.int32)),
+    )
+
+
+@in_double
+def _level_at(settings, state, level, point):
+    belief = posterior(settings, state)
+    return level(settings, state, belief, point[None].astype(jnp.float64))[0]
 
 
 def recommend(
@@ -200,7 +281,7 @@ def expect(
 
 @in_double
 def _value_there(settings, state, point, fidelity):
-    shift, scale = _scaling(settings, state)
+    shift, scale = scaling(settings, state)
     belief, where = posterior(settings, state), point[None].astype(jnp.float64)
     each = [belief.moments(where, level)[0][0] for level in range(state.space.fidelities)]
     return shift[fidelity] + scale[fidelity] * jnp.stack(each)[fidelity]
@@ -287,23 +368,8 @@ def _known(state: Surrogate):
     return jnp.arange(state.value.shape[0], dtype=jnp.int32) < state.count
 
 
-def _scaling(settings: AbstractSurrogate, state: Surrogate):
-    """What is taken off the values at each fidelity, and what they are divided by."""
-    levels = state.space.fidelities
-    if settings.hyperparameters == "given":
-        return jnp.zeros(levels, jnp.float64), jnp.ones(levels, jnp.float64)
-    each = state.fidelity[None, :] == jnp.arange(levels, dtype=jnp.int32)[:, None]
-    mine = (each & _known(state)[None, :]).astype(jnp.float64)
-    values = state.value.astype(jnp.float64)
-    count = jnp.sum(mine, axis=1)
-    mean = mine @ values / jnp.maximum(count, 1.0)
-    squares = jnp.sum(mine * (values[None, :] - mean[:, None]) ** 2, axis=1)
-    deviation = jnp.sqrt(squares / jnp.maximum(count, 1.0))
-    return mean, jnp.where(deviation > 0.0, deviation, 1.0)
-
-
 def _prior(
-    settings: AbstractSurrogate, space: SearchSpace
+    settings: AbstractSurrogate, space: SearchSpace, independent: bool
 ) -> tuple[list[Hyperparameters], Hyperparameters]:
     """Where fitting starts, first of all in the middle of the prior, and the prior's spread."""
     levels, size = space.fidelities, space.size
@@ -317,14 +383,14 @@ def _prior(
         jnp.broadcast_to(length, (levels, size)),
         jnp.broadcast_to(log(settings.signal_scale), (levels,)),
         jnp.broadcast_to(log(settings.noise_scale), (levels,)),
-        jnp.ones(levels - 1),
+        jnp.full(levels - 1, 0.0 if independent else 1.0),
     )
     short = eqx.tree_at(lambda h: h.log_length, middle, middle.log_length - 1.5)
     spread = Hyperparameters(
         jnp.full((levels, size), _LENGTH_SPREAD),
         jnp.full(levels, _SIGNAL_SPREAD),
         jnp.full(levels, _NOISE_SPREAD),
-        jnp.full(levels - 1, _SLOPE_SPREAD),
+        jnp.full(levels - 1, 0.0 if independent else _SLOPE_SPREAD),
     )
     return [middle, short], spread
 
