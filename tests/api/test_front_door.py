@@ -184,7 +184,7 @@ def suitable(name, shelf):
         return method, inputs, options | {"steps": 24}
     if flow.kind == "black boxes":
         # The first that the method does not refuse: some choose among fidelities.
-        takes = [box for box in ("branin", "forrester") if _takes(method, make(box).space)]
+        takes = [box for box in ("branin", "branin-fidelities") if _takes(method, make(box).space)]
         return method, {"env": takes[0]}, options | {"steps": 3}
     if flow.kind == "language":
         data = learns_from(cls)[1].__name__

@@ -5,7 +5,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from headwater.core.problems.search_space import SearchSpace
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
@@ -60,21 +60,24 @@ class Forrester(AbstractBlackBox):
     The function is (6x - 2)² sin(12x - 4), and the cheap one is half of it plus 10x - 10.
 
     **Arguments:** `related`: the cheap function is that; else it is a draw of a Gaussian process
-    of the same size, which says nothing of the other; `fidelities`: 1 for the function alone;
+    of the same size, which says nothing of the other; `points`: candidates, equally far apart, or
+    0 for anywhere; `fidelities`: 1 for the function alone;
     `noise`: of an evaluation; `seed`: of a cheap function that is drawn.
     """
 
     name: ClassVar[str] = "forrester"
     reference_returns: ClassVar[None] = None
 
-    related: bool = eqx.field(static=True, default=True)
+    related: bool | Bool[Array, ""] = True
+    points: int = eqx.field(static=True, default=0)
     fidelities: int = eqx.field(static=True, default=2)
     noise: float | Float[Array, ""] = 0.0
     seed: int | Int[Array, ""] = 0
 
     @property
     def space(self) -> SearchSpace:
-        return SearchSpace((0.0,), (1.0,), costs=(_CHEAP, 1.0)[-self.fidelities :])
+        candidates = jnp.linspace(0.0, 1.0, self.points)[:, None] if self.points else None
+        return SearchSpace((0.0,), (1.0,), candidates, costs=(_CHEAP, 1.0)[-self.fidelities :])
 
     def reset(self) -> tuple[Array, Array, Array]:
         """Frequencies, phases and amplitudes of the waves of a cheap function that is drawn."""
@@ -86,14 +89,13 @@ class Forrester(AbstractBlackBox):
     def mean_value(self, instance, point, fidelity) -> Float[Array, ""]:
         x = point[0]
         exact = -((6.0 * x - 2.0) ** 2) * jnp.sin(12.0 * x - 4.0)
-        if self.related:
-            cheap = 0.5 * exact - 10.0 * (x - 0.5) + 5.0
-        else:
-            frequency, phase, amplitude = instance
-            cheap = amplitude @ jnp.cos(frequency * x + phase)
+        frequency, phase, amplitude = instance
+        drawn = amplitude @ jnp.cos(frequency * x + phase)
+        cheap = jnp.where(self.related, 0.5 * exact - 10.0 * (x - 0.5) + 5.0, drawn)
         return jnp.where(fidelity < self.fidelities - 1, cheap, exact)
 
     def highest(self, instance) -> Float[Array, ""]:
+        # Of 1,001 points, say, the best is as high but for 1e-4.
         return jnp.asarray(6.0207401)
 
 
