@@ -32,7 +32,9 @@ def test_the_command_line_does_what_the_object_does(begun, tmp_path):
     assert told == "2 experiments of before added; 2 in all\n"
     twin.add([{"rate": 0.01, "layers": 2}, {"rate": 0.5, "layers": 4}], [-2.0, -1.5])
     asked = json.loads(done("campaign", "ask", begun, "-n", 2, "--json"))
-    assert asked == [{"number": t.number, "point": t.point} for t in (twin.ask(), twin.ask())]
+    assert asked == [
+        {"number": t.number, "point": t.point, "fidelity": 0} for t in (twin.ask(), twin.ask())
+    ]
     shown = done("campaign", "tell", begun, 1, "-1.25")
     assert shown == "experiment 1: -1.25; the best value so far is -1.25\n"
     assert json.loads(done("campaign", "tell", begun, 0, "--failed", "--json")) == {
@@ -83,6 +85,24 @@ def test_only_some_points_are_possible(tmp_path):
     shown = done("campaign", "ask", file)
     assert shown.startswith("experiment 1:  dose = 0.")
     assert shown.endswith(f"tell what comes out: headwater campaign tell {file} 1 VALUE\n")
+
+
+def test_cheap_experiments_are_kept_apart_from_the_real_ones(tmp_path):
+    file = tmp_path / "campaign.json"
+    method = ("--method", "MFGPUCB", "--set", "initial_points=2", "--set", "hyperparameters=given")
+    done("campaign", "start", file, "-q", "x=0:1", "--cost", "0.1", "--cost", "1", *method)
+    (tmp_path / "before.csv").write_text("x,value,fidelity\n0.2,5.0,0\n0.9,1.0,1\n")
+    done("campaign", "add", file, tmp_path / "before.csv")
+    shown = done("campaign", "ask", file)
+    assert " at fidelity 1\n" in shown and "x = 0.2" in shown
+    done("campaign", "tell", file, 0, 0.5)
+    shown = done("campaign", "show", file)
+    assert "those asked for cost 1. The highest value so far is 1." in shown
+    rows = [line.split() for line in shown.splitlines() if line.strip()]
+    assert rows[0][-2:] == ["fidelity", "value"] and rows[2][-2:] == ["0", "5"]
+    (tmp_path / "before.csv").write_text("x,value,fidelity\n0.2,5.0,2\n")
+    answer = ask("campaign", "add", file, tmp_path / "before.csv")
+    assert answer.err == "error: row 1: fidelity 2 is not one of 0 … 1\n"
 
 
 @pytest.mark.parametrize(

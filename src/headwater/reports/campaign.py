@@ -18,7 +18,7 @@ class Summary(NamedTuple):
     **Arguments:** `name`; `quantities`: their names; `earlier`, `trials`: experiments of before and
     those that were asked for; `best`: of all of them; `recommended`: the point of the best expected
     value; `minimise`: less is better; `most`: experiments there may be; `settings`: of the method;
-    `logarithmic`: by quantity.
+    `logarithmic`: by quantity; `costs`: of each fidelity.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Summary(NamedTuple):
     most: int
     settings: Mapping[str, Any]
     logarithmic: Mapping[str, bool]
+    costs: Sequence[float]
 
 
 def write_campaign(summary: Summary, path: str | Path) -> None:
@@ -47,8 +48,8 @@ def write_campaign(summary: Summary, path: str | Path) -> None:
             draw_campaign(summary, drawn)
             caption = "Values in the order in which they were asked for, and by each quantity."
             sections.append(("What came out", page.picture(drawn, caption)))
-    columns = ["experiment", *summary.quantities, "value"]
-    sections.append(("Experiments", page.table(columns, experiment_rows(summary))))
+    table = page.table(experiment_columns(summary), experiment_rows(summary))
+    sections.append(("Experiments", table))
     settings = [[name, str(value)] for name, value in summary.settings.items()]
     sections.append(("How they are chosen", page.table([], settings)))
     page.write_page(path, summary.name, sections)
@@ -63,10 +64,19 @@ def standing(summary: Summary) -> str:
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{len(summary.earlier)} of before"] if summary.earlier else []
     found = f"{', '.join(parts)}; there may be {summary.most}"
+    if len(summary.costs) > 1:
+        spent = sum(summary.costs[trial.fidelity] for trial in summary.trials)
+        found += f"; those asked for cost {spent:g}"
     if summary.best is None:
         return f"{found}."
     way = "lowest" if summary.minimise else "highest"
     return f"{found}. The {way} value so far is {summary.best.value:g}."
+
+
+def experiment_columns(summary: Summary) -> list[str]:
+    """What the columns of `experiment_rows` are called."""
+    level = ["fidelity"] if len(summary.costs) > 1 else []
+    return ["experiment", *summary.quantities, *level, "value"]
 
 
 def experiment_rows(summary: Summary) -> list[list[str]]:
@@ -78,6 +88,7 @@ def experiment_rows(summary: Summary) -> list[list[str]]:
         [
             name,
             *(f"{trial.point[quantity]:g}" for quantity in summary.quantities),
+            *([str(trial.fidelity)] if len(summary.costs) > 1 else []),
             words.get(trial.status) or f"{trial.value:g}",
         ]
         for name, trial in named
@@ -89,7 +100,12 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
 
     Raises `RunError` before anything was told.
     """
-    told = [trial for trial in (*summary.earlier, *summary.trials) if trial.value is not None]
+    from matplotlib.ticker import NullFormatter
+
+    every, last = (*summary.earlier, *summary.trials), len(summary.costs) - 1
+    # What is cheap and less exact is not comparable: it is in the table.
+    told = [trial for trial in every if trial.value is not None and trial.fidelity == last]
+    before = sum(trial.fidelity == last for trial in summary.earlier)
     values = [float(trial.value) for trial in told if trial.value is not None]
     if not values:
         raise RunError("nothing was told yet, so that there is nothing to draw")
@@ -101,8 +117,8 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
     places = range(1, len(values) + 1)
     axis.plot(places, values, "o", color=style.COLOURS[0], markersize=4.5, alpha=0.6)
     axis.plot(places, _best_so_far(values, summary.minimise), **style.look(1), linewidth=2.0)
-    if summary.earlier:
-        axis.axvline(len(summary.earlier) + 0.5, color=style.FRAME, linestyle=":")
+    if before:
+        axis.axvline(before + 0.5, color=style.FRAME, linestyle=":")
     style.format_axis(axis, across="experiments with a value", up="value")
     for index, name in enumerate(shown):
         axis = figure.add_subplot(grid[1 + index // _ACROSS, index % _ACROSS])
@@ -116,11 +132,12 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
         )
         if summary.logarithmic[name]:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
         if summary.recommended is not None:
             axis.axvline(summary.recommended[name], color=style.COLOURS[1], linewidth=1.4)
         style.format_axis(axis, across=name, up="value" if index % _ACROSS == 0 else "")
     note = "line above: the best so far; lines below: the recommended point"
-    if summary.earlier:
+    if before:
         note += "; left of the dots: experiments of before"
     if len(summary.quantities) > len(shown):
         note += f"; of {len(summary.quantities)} quantities the first {len(shown)}"

@@ -59,7 +59,9 @@ class Campaign:
 
     **Arguments:** `space`: by name a `Component` or two bounds, or a sequence of the only points
     that are possible, each by name; `path`: of the file, or `None` to keep it in memory; `method`:
-    one that proposes points, by name or as an object; `minimise`: less is better; `most`:
+    one that proposes points, by name or as an object; `costs`: of an experiment at each fidelity,
+    the cheapest first and last the experiment itself, for methods that choose among them;
+    `minimise`: less is better; `most`:
     experiments there may be, earlier ones included; `seed`: of all randomness.
 
     Raises `SpecificationError` for what does not fit together, or if the file is of another space
@@ -72,11 +74,13 @@ class Campaign:
         path: str | os.PathLike | None = None,
         *,
         method: AbstractMethod | str | type = "ExpectedImprovement",
+        costs: Sequence[float] = (1.0,),
         minimise: bool = False,
         most: int = 200,
         seed: int = 0,
     ):
         names, box = _space(space)
+        box = dataclasses.replace(box, costs=tuple(float(cost) for cost in costs))
         self._begin(names, box, as_method(method), minimise, most, seed, path)
         if self.path is not None and self.path.exists():
             with self._locked():
@@ -145,8 +149,9 @@ class Campaign:
 
     @property
     def best(self) -> Trial | None:
-        """The experiment with the best value so far, `None` before the first."""
-        told = [(t.value, t) for t in (*self._earlier, *self._trials) if t.value is not None]
+        """The experiment with the best value so far at the last fidelity, `None` without any."""
+        every, last = (*self._earlier, *self._trials), self.space.fidelities - 1
+        told = [(t.value, t) for t in every if t.value is not None and t.fidelity == last]
         return max(told, key=lambda pair: self._sign * pair[0])[1] if told else None
 
     def ask(self) -> Trial:
@@ -162,9 +167,9 @@ class Campaign:
                 )
             number = len(self._trials)
             state, metrics = self._believed()
-            point, _ = _propose(self.method, state, self._key(number))
+            point, fidelity = _propose(self.method, state, self._key(number))
             values = {name: float(value) for name, value in metrics.items()}
-            trial = Trial(number, self._named(point), metrics=values)
+            trial = Trial(number, self._named(point), metrics=values, fidelity=int(fidelity))
             self._trials.append(trial)
         return trial
 
@@ -196,18 +201,32 @@ class Campaign:
             self._trials[number] = old._replace(status=status, value=value)
             self._check_resolution()
 
-    def add(self, points: Sequence[Mapping[str, Any]], values: Sequence[Any]) -> None:
+    def add(
+        self,
+        points: Sequence[Mapping[str, Any]],
+        values: Sequence[Any],
+        fidelities: Sequence[int] | None = None,
+    ) -> None:
         """Experiments that were made before, or by others, as experience to begin with.
+
+        **Arguments:** `fidelities`: of each, by default the last.
 
         Raises `DataError`, naming the row, for what is no experiment in this space.
         """
         if len(points) != len(values):
             raise DataError(f"{len(points)} points and {len(values)} values: each needs the other")
+        last = self.space.fidelities - 1
+        levels = [last] * len(points) if fidelities is None else list(fidelities)
+        if len(levels) != len(points):
+            raise DataError(f"{len(points)} points and {len(levels)} fidelities: one for each")
         rows = []
-        for row, (point, value) in enumerate(zip(points, values)):
+        for row, (point, value, level) in enumerate(zip(points, values, levels)):
+            if level not in range(last + 1):
+                raise DataError(f"row {row + 1}: fidelity {level} is not one of 0 … {last}")
             self._unit(point, f"row {row + 1}")
             number = _finite(value, f"row {row + 1}: the value")
-            rows.append(Trial(row, {n: float(point[n]) for n in self.names}, "told", number))
+            place = {name: float(point[name]) for name in self.names}
+            rows.append(Trial(row, place, "told", number, fidelity=int(level)))
         with self._current():
             known = len(self._earlier) + len(self._trials) + len(rows)
             if known > self.most:
@@ -257,6 +276,7 @@ class Campaign:
             self.most,
             {"method": type(self.method).__name__, **settings(self.method)},
             dict(zip(self.names, self.space.logarithmic or (False,) * self.space.size)),
+            self.space.costs,
         )
 
     @property
@@ -277,16 +297,18 @@ class Campaign:
         space = dataclasses.replace(self.space, capacity=min(room, self.most))
         points = np.zeros((space.capacity, space.size), np.float32)
         values = np.full(space.capacity, np.nan, np.float32)
+        levels = np.zeros(space.capacity, np.int32)
         for row, trial in enumerate(told):
             points[row] = self._unit(trial.point, f"experiment {trial.number}")
             assert trial.value is not None
-            values[row] = self._sign * trial.value
+            values[row], levels[row] = self._sign * trial.value, trial.fidelity
         none = jnp.zeros(space.capacity)
-        data = Queries(jnp.asarray(points), jnp.asarray(values), none.astype(jnp.int32), none)
+        data = Queries(jnp.asarray(points), jnp.asarray(values), jnp.asarray(levels), none)
         state, metrics = _learned(self.method, space, data)
         for trial in pending:
             point = jnp.asarray(self._unit(trial.point, f"experiment {trial.number}"), jnp.float32)
-            state = _expected(self.method, state, point)
+            fidelity = jnp.asarray(trial.fidelity, jnp.int32)
+            state = _expected(self.method, state, point, fidelity)
         return state, metrics
 
     def _named(self, point: Any) -> dict[str, float]:
@@ -410,7 +432,10 @@ class Campaign:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path} is no campaign, or a damaged one ({error})") from None
         for trial in (*self._earlier, *self._trials):
-            self._unit(trial.point, f"{self.path}: experiment {trial.number}")
+            where = f"{self.path}: experiment {trial.number}"
+            self._unit(trial.point, where)
+            if trial.fidelity not in range(self.space.fidelities):
+                raise RunError(f"{where} is of fidelity {trial.fidelity}, which there is none")
 
 
 def _space_of(stored: dict[str, Any], path: Path | None) -> tuple[list[str], SearchSpace]:
@@ -494,8 +519,8 @@ def _learned(method, space, data):
 
 
 @eqx.filter_jit
-def _expected(method, state, point):
-    return method.expect(state, point, jnp.asarray(0, jnp.int32))
+def _expected(method, state, point, fidelity):
+    return method.expect(state, point, fidelity)
 
 
 @eqx.filter_jit

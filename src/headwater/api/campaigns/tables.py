@@ -26,14 +26,20 @@ def read_points(path: str | Path) -> list[dict[str, int | float]]:
 
 
 def read_experiments(
-    path: str | Path, value: str
-) -> tuple[list[dict[str, int | float]], list[int | float]]:
-    """Points and what came out of them, which is the column `value`.
+    path: str | Path, value: str, fidelities: int = 1
+) -> tuple[list[dict[str, int | float]], list[int | float], list[int] | None]:
+    """Points, what came out of them (the column `value`), and at which fidelity.
 
-    Raises `DataError`, naming the file, if there is no such column.
+    The last is the column `fidelity` where there are several and the table has it, else `None`.
+    Raises `DataError`, naming the file, if there are no values.
     """
     rows = read_points(path)
     if value not in rows[0]:
         raise DataError(f"{path}: there is no column '{value}': say which holds the values")
     values = [row.pop(value) for row in rows]
-    return rows, values
+    if fidelities == 1 or "fidelity" not in rows[0]:
+        return rows, values, None
+    levels = [row.pop("fidelity") for row in rows]
+    if any(level != int(level) for level in levels):
+        raise DataError(f"{path}: fidelities are whole numbers, 0 for the cheapest")
+    return rows, values, [int(level) for level in levels]

@@ -26,7 +26,6 @@ from headwater.methods.black_boxes.multi_fidelity_expected_improvement import (
 from headwater.runs.learn import learn
 from headwater.sources.queries import LiveQueries
 
-
 _POINTS = 401
 """So many that the best of them falls short of the maximum by less than a tenth of 0.01."""
 

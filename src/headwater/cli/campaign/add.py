@@ -23,7 +23,8 @@ def command(
 
     Args:
         file: The campaign.
-        table: A table (CSV or Parquet) with a column for each quantity and one of values.
+        table: A table (CSV or Parquet) with a column for each quantity and one of values; where
+            there are several fidelities, with a column `fidelity`, too.
         value: The column of values.
         json: Print as JSON.
     """
@@ -31,8 +32,8 @@ def command(
     from headwater.api.campaigns.tables import read_experiments
 
     campaign = Campaign.open(file)
-    points, values = read_experiments(table, value)
-    campaign.add(points, values)
+    points, values, fidelities = read_experiments(table, value, campaign.space.fidelities)
+    campaign.add(points, values, fidelities)
     if json:
         print_json({"added": len(points), "earlier": len(campaign.earlier)})
         return

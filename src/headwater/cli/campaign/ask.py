@@ -35,9 +35,11 @@ def command(
     found = []
     for _ in range(count):
         trial = campaign.ask()
-        found.append({"number": trial.number, "point": trial.point})
+        found.append({"number": trial.number, "point": trial.point, "fidelity": trial.fidelity})
         if not json:
             quantities = "  ".join(f"{name} = {value!r}" for name, value in trial.point.items())
+            if campaign.space.fidelities > 1:
+                quantities += f"  at fidelity {trial.fidelity}"
             # Each as soon as it is known: choosing takes seconds.
             print(f"experiment {trial.number}:  {quantities}", flush=True)
     if json:

@@ -23,7 +23,7 @@ def command(
         json: Print as JSON.
     """
     from headwater.api.campaigns.campaign import Campaign
-    from headwater.reports.campaign import experiment_rows, standing
+    from headwater.reports.campaign import experiment_columns, experiment_rows, standing
 
     campaign = Campaign.open(file)
     summary = campaign.summary()
@@ -44,7 +44,7 @@ def command(
             }
         )
         return
-    print_table("", ["experiment", *summary.quantities, "value"], experiment_rows(summary))
+    print_table("", experiment_columns(summary), experiment_rows(summary))
     print(standing(summary))
     if summary.recommended is not None:
         quantities = "  ".join(f"{name} = {value!r}" for name, value in summary.recommended.items())

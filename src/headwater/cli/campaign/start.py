@@ -21,6 +21,7 @@ def command(
     points: Annotated[Path | None, option("TABLE")] = None,
     method: Annotated[str, option("METHOD")] = "ExpectedImprovement",
     set: Settings = (),
+    cost: Annotated[tuple[float, ...], tyro.conf.UseAppendAction, option("X")] = (),
     minimise: Flag = False,
     most: Annotated[int, option("N")] = 200,
     seed: Annotated[int, option("N")] = 0,
@@ -39,6 +40,8 @@ def command(
             quantity, instead of bounds.
         method: How experiments are chosen.
         set: A hyper-parameter of the method; may be repeated.
+        cost: What an experiment costs at a fidelity, the cheapest first and last the experiment
+            itself; may be repeated, for methods that choose among fidelities.
         minimise: Less is better.
         most: Experiments there may be, those of before included.
         seed: Of all randomness.
@@ -51,6 +54,7 @@ def command(
         _space(quantity, points),
         file,
         method=build_method(method, read_settings(set)),
+        costs=cost or (1.0,),
         minimise=minimise,
         most=most,
         seed=seed,
