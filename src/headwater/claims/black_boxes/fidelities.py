@@ -81,7 +81,7 @@ def _bounds(
 ) -> Finding:
     keys = jax.random.split(jax.random.key(seed), instances)
     given = {"hyperparameters": "given", "length_scale": 0.3, "noise_scale": 0.01}
-    alone = BraninFidelities(fidelities=1)
+    alone = BraninFidelities(fidelities=1)  # pyright: ignore[reportCallIssue]
     methods = {
         "GP-UCB": GPUCB(bonus_scale=1.2, **given),
         "EI": ExpectedImprovement(incumbent="best_observed", **given),
@@ -90,7 +90,7 @@ def _bounds(
     several = []
     for gap in (0.1, 0.5):
         method = with_numbers(MFGPUCB(bonus_scale=1.2, **given), fidelity_gap=gap)
-        box = BraninFidelities(fidelity_gap=gap)
+        box = BraninFidelities(fidelity_gap=gap)  # pyright: ignore[reportCallIssue]
         several.append(f"MF-GP-UCB, gap {gap}")
         found[several[-1]] = _numbers(method, box, keys, evaluations)
     regret = {
@@ -132,10 +132,12 @@ def _together(seed: int, *, instances: int, budget: int, evaluations: int) -> Fi
     alone = ExpectedImprovement(incumbent="best_observed")
     several = MultiFidelityExpectedImprovement()
     single = _cost_to(
-        0.01, budget, *_numbers(alone, Forrester(points=_POINTS, fidelities=1), keys, budget)
+        0.01,
+        budget,
+        *_numbers(alone, Forrester(points=_POINTS, fidelities=1), keys, budget),  # pyright: ignore[reportCallIssue]
     )
     # Both kinds in one program: a box with the related cheap function, then one without, for each.
-    both = Forrester(
+    both = Forrester(  # pyright: ignore[reportCallIssue]
         points=_POINTS,
         related=jnp.repeat(jnp.asarray([True, False]), instances),
         seed=jnp.tile(seeds, 2),
