@@ -101,6 +101,8 @@ SIZES = {
     "num_proposals": 2,
     "num_workers": 2,
     "novelty_columns": (0, 1),
+    "population_size": 4,
+    "cells": 4,
 }
 
 
@@ -183,6 +185,8 @@ def suitable(name, shelf):
             options["shows_all"] = True
         return method, inputs, options | {"steps": 24}
     if flow.kind == "black boxes":
+        if learns_from(cls)[0] is hw.MeasuredSpace:
+            return method, {"env": "point-reach"}, options | {"steps": 12, "batch_size": 4}
         # The first that the method does not refuse: some choose among fidelities.
         takes = [box for box in ("branin", "branin-fidelities") if _takes(method, make(box).space)]
         return method, {"env": takes[0]}, options | {"steps": 3}

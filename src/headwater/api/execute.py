@@ -46,7 +46,7 @@ from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
 from headwater.environments.registry import Acted
 from headwater.evaluation.bandits import ExactReward
-from headwater.evaluation.black_boxes.recommended import ExactValue
+from headwater.evaluation.black_boxes.recommended import ArchiveCoverage, ExactValue
 from headwater.evaluation.exact import ExactReturn
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.texts import HeldOutScores
@@ -315,7 +315,7 @@ def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
     if isinstance(task, AbstractBandit):
         return ExactReward(task) if task.stationary else None
     if isinstance(task, AbstractBlackBox):
-        return ExactValue(task)
+        return ArchiveCoverage() if planned.keeps_archive else ExactValue(task)
     if task is not None:
 
         def evaluate(method, states, key) -> np.ndarray:

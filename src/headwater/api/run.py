@@ -9,8 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 from jaxtyping import PRNGKeyArray
 
+from headwater.api.campaigns.archive_table import archive_table
 from headwater.api.specification import (
     UPSTREAM,
     Specification,
@@ -22,6 +24,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import AbstractPartialView
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import (
+    AbstractArchiving,
     AbstractCertificate,
     AbstractMethod,
     AbstractPolicy,
@@ -30,6 +33,7 @@ from headwater.core.method import (
     AbstractValue,
 )
 from headwater.core.problems.arms import Arms
+from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Box, Spaces
 from headwater.datasets.dataset import Dataset
@@ -138,6 +142,18 @@ class Run:
             assert isinstance(network, Decoder)
             found.append(dataclasses.replace(self.base, decoder=network))
         return found
+
+    @property
+    def archives(self) -> list[pa.Table]:
+        """The archive of every seed as a table: solutions, their objective and their measures.
+
+        Raises `SpecificationError` if the method keeps none.
+        """
+        method, problem = self.method, self.problem
+        if not isinstance(method, AbstractArchiving) or not isinstance(problem, MeasuredSpace):
+            raise SpecificationError(f"{type(method).__name__} keeps no archive of solutions")
+        states = (_one_of(self.state, seed) for seed in range(self.seeds))
+        return [archive_table(method.archive(state), problem) for state in states]
 
     @property
     def bounds(self) -> np.ndarray | None:

@@ -14,7 +14,8 @@ from headwater.core.catalogue import build_method, learns_from, method_class, se
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer
+from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Spaces
 from headwater.datasets.finite_files import read_process
@@ -22,6 +23,7 @@ from headwater.datasets.pulls_files import read_arms
 from headwater.datasets.references import published_references
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
+from headwater.environments.black_boxes.measured_box import MeasuredBox
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
 from headwater.environments.registry import Acted, make, make_recorded
@@ -79,7 +81,7 @@ class TaskChoice:
     @classmethod
     def of(cls, task: Acted) -> "TaskChoice":
         """The choice of `task` as it is."""
-        if isinstance(task, BlackBox):
+        if isinstance(task, BlackBox | MeasuredBox):
             return cls(task.name, {}, own=True)
         if isinstance(task, AbstractEnvironment | AbstractBandit | AbstractBlackBox):
             return cls(task.name, dict(vars(task)))
@@ -360,12 +362,17 @@ class Plan(NamedTuple):
         return self.fed.problem
 
     @property
+    def keeps_archive(self) -> bool:
+        """Whether what is learned is an archive of solutions."""
+        return isinstance(self.fed.stage.method, AbstractArchiving)
+
+    @property
     def score(self) -> str | None:
         """What evaluations give, or `None` if nothing is evaluated."""
         if isinstance(self.task, AbstractBandit):
             return "reward" if self.task.stationary else None
         if isinstance(self.task, AbstractBlackBox):
-            return "value"
+            return "coverage" if self.keeps_archive else "value"
         if self.task is not None:
             return "return"
         if self.process is not None:
@@ -429,7 +436,7 @@ def plan(
     references = None
     if isinstance(task, AbstractBandit) and specification.flow.acts:
         fed = fed._replace(stage=dataclasses.replace(fed.stage, measure=regret_of_pulls))
-    if isinstance(task, AbstractBlackBox):
+    if isinstance(task, AbstractBlackBox) and isinstance(method, AbstractProposer):
         fed = fed._replace(stage=dataclasses.replace(fed.stage, measure=worth_of_queries))
     if kind == "control":
         # What was adapted may act in another task than that of the log.
@@ -470,7 +477,7 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
     if specification.flow.kind == "bandits":
         return Opened(read_arms(directory / ARMS_FILE))
     if specification.flow.kind == "black boxes":
-        return Opened(_read_space(directory / SPACE_FILE))
+        return Opened(_read_space(directory / SPACE_FILE, learns_from(type(method))[0]))
     if specification.spaces is None:
         raise RunError(
             f"{directory} is not a run that can be opened: it was made by another command"
@@ -481,9 +488,10 @@ def open_problem(specification: Specification, directory: Path) -> Opened:
         raise RunError(f"{directory}/run.json: the spaces are incomplete ({error})") from None
 
 
-def _read_space(path: Path) -> SearchSpace:
+def _read_space(path: Path, kind: type) -> SearchSpace | MeasuredSpace:
+    space = MeasuredSpace if kind is MeasuredSpace else SearchSpace
     try:
-        return SearchSpace.from_json(json_text.parse(path.read_bytes()))
+        return space.from_json(json_text.parse(path.read_bytes()))
     except (OSError, KeyError, TypeError, ValueError, SpecificationError) as error:
         raise RunError(f"{path} cannot be read ({error}): restore it, or begin a new run") from None
 

@@ -151,6 +151,20 @@ class AbstractProposer(eqx.Module, Generic[State]):
         """The point, in the unit cube, whose expected value is the highest."""
 
 
+class AbstractArchiving(eqx.Module, Generic[State]):
+    """Capability: keeps an archive of solutions that differ in what they do, and varies them."""
+
+    @abc.abstractmethod
+    def offspring(
+        self, state: State, count: int, *, key: PRNGKeyArray
+    ) -> Float[Array, "count component"]:
+        """The solutions, in the unit cube, that one update wants evaluated, in this order."""
+
+    @abc.abstractmethod
+    def archive(self, state: State) -> Any:
+        """The best solution found for each cell of measures: see `parts/quality_diversity`."""
+
+
 class AbstractCertificate(eqx.Module, Generic[State]):
     """Capability: says how good its policy is, with a guarantee."""
 
@@ -349,6 +363,17 @@ class Agent(eqx.Module):
         """The method as one that proposes points of a black box."""
         if not isinstance(self.method, AbstractProposer):
             raise TypeError(f"{type(self.method).__name__} proposes no points")
+        return self.method
+
+    def archive(self) -> Any:
+        """See `AbstractArchiving.archive`."""
+        return self.archiving.archive(self.state)
+
+    @property
+    def archiving(self) -> AbstractArchiving:
+        """The method as one that keeps an archive of solutions."""
+        if not isinstance(self.method, AbstractArchiving):
+            raise TypeError(f"{type(self.method).__name__} keeps no archive of solutions")
         return self.method
 
     def network(self, *, explore: bool = False) -> AbstractTokenNetwork:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -205,3 +206,24 @@ class Queries(eqx.Module):
     fidelity: Int[Array, "*batch"]
     cost: Float[Array, "*batch"]
     regret: Float[Array, "*batch"] | None = None
+
+
+class MeasuredQueries(eqx.Module):
+    """Evaluations of a black box that says what each solution did, and not only its value.
+
+    **Arguments:** `point`: the solution, in the unit cube `[*batch, component]`; `value`: more is
+    better; not a number where the evaluation failed, so that nothing is learned from it;
+    `measures`: what is measured of it, in its own units; `frame`: a picture of what it did, with no
+    columns where there is none.
+    """
+
+    point: Float[Array, "*batch component"]
+    value: Float[Array, "*batch"]
+    measures: Float[Array, "*batch measure"]
+    frame: Float[Array, "*batch pixel"]
+
+    @property
+    def known(self) -> Bool[Array, "*batch"]:
+        """Which evaluations did not fail."""
+        finite = jnp.isfinite(self.value) & jnp.all(jnp.isfinite(self.measures), axis=-1)
+        return finite & jnp.all(jnp.isfinite(self.frame), axis=-1)

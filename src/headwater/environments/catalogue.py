@@ -9,7 +9,7 @@ from typing import Any
 _ROOM = Path(__file__).parent
 _CLASS = {
     kind: re.compile(rf"^class (\w+)\(\s*{kind}\b", re.MULTILINE)
-    for kind in ("AbstractEnvironment", "AbstractBandit", "AbstractBlackBox")
+    for kind in ("AbstractEnvironment", "AbstractBandit", "AbstractBlackBox", "AbstractMeasuredBox")
 }
 _NAME = re.compile(r"^    name: ClassVar\[str\] = \"([a-z0-9-]+)\"", re.MULTILINE)
 
@@ -26,8 +26,8 @@ def bandit_names() -> tuple[str, ...]:
 
 
 def black_box_names() -> tuple[str, ...]:
-    """Names of the black boxes."""
-    return tuple(_homes("AbstractBlackBox"))
+    """Names of the black boxes, those that measure what solutions do included."""
+    return tuple(sorted({**_homes("AbstractBlackBox"), **_homes("AbstractMeasuredBox")}))
 
 
 def environment_class(name: str) -> Any:

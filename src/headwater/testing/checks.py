@@ -24,6 +24,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.fields import choices_of
 from headwater.core.method import (
+    AbstractArchiving,
     AbstractArmPolicy,
     AbstractCertificate,
     AbstractLabeller,
@@ -116,6 +117,9 @@ class Case:
                 answers[f"probabilities, explore={explore}"] = method.probabilities(
                     state, data.context[0], data.features[0], key=key, explore=explore
                 )
+        if isinstance(method, AbstractArchiving):
+            answers["offspring"] = method.offspring(state, kinds.ROWS, key=key)
+            answers["archive"] = method.archive(state)
         if isinstance(method, AbstractProposer):
             answers["propose"] = method.propose(state, key=key)
             answers["recommend"] = method.recommend(state, key=key)
@@ -595,6 +599,26 @@ def check_proposer(case: Case) -> None:
         assert old == new, "expect changes the shapes of the state"
 
 
+def check_archiving(case: Case) -> None:
+    """Solutions in the unit cube, before and after learning, and an archive of what was told."""
+    method, space = case.method, case.kind.problem
+    assert isinstance(method, AbstractArchiving)
+    offspring = jit(lambda s, key: method.offspring(s, kinds.ROWS, key=key))
+    for state in (case.first, case.trained):
+        points = np.asarray(offspring(state, case.key))
+        assert points.shape == (kinds.ROWS, space.size) and points.dtype == np.float32, points
+        assert np.all((points >= 0.0) & (points <= 1.0)), f"outside of the space: {points}"
+        other = offspring(state, jax.random.fold_in(case.key, 1))
+        assert not same(points, other), "offspring do not depend on the key"
+    assert not bool(jnp.any(method.archive(case.first).filled)), "an archive before any solution"
+    found = method.archive(case.trained)
+    told = np.concatenate([np.asarray(batch.point) for batch in case.batches])
+    kept = np.asarray(found.solution)[np.asarray(found.filled)]
+    assert len(kept), "nothing that was told is in the archive"
+    for solution in kept:
+        assert np.any(np.all(told == solution, axis=1)), f"{solution} was never told"
+
+
 def check_value(case: Case) -> None:
     """A finite floating-point scalar."""
     value = case.probe(case.method, case.trained, case.key)["value"]
@@ -654,6 +678,8 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.append(check_table_policy)
     if isinstance(method, AbstractArmPolicy):
         found.append(check_arm_policy)
+    if isinstance(method, AbstractArchiving):
+        found.append(check_archiving)
     if isinstance(method, AbstractProposer):
         found.append(check_proposer)
     if isinstance(method, AbstractCertificate):

@@ -14,6 +14,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteHypotheses, ValueClass
 from headwater.core.method import AbstractMethod
 from headwater.core.problems.arms import Arms
+from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import (
     ActionWindows,
@@ -24,6 +25,7 @@ from headwater.core.records import (
     Episodes,
     LabelledCompletions,
     LoggedPairs,
+    MeasuredQueries,
     Pulls,
     Queries,
     Transition,
@@ -400,6 +402,32 @@ _HARD_QUERIES = {
     "one point": lambda d: replace(d, point=jnp.zeros_like(d.point)),
 }
 
+_ARCHIVED = MeasuredSpace(
+    SearchSpace((-5.0, 1.0), (10.0, 15.0), capacity=80), (-1.0, 0.0), (1.0, 2.0), 6
+)
+
+
+def _measured_queries(key, problem: MeasuredSpace) -> MeasuredQueries:
+    """Solutions whose measures follow from them, one of which failed, and frames of these."""
+    point_key, noise_key, frame_key = jax.random.split(key, 3)
+    point = jax.random.uniform(point_key, (ROWS, problem.size))
+    value = 0.1 * jax.random.normal(noise_key, (ROWS,)) + jnp.sum(point, axis=1)
+    measures = jnp.stack([2.0 * point[:, 0] - 1.0, 2.0 * point[:, 1] ** 2], axis=1)
+    mixing = jax.random.normal(jax.random.key(0), (2, problem.frame_size))
+    frame = jax.nn.sigmoid(measures @ mixing)
+    frame = frame + 0.01 * jax.random.normal(frame_key, frame.shape)
+    return MeasuredQueries(point, value.at[0].set(jnp.nan), measures, frame)
+
+
+_HARD_MEASURED_QUERIES = {
+    "all alike": lambda d: replace(d, value=jnp.zeros_like(d.value)),
+    "all failed": lambda d: replace(d, value=jnp.full_like(d.value, jnp.nan)),
+    "large values": lambda d: replace(d, value=1e6 * d.value),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[1:2], x.shape), d),
+    "beyond the bounds": lambda d: replace(d, measures=100.0 * d.measures),
+    "dark frames": lambda d: replace(d, frame=jnp.zeros_like(d.frame)),
+}
+
 _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (Spaces, Transitions): (
         Kind(
@@ -460,6 +488,15 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
                 SearchSpace((-5.0, 1.0), (10.0, 15.0), costs=(0.1, 1.0), capacity=20),
             ),
         )
+    ),
+    (MeasuredSpace, MeasuredQueries): (
+        Kind(
+            "measured queries",
+            _ARCHIVED,
+            lambda key: _measured_queries(key, _ARCHIVED),
+            False,
+            _HARD_MEASURED_QUERIES,
+        ),
     ),
     (ValueClass, Episodes): (
         # One episode for each step of the horizon, in this order.

@@ -18,6 +18,8 @@ SMALL = {
     "num_steps": 2,
     "fit_steps": 4,
     "num_draws": 4,
+    "population_size": 6,
+    "cells": 4,
 }
 """Field name to the value that it gets in checks, wherever a method has such a field."""
 

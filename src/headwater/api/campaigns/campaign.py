@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,35 +13,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.api.campaigns.quantities import (
+    as_space,
+    finite_number,
+    locked,
+    named_point,
+    unit_point,
+)
 from headwater.api.inputs import as_method
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, learns_from, settings
-from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractMethod, AbstractProposer
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.problems.trial import Trial
 from headwater.core.records import Queries
 from headwater.reports.campaign import Summary
 from headwater.runs.feeds.queries import taught
-from headwater.runs.files import explain, write_json
+from headwater.runs.files import write_json
 
 _FORMAT = 1
 _LEAST_ROOM = 32
 _TOO_ALIKE = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class Component:
-    """One quantity that an experiment can be made with.
-
-    **Arguments:** `low`, `high`: what it lies between; `logarithmic`: factors count, not
-    differences; `whole`: only whole numbers.
-    """
-
-    low: int | float
-    high: int | float
-    logarithmic: bool = False
-    whole: bool = False
 
 
 class Campaign:
@@ -79,16 +71,16 @@ class Campaign:
         most: int = 200,
         seed: int = 0,
     ):
-        names, box = _space(space)
+        names, box = as_space(space)
         box = dataclasses.replace(box, costs=tuple(float(cost) for cost in costs))
         self._begin(names, box, as_method(method), minimise, most, seed, path)
         if self.path is not None and self.path.exists():
-            with self._locked():
+            with locked(self.path):
                 stored = _read(self.path)
                 self._check_same(stored)
                 self._load(stored)
         elif self.path is not None:
-            with self._locked():
+            with locked(self.path):
                 self._save()
 
     @classmethod
@@ -186,7 +178,9 @@ class Campaign:
                     "from 0"
                 )
             number = int(number)
-            value = None if value is None else _finite(value, f"the value of experiment {number}")
+            value = (
+                None if value is None else finite_number(value, f"the value of experiment {number}")
+            )
             old = self._trials[number]
             if old.status != "asked" and (old.value, old.status == "failed") != (
                 value,
@@ -224,7 +218,7 @@ class Campaign:
             if level not in range(last + 1):
                 raise DataError(f"row {row + 1}: fidelity {level} is not one of 0 … {last}")
             self._unit(point, f"row {row + 1}")
-            number = _finite(value, f"row {row + 1}: the value")
+            number = finite_number(value, f"row {row + 1}: the value")
             place = {name: float(point[name]) for name in self.names}
             rows.append(Trial(row, place, "told", number, fidelity=int(level)))
         with self._current():
@@ -313,32 +307,11 @@ class Campaign:
 
     def _named(self, point: Any) -> dict[str, float]:
         """A point of the unit cube in the user's units, by name."""
-        point = np.asarray(point, np.float64)
-        place = self.space.from_unit(point)
-        if self.space.candidates is not None:
-            # Exactly one of them, in the digits in which it was given, and not what rounding makes.
-            known = np.asarray(self.space.candidates)
-            apart = np.abs(self.space.to_unit(known.astype(np.float64)) - point).sum(axis=1)
-            place = [float(str(value)) for value in known[np.argmin(apart)]]
-        whole = self.space.whole or (False,) * self.space.size
-        return {
-            name: int(value) if is_whole else float(value)
-            for name, value, is_whole in zip(self.names, place, whole)
-        }
+        return named_point(self.space, self.names, point)
 
     def _unit(self, point: Mapping[str, Any], where: str) -> np.ndarray:
         """A point by name in the unit cube. Raises `DataError` for what lies outside."""
-        for name in (*self.names, *point):
-            if name not in point:
-                raise DataError(f"{where} has no '{name}'")
-            if name not in self.names:
-                raise DataError(f"{where}: {nearest(str(name), self.names, 'quantity')}")
-        place = np.asarray([_finite(point[name], f"{where}: {name}") for name in self.names])
-        for name, value, low, high in zip(self.names, place, self.space.low, self.space.high):
-            slack = 1e-6 * (high - low)
-            if not low - slack <= value <= high + slack:
-                raise DataError(f"{where}: {name} = {value:g} lies outside of {low:g} … {high:g}")
-        return np.clip(self.space.to_unit(place), 0.0, 1.0)
+        return unit_point(self.space, self.names, point, where)
 
     def _check_resolution(self) -> None:
         values = [t.value for t in (*self._earlier, *self._trials) if t.value is not None]
@@ -357,7 +330,7 @@ class Campaign:
 
         Whatever goes wrong between leaves the campaign as it was.
         """
-        with self._locked():
+        with locked(self.path):
             if self.path is not None and self.path.exists():
                 stored = _read(self.path)
                 self._check_same(stored)
@@ -370,20 +343,6 @@ class Campaign:
             except BaseException:
                 self._earlier, self._trials = before
                 raise
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self.path is None:
-            yield
-            return
-        place = self.path.with_name(f".{self.path.name}.lock")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as error:
-            raise RunError(explain(error, self.path)) from error
 
     def _save(self) -> None:
         if self.path is None:
@@ -453,54 +412,6 @@ def _trial(row: dict[str, Any], number: int) -> Trial:
     if not right or not known or (trial.status == "told") is not numeric:
         raise ValueError(f"experiment {number} makes no sense")
     return trial
-
-
-def _space(given: Any) -> tuple[list[str], SearchSpace]:
-    if isinstance(given, Mapping):
-        if not given:
-            raise SpecificationError("a campaign needs at least one quantity to choose")
-        components = [_component(str(name), part) for name, part in given.items()]
-        box = SearchSpace(
-            tuple(float(c.low) for c in components),
-            tuple(float(c.high) for c in components),
-            logarithmic=tuple(bool(c.logarithmic) for c in components),
-            whole=tuple(bool(c.whole) for c in components),
-        )
-        return [str(name) for name in given], box
-    if not isinstance(given, Sequence) or not given or not isinstance(given[0], Mapping):
-        raise SpecificationError(
-            "a space is a table of bounds by name, or a list of possible points, each by name"
-        )
-    names = [str(name) for name in given[0]]
-    for row, point in enumerate(given):
-        if set(point) != set(names):
-            raise SpecificationError(
-                f"point {row + 1} has the quantities {', '.join(map(str, point))}, but the first "
-                f"has {', '.join(names)}"
-            )
-    return names, SearchSpace.of_candidates([[point[name] for name in names] for point in given])
-
-
-def _component(name: str, given: Any) -> Component:
-    if isinstance(given, Component):
-        return given
-    try:
-        low, high = (float(end) for end in given)
-    except (TypeError, ValueError):
-        raise SpecificationError(
-            f"{name}: give two bounds, or hw.Component(low, high, …), not {given!r}"
-        ) from None
-    return Component(low, high)
-
-
-def _finite(value: Any, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise DataError(f"{what} is no number: {value!r}") from None
-    if not math.isfinite(number):
-        raise DataError(f"{what} is {number}: tell None if the experiment failed")
-    return number
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _space(quantities: tuple[str, ...], points: Path | None) -> Any:
 
 
 def _component(name: str, text: str) -> Any:
-    from headwater.api.campaigns.campaign import Component
+    from headwater.api.campaigns.quantities import Component
 
     low, high, *flags = [part.strip() for part in f"{text}:".split(":")][:-1] + [""] * 2
     flags = [flag for flag in flags if flag]

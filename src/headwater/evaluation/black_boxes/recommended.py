@@ -54,6 +54,18 @@ def simple_regret(
     return highest - recommended_value(black_box, agent, key=key)
 
 
+class ArchiveCoverage:
+    """The share of the cells of measures in which a solution was found, for `run(evaluate=…)`."""
+
+    def __call__(self, method: AbstractMethod, states: Any, key: PRNGKeyArray) -> np.ndarray:
+        return np.asarray(_coverages(method, states), np.float64)
+
+
+@eqx.filter_jit
+def _coverages(method: AbstractMethod, states: Any) -> Array:
+    return jax.vmap(lambda state: Agent(method, state).archive().coverage()[None])(states)
+
+
 @eqx.filter_jit
 def _values(black_box: AbstractBlackBox, method: AbstractMethod, states: Any) -> Array:
     # The same key in every evaluation, so that they differ in what was learned alone.

@@ -10,15 +10,16 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractMethod, AbstractProposer, Metrics
+from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer, Metrics
 from headwater.core.problems.search_space import SearchSpace
-from headwater.core.records import Queries
+from headwater.core.records import MeasuredQueries, Queries
 from headwater.datasets.black_boxes.queries_files import check_queries, read_queries
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.environments.black_boxes.measured_box import AbstractMeasuredBox
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Begin, Stage
-from headwater.sources.queries import LiveQueries
+from headwater.sources.queries import LiveMeasuredQueries, LiveQueries
 
 
 def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -26,9 +27,7 @@ def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     assert isinstance(black_box, AbstractBlackBox)
     if not isinstance(method, AbstractProposer):
         raise SpecificationError(f"{name} proposes no points, so that none is evaluated")
-    if options.random_steps or options.block != 1:
-        idle = "random_steps" if options.random_steps else "block"
-        raise SpecificationError(f"{name} says itself how it begins: leave out {idle}")
+    _require_idle(name, options)
     assert options.batch_size is not None
     updates = max(1, options.steps // options.batch_size)
     earlier, space = None, black_box.space
@@ -42,6 +41,32 @@ def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     source = LiveQueries(black_box, options.batch_size)
     begin = None if earlier is None else after(method, earlier)
     return Fed(Stage("learn", method, source, updates, begin=begin), space)
+
+
+def _measuring(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    name, black_box = type(method).__name__, inputs.task
+    assert isinstance(black_box, AbstractBlackBox)
+    if not isinstance(method, AbstractArchiving):
+        raise SpecificationError(f"{name} varies no solutions, so that none is evaluated")
+    if not isinstance(black_box, AbstractMeasuredBox):
+        raise SpecificationError(
+            f"{name} needs to know what solutions do, and {black_box.name} says only what they are "
+            "worth: take point-reach, or hw.MeasuredBox(function, hw.MeasuredSpace(…))"
+        )
+    _require_idle(name, options)
+    assert options.batch_size is not None
+    updates = max(1, options.steps // options.batch_size)
+    space = black_box.measured_space.with_capacity(updates * options.batch_size)
+    # What the method cannot take (frames that are not there, say) is said before it begins.
+    jax.eval_shape(lambda key: method.init(space, key=key), jax.random.key(0))
+    source = LiveMeasuredQueries(black_box, options.batch_size)
+    return Fed(Stage("learn", method, source, updates), space)
+
+
+def _require_idle(name: str, options: Options) -> None:
+    if options.random_steps or options.block != 1:
+        idle = "random_steps" if options.random_steps else "block"
+        raise SpecificationError(f"{name} says itself how it begins: leave out {idle}")
 
 
 def earlier_queries(method: AbstractMethod, given: object, space: SearchSpace) -> Queries:
@@ -76,6 +101,15 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         ("acting", "queries"),
         {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
         _querying,
+        True,
+    ),
+    (MeasuredQueries, Feed.QUERIES): Flow(
+        "from evaluations of a black box that says what its solutions do",
+        ("env",),
+        (),
+        ("acting", "queries"),
+        {"updates": 1, "batch_size": 200, "seeds": 4, "random_steps": 0, "block": 1},
+        _measuring,
         True,
     ),
 }

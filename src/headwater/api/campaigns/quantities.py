@@ -1,0 +1,131 @@
+"""What an experiment can be made with, by name, and files that several programs write."""
+
+import contextlib
+import dataclasses
+import fcntl
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.problems.search_space import SearchSpace
+from headwater.runs.files import explain
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One quantity that an experiment can be made with.
+
+    **Arguments:** `low`, `high`: what it lies between; `logarithmic`: factors count, not
+    differences; `whole`: only whole numbers.
+    """
+
+    low: int | float
+    high: int | float
+    logarithmic: bool = False
+    whole: bool = False
+
+
+def as_space(given: Any) -> tuple[list[str], SearchSpace]:
+    """Names and space of a table of bounds, or of a list of the only points there are.
+
+    Raises `SpecificationError` for anything else.
+    """
+    if isinstance(given, Mapping):
+        if not given:
+            raise SpecificationError("a campaign needs at least one quantity to choose")
+        components = [_component(str(name), part) for name, part in given.items()]
+        box = SearchSpace(
+            tuple(float(c.low) for c in components),
+            tuple(float(c.high) for c in components),
+            logarithmic=tuple(bool(c.logarithmic) for c in components),
+            whole=tuple(bool(c.whole) for c in components),
+        )
+        return [str(name) for name in given], box
+    if not isinstance(given, Sequence) or not given or not isinstance(given[0], Mapping):
+        raise SpecificationError(
+            "a space is a table of bounds by name, or a list of possible points, each by name"
+        )
+    names = [str(name) for name in given[0]]
+    for row, point in enumerate(given):
+        if set(point) != set(names):
+            raise SpecificationError(
+                f"point {row + 1} has the quantities {', '.join(map(str, point))}, but the first "
+                f"has {', '.join(names)}"
+            )
+    return names, SearchSpace.of_candidates([[point[name] for name in names] for point in given])
+
+
+def _component(name: str, given: Any) -> Component:
+    if isinstance(given, Component):
+        return given
+    try:
+        low, high = (float(end) for end in given)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"{name}: give two bounds, or hw.Component(low, high, …), not {given!r}"
+        ) from None
+    return Component(low, high)
+
+
+def finite_number(value: Any, what: str) -> float:
+    """`value` as a number. Raises `DataError`, which begins with `what`, unless it is finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} is no number: {value!r}") from None
+    if not math.isfinite(number):
+        raise DataError(f"{what} is {number}: tell None if the experiment failed")
+    return number
+
+
+def unit_point(
+    space: SearchSpace, names: Sequence[str], point: Mapping[str, Any], where: str
+) -> np.ndarray:
+    """A point by name in the unit cube. Raises `DataError` for what lies outside."""
+    for name in (*names, *point):
+        if name not in point:
+            raise DataError(f"{where} has no '{name}'")
+        if name not in names:
+            raise DataError(f"{where}: {nearest(str(name), names, 'quantity')}")
+    place = np.asarray([finite_number(point[name], f"{where}: {name}") for name in names])
+    for name, value, low, high in zip(names, place, space.low, space.high):
+        slack = 1e-6 * (high - low)
+        if not low - slack <= value <= high + slack:
+            raise DataError(f"{where}: {name} = {value:g} lies outside of {low:g} … {high:g}")
+    return np.clip(space.to_unit(place), 0.0, 1.0)
+
+
+def named_point(space: SearchSpace, names: Sequence[str], point: Any) -> dict[str, float]:
+    """A point of the unit cube in the user's units, by name."""
+    point = np.asarray(point, np.float64)
+    place = space.from_unit(point)
+    if space.candidates is not None:
+        # Exactly one of them, in the digits in which it was given, and not what rounding makes.
+        known = np.asarray(space.candidates)
+        apart = np.abs(space.to_unit(known.astype(np.float64)) - point).sum(axis=1)
+        place = [float(str(value)) for value in known[np.argmin(apart)]]
+    whole = space.whole or (False,) * space.size
+    return {
+        name: int(value) if is_whole else float(value)
+        for name, value, is_whole in zip(names, place, whole)
+    }
+
+
+@contextlib.contextmanager
+def locked(path: Path | None) -> Iterator[None]:
+    """While nobody else is at the file. Raises `RunError` if it cannot be locked."""
+    if path is None:
+        yield
+        return
+    place = path.with_name(f".{path.name}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise RunError(explain(error, path)) from error

@@ -1,0 +1,1 @@
+"""Claims about many solutions that differ in what they do."""

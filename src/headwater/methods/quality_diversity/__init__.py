@@ -1,0 +1,1 @@
+"""Methods that look for many solutions which differ in what they do."""
