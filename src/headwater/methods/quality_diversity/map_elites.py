@@ -37,7 +37,8 @@ class MAPElites(
     - `mutation_scale`: $\sigma$, in the unit cube.
     - `line_scale`: $\lambda$, of the way towards another solution.
 
-    **Reference:** Mouret and Clune (2015), Illuminating search spaces by mapping elites.
+    **Reference:** Mouret and Clune (2015), Illuminating Search Spaces by Mapping Elites,
+    arXiv:1504.04909.
 
     **Differences from the paper:** a whole batch is varied before the first of it is inserted;
     `line_scale` is of Vassiliades and Mouret (2018); the first batch is uniform.
