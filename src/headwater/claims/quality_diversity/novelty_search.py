@@ -17,7 +17,7 @@ _BATCH = 200
 
 def _coverage(method, key, updates: int):
     """The share of 50 × 50 places in which the point was made to end."""
-    box = PointReach()
+    box = PointReach()  # pyright: ignore[reportCallIssue]
     space = box.measured_space.with_capacity(_BATCH * updates)
     source = LiveMeasuredQueries(box, _BATCH)
     learned = learn(
@@ -34,7 +34,7 @@ def _coverage(method, key, updates: int):
 
 def _at_random(key, updates: int):
     """The same of solutions drawn uniformly."""
-    box = PointReach()
+    box = PointReach()  # pyright: ignore[reportCallIssue]
     space = box.measured_space
 
     def some(archive, key):

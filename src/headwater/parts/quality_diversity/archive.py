@@ -1,5 +1,6 @@
 """Archives of solutions: the best of each cell of measures, or any, one after the other."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -135,7 +136,8 @@ class Archive(eqx.Module):
         )
 
     def _replaced(self, *arrays) -> "Archive":
-        return Archive(*arrays, self.low, self.high, self.cells)
+        names = ("solution", "objective", "measures", "filled", "count")
+        return dataclasses.replace(self, **dict(zip(names, arrays)))
 
     def coverage(self) -> Float[Array, ""]:
         """The share of places that are taken."""
