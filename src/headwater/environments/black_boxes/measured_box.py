@@ -45,6 +45,7 @@ class AbstractMeasuredBox(AbstractBlackBox):
     def mean_value(
         self, instance: Any, point: Float[Array, " component"], fidelity: Int[Array, ""]
     ) -> Float[Array, ""]:
+        """The value alone; there is one fidelity."""
         return self.measured(instance, point).value
 
 
