@@ -29,6 +29,7 @@ from headwater.core.method import AbstractArchiving, AbstractMethod
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.records import MeasuredQueries
 from headwater.parts.quality_diversity.archive import Archive
+from headwater.runs.feeds.queries import told
 from headwater.runs.files import write_json
 
 _FORMAT = 1
@@ -439,4 +440,4 @@ def _offspring(method, state, count, key):
 
 @eqx.filter_jit
 def _update(method, state, data, key):
-    return method.update(state, data, key=key)[0]
+    return told(method, state, data, key=key)

@@ -93,6 +93,13 @@ def taught(
     return method.update(method.init(space, key=init_key), earlier, key=update_key)
 
 
+def told(
+    method: AbstractMethod, state: Any, outcomes: MeasuredQueries, *, key: PRNGKeyArray
+) -> Any:
+    """The state after one more batch, which somebody else evaluated."""
+    return method.update(state, outcomes, key=key)[0]
+
+
 FLOWS: dict[tuple[type, Feed], Flow] = {
     (Queries, Feed.QUERIES): Flow(
         "from evaluations of a black box that it chooses",
