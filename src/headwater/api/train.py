@@ -1,5 +1,6 @@
 """Train a method, whatever it learns from: the one front door."""
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from headwater.api.execute import execute
 from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
 from headwater.api.specification import Given, MethodChoice, Specification
+from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.registry import Acted
+from headwater.runs.feeds.language import updates_of_epochs
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import TRAIN, Options
 from headwater.runs.recipes.online import Budget, Task, rows_per_update
@@ -110,8 +113,17 @@ def specify(
     none = {"env"} if inputs.get("env") == "none" else set()
     check_inputs(cls, given | (hoped - none))
     check_options(cls, options)
+    asked = method, options
+    if options.epochs is not None and options.updates is not None:
+        raise SpecificationError("epochs and updates say the same twice: give one of them")
     method, options = settle(method, options)
     chosen, opened = open_inputs(flow, options, **inputs)
+    if options.epochs is not None:
+        assert opened.model is not None
+        path = Path(inputs["data"]).expanduser()
+        updates = updates_of_epochs(method, opened.model, path, options)
+        # What falls during learning falls until its end.
+        method, options = settle(asked[0], dataclasses.replace(asked[1], updates=updates))
     if opened.task is not None:
         given = given | {"env"}
     check_inputs(cls, given)

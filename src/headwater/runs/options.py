@@ -233,6 +233,13 @@ class Options:
         "nothing is evaluated.",
         value="FILE|X",
     )
+    epochs: float | None = _option(
+        None,
+        "texts",
+        "Passes over stored texts, instead of `updates`: in each of them every row comes once.",
+        above=0.0,
+        value="X",
+    )
     rank: int = _option(
         0,
         "texts",

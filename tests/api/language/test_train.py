@@ -132,6 +132,18 @@ def test_a_stopped_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, method,
     assert any(not np.array_equal(x, y) for x, y in zip(first, second))
 
 
+def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
+    run = taught(folder, "SFT", "sums.jsonl", None, updates=None, epochs=2.5, held_out="0.25")
+    # Six rows in batches of four, two and a half times.
+    assert run.specification.options.updates == 4 == run.method.decay_updates
+    pairs = taught(folder, "KTO", "pairs.jsonl", None, updates=None, epochs=0.5)
+    assert pairs.specification.options.updates == 2
+    with pytest.raises(SpecificationError, match="epochs and updates say the same twice"):
+        taught(folder, "SFT", "sums.jsonl", None, epochs=1.0)
+    with pytest.raises(SpecificationError, match="GRPO does not pass over stored texts"):
+        taught(folder, "GRPO", "sums.jsonl", None, updates=None, epochs=1.0)
+
+
 def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
     # With more updates the digits that only the held-out rows have come to be ruled out.
     run = taught(folder, "SFT", "sums.jsonl", None, updates=16, evaluations=2, held_out="0.25")

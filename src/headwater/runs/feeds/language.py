@@ -1,6 +1,7 @@
 """Texts that a language model learns from, or writes."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.core.catalogue import learns_from
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod
@@ -90,12 +92,16 @@ class _Texts:
         return Fed(stage, problem, held_out, tokens)
 
     def replay(self, data: PackedTexts, weights: Any = None) -> CompletionReplay | PackedReplay:
-        """Rows of stored texts: without their padding, where that saves much."""
+        """Rows of stored texts: without their padding, where that saves much.
+
+        Each comes once before any comes again, unless there are weights, or fewer than in a batch.
+        """
+        passes = weights is None and self.rows <= _rows_of(data)
         width = self.model.decoder.architecture.width
         shapes, share = shapes_for(data, self.rows, width, weights)
         if share > _PADDED:
-            return CompletionReplay(data, self.rows, weights)
-        return PackedReplay(data, self.rows, shapes, weights)
+            return CompletionReplay(data, self.rows, weights, passes)
+        return PackedReplay(data, self.rows, shapes, weights, passes)
 
     def completions(self, path: Path) -> tuple[Completions, float]:
         """Texts, and tokens in one of them."""
@@ -150,7 +156,7 @@ class _Texts:
         except ValueError:
             other = read(Path(held_out))
             return data, other[0] if isinstance(other, tuple) else other, tokens
-        count = jax.tree.leaves(data)[0].shape[0]
+        count = _rows_of(data)
         kept = round(share * count)
         if not 0.0 < share < 1.0 or not 0 < kept < count:
             raise SpecificationError(
@@ -221,6 +227,34 @@ class _Texts:
         prompts, others, _ = self.divided(self.prompts)
         reward = self.judged(None)
         return prompts, None if others is None else HeldOut(others, reward), reward
+
+
+def updates_of_epochs(
+    method: AbstractMethod, model: LanguageModel, path: Path, options: Options
+) -> int:
+    """Updates that pass over the stored texts `options.epochs` times.
+
+    Raises `SpecificationError` for methods that draw rows in another way, and `DataError` for
+    files that cannot be read.
+    """
+    assert options.epochs is not None and options.batch_size is not None
+    texts = _Texts(method, Inputs(data=path, model=model), options)
+    readers = {
+        Completions: texts.completions,
+        CompletionComparisons: texts.comparisons,
+        LabelledCompletions: texts.labelled,
+    }
+    kind = learns_from(type(method))[1]
+    if method.feed is not Feed.STORED or kind not in readers:
+        raise SpecificationError(
+            f"{type(method).__name__} does not pass over stored texts: give updates, not epochs"
+        )
+    rows = _rows_of(texts.divided(readers[kind])[0])
+    return max(1, math.ceil(options.epochs * rows / options.batch_size))
+
+
+def _rows_of(data: Any) -> int:
+    return jax.tree.leaves(data)[0].shape[0]
 
 
 def _stored_texts(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:

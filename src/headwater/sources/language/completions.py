@@ -17,28 +17,36 @@ from headwater.core.tokens import (
     Prompts,
 )
 from headwater.ops.language.generation import generate
+from headwater.sources.language.passes import Pass, first_pass, next_rows
 
 StoredTexts = Completions | LabelledCompletions | CompletionComparisons | Prompts
 """What batches are drawn from."""
 
 
-class CompletionReplay(AbstractSource[tuple[()], StoredTexts]):
-    """Rows of stored texts or comparisons, drawn with replacement.
+class CompletionReplay(AbstractSource[tuple[()] | Pass, StoredTexts]):
+    """Rows of stored texts or comparisons, drawn with replacement or in passes.
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
-    their order; `weights`: rows are drawn in proportion to these, if not uniformly.
+    their order; `weights`: rows are drawn in proportion to these, if not uniformly; `passes`: every
+    row comes once before any comes again, which weights exclude.
     """
 
     data: StoredTexts
     rows: int | None = eqx.field(static=True, default=16)
     weights: Float[Array, " row"] | None = None
+    passes: bool = eqx.field(static=True, default=False)
 
-    def init(self, *, key: PRNGKeyArray) -> tuple[()]:
-        return ()
+    def init(self, *, key: PRNGKeyArray) -> tuple[()] | Pass:
+        if not self.passes:
+            return ()
+        return first_pass(jax.tree.leaves(self.data)[0].shape[0], key)
 
-    def draw(self, state: tuple[()], agent: Agent, *, key: PRNGKeyArray):
+    def draw(self, state: tuple[()] | Pass, agent: Agent, *, key: PRNGKeyArray):
         if self.rows is None:
             return (), self.data
+        if isinstance(state, Pass):
+            state, index = next_rows(state, self.rows)
+            return state, jax.tree.map(lambda x: jnp.asarray(x)[index], self.data)
         return (), drawn(self.data, self.rows, key, self.weights)
 
 

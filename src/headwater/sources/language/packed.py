@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -18,6 +19,7 @@ from headwater.core.records import (
 from headwater.core.source import AbstractHostSource, Keys
 from headwater.ops.language.packing import lengths_to_read
 from headwater.sources.language.completions import drawn_rows
+from headwater.sources.language.passes import Pass, first_pass, next_rows
 
 PackedTexts = Completions | CompletionComparisons | LabelledCompletions
 """What can be read side by side."""
@@ -38,8 +40,8 @@ class Shape(NamedTuple):
     width: int
 
 
-class PackedReplay(AbstractHostSource[tuple[()], PackedTexts]):
-    """Rows of stored texts or comparisons, drawn with replacement and read side by side.
+class PackedReplay(AbstractHostSource[tuple[()] | Pass, PackedTexts]):
+    """Rows of stored texts or comparisons, drawn as `CompletionReplay` does, read side by side.
 
     The host twin of `CompletionReplay`: the same keys draw the same rows. Batches come in a few
     shapes, so that one long text costs much only when it is drawn; in each of them texts share rows
@@ -47,13 +49,14 @@ class PackedReplay(AbstractHostSource[tuple[()], PackedTexts]):
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `shapes`: what batches
     are read in, see `shapes_for`, the last of which holds every batch; `weights`: rows are drawn in
-    proportion to these, if not uniformly.
+    proportion to these, if not uniformly; `passes`: every row comes once before any comes again.
     """
 
     data: PackedTexts
     rows: int = eqx.field(static=True)
     shapes: tuple[Shape, ...] = eqx.field(static=True)
     weights: Float[Array, " row"] | None = None
+    passes: bool = eqx.field(static=True, default=False)
 
     def __init__(
         self,
@@ -61,27 +64,42 @@ class PackedReplay(AbstractHostSource[tuple[()], PackedTexts]):
         rows: int,
         shapes: tuple[Shape, ...],
         weights: Float[Array, " row"] | None = None,
+        passes: bool = False,
     ):
         self.data = jax.tree.map(np.asarray, data)
-        self.rows, self.shapes, self.weights = rows, shapes, weights
+        self.rows, self.shapes, self.weights, self.passes = rows, shapes, weights, passes
 
-    def init(self, *, keys: Keys) -> tuple[()]:
-        return ()
+    def init(self, *, keys: Keys) -> tuple[()] | Pass:
+        return _first_passes(self._count, keys) if self.passes else ()
 
-    def draw(self, state: tuple[()], agent: Agent, *, keys: Keys) -> tuple[tuple[()], PackedTexts]:
-        count = jax.tree.leaves(self.data)[0].shape[0]
-        index = np.asarray(_drawn_rows(count, self.rows, keys, self.weights))
+    def draw(
+        self, state: tuple[()] | Pass, agent: Agent, *, keys: Keys
+    ) -> tuple[tuple[()] | Pass, PackedTexts]:
+        if isinstance(state, Pass):
+            state, taken = _next_rows(state, self.rows)
+        else:
+            taken = _drawn_rows(self._count, self.rows, keys, self.weights)
+        index = np.asarray(taken)
         batches = [jax.tree.map(lambda x, i=i: x[i], self.data) for i in index]
         lengths = [_lengths(batch) for batch in batches]
         shape = next(s for s in self.shapes if all(_holds(s, each) for each in lengths))
         ready = [_packed(batch, each, shape) for batch, each in zip(batches, lengths)]
-        return (), jax.tree.map(lambda *x: np.stack(x), *ready)
+        return state, jax.tree.map(lambda *x: np.stack(x), *ready)
 
-    def save(self, state: tuple[()]) -> dict[str, np.ndarray]:
-        return {}
+    @property
+    def _count(self) -> int:
+        return jax.tree.leaves(self.data)[0].shape[0]
 
-    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> tuple[()]:
-        return ()
+    def save(self, state: tuple[()] | Pass) -> dict[str, np.ndarray]:
+        if not isinstance(state, Pass):
+            return {}
+        names = ("key", "number", "order", "place")
+        return {name: np.asarray(getattr(state, name)) for name in names}
+
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> tuple[()] | Pass:
+        if not self.passes:
+            return ()
+        return Pass(**{name: jnp.asarray(array) for name, array in saved.items()})
 
     @property
     def uses_agent(self) -> bool:
@@ -216,3 +234,13 @@ def _missing(part: object) -> bool:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _drawn_rows(count, rows, keys, weights):
     return jax.vmap(lambda key: drawn_rows(count, rows, key, weights))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _first_passes(count, keys):
+    return jax.vmap(lambda key: first_pass(count, key))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _next_rows(state, rows):
+    return jax.vmap(lambda each: next_rows(each, rows))(state)
