@@ -119,9 +119,10 @@ def specify(
     method, options = settle(method, options)
     chosen, opened = open_inputs(flow, options, **inputs)
     if options.epochs is not None:
-        assert opened.model is not None
-        path = Path(inputs["data"]).expanduser()
-        updates = updates_of_epochs(method, opened.model, path, options)
+        assert chosen.model is not None
+        model, path = chosen.model.open(options), Path(inputs["data"]).expanduser()
+        opened = opened._replace(model=model)
+        updates = updates_of_epochs(method, model, path, options)
         # What falls during learning falls until its end.
         method, options = settle(asked[0], dataclasses.replace(asked[1], updates=updates))
     if opened.task is not None:
