@@ -114,6 +114,16 @@ def test_decimal_commas_between_commas_are_read_where_they_are_quoted(tmp_path, 
     check(load(path), "the text table was read as decimal commas")
 
 
+def test_thousands_between_commas_are_no_decimals(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = [line.split(",") for line in text().splitlines()]
+    for i, line in enumerate(lines[1:]):
+        line[3] = f'"{1 + i},234"'
+    path.write_text("\n".join(map(",".join, lines)))
+    with pytest.raises(DataError, match=r"column 'reward' has type string.*'1,234' at row 0"):
+        load(path)
+
+
 def test_what_is_beyond_the_first_megabyte_decides_the_encoding_too(tmp_path):
     path = tmp_path / "log.csv"
     lines = text().splitlines()

@@ -23,18 +23,23 @@ _SAMPLE = 2**16
 """Bytes from the beginning by which the dialect is told."""
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]*([eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r'"[+-]?(0,[0-9]+|[0-9]*,([0-9]{1,2}|[0-9]{4,}))"')
+"""A quoted number whose comma divides no thousands, since other than three digits follow it, or
+nothing but zero precedes it."""
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 class _Dialect(NamedTuple):
     """How the text is written.
 
-    **Arguments:** `encoding`: Python's name; `delimiter`; `lines`: to skip before the header.
+    **Arguments:** `encoding`: Python's name; `delimiter`; `lines`: to skip before the header;
+    `decimal_comma`: whether the decimal mark may be one.
     """
 
     encoding: str
     delimiter: str
     lines: int
+    decimal_comma: bool
 
 
 def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
@@ -72,10 +77,15 @@ def _dialect(path: Path, packed: bool) -> _Dialect:
     if len(head) >= _SAMPLE and len(lines) > 1:
         lines = lines[:-1]
     declared = re.fullmatch(r"sep=(.)", lines[0].strip("\ufeff ")) if lines else None
+    skipped = 0
     if declared and declared.group(1) in _DELIMITERS:
-        return _Dialect(encoding, declared.group(1), 1)
-    first = "\t" if ".tsv" in path.name.lower() else ","
-    return _Dialect(encoding, _delimiter([line for line in lines if line.strip()], first), 0)
+        delimiter, skipped = declared.group(1), 1
+    else:
+        first = "\t" if ".tsv" in path.name.lower() else ","
+        delimiter = _delimiter([line for line in lines if line.strip()], first)
+    # Between commas a quoted "1,234" may be one thousand and more, or one and a fraction.
+    possible = delimiter != "," or _DECIMAL_COMMA.search(text) is not None
+    return _Dialect(encoding, delimiter, skipped, possible)
 
 
 def _encoding(head: bytes, path: Path, packed: bool) -> str:
@@ -120,8 +130,7 @@ def _delimiter(lines: list[str], first: str) -> str:
 def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str]:
     """The table and its decimal mark: the one with which fewer columns are left as text."""
     table = _read(path, packed, dialect, ".")
-    # Numbers with commas may stand between commas too, if they are quoted.
-    if _texts(table):
+    if dialect.decimal_comma and _texts(table):
         other = _read(path, packed, dialect, ",")
         if _texts(other) < _texts(table):
             return other, ","
