@@ -98,6 +98,7 @@ SIZES = {
     "hidden_sizes": (8, 8),
     "num_critics": 3,
     "num_critic_updates": 2,
+    "model_updates": 2,
     "num_proposals": 2,
     "num_workers": 2,
     "novelty_columns": (0, 1),

@@ -7,9 +7,10 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
+from headwater.core.records import ModelStep
 from headwater.core.spaces import Box, Spaces
 from headwater.methods.control.offline.sac_n import SACN
-from headwater.sources.model_rollouts import AbstractModel, ModelRollouts, ModelStep
+from headwater.sources.model_rollouts import AbstractModel, ModelRollouts
 
 SPACES = Spaces(Box((-9.0,), (9.0,)), Box((-1.0,), (1.0,)))
 

@@ -215,8 +215,11 @@ def open_inputs(
     problem: Any = None,
     data_options: dict[str, Any] | None = None,
     process_options: dict[str, Any] | None = None,
+    policy: bool = True,
 ) -> tuple[Chosen, Given]:
     """Everything that was given, opened, and what the specification says of it.
+
+    **Arguments:** `policy`: the method acts, and so can be evaluated where the data was logged.
 
     Raises `SpecificationError` or `DataError` for what is not there or cannot be read.
     """
@@ -227,7 +230,7 @@ def open_inputs(
         chosen, data = choose_transitions(data, data_options, from_disk=options.from_disk)
         recorded = None if chosen is None else recorded_task(chosen, data)
         # What is no policy is evaluated nowhere, wherever the data comes from.
-        used = "env" in (*flow.needs, *flow.takes)
+        used = "env" in flow.needs or (policy and "env" in flow.takes)
         task = as_task(env, recorded if used else None)
         made = None if task is None else TaskChoice.of(task)
         return Chosen(chosen, made), Given(data, task)

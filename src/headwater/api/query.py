@@ -96,8 +96,9 @@ def _runs(names: dict[str, Path]) -> pa.Table:
         directory = RunDirectory(path)
         specification = Specification.from_json(directory.specification, str(path))
         found = checkpoint.find(directory.checkpoints)
-        # The last stage is the one that counts; one before it fits critics.
-        done = max((p.update for p in found if p.stage == specification.fits_critics), default=0)
+        # The last stage is the one that counts.
+        last = len(specification.updates_before)
+        done = max((p.update for p in found if p.stage == last), default=0)
         rows.append(
             {
                 "run": name,

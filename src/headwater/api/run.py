@@ -27,6 +27,7 @@ from headwater.core.method import (
     AbstractArchiving,
     AbstractCertificate,
     AbstractMethod,
+    AbstractModelBased,
     AbstractPolicy,
     AbstractTablePolicy,
     AbstractTokenPolicy,
@@ -342,11 +343,19 @@ def open_run(path: str | Path) -> Run:
     opened = open_problem(specification, directory.path)
     method = specification.method.build()
     position, file, arrays = newest(directory)
-    shapes = state_shapes(specification, method, opened.problem, earlier)
+    if (
+        specification.updates_before
+        and isinstance(method, AbstractModelBased)
+        and not position.stage
+    ):
+        state = _with_model_so_far(specification, method, opened.problem, arrays, file)
+    else:
+        shapes = state_shapes(specification, method, opened.problem, earlier)
+        state = checkpoint.restore(shapes, arrays, str(file))
     return Run(
         specification,
         method,
-        checkpoint.restore(shapes, arrays, str(file)),
+        state,
         opened.problem,
         directory.rows("metrics"),
         directory.rows("evaluations"),
@@ -356,6 +365,25 @@ def open_run(path: str | Path) -> Run:
         process=opened.process,
         base=opened.model,
     )
+
+
+def _with_model_so_far(
+    specification: Specification,
+    method: AbstractMethod,
+    problem: Any,
+    arrays: dict[str, np.ndarray],
+    file: Path,
+) -> Any:
+    """The state of a run whose model is still being learned: as it begins, with that model."""
+    assert isinstance(method, AbstractModelBased)
+    keys = jax.random.split(jax.random.key(0), len(specification.seeds))
+
+    def begun(learner):
+        return jax.vmap(lambda key: learner.init(problem, key=key))(keys)
+
+    shapes = eqx.filter_eval_shape(begun, method.dynamics)
+    model = checkpoint.restore(shapes, arrays, str(file))
+    return jax.vmap(method.with_model)(begun(method), model)
 
 
 def newest(directory: RunDirectory) -> tuple[Position, Path, dict[str, np.ndarray]]:

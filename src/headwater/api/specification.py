@@ -14,7 +14,12 @@ from headwater.core.catalogue import build_method, learns_from, method_class, se
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer
+from headwater.core.method import (
+    AbstractArchiving,
+    AbstractMethod,
+    AbstractModelBased,
+    AbstractProposer,
+)
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Spaces
@@ -235,6 +240,17 @@ class Specification:
         return self.start is not None and self.start.fit_updates > 0
 
     @property
+    def updates_before(self) -> list[int]:
+        """Updates of each stage before the one in which the method learns."""
+        if self.fits_critics:
+            assert self.start is not None
+            return [self.start.fit_updates]
+        if self.verb == "train" and self.budget is None:
+            method = self.method.build()
+            return [method.model_updates] if isinstance(method, AbstractModelBased) else []
+        return []
+
+    @property
     def flow(self) -> Flow:
         """How the method is fed."""
         return flow_of(method_class(self.method.name))
@@ -448,7 +464,7 @@ def plan(
             stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
             fed = fed._replace(stage=stage)
         references = _exact_references(process.process)
-    return Plan(fed, references, task, process, model, first)
+    return Plan(fed, references, task, process, model, first or fed.first)
 
 
 class Opened(NamedTuple):
@@ -525,16 +541,13 @@ def updates_of(specification: Specification) -> int:
 
 def stages_done(specification: Specification, position: Position) -> int:
     """How many stages of a run are complete, one of whose checkpoints is at `position`."""
-    lengths = [updates_of(specification)]
-    if specification.fits_critics:
-        assert specification.start is not None
-        lengths.insert(0, specification.start.fit_updates)
+    lengths = [*specification.updates_before, updates_of(specification)]
     return position.stage + (position.update >= lengths[position.stage])
 
 
 def is_finished(specification: Specification, position: Position) -> bool:
     """Whether a run is complete, one of whose checkpoints is at `position`."""
-    return stages_done(specification, position) == 1 + specification.fits_critics
+    return stages_done(specification, position) == 1 + len(specification.updates_before)
 
 
 def begin_of(specification: Specification, method: AbstractMethod, *, fitted: bool = True) -> Any:

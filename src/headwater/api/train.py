@@ -10,7 +10,7 @@ from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
 from headwater.api.specification import Given, MethodChoice, Specification
 from headwater.core.errors import SpecificationError
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractMethod, AbstractPolicy
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.registry import Acted
 from headwater.runs.feeds.language import updates_of_epochs
@@ -117,7 +117,8 @@ def specify(
     if options.epochs is not None and options.updates is not None:
         raise SpecificationError("epochs and updates say the same twice: give one of them")
     method, options = settle(method, options)
-    chosen, opened = open_inputs(flow, options, **inputs)
+    policy = isinstance(method, AbstractPolicy)
+    chosen, opened = open_inputs(flow, options, **inputs, policy=policy)
     if options.epochs is not None:
         assert chosen.model is not None
         model, path = chosen.model.open(options), Path(inputs["data"]).expanduser()

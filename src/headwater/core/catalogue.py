@@ -66,18 +66,27 @@ def build_method(name: str, values: dict[str, Any] | None = None) -> AbstractMet
     """The method called `name` with some hyper-parameters set.
 
     Values may be strings (from a command line), which are read according to the field's type; that
-    of a method is its name, or what `settings` says of it with its name as `method`.
+    of a method is its name, or what `settings` says of it with its name as `method`. A key such as
+    `dynamics.learning_rate` is of the method that the field `dynamics` holds.
     Raises `SpecificationError` for an unknown method or field, or a value of the wrong type.
     """
     cls = method_class(name)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     given = {}
-    for key, value in (values or {}).items():
-        key = key.replace("-", "_")
-        if key not in fields:
-            raise SpecificationError(f"{cls.__name__}: " + nearest(key, fields, "hyper-parameter"))
+    inside: dict[str, dict[str, Any]] = {}
+    for name_given, value in (values or {}).items():
+        key, _, of_held = name_given.replace("-", "_").partition(".")
+        if of_held and _holds_method(hints.get(key)):
+            inside.setdefault(key, {})[of_held] = value
+            continue
+        if of_held or key not in fields:
+            known = nearest(name_given.replace("-", "_"), fields, "hyper-parameter")
+            raise SpecificationError(f"{cls.__name__}: {known}")
         given[key] = _read(value, hints[key], f"{cls.__name__}.{key}")
+    for key, values_inside in inside.items():
+        held = given[key] if key in given else getattr(cls(), key)
+        given[key] = build_method(type(held).__name__, {**settings(held), **values_inside})
     return cls(**given)
 
 
@@ -119,8 +128,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
             raise wrong
         element = typing.get_args(hint)[0]
         return tuple(_read(p, element, where) for p in parts if p != "")
-    holds_method = isinstance(hint, type) and issubclass(hint, AbstractMethod)
-    if holds_method and (inside := _described(value)) is not None:
+    if _holds_method(hint) and (inside := _described(value)) is not None:
         return build_method(*inside)
     if hint is bool:
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
@@ -143,6 +151,10 @@ def _read(value: Any, hint: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     raise wrong
+
+
+def _holds_method(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, AbstractMethod)
 
 
 def _described(value: Any) -> tuple[str, dict[str, Any]] | None:

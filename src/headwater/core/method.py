@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from headwater.core.feed import Feed
 from headwater.core.fields import check_fields
-from headwater.core.records import Completions
+from headwater.core.records import Completions, ModelPrediction, ModelStep
 from headwater.core.tokens import AbstractTokenNetwork
 
 Problem = TypeVar("Problem")
@@ -286,6 +286,47 @@ class AbstractLabeller(eqx.Module, Generic[State, Data]):
         """
 
 
+class AbstractDynamics(eqx.Module, Generic[State]):
+    """Capability: learns where an action leads from an observation, and what it brings."""
+
+    @abc.abstractmethod
+    def predict(
+        self, state: State, observation: Observation, action: UnbatchedAction
+    ) -> ModelPrediction:
+        """What is expected of one step. **Arguments:** `action`: canonical."""
+
+    @abc.abstractmethod
+    def step(
+        self, state: State, observation: Observation, action: UnbatchedAction, *, key: PRNGKeyArray
+    ) -> ModelStep:
+        """One step, drawn as the process might take it. **Arguments:** as of `predict`; `key`."""
+
+
+class AbstractModelBased(eqx.Module, Generic[State]):
+    """Capability: learns from short rollouts in a model that was learned from the log before."""
+
+    dynamics: eqx.AbstractVar[AbstractMethod]
+    """What learns the model: a method with the capability `AbstractDynamics`."""
+    model_updates: eqx.AbstractVar[int]
+    """In which it does."""
+    rollout_steps: eqx.AbstractVar[int]
+    """After which a rollout is cut."""
+    rollouts: eqx.AbstractVar[int]
+    """That begin for each update."""
+    imagined_per_logged: eqx.AbstractVar[int]
+    """Rows of rollouts in a batch for each logged one."""
+
+    @abc.abstractmethod
+    def with_model(self, state: State, model: Any) -> State:
+        """`state` with what `dynamics` has learned: `model` is its state."""
+
+    @abc.abstractmethod
+    def imagine(
+        self, state: State, observation: Observation, action: UnbatchedAction, *, key: PRNGKeyArray
+    ) -> ModelStep:
+        """One step of a rollout, with the reward that is to be learned from."""
+
+
 class AbstractLoss(eqx.Module, Generic[State, Data]):
     """Capability: has a loss for each row of data, minus the log-likelihood of the row's target."""
 
@@ -338,6 +379,14 @@ class Agent(eqx.Module):
         if not isinstance(self.method, AbstractPolicy):
             raise TypeError(f"{type(self.method).__name__} is not a policy: it cannot act")
         return self.method.act(self.state, observation, key=key, explore=explore)
+
+    def imagine(
+        self, observation: Observation, action: UnbatchedAction, *, key: PRNGKeyArray
+    ) -> ModelStep:
+        """See `AbstractModelBased.imagine`."""
+        if not isinstance(self.method, AbstractModelBased):
+            raise TypeError(f"{type(self.method).__name__} has no model: give the source one")
+        return self.method.imagine(self.state, observation, action, key=key)
 
     def policy(self, *, explore: bool) -> Float[Array, "*episodes horizon state action"]:
         """See `AbstractTablePolicy.policy`."""

@@ -1,6 +1,6 @@
 """The records that flow from sources into methods."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
@@ -63,6 +63,32 @@ class ActionWindows(eqx.Module):
 
     observations: Float[Array, "*batch position observation"]
     action: Action
+
+
+class ModelStep(NamedTuple):
+    """What a model says of one step. **Arguments:** `terminal`: nothing follows."""
+
+    next_observation: Float[Array, " observation"]
+    reward: Float[Array, ""]
+    terminal: Bool[Array, ""]
+
+
+class ModelPrediction(NamedTuple):
+    """What a learned model expects of one step, and how far it can be believed.
+
+    **Arguments:** `next_observation`, `reward`: expected; `terminal`: nothing follows, more likely
+    than not; `spread`: how random the step is, and `disagreement`: how much the members of an
+    ensemble differ in what they expect of the next observation, both in units of what is predicted;
+    `beyond`: they differ far more than on held-out rows of the log, so that the question lies
+    beyond what was learned.
+    """
+
+    next_observation: Float[Array, " observation"]
+    reward: Float[Array, ""]
+    terminal: Bool[Array, ""]
+    spread: Float[Array, ""]
+    disagreement: Float[Array, ""]
+    beyond: Bool[Array, ""]
 
 
 class Transition(eqx.Module):

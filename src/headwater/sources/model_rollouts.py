@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,18 +10,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent, Observation, UnbatchedAction
-from headwater.core.records import Transitions
+from headwater.core.records import ModelStep, Transitions
 from headwater.core.source import AbstractSource
 from headwater.core.spaces import Spaces
 from headwater.sources.ring import Ring, empty, push, sample
-
-
-class ModelStep(NamedTuple):
-    """What a model says of one step. **Arguments:** `terminal`: nothing follows."""
-
-    next_observation: Float[Array, " observation"]
-    reward: Float[Array, ""]
-    terminal: Bool[Array, ""]
 
 
 class AbstractModel(eqx.Module):
@@ -45,14 +36,15 @@ class ModelRollouts(AbstractSource[Ring, Transitions]):
     `batch_size` counts them all. Mix it with a `Replay` of the log to keep real rows in every
     batch.
 
-    **Arguments:** `model`; `spaces`: of the process; `starts`: `[row, observation]`;
+    **Arguments:** `model`: `None` for that of the agent, which has the capability
+    `AbstractModelBased`; `spaces`: of the process; `starts`: `[row, observation]`;
     `rollout_steps`: of a rollout; `rollouts`: before each draw; `kept`: draws after which rows are
     forgotten; `batch_size`: rows per draw; `continuation`: what is earned, discounted, after the
     last step of a rollout, where that is known: it is added to that step's reward, and the step is
     terminal.
     """
 
-    model: AbstractModel
+    model: AbstractModel | None
     spaces: Spaces
     starts: Float[Array, "row observation"]
     rollout_steps: int = eqx.field(static=True, default=5)
@@ -89,7 +81,8 @@ class ModelRollouts(AbstractSource[Ring, Transitions]):
             def one(observation, key):
                 act_key, model_key = jax.random.split(key)
                 action = agent.act(observation, key=act_key, explore=True)[0]
-                return action, self.model.step(observation, action, key=model_key)
+                ask = agent.imagine if self.model is None else self.model.step
+                return action, ask(observation, action, key=model_key)
 
             action, found = jax.vmap(one)(observation, keys)
             row = (observation, action, found.reward, found.next_observation, found.terminal)

@@ -27,9 +27,11 @@ from headwater.core.method import (
     AbstractArchiving,
     AbstractArmPolicy,
     AbstractCertificate,
+    AbstractDynamics,
     AbstractLabeller,
     AbstractLikelihood,
     AbstractMethod,
+    AbstractModelBased,
     AbstractPolicy,
     AbstractProposer,
     AbstractTablePolicy,
@@ -138,6 +140,12 @@ class Case:
             answers["log_probability"] = method.log_probability(
                 state, data.observation, data.action
             )
+        question = (state, data.observation, data.action)
+        if isinstance(method, AbstractDynamics):
+            answers["predict"] = method.predict(*question)
+            answers["step"] = method.step(*question, key=key)
+        if isinstance(method, AbstractModelBased):
+            answers["imagine"] = method.imagine(*question, key=key)
         return answers
 
     def _experience(self, method, key):
@@ -625,6 +633,49 @@ def check_value(case: Case) -> None:
     assert value.shape == () and value.dtype == jnp.float32 and bool(jnp.isfinite(value)), value
 
 
+def check_dynamics(case: Case) -> None:
+    """Predictions and steps are finite and of the right shapes, far from all data as well."""
+    method, problem = case.method, case.kind.problem
+    assert isinstance(method, AbstractDynamics)
+    row = jax.tree.map(lambda x: x[0], case.batches[0])
+
+    def ask(state, observation):
+        found = method.predict(state, observation, row.action)
+        return found, method.step(state, observation, row.action, key=case.key)
+
+    ask = jit(ask)
+    for state in (case.first, case.trained):
+        for observation in (row.observation, 1e4 * row.observation):
+            predicted, step = ask(state, observation)
+            for found in (predicted, step):
+                assert found.next_observation.shape == (problem.observation_size,)
+                for name, value in found._asdict().items():
+                    assert np.all(np.isfinite(np.asarray(value))), f"{name} is not finite: {value}"
+            assert predicted.spread >= 0 and predicted.disagreement >= 0, predicted
+            assert step.terminal.dtype == predicted.beyond.dtype == bool, predicted
+
+
+def check_model_based(case: Case) -> None:
+    """What was learned of the process is taken over, and rollouts follow it."""
+    method, problem = case.method, case.kind.problem
+    assert isinstance(method, AbstractModelBased)
+    dynamics = method.dynamics
+    assert isinstance(dynamics, AbstractDynamics), f"{dynamics!r} learns no dynamics"
+    row = jax.tree.map(lambda x: x[0], case.batches[0])
+
+    def ask(state, key):
+        model = dynamics.init(problem, key=key)
+        state = method.with_model(state, model)
+        return (
+            method.imagine(state, row.observation, row.action, key=case.key),
+            dynamics.step(model, row.observation, row.action, key=case.key),
+        )
+
+    imagined, step = jit(ask)(case.trained, jax.random.fold_in(case.key, 7))
+    assert_close(imagined._replace(reward=step.reward), step, "rollouts do not follow the model")
+    assert np.isfinite(np.asarray(imagined.reward)), "a reward of a rollout is not finite"
+
+
 def check_labels(case: Case) -> None:
     """Labels are told from what is not labelled, row by row, with a confidence in [0, 1]."""
     method, data = case.method, case.batches[0]
@@ -692,6 +743,10 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.append(check_value)
     if isinstance(method, AbstractLabeller):
         found.append(check_labels)
+    if isinstance(method, AbstractDynamics):
+        found.append(check_dynamics)
+    if isinstance(method, AbstractModelBased):
+        found.append(check_model_based)
     return found
 
 

@@ -24,6 +24,7 @@ from headwater.api.specification import (
 from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
+from headwater.core.method import AbstractPolicy
 from headwater.datasets.references import References
 from headwater.environments.registry import Acted, make
 from headwater.evaluation.statistics import Interval, interval, seed_means
@@ -333,11 +334,12 @@ def _runs(
         inputs["process_options"] = None if own else rest.get("process_options")
     found: list[Member] = []
     planned: Plan | None = None
-    key = (flow.kind, looked_at, dataset, process[1], repr(sorted(how.items())))
+    policy = issubclass(cls, AbstractPolicy)
+    key = (flow.kind, looked_at, policy, dataset, process[1], repr(sorted(how.items())))
     for setting in settings_of(table, method):
         check_inputs(cls, {n for n, v in inputs.items() if v is not None} | _hoped(flow, inputs))
         if key not in opened:
-            opened[key] = open_inputs(flow, options, **inputs)
+            opened[key] = open_inputs(flow, options, **inputs, policy=policy)
         chosen, held = opened[key]
         there = {n for n, v in inputs.items() if v not in (None, "none")}
         check_inputs(cls, there if held.task is None else there | {"env"})

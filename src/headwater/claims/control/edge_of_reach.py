@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from headwater.core.method import Agent
+from headwater.core.records import ModelStep
 from headwater.core.spaces import Box, Spaces
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
 from headwater.methods.control.offline.sac_n import SACN
 from headwater.runs.learn import learn
-from headwater.sources.model_rollouts import AbstractModel, ModelRollouts, ModelStep
+from headwater.sources.model_rollouts import AbstractModel, ModelRollouts
 
 _GOAL = 6.5
 """Of both coordinates: within reach of no rollout of five steps that begins below 1.5."""

@@ -5,7 +5,12 @@ from typing import Any
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractHistory, AbstractMethod, AbstractPolicy
+from headwater.core.method import (
+    AbstractHistory,
+    AbstractMethod,
+    AbstractModelBased,
+    AbstractPolicy,
+)
 from headwater.core.records import (
     ActionWindows,
     Transition,
@@ -16,6 +21,7 @@ from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.feeds.logged import Logged
 from headwater.runs.options import Options
+from headwater.runs.recipes.model_based import model_stages
 from headwater.runs.recipes.online import Task, online_stage, rows_per_update
 from headwater.runs.stage import Stage
 from headwater.sources.rollout import Stream
@@ -24,6 +30,13 @@ from headwater.sources.rollout import Stream
 def _offline(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     logged = inputs.data
     assert isinstance(logged, Logged) and options.updates and options.batch_size
+    if not isinstance(method, AbstractPolicy) and inputs.task is not None:
+        raise SpecificationError(f"{type(method).__name__} does not act: leave out env")
+    if isinstance(method, AbstractModelBased):
+        first, stage = model_stages(
+            method, logged, options.updates, options.batch_size, begin=inputs.begin
+        )
+        return Fed(stage, _spaces(logged, _task(inputs)), first=first)
     rows = len(options.seed_list) * rows_per_update(method, options.batch_size)
     pieces = logged.updates_per_draw(options.updates, rows)
     source = logged.source(method, pieces * options.batch_size)

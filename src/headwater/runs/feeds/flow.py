@@ -79,13 +79,15 @@ class Fed(NamedTuple):
     """A stage, and what is known of it.
 
     **Arguments:** `stage`; `problem`: what the method is initialised for; `held_out`: of language
-    models; `tokens`: that one update learns from, about.
+    models; `tokens`: that one update learns from, about; `first`: a stage before it, in which what
+    the method builds on is learned.
     """
 
     stage: Stage
     problem: Any
     held_out: HeldOut | None = None
     tokens: float | None = None
+    first: Stage | None = None
 
 
 @dataclasses.dataclass(frozen=True)

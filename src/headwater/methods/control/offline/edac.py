@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
@@ -31,20 +29,9 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.actors import choose
-from headwater.networks.critics import Critic
-from headwater.networks.mlp import Ensemble
-from headwater.ops.control.bellman import ensemble_error
-from headwater.ops.control.ensemble import slope_similarity
+from headwater.parts.diverse_critics import begin_diverse, diverse_step
 from headwater.parts.logged_values import InitialLevel, RewardScale
-from headwater.parts.soft_actor_critic import (
-    LayerNorm,
-    SoftActorCritic,
-    begin_soft,
-    improve_critics,
-    improve_temperature_first,
-    parts_of,
-    soft_target,
-)
+from headwater.parts.soft_actor_critic import LayerNorm, SoftActorCritic, parts_of
 
 
 class EDAC(
@@ -112,37 +99,10 @@ class EDAC(
     hidden_sizes: tuple[int, ...] = sizes((256, 256, 256))
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> SoftActorCritic:
-        problem.require_continuous("EDAC")
-        return begin_soft(
-            self,
-            problem,
-            key=key,
-            actor_start={"log_std_range": (-5.0, 2.0), "last_scale": 1e-3, "bias": 0.1},
-            critic_start={"last_scale": 3e-3, "bias": 0.1},
-        )
+        return begin_diverse(self, problem, key=key)
 
     def update(self, state: SoftActorCritic, data: Transitions, *, key: PRNGKeyArray):
-        data = state.normaliser.transitions(data)
-        temperature_key, actor_key, critic_key = jax.random.split(key, 3)
-        state, improved = improve_temperature_first(
-            self,
-            state,
-            data.observation,
-            reduction="min",
-            temperature_key=temperature_key,
-            actor_key=actor_key,
-        )
-        target = soft_target(self, state, data, members=self.num_critics, key=critic_key)
-
-        def loss(ensemble: Ensemble):
-            prediction, slopes = _values_and_slopes(ensemble, data.observation, data.action)
-            error = ensemble_error(prediction, target)
-            similarity = jnp.mean(slope_similarity(slopes))
-            metrics = {"critic_loss": error, "q": jnp.mean(prediction), "similarity": similarity}
-            return error + self.diversity_weight * similarity, metrics
-
-        state, learned = improve_critics(self, state, loss)
-        return state, {**learned, **improved}
+        return diverse_step(self, state, data, key=key)
 
     def act(self, state: SoftActorCritic, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
@@ -156,14 +116,3 @@ class EDAC(
 
     def parts(self, state: SoftActorCritic) -> ActorCriticParts:
         return parts_of(state)
-
-
-def _values_and_slopes(ensemble: Ensemble, observation: Array, action: Array):
-    """Every critic's values and their derivatives by the action, from one pass."""
-
-    def one(critic: eqx.Module):
-        assert isinstance(critic, Critic)
-        values, pull_back = jax.vjp(lambda a: critic(observation, a), action)
-        return values, pull_back(jnp.ones_like(values))[0]
-
-    return jax.vmap(one)(ensemble.stacked)

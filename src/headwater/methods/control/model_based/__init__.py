@@ -1,0 +1,1 @@
+"""Learning from a log by way of a model of the process."""
