@@ -24,7 +24,7 @@ NOISE, ROWS = 0.1, 4_000
 def drift(observation, action, noise):
     """Where it leads, what it brings and whether it ends: known in closed form."""
     following = observation + jnp.asarray([[0.5, 0.0]]) * action + NOISE * noise
-    return following, 3.0 * observation[:, 1] + action[:, 0], observation[:, 0] > 1.5
+    return following, 0.3 * observation[:, 1] + 0.1 * action[:, 0], observation[:, 0] > 1.5
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,13 @@ def learned():
     )
     spaces = Spaces(Box((-9.0,) * 2, (9.0,) * 2), Box((-1.0,), (1.0,)), statistics=statistics)
     method = DynamicsEnsemble(hidden_sizes=(32, 32), num_members=4, num_elites=3)
-    run = jax.jit(lambda key: learn(method, spaces, Replay(data, 128), 1_500, key=key).state)
+    run = jax.jit(lambda key: learn(method, spaces, Replay(data, 128), 4_000, key=key).state)
     return method, run(jax.random.key(1)), data
 
 
+@eqx.filter_jit
 def asked(method, state, observation, action):
+    """The predictions for each row of `[row, …]`."""
     return jax.vmap(lambda o, a: method.predict(state, o, a))(observation, action)
 
 
@@ -65,7 +67,7 @@ def test_a_known_process_is_learned_with_its_noise_and_its_ends(learned):
     inside = asked(method, state, data.observation[kept], data.action[kept])
     true = drift(data.observation[kept], data.action[kept], jnp.zeros((kept.size, 2)))[0]
     assert np.mean(np.abs(inside.next_observation - true)) < 0.03
-    assert np.mean(np.abs(found.reward - data.reward[:500])) < 0.3 * 0.2 * np.std(data.reward)
+    assert np.mean(np.abs(found.reward - data.reward[:500])) < 0.06 * np.std(data.reward)
     # Two components of noise, and nearly none of the reward.
     assert abs(np.median(inside.spread) - NOISE * np.sqrt(2.0)) < 0.03
     away = np.abs(np.asarray(data.observation[:500, 0]) - 1.5) > 0.3
@@ -76,7 +78,7 @@ def test_a_known_process_is_learned_with_its_noise_and_its_ends(learned):
 def test_steps_are_drawn_with_the_noise_of_the_process(learned):
     method, state, _ = learned
     observation, action = jnp.asarray([0.5, -0.5]), jnp.asarray([0.4])
-    draw = jax.vmap(lambda key: method.step(state, observation, action, key=key))
+    draw = jax.jit(jax.vmap(lambda key: method.step(state, observation, action, key=key)))
     steps = draw(jax.random.split(jax.random.key(2), 2_000))
     np.testing.assert_allclose(np.mean(steps.next_observation, 0), [0.7, -0.5], atol=0.05)
     np.testing.assert_allclose(np.std(steps.next_observation, 0), NOISE, atol=0.03)
@@ -90,8 +92,9 @@ def test_a_question_far_beyond_the_data_is_flagged(learned):
     outside = asked(method, state, 20.0 + data.observation[:500], data.action[:500])
     assert np.mean(inside.beyond) < 0.02 and np.mean(outside.beyond) > 0.95
     assert np.median(outside.disagreement) > 10.0 * np.median(inside.disagreement)
-    fresh = method.init(identities.problem(), key=jax.random.key(0))
-    assert not method.predict(fresh, jnp.zeros(3), jnp.zeros(2)).beyond, "before any data"
+    fresh = eqx.tree_at(lambda s: s.batches, state, jnp.zeros((), jnp.int32))
+    found = asked(method, fresh, 20.0 + data.observation[:500], data.action[:500])
+    assert not found.beyond.any(), "before any data"
 
 
 @pytest.mark.oracle
@@ -100,18 +103,19 @@ def test_elites_are_the_members_with_the_smallest_held_out_error(learned):
     # A member that is spoilt predicts nothing any more.
     best = int(jnp.argmin(state.error))
     spoilt = eqx.tree_at(lambda s: s.error, state, state.error.at[best].set(9.0))
-    ask = (jnp.asarray([0.5, -0.5]), jnp.asarray([0.4]))
+    ask = (jnp.ones((500, 2)), jnp.zeros((500, 1)))
     broken = jax.tree.map(lambda x: x.at[best].multiply(50.0), spoilt.networks.members)
     broken = eqx.tree_at(lambda s: s.networks.members, spoilt, broken)
     for name in ("next_observation", "reward"):
-        before, after = (getattr(method.predict(s, *ask), name) for s in (spoilt, broken))
+        before, after = (getattr(asked(method, s, *ask), name) for s in (spoilt, broken))
         np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.oracle
 def test_a_row_is_always_on_the_same_side_and_counts_as_in_a_bootstrap(learned):
     method, _, data = learned
-    held_out, counts = method._shares(data)
+    shares = jax.jit(method._shares)
+    held_out, counts = shares(data)
     assert abs(np.mean(held_out) - 0.2) < 0.03
     assert not counts[:, held_out].any()
     drawn = np.asarray(counts)[:, ~np.asarray(held_out)]
@@ -120,15 +124,15 @@ def test_a_row_is_always_on_the_same_side_and_counts_as_in_a_bootstrap(learned):
     assert abs(np.corrcoef(drawn[0], drawn[1])[0, 1]) < 0.05
     rows = jnp.arange(ROWS)[::-3]
     some = jax.tree.map(lambda x: x[rows], data)
-    np.testing.assert_array_equal(method._shares(some)[1], counts[:, rows])
+    np.testing.assert_array_equal(shares(some)[1], counts[:, rows])
 
 
 @pytest.mark.parity
 def test_the_loss_of_an_update():
     method = DynamicsEnsemble(hidden_sizes=(5,), num_members=2, num_elites=1)
-    state = method.init(problem(False), key=jax.random.key(1))
+    state = identities.begin(method, problem(False))
     data = batch(0, False)
-    counts = np.asarray(method._shares(data)[1], np.float64)
+    held_out, counts = map(np.asarray, jax.jit(method._shares)(data))
     after, metrics = update(method, state, data, key=jax.random.key(2))
     s, s_next = standardised(data.observation), standardised(data.next_observation)
     ends = np.asarray(data.terminal)
@@ -150,7 +154,6 @@ def test_the_loss_of_an_update():
         total += np.sum(counts[member] * (likely + surprise)) / max(counts[member].sum(), 1.0)
         errors.append(np.mean(error, -1))
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-4)
-    held_out = np.asarray(method._shares(data)[0])
     assert held_out.any() and STD.size == 3
     expected = np.stack(errors)[:, held_out].mean(-1)
     np.testing.assert_allclose(after.error, expected, rtol=1e-4)

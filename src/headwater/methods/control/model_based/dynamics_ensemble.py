@@ -155,8 +155,9 @@ class DynamicsEnsemble(
         # What stands behind a terminal step is not looked at.
         known = ~data.terminal[:, None]
         change = jnp.where(known, data.next_observation - data.observation, 0.0)
-        target = jnp.concatenate([change, data.reward[:, None]], axis=-1)
+        target = jnp.concatenate([change, data.reward[:, None]], axis=-1)[None]
         read = jnp.concatenate([jnp.broadcast_to(known, change.shape), jnp.ones_like(known)], -1)
+        read, terminal = read[None], data.terminal[None].astype(jnp.float32)
 
         def loss(networks: Networks):
             found = _outputs(networks, data.observation, data.action)
@@ -164,7 +165,8 @@ class DynamicsEnsemble(
             likely = jnp.mean(
                 error * jnp.exp(-found.log_variance) + read * found.log_variance, axis=-1
             )
-            ends = optax.sigmoid_binary_cross_entropy(found.end, data.terminal.astype(jnp.float32))
+            terminals = jnp.broadcast_to(terminal, found.end.shape)
+            ends = optax.sigmoid_binary_cross_entropy(found.end, terminals)
             rows = jnp.sum(counts * (likely + ends), axis=-1)
             total = jnp.sum(rows / jnp.maximum(jnp.sum(counts, axis=-1), 1.0))
             bounds = jnp.sum(networks.highest) - jnp.sum(networks.lowest)
@@ -187,8 +189,8 @@ class DynamicsEnsemble(
         elites = found.mean[self._elites(state)]
         expected = jnp.mean(elites, axis=0)
         change = expected * unit
-        spread = jnp.exp(0.5 * found.log_variance) * unit
-        apart = (found.mean - jnp.mean(found.mean, axis=0, keepdims=True))[:, :-1] * unit[:-1]
+        spread = jnp.exp(0.5 * found.log_variance) * unit[None]
+        apart = (found.mean - jnp.mean(found.mean, axis=0, keepdims=True))[:, :-1] * unit[None, :-1]
         mean, square = state.disagreement
         deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
         beyond = _log_disagreement(elites) > mean + _FLAGGED * deviation
@@ -241,7 +243,7 @@ class DynamicsEnsemble(
         rate = jnp.where(rows > 0, jnp.maximum(_RATE, 1.0 / (state.batches + 1)), 0.0)
 
         def averaged(old, values):
-            new = jnp.sum(jnp.where(held_out, values, 0.0), axis=-1) / jnp.maximum(rows, 1)
+            new = jnp.sum(jnp.where(held_out[None], values, 0.0), axis=-1) / jnp.maximum(rows, 1)
             return old + rate * (new - old)
 
         apart = _log_disagreement(mean[self._elites(state)])
