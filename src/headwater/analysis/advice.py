@@ -96,7 +96,6 @@ WORTHLESS: tuple[tuple[str, tuple[Condition, ...]], ...] = (
 )
 """Why a log is not worth learning from, and when."""
 
-_MODEL = "a-learned-model-is-as-good-as-the-log-it-is-from"
 _QUALITY = "quality-and-coverage-tell-the-method"
 _CLONING = "cloning-error-falls-like-one-over-demonstrations"
 _WEIGHTS = ("trajectory-weighting-lifts-iql", "trajectory-weighting-does-no-harm")
@@ -370,7 +369,6 @@ def _notes(measures: Measures) -> list[str]:
     if varied and measures.rewarded and not measures.single_steps:
         notes.append(
             "everything was tried everywhere, so that a model of the process can be learned from "
-            "it: MOPO and RAVL do so first, and take longer (their claim is "
-            f"{_MODEL}; RAVL serves continuous actions only)"
+            "it: MOPO and RAVL do so first, and take longer (RAVL serves continuous actions only)"
         )
     return notes
