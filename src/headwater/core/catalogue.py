@@ -85,7 +85,7 @@ def build_method(name: str, values: dict[str, Any] | None = None) -> AbstractMet
             raise SpecificationError(f"{cls.__name__}: {known}")
         given[key] = _read(value, hints[key], f"{cls.__name__}.{key}")
     for key, values_inside in inside.items():
-        held = given[key] if key in given else getattr(cls(), key)
+        held = given[key] if key in given else getattr(build_method(name), key)
         given[key] = build_method(type(held).__name__, {**settings(held), **values_inside})
     return cls(**given)
 

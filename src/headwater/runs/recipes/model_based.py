@@ -8,7 +8,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, AbstractModelBased
 from headwater.runs.feeds.logged import Logged
 from headwater.runs.stage import Begin, Outcomes, Stage
-from headwater.sources.mixed import Mixed
+from headwater.sources.mixed import mixed
 from headwater.sources.model_rollouts import ModelRollouts
 
 MODEL = "model"
@@ -62,7 +62,7 @@ def model_stages(
         kept=min(math.ceil(_KEPT_UPDATES / draws), updates // draws),
         batch_size=max(1, rows - real),
     )
-    source = Mixed((logged.source(method, real), rollouts))
+    source = mixed([logged.source(method, real), rollouts])
 
     def with_model(outcomes: Outcomes, problem, key):
         state = method.init(problem, key=key) if begin is None else begin(outcomes, problem, key)
