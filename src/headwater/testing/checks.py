@@ -47,6 +47,8 @@ from headwater.testing.kinds import Kind
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Tiny programs that run a few times: compiling them well would be most of the cost."""
 
+TOGETHER = 3
+"""Runs side by side in the one program that is both mapped and looped."""
 UPDATES = 4
 """Length of the runs that are compared. Settings that act later are dead to these tests."""
 
@@ -64,7 +66,7 @@ class Case:
         self.init = jit(lambda method, key: method.init(kind.problem, key=key))
         self.update = jit(self._counted_update)
         self.probe = jit(self._probe)
-        self.experience = jit(self._experience)
+        self._experiences = jit(jax.vmap(self._experience))
 
     @functools.cached_property
     def shapes(self) -> tuple[Any, Any, Any]:
@@ -91,6 +93,22 @@ class Case:
             state, metrics = self.update(method, state, data, jax.random.fold_in(key, i))
         return state, metrics
 
+    def experiences(self, methods: Sequence[AbstractMethod], keys: Sequence[Any]) -> list[Any]:
+        """Whole runs side by side, in one program: for each the first state, the last one, all
+        metrics and all answers, on the host.
+
+        **Arguments:** `methods`, `keys`: `TOGETHER` of each; methods may differ in their numbers.
+        """
+        assert len(methods) == len(keys) == TOGETHER
+        stacked = jax.tree.map(lambda *x: np.asarray(x, jnp.asarray(x[0]).dtype), *methods)
+        together = jax.tree.map(np.asarray, self._experiences(stacked, jnp.stack(list(keys))))
+        return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(TOGETHER)]
+
+    @functools.cached_property
+    def alike(self) -> list[Any]:
+        """The experiences of `TOGETHER` runs that are the same."""
+        return self.experiences([self.method] * TOGETHER, [self.key] * TOGETHER)
+
     def changed(self, change, updates: int = 2) -> list[np.ndarray]:
         """State and metrics after `updates` on the first batch, edited by `change`."""
         data = change(self.batches[0])
@@ -104,6 +122,15 @@ class Case:
     def _counted_update(self, method, state, data, key):
         self.traces += 1
         return method.update(state, data, key=key)
+
+    def act(self, state, observation, key) -> tuple[Any, Any]:
+        """The actions of a policy without and with exploration."""
+        assert isinstance(self.method, AbstractPolicy)
+        greedy, exploring = (
+            self.method.act(state, observation, key=key, explore=explore)[0]
+            for explore in (False, True)
+        )
+        return greedy, exploring
 
     def _probe(self, method, state, key):
         """Whatever the method's capabilities answer, for one observation."""
@@ -263,7 +290,7 @@ def check_same_key_gives_the_same_result(case: Case) -> None:
 
 def check_scan_equals_loop(case: Case) -> None:
     """A compiled run is the Python loop."""
-    first, last, metrics, _ = case.experience(case.method, case.key)
+    first, last, metrics, _ = case.alike[0]
     state, at_the_end = case.run(case.method, case.key)
     assert_close(first, case.first, "first state")
     assert_close(last, state, "state")
@@ -277,22 +304,11 @@ def check_vmap_equals_separate_runs(case: Case) -> None:
         jax.tree.map(lambda x, s=s: x * s if isinstance(x, float) else x, case.method)
         for s in scales
     ]
-    runs = [(m, jax.random.fold_in(case.key, i)) for i, m in enumerate(methods)]
-    stacked = jax.tree.map(
-        lambda *x: jnp.asarray(x), *methods, is_leaf=lambda x: isinstance(x, float)
-    )
-    keys = jnp.stack([key for _, key in runs])
-    # The first states come from the program that is compiled already.
-    states = [case.init(method, key) for method, key in runs]
-    together = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    each = jit(jax.vmap(case.method_update, in_axes=(0, 0, None, 0)))
-    metrics = None
-    for i, data in enumerate(case.batches):
-        at = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
-        together, metrics = each(stacked, together, data, at)
-    for i, (method, key) in enumerate(runs):
-        own = jax.tree.map(lambda x, i=i: x[i], (together, metrics))
-        assert_close(own, case.run(method, key), f"run {i}")
+    keys = [jax.random.fold_in(case.key, i) for i in range(len(methods))]
+    runs = case.experiences(methods, keys)
+    for i, (method, key, (_, last, metrics, _)) in enumerate(zip(methods, keys, runs)):
+        at_the_end = jax.tree.map(lambda x: x[-1], metrics)
+        assert_close((last, at_the_end), case.run(method, key), f"run {i}")
 
 
 def check_checkpoint_continues_exactly(case: Case) -> None:
@@ -316,19 +332,27 @@ def check_every_number_matters(cases: Sequence[Case]) -> None:
     """A setting that changes nothing, however far it is turned and on whatever data, is dead."""
     dead = set(swept(cases[0].method))
     for case in cases:
-        reference = case.experience(case.method, case.key)
         for name in dead:
             value = getattr(case.method, name)
             tried = [value * c for c in (0.5, 2.0, 1e-6, 1e-3, 1e3)] + [0.0, 1.0, -1.0, 10.0, 1e-3]
             if isinstance(value, int):
                 tried = [1, 2, 3, 5, value + 1]
+            tried = [x for x in tried if x != value and np.isfinite(x)]
             if any(
-                not same(case.experience(with_setting(case.method, name, x), case.key), reference)
-                for x in tried
-                if x != value and np.isfinite(x)
+                _changes(case, name, tried[i : i + TOGETHER])
+                for i in range(0, len(tried), TOGETHER)
             ):
                 dead = dead - {name}
     assert not dead, f"no change within {UPDATES} updates: {', '.join(sorted(dead))}"
+
+
+def _changes(case: Case, name: str, values: Sequence[float | int]) -> bool:
+    """Whether any of these values of a setting, `TOGETHER` at most, changes a run."""
+    filled = [*values, *[values[-1]] * (TOGETHER - len(values))]
+    methods = [with_setting(case.method, name, x) for x in filled]
+    found = case.experiences(methods, [case.key] * TOGETHER)
+    # Each beside its own: places of a batch may round differently.
+    return not all(same(x, y) for x, y in zip(found, case.alike))
 
 
 def check_floats_can_be_swept(case: Case) -> None:
@@ -484,14 +508,11 @@ def check_actions_are_inside_the_space(case: Case) -> None:
     spaces = case.kind.problem
     far = jnp.asarray([[0.0] * 3, [1.0] * 3, [-50.0] * 3, [1e4, -1e4, 1e4]])
     keys = jax.random.split(case.key, len(far))
-    for explore in (False, True):
-
-        def act(state, observation, key, explore=explore):
-            return _policy(case).act(state, observation, key=key, explore=explore)[0]
-
-        one, many = jit(act), jit(jax.vmap(act, in_axes=(None, 0, 0)))
-        for state in (case.first, case.trained):
-            actions = np.asarray(many(state, far, keys))
+    many, one = jit(jax.vmap(case.act, in_axes=(None, 0, 0))), jit(case.act)
+    for state in (case.first, case.trained):
+        crowd = jax.tree.map(np.asarray, many(state, far, keys))
+        single = jax.tree.map(np.asarray, one(state, far[1], keys[1]))
+        for explore, actions, alone in zip((False, True), crowd, single):
             if spaces.discrete:
                 assert actions.shape == (len(far),) and actions.dtype == np.int32
                 assert np.all((actions >= 0) & (actions < spaces.action_size)), actions
@@ -499,26 +520,17 @@ def check_actions_are_inside_the_space(case: Case) -> None:
                 assert actions.shape == (len(far), spaces.action_size)
                 assert actions.dtype == np.float32
                 assert np.all(np.abs(actions) <= 1.0), f"explore={explore}: {actions}"
-            alone = np.asarray(one(state, far[1], keys[1]))
             np.testing.assert_allclose(alone, actions[1], rtol=1e-4, atol=1e-5)
 
 
 def check_greedy_actions_are_deterministic(case: Case) -> None:
     """`explore=False` does not look at the key; `explore=True` does."""
     observation = jnp.asarray([0.3, -0.2, 0.5])
-    keys, state = jax.random.split(case.key, 64), case.trained
-    for explore in (False, True):
-
-        def act(key, explore=explore):
-            return _policy(case).act(state, observation, key=key, explore=explore)[0]
-
-        actions = np.asarray(jit(jax.vmap(act))(keys))
-        alike = bool(np.all(actions == actions[:1]))
-        assert alike is not explore, (
-            "exploring actions do not depend on the key"
-            if explore
-            else "greedy actions depend on the key"
-        )
+    each = jit(jax.vmap(case.act, in_axes=(None, None, 0)))
+    greedy, exploring = each(case.trained, observation, jax.random.split(case.key, 64))
+    alike = [bool(np.all(np.asarray(x) == np.asarray(x)[:1])) for x in (greedy, exploring)]
+    assert alike[0], "greedy actions depend on the key"
+    assert not alike[1], "exploring actions do not depend on the key"
 
 
 def check_log_probability(case: Case) -> None:
@@ -748,11 +760,6 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
     if isinstance(method, AbstractModelBased):
         found.append(check_model_based)
     return found
-
-
-def _policy(case: Case) -> AbstractPolicy:
-    assert isinstance(case.method, AbstractPolicy)
-    return case.method
 
 
 def _marked(data: Any, rows: slice) -> Any:
