@@ -69,8 +69,9 @@ def test_the_precision_is_that_of_the_run_unless_told(offline, monkeypatch):
     options = dataclasses.replace(offline.specification.options, precision="bfloat16")
     rounded = dataclasses.replace(offline.specification, options=options)
     run = dataclasses.replace(offline, specification=rounded)
-    assert adapt(run, **ONLINE).specification.options.precision == "bfloat16"
-    assert adapt(run, precision="default", **ONLINE).specification.options.precision == "default"
+    short = {**ONLINE, "recipe": "scratch", "steps": 16, "evaluations": 1}
+    assert adapt(run, **short).specification.options.precision == "bfloat16"
+    assert adapt(run, precision="default", **short).specification.options.precision == "default"
     assert multiplied == ["bfloat16", "default"]
 
 

@@ -85,7 +85,9 @@ def test_a_sweep_says_what_came_out_and_what_failed(folder, monkeypatch):
     ]
     assert rows[1][4:] == ["failed"] and re.fullmatch(r"-[\d,]+ \[-[\d,]+, -[\d,]+\]", rows[0][4])
     assert answer.out.splitlines()[-1] == f"{RUNS[1]} failed: memory may have run out"
-    assert answer.err.splitlines() == [
+    # On a slow machine, it says in between how far it is.
+    lines = answer.err.splitlines()
+    assert [line for line in lines if not re.match(r"sweep: \d+ of 12 updates", line)] == [
         "3 runs; in this process",
         "sweep: 12 updates",
         f"  {RUNS[0]}: done (1 of 3)",
