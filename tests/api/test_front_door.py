@@ -101,6 +101,7 @@ SIZES = {
     "model_updates": 2,
     "num_proposals": 2,
     "num_workers": 2,
+    "num_experts": 2,
     "novelty_columns": (0, 1),
     "population_size": 4,
     "cells": 4,

@@ -294,7 +294,7 @@ def _token_problem() -> TokenProblem:
 
 
 def _decoder_problem() -> TokenProblem:
-    architecture = Architecture(_TOKENS, _CONTEXT, width=4, layers=4, heads=1, hidden=4)
+    architecture = Architecture(_TOKENS, _CONTEXT, width=4, layers=4, heads=1, hidden=8)
     return TokenProblem(Decoder(architecture, key=jax.random.key(7)), end=_END)
 
 
@@ -337,6 +337,13 @@ def _labelled_completions(key) -> LabelledCompletions:
 def _compared_and_own(key) -> ComparisonsAndCompletions:
     first, second = jax.random.split(key)
     return ComparisonsAndCompletions(_compared_completions(first), _answers(second))
+
+
+_HARD_LABELS = {
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "all desirable": lambda d: replace(d, desirable=jnp.ones_like(d.desirable)),
+    "all undesirable": lambda d: replace(d, desirable=jnp.zeros_like(d.desirable)),
+}
 
 
 _HARD_COMPLETIONS = {
@@ -556,13 +563,15 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             _labelled_completions,
             # Which response follows which prompt is part of the update.
             False,
-            {
-                "repeated rows": lambda d: jax.tree.map(
-                    lambda x: jnp.broadcast_to(x[:1], x.shape), d
-                ),
-                "all desirable": lambda d: replace(d, desirable=jnp.ones_like(d.desirable)),
-                "all undesirable": lambda d: replace(d, desirable=jnp.zeros_like(d.desirable)),
-            },
+            _HARD_LABELS,
+        ),
+        Kind(
+            "labelled answers of a decoder",
+            _decoder_problem(),
+            _labelled_completions,
+            False,
+            _HARD_LABELS,
+            True,
         ),
     ),
     (TokenProblem, CompletionComparisons): (

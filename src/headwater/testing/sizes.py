@@ -11,6 +11,8 @@ SMALL = {
     "num_critics": 3,
     "num_critic_updates": 2,
     "num_action_samples": 3,
+    "num_experts": 2,
+    "first_active": 1,
     "target_update_interval": 2,
     "policy_period": 2,
     "actor_period": 2,

@@ -1,0 +1,1 @@
+"""Claims about decoders with experts."""

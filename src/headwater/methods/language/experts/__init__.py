@@ -1,0 +1,1 @@
+"""Methods that learn decoders whose layers hold several experts."""
