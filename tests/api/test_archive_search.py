@@ -122,6 +122,7 @@ def test_what_cannot_be_told():
 def test_what_no_search_can_be(tmp_path):
     for options, sentence in (
         ({"method": "GPUCB"}, "GPUCB keeps no archive of solutions"),
+        ({"method": "TAXONS"}, "TAXONS learns from frames what solutions do, and here are none"),
         ({"batch_size": 0}, "batch_size = 0: it must be at least 1"),
     ):
         with pytest.raises(SpecificationError, match=sentence):

@@ -16,5 +16,15 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "pulls are rounds, of which one in a batch is looked at",
         "check_every_number_matters": "its rate acts at the end of a batch of many rounds",
     },
+    "SERENE": {
+        "check_every_number_matters": "its patience ends emitters, which take generations for it",
+    },
+    "TAXONS": {
+        "check_every_number_matters": "it is first trained after a thousand evaluations",
+    },
+    "STAX": {
+        "check_every_number_matters": "it is first trained after a thousand evaluations, and its "
+        "patience ends emitters, which take generations for it",
+    },
 }
 """Method to check to reason."""

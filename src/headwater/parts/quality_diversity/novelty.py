@@ -140,9 +140,16 @@ def survivors(
 
 def any_of(usable: Bool[Array, " row"], count: int, *, key: PRNGKeyArray) -> Bool[Array, " row"]:
     """So many of the usable rows, drawn without replacement; fewer where there are fewer."""
-    draw = jnp.where(usable, jax.random.uniform(key, usable.shape), -1.0)
-    least = jax.lax.top_k(draw, min(count, usable.shape[0]))[0][-1]
-    return usable & (draw >= least)
+    return highest(usable, jax.random.uniform(key, usable.shape), count)
+
+
+def highest(
+    usable: Bool[Array, " row"], score: Float[Array, " row"], count: int
+) -> Bool[Array, " row"]:
+    """So many of the usable rows, those of the highest scores; fewer where there are fewer."""
+    count = min(count, usable.shape[0])
+    best, row = jax.lax.top_k(jnp.where(usable, score, -jnp.inf), count)
+    return jnp.zeros(usable.shape, bool).at[row].set(jnp.isfinite(best))
 
 
 def metrics(state: Searching) -> dict[str, Float[Array, ""]]:
