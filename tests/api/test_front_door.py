@@ -16,6 +16,8 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.listing import method_modules
 from headwater.core.method import AbstractTokenPolicy
 from headwater.core.records import EpisodeComparisons, Transitions
+from headwater.datasets.segments.answers import write_answers
+from headwater.datasets.segments.judges import judge_segments
 from headwater.datasets.write import write
 from headwater.environments.processes import make_process
 from headwater.environments.registry import make
@@ -53,6 +55,8 @@ def shelf(tmp_path_factory):
     pairs = [{"prompt": f"{a}?", "chosen": "yes", "rejected": "no"} for a in range(8)]
     rows(folder / "pairs.jsonl", pairs)
     write(pendulum_log(), folder / "log.npz")
+    answers = judge_segments(pendulum_log(), pairs=12, length=4)
+    write_answers(folder / "answers.jsonl", answers, pendulum_log())
     return folder
 
 
@@ -167,11 +171,13 @@ def suitable(name, shelf):
             options["random_steps"] = 4
         if "data" in flow.needs:
             inputs["data"] = cart_pole_log() if discrete else pendulum_log()
+        if "segments" in flow.groups:
+            options["comparisons"] = str(shelf / "answers.jsonl")
         if flow.acts:
             # Bonuses count cells, for which observations need bounds.
             discrete_task = "corridors" if name in BONUSES else "cart-pole"
             inputs["env"] = discrete_task if discrete else "pendulum"
-        else:
+        elif "env" in flow.takes:
             inputs["env"] = "none"
         return method, inputs, options
     if flow.kind == "bandits":

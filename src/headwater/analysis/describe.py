@@ -44,7 +44,8 @@ class Description:
     `effective_return_weights` and `effective_advantage_weights`: effective share of the rows under
     RW and AW; `propensities`: how probable the logged actions were (densities of canonical
     actions), if that was logged; `action_confidence`: which actions were logged, inferred or are
-    missing, if that is known; `reading`: which columns were used for what, as names and values;
+    missing, if that is known; `inferred_rewards`: what inferred the rewards and from what, if they
+    were not logged; `reading`: which columns were used for what, as names and values;
     `notes`: what looks odd; `suggestions`: what kind of method to expect to work.
     """
 
@@ -86,6 +87,7 @@ class Description:
     duplicate_rows: int
     propensities: dict[str, Any] | None
     action_confidence: dict[str, float] | None
+    inferred_rewards: dict[str, Any] | None
     fingerprint: str
     reading: list[tuple[str, str]]
     notes: list[str]
@@ -130,6 +132,8 @@ class Description:
                 f"{self.reward_high:.4g}, {self.reward_zero_share:.0%} zero",
             )
         )
+        if self.inferred_rewards is not None:
+            rows.append(("rewards known", _inferred_sentence(self.inferred_rewards)))
         rows.extend(_action_rows(self.actions))
         if self.action_confidence is not None:
             rows.append(("actions known", _confidence_sentence(self.action_confidence)))
@@ -247,6 +251,7 @@ def describe(
         duplicate_rows=duplicate_rows(dataset),
         propensities=_propensities(dataset),
         action_confidence=_confidence(dataset),
+        inferred_rewards=_inferred_rewards(dataset.metadata),
         fingerprint=dataset.fingerprint(),
         notes=_notes(dataset, saturated),
         reading=reading_rows(dataset.metadata),
@@ -289,6 +294,18 @@ def _with_actions(dataset: Dataset) -> Dataset:
     """The rows that have an action, if there are any."""
     known = dataset.known_actions
     return dataset if known.all() or not known.any() else dataset.select_rows(known)
+
+
+def _inferred_rewards(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The record that `transform.infer_rewards` left; files may hold anything in its place."""
+    found = metadata.get("inferred_rewards")
+    return found if isinstance(found, dict) and isinstance(found.get("by"), str) else None
+
+
+def _inferred_sentence(record: dict[str, Any]) -> str:
+    before = "in place of logged ones" if record.get("logged") else "none was logged"
+    of = f" from {record['comparisons']}" if record.get("comparisons") else ""
+    return f"all inferred by {record['by']}{of}; {before}"
 
 
 def _confidence(dataset: Dataset) -> dict[str, float] | None:

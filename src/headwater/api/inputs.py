@@ -1,5 +1,6 @@
 """From what people give (names, paths, objects) to what a specification says of it."""
 
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -178,6 +179,13 @@ def choose_transitions(
     return DataChoice(path, options or {}, loaded.fingerprint()), loaded
 
 
+def _with_comparisons(chosen: DataChoice, path: Path) -> DataChoice:
+    """The choice of a log with the file of answers about its segments. Raises `DataError`."""
+    path = path.expanduser().resolve()
+    found = file_fingerprint(path)
+    return dataclasses.replace(chosen, comparisons=str(path), comparisons_fingerprint=found)
+
+
 def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
     """What the specification says of episodes, comparisons or texts, and where these are."""
     if data is None:
@@ -228,6 +236,8 @@ def open_inputs(
     judge = open_function(judge) if isinstance(judge, str) else judge
     if flow.kind == "control":
         chosen, data = choose_transitions(data, data_options, from_disk=options.from_disk)
+        if chosen is not None and options.comparisons is not None:
+            chosen = _with_comparisons(chosen, Path(options.comparisons))
         recorded = None if chosen is None else recorded_task(chosen, data)
         # What is no policy is evaluated nowhere, wherever the data comes from.
         used = "env" in flow.needs or (policy and "env" in flow.takes)

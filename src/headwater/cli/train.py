@@ -94,7 +94,7 @@ _COUNTED = {"bandits": "rounds", "black boxes": "evaluations"}
 
 def report(run, json: bool, standing=None) -> None:
     """Says how a run ended, and with `standing` how its policy stands to its log's behaviour."""
-    from headwater.core.method import AbstractLabeller
+    from headwater.core.method import AbstractLabeller, AbstractRewardModel
 
     score, curve = run.score(), run.curve
     what = run.specification.score
@@ -136,7 +136,7 @@ def report(run, json: bool, standing=None) -> None:
         print(f"{what} {score}" + ("" if normalised is None else f", normalised {normalised}"))
         with_interval = "" if score.low is None else ", with its 95% interval"
         print(f"(interquartile mean over seeds of the last evaluation{with_interval})")
-    elif isinstance(run.method, AbstractLabeller):
+    elif isinstance(run.method, AbstractLabeller | AbstractRewardModel):
         print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         print("label a log with it: `headwater data label DATA TARGET --run " + f"{run.path}`")
     elif run.base is not None:

@@ -327,6 +327,19 @@ class AbstractModelBased(eqx.Module, Generic[State]):
         """One step of a rollout, with the reward that is to be learned from."""
 
 
+class AbstractRewardModel(eqx.Module, Generic[State]):
+    """Capability: learns how good each step is, with which the rewards of a log are filled in."""
+
+    @abc.abstractmethod
+    def rewards(
+        self,
+        state: State,
+        observation: Float[Array, "*batch observation"],
+        action: Float[Array, "*batch action"] | Int[Array, "*batch"],
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """The reward of each step, and how far those who predict it are apart (their deviation)."""
+
+
 class AbstractLoss(eqx.Module, Generic[State, Data]):
     """Capability: has a loss for each row of data, minus the log-likelihood of the row's target."""
 

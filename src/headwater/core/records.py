@@ -91,6 +91,36 @@ class ModelPrediction(NamedTuple):
     beyond: Bool[Array, ""]
 
 
+class Segments(eqx.Module):
+    """Pieces of episodes, all of the same number of steps.
+
+    **Arguments:** `observation`: `[*batch, step, observation]`; `action`: canonical
+    `[*batch, step, action]`, or integers `[*batch, step]`.
+    """
+
+    observation: Float[Array, "*batch step observation"]
+    action: Float[Array, "*batch step action"] | Int[Array, "*batch step"]
+
+
+class SegmentComparisons(eqx.Module):
+    """Pairs of segments, and which of the two a judge prefers.
+
+    **Arguments:** `first`, `second`: the segments of each pair; `preference`: 1 where the first is
+    preferred, 0 where the second is, and a half where they are as good as each other.
+    """
+
+    first: Segments
+    second: Segments
+    preference: Float[Array, "*batch"]
+
+
+class ComparisonsAndSegments(eqx.Module):
+    """Compared segments of a log, and as many of its segments that nobody need have compared."""
+
+    comparisons: SegmentComparisons
+    logged: Segments
+
+
 class Transition(eqx.Module):
     """One step of a stream, as it happens: the next one begins where this one led.
 

@@ -207,6 +207,32 @@ def label_actions(
     )
 
 
+def infer_rewards(
+    dataset: Dataset, rewards: np.ndarray, *, by: str, comparisons: str | None, deviation: float
+) -> Dataset:
+    """The dataset with inferred rewards in all rows; the metadata say so wherever it is written.
+
+    `inferred_rewards` of the metadata holds `by`, `comparisons`, `deviation`, the number of `rows`
+    and `logged`: whether rewards had been logged, which these replace.
+
+    **Arguments:** `rewards`: one for each row; `by`: what inferred them; `comparisons`: name of the
+    file of comparisons that it learned from; `deviation`: the mean over rows of the deviation
+    between those who predict the reward of a row.
+
+    Raises `DataError` if they do not fit the dataset.
+    """
+    logged = not lacks_rewards(dataset.metadata) and "inferred_rewards" not in dataset.metadata
+    inferred_dataset = relabel(dataset, lambda data: rewards)
+    inferred_dataset.metadata["inferred_rewards"] = {
+        "by": by,
+        "comparisons": comparisons,
+        "deviation": deviation,
+        "rows": dataset.size,
+        "logged": logged,
+    }
+    return inferred_dataset
+
+
 def confident_rows(dataset: Dataset, at_least: float) -> Dataset:
     """The rows whose action was logged, or inferred with at least this confidence.
 

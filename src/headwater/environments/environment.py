@@ -75,6 +75,10 @@ class AbstractDrawable(eqx.Module):
     def sketch(self, state: PyTree) -> Sketch:
         """What one state looks like."""
 
+    @abc.abstractmethod
+    def observed(self, observation: Observation) -> PyTree:
+        """A state in which this is observed, so that logged observations can be drawn."""
+
 
 class HostStep(NamedTuple):
     """What one step of all copies of a host environment shows (NumPy, leading `copy` axis).

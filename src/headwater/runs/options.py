@@ -14,6 +14,7 @@ from headwater.core.errors import SpecificationError, nearest
 GROUPS = {
     "training": "training",
     "data": "logged-transition",
+    "segments": "segment-comparison",
     "acting": "acting",
     "adapting": "adaptation",
     "finite": "finite-process",
@@ -135,6 +136,12 @@ class Options:
     )
     from_disk: bool = _option(
         False, "data", "Leave the data (a column directory) on disk and draw from there.", value=""
+    )
+    comparisons: str | None = _option(
+        None,
+        "segments",
+        "File of answers about pairs of segments of the log, which `headwater data compare` makes.",
+        value="FILE",
     )
     steps: int = _option(
         100_000,

@@ -34,10 +34,17 @@ from headwater.core.method import (
     AbstractModelBased,
     AbstractPolicy,
     AbstractProposer,
+    AbstractRewardModel,
     AbstractTablePolicy,
     AbstractValue,
 )
-from headwater.core.records import Transition, Transitions
+from headwater.core.records import (
+    ComparisonsAndSegments,
+    SegmentComparisons,
+    Segments,
+    Transition,
+    Transitions,
+)
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -152,27 +159,26 @@ class Case:
         if isinstance(method, AbstractProposer):
             answers["propose"] = method.propose(state, key=key)
             answers["recommend"] = method.recommend(state, key=key)
-        if not isinstance(data, Transition | Transitions):
+        observation, action = _one_step(data)
+        if observation is None:
             return answers
-        while data.reward.ndim:
-            data = jax.tree.map(lambda x: x[0], data)
         if isinstance(method, AbstractPolicy):
             for explore in (False, True):
                 answers[f"act, explore={explore}"] = method.act(
-                    state, data.observation, key=key, explore=explore
+                    state, observation, key=key, explore=explore
                 )
         if isinstance(method, AbstractValue):
-            answers["value"] = method.value(state, data.observation, data.action)
+            answers["value"] = method.value(state, observation, action)
         if isinstance(method, AbstractLikelihood):
-            answers["log_probability"] = method.log_probability(
-                state, data.observation, data.action
-            )
-        question = (state, data.observation, data.action)
+            answers["log_probability"] = method.log_probability(state, observation, action)
+        question = (state, observation, action)
         if isinstance(method, AbstractDynamics):
             answers["predict"] = method.predict(*question)
             answers["step"] = method.step(*question, key=key)
         if isinstance(method, AbstractModelBased):
             answers["imagine"] = method.imagine(*question, key=key)
+        if isinstance(method, AbstractRewardModel):
+            answers["rewards"] = method.rewards(*question)
         return answers
 
     def _experience(self, method, key):
@@ -186,6 +192,20 @@ class Case:
 
         last, metrics = jax.lax.scan(step, first, (jnp.arange(UPDATES), stacked))
         return first, last, metrics, self._probe(method, last, jax.random.fold_in(key, UPDATES))
+
+
+def _one_step(data: Any) -> tuple[Any, Any]:
+    """Observation and action of the first row of data that have both; else `(None, None)`."""
+    if isinstance(data, ComparisonsAndSegments):
+        data = data.logged
+    if isinstance(data, SegmentComparisons):
+        data = data.first
+    if not isinstance(data, Transition | Transitions | Segments):
+        return None, None
+    observation, action = data.observation, data.action
+    while observation.ndim > 1:
+        observation, action = observation[0], action[0]
+    return observation, action
 
 
 # Comparing --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import (
     ActionWindows,
     ComparisonsAndCompletions,
+    ComparisonsAndSegments,
     CompletionComparisons,
     Completions,
     EpisodeComparisons,
@@ -28,6 +29,8 @@ from headwater.core.records import (
     MeasuredQueries,
     Pulls,
     Queries,
+    SegmentComparisons,
+    Segments,
     Transition,
     Transitions,
 )
@@ -152,6 +155,38 @@ _HARD_WINDOWS = {
     "nothing changes": lambda d: replace(d, observations=jnp.zeros_like(d.observations)),
     "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
     "actions at the edge": lambda d: replace(d, action=_edge(d.action)),
+}
+
+
+def _segments(key, discrete: bool) -> Segments:
+    """Segments of five steps."""
+    rows = _transitions(key, (ROWS, 5), discrete)
+    return Segments(rows.observation, rows.action)
+
+
+def _compared_segments(key, discrete: bool) -> SegmentComparisons:
+    """Pairs of which a judge of the first component prefers one, or calls them equal."""
+    first, second = (_segments(each, discrete) for each in jax.random.split(key))
+    scores = [jnp.sum(found.observation[..., 0], axis=1) for found in (first, second)]
+    preference = jnp.where(scores[0] > scores[1], 1.0, 0.0)
+    return SegmentComparisons(first, second, preference.at[-2:].set(0.5))
+
+
+def _compared_and_logged_segments(key, discrete: bool) -> ComparisonsAndSegments:
+    pair_key, logged_key = jax.random.split(key)
+    return ComparisonsAndSegments(
+        _compared_segments(pair_key, discrete), _segments(logged_key, discrete)
+    )
+
+
+_HARD_SEGMENTS = {
+    "the same twice": lambda d: replace(d, second=d.first),
+    "all equal": lambda d: replace(d, preference=jnp.full_like(d.preference, 0.5)),
+    "always the first": lambda d: replace(d, preference=jnp.ones_like(d.preference)),
+    "repeated rows": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+    "actions at the edge": lambda d: replace(
+        d, first=replace(d.first, action=_edge(d.first.action))
+    ),
 }
 
 
@@ -459,6 +494,29 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
             lambda key, discrete=problem.discrete: _action_windows(key, discrete),
             True,
             _HARD_WINDOWS,
+        )
+        for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
+    ),
+    (Spaces, SegmentComparisons): tuple(
+        Kind(
+            f"compared segments of {name}",
+            problem,
+            lambda key, discrete=problem.discrete: _compared_segments(key, discrete),
+            True,
+            _HARD_SEGMENTS,
+        )
+        for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
+    ),
+    (Spaces, ComparisonsAndSegments): tuple(
+        Kind(
+            f"compared and logged segments of {name}",
+            problem,
+            lambda key, discrete=problem.discrete: _compared_and_logged_segments(key, discrete),
+            True,
+            {
+                name: lambda d, change=change: replace(d, comparisons=change(d.comparisons))
+                for name, change in _HARD_SEGMENTS.items()
+            },
         )
         for name, problem in (("continuous", _CONTINUOUS), ("discrete", _DISCRETE))
     ),

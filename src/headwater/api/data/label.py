@@ -1,4 +1,4 @@
-"""Infer the actions that a log lacks, with what was learned from those that it has."""
+"""Infer the actions or the rewards that a log lacks, with what was learned from it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 from headwater.api.run import Run, open_run
 from headwater.core.catalogue import learns_from
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.method import AbstractHistory, AbstractLabeller
+from headwater.core.method import AbstractHistory, AbstractLabeller, AbstractRewardModel
 from headwater.core.records import ActionWindows
 from headwater.datasets import transform
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import Dataset, require_actions
 from headwater.datasets.read import load
 from headwater.runs.feeds.logged import windows_of
 
@@ -29,31 +29,37 @@ def label(
     at_least: float = 0.0,
     data_options: dict[str, Any] | None = None,
 ) -> Dataset:
-    """The log with the actions that were not logged, inferred by a run of a labeller.
+    """The log with what was not logged inferred: actions by a labeller, rewards by a reward model.
 
-    Nothing that was logged changes, and a log that lacks no action is returned as it is. What was
-    inferred, and how surely, stays in the dataset's `action_confidence` and in every format that it
-    is written in. Nothing that was observed tells the action of a terminal row, which nothing
-    follows: its label has the least confidence.
+    A run of a labeller (InverseDynamics) changes nothing that was logged, and a log that lacks no
+    action is returned as it is. What was inferred, and how surely, stays in the dataset's
+    `action_confidence` and in every format that it is written in. Nothing that was observed tells
+    the action of a terminal row, which nothing follows: its label has the least confidence.
 
-    **Arguments:** `data`: logged transitions, of which some lack actions (see `missing_actions` of
-    `headwater.load`); `run`: of a labeller such as InverseDynamics, or its directory, of which the
+    A run of a reward model (PreferenceReward) gives every row a reward, also where one was logged;
+    `inferred_rewards` in the metadata of the dataset, and of every file that it is written in,
+    says so.
+
+    **Arguments:** `data`: logged transitions (for those of which some lack actions see
+    `missing_actions` of `headwater.load`); `run`: of what infers, or its directory, of which the
     first seed labels; `at_least`: leave out the rows whose action is inferred with less confidence,
     which cuts episodes there; `data_options`: of `headwater.load`, where `data` is a path.
 
-    Raises `SpecificationError` if the run does not label actions or is of another task, `RunError`
-    if it is not finished, `DataError` if the log cannot be used.
+    Raises `SpecificationError` if the run infers nothing or is of another task, `RunError` if it is
+    not finished, `DataError` if the log cannot be used.
     """
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
     name = type(method).__name__
-    if (
+    rewards = isinstance(method, AbstractRewardModel)
+    if not rewards and (
         learns_from(type(method))[1] is not ActionWindows
         or not isinstance(method, AbstractLabeller)
         or not isinstance(method, AbstractHistory)
     ):
         raise SpecificationError(
-            f"{run.name} is a run of {name}, which infers no actions: train InverseDynamics"
+            f"{run.name} is a run of {name}, which infers no actions: train InverseDynamics (or, "
+            "for rewards, PreferenceReward)"
         )
     if not run.finished:
         raise RunError(f"{run.path} is not finished: `headwater resume {run.path}` first")
@@ -61,6 +67,11 @@ def label(
     reason = run.spaces.mismatch(dataset.spaces, "in the run", "in the data")
     if reason is not None:
         raise SpecificationError(f"the run does not fit the data: {reason}")
+    if rewards:
+        if at_least:
+            raise SpecificationError("at_least is of inferred actions: leave it out")
+        return _with_rewards(dataset, run)
+    assert isinstance(method, AbstractLabeller) and isinstance(method, AbstractHistory)
     missing = np.flatnonzero(~dataset.logged_actions)
     if not missing.size:
         return dataset
@@ -78,6 +89,36 @@ def label(
     confidence[dataset.terminals] = 0.0
     labelled = transform.label_actions(dataset, actions, confidence, by=name)
     return transform.confident_rows(labelled, at_least)
+
+
+def _with_rewards(dataset: Dataset, run: Run) -> Dataset:
+    """The log with the rewards that the first seed of a run of a reward model predicts."""
+    method, name = run.method, type(run.method).__name__
+    assert isinstance(method, AbstractRewardModel)
+    require_actions(dataset.action_confidence, dataset.metadata, name)
+    state = jax.tree.map(lambda leaf: leaf[0], run.state)
+    found, apart = np.zeros(dataset.size, np.float32), np.zeros(dataset.size, np.float32)
+    for begin in range(0, dataset.size, _ROWS):
+        rows = np.arange(begin, min(begin + _ROWS, dataset.size))
+        full = np.resize(rows, min(_ROWS, dataset.size))
+        seen, done = jnp.asarray(dataset.observations[full]), jnp.asarray(dataset.actions[full])
+        predicted, deviation = _rewards(method, state, seen, done)
+        found[rows] = np.asarray(predicted)[: rows.size]
+        apart[rows] = np.asarray(deviation)[: rows.size]
+    choice = run.specification.data
+    comparisons = None if choice is None else choice.comparisons
+    return transform.infer_rewards(
+        dataset,
+        found,
+        by=name,
+        comparisons=None if comparisons is None else Path(comparisons).name,
+        deviation=float(apart.mean()),
+    )
+
+
+@eqx.filter_jit
+def _rewards(method, state, observation, action):
+    return method.rewards(state, observation, action)
 
 
 @eqx.filter_jit

@@ -18,7 +18,7 @@ def command(
     overwrite: Flag = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Infer the actions that a log lacks, with what was learned from those that it has.
+    """Infer the actions or the rewards that a log lacks, with what a run learned from the log.
 
     Examples: `headwater train InverseDynamics -d log.parquet --missing-actions keep -o runs/idm`,
     then `headwater data label log.parquet labelled.parquet -r runs/idm --missing-actions keep`.
@@ -26,11 +26,13 @@ def command(
     What was logged stays as it is. The column action_confidence of the target tells it from what
     was inferred: 1 is logged, and what is below 1 is how probably an inferred action is right.
 
+    A run of PreferenceReward gives all rows new rewards, which `headwater data describe` then says.
+
     Args:
-        data: Logged transitions, of which some lack actions.
+        data: Logged transitions, of which some lack actions or all lack rewards.
         target: What to write, in the format of its suffix; a name without one is a column
             directory. It must not exist.
-        run: Directory of a run of InverseDynamics.
+        run: Directory of a run of InverseDynamics or PreferenceReward.
         at_least: Leave out the rows whose action is inferred with less confidence than this.
         overwrite: Replace the target if it exists.
     """

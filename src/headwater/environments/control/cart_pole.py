@@ -92,6 +92,9 @@ class CartPole(AbstractEnvironment, AbstractDrawable):
         discs = jnp.concatenate([jnp.append(tip, 0.06)[None], wheels])
         return Sketch(jnp.concatenate([lines, track[None]]), discs, jnp.zeros((0, 3)))
 
+    def observed(self, observation: Float[Array, " 4"]) -> CartPoleState:
+        return CartPoleState(observation, jnp.zeros((), jnp.int32))
+
 
 def balancing_action(observation: Float[Array, " 4"]) -> Int[Array, ""]:
     """A scripted expert for `CartPole`: pushes towards the side to which cart and pole lean."""

@@ -63,6 +63,9 @@ class MountainCar(AbstractEnvironment, AbstractDrawable):
     def sketch(self, state: MountainCarState) -> Sketch:
         return _sketch(state, self.goal)
 
+    def observed(self, observation: Float[Array, " 2"]) -> MountainCarState:
+        return MountainCarState(observation, jnp.zeros((), jnp.int32))
+
 
 class MountainCarDiscrete(AbstractEnvironment, AbstractDrawable):
     """The dynamics of Gymnasium's `MountainCar-v0`: full throttle left, none, full throttle right.
@@ -100,6 +103,9 @@ class MountainCarDiscrete(AbstractEnvironment, AbstractDrawable):
 
     def sketch(self, state: MountainCarState) -> Sketch:
         return _sketch(state, self.goal)
+
+    def observed(self, observation: Float[Array, " 2"]) -> MountainCarState:
+        return MountainCarState(observation, jnp.zeros((), jnp.int32))
 
 
 def rocking_action(observation: Float[Array, " 2"], throttle: float = 0.3) -> Float[Array, " 1"]:

@@ -79,6 +79,10 @@ class Pendulum(AbstractEnvironment, AbstractDrawable):
         pivot = jnp.asarray([0.0, 0.0, 0.03 * self.length])
         return Sketch(jnp.stack([jnp.zeros(2), tip])[None], bob[None], pivot[None])
 
+    def observed(self, observation: Float[Array, " 3"]) -> PendulumState:
+        cosine, sine, velocity = observation
+        return PendulumState(jnp.arctan2(sine, cosine), velocity, jnp.zeros((), jnp.int32))
+
 
 def _observe(state: PendulumState) -> Array:
     return jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])

@@ -91,6 +91,9 @@ class PointMaze(AbstractEnvironment, AbstractDrawable):
         goal = jnp.asarray([*_GOAL, _GOAL_RADIUS])
         return Sketch(jnp.asarray(edges), point[None], goal[None])
 
+    def observed(self, observation: Float[Array, " 4"]) -> PointMazeState:
+        return PointMazeState(observation[:2], observation[2:], jnp.zeros((), jnp.int32))
+
 
 def waypoint_action(observation: Float[Array, " 4"]) -> Float[Array, " 2"]:
     """A scripted expert for `PointMaze`: to the gap, through it, then to the goal."""

@@ -13,13 +13,15 @@ from headwater.core.method import (
 )
 from headwater.core.records import (
     ActionWindows,
+    ComparisonsAndSegments,
+    SegmentComparisons,
     Transition,
     Transitions,
 )
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
-from headwater.runs.feeds.logged import Logged
+from headwater.runs.feeds.logged import Logged, compared_and_logged
 from headwater.runs.options import Options
 from headwater.runs.recipes.model_based import model_stages
 from headwater.runs.recipes.online import Task, online_stage, rows_per_update
@@ -55,6 +57,24 @@ def _labelled(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     source = logged.windows(method.history, options.batch_size)
     stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
     return Fed(stage, logged.spaces)
+
+
+def _compared(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged, name = inputs.data, type(method).__name__
+    assert isinstance(logged, Logged) and options.updates and options.batch_size
+    source = logged.compared_segments(name, options.batch_size)
+    stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
+    return Fed(stage, logged.spaces)
+
+
+def _compared_and_logged(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged, name = inputs.data, type(method).__name__
+    assert isinstance(logged, Logged) and options.updates and options.batch_size
+    compared = logged.compared_segments(name, options.batch_size)
+    assert logged.data is not None
+    source = compared_and_logged(logged.data, compared)
+    stage = Stage("offline", method, source, options.updates, 1, inputs.begin)
+    return Fed(stage, _spaces(logged, _task(inputs)))
 
 
 def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -108,6 +128,7 @@ def _spaces(logged: Logged | None, task: Task | None) -> Any:
     return dataclasses.replace(logged.spaces, horizon=horizon)
 
 
+_PAIRS = {"updates": 10_000, "batch_size": 64, "seeds": 4}
 _LOG = {"updates": 100_000, "batch_size": 256, "seeds": 4}
 
 FLOWS: dict[tuple[type, Feed], Flow] = {
@@ -116,6 +137,17 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
     ),
     (ActionWindows, Feed.STORED): Flow(
         "from the rows of a log whose action is known", ("data",), (), ("data",), _LOG, _labelled
+    ),
+    (SegmentComparisons, Feed.STORED): Flow(
+        "from compared segments of a log", ("data",), (), ("data", "segments"), _PAIRS, _compared
+    ),
+    (ComparisonsAndSegments, Feed.STORED): Flow(
+        "from compared segments of a log and its other segments",
+        ("data",),
+        ("env",),
+        ("data", "segments"),
+        _PAIRS,
+        _compared_and_logged,
     ),
     (Transitions, Feed.ACTING): Flow(
         "online, from what it does and not from a log",

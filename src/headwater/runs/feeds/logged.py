@@ -16,12 +16,14 @@ from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.read import load
+from headwater.datasets.segments.answers import SegmentAnswers, possible_begins, read_answers
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import rows_per_update
 from headwater.sources.action_windows import ActionWindowReplay
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
+from headwater.sources.segments.compared import ComparedAndLogged, ComparedSegments
 from headwater.sources.weighted import WeightedReplay
 from headwater.sources.whole_log import WithWholeLog
 
@@ -36,12 +38,15 @@ class DataChoice:
     """Which logged experience or texts.
 
     **Arguments:** `path`: absolute, or relative to the run's directory; `options`: of
-    `headwater.load`; `fingerprint`: of the content.
+    `headwater.load`; `fingerprint`: of the content; `comparisons`: absolute path of the file of
+    answers about its segments, if there is one, and `comparisons_fingerprint` of that.
     """
 
     path: str | None
     options: dict[str, Any]
     fingerprint: str | None
+    comparisons: str | None = None
+    comparisons_fingerprint: str | None = None
 
     def place(self, directory: Path | None) -> Path | None:
         """Where it lies, for a run in `directory`."""
@@ -162,6 +167,33 @@ class Logged:
             )
         return windows_of(self.data, rows, history, batch_size)
 
+    def compared_segments(self, name: str, batch_size: int) -> ComparedSegments:
+        """Where a method that learns from compared segments gets them from.
+
+        **Arguments:** `name`: of the method; `batch_size`: pairs per draw.
+
+        Raises `DataError` for answers that are not of this log or have changed since the run began,
+        `SpecificationError` if there are none, or for options that do not fit.
+        """
+        if self.data is None or self.options.weights is not None:
+            idle = "from_disk" if self.data is None else "weights"
+            raise SpecificationError(
+                f"compared segments are drawn from memory, all alike: leave out {idle}"
+            )
+        if self.options.top is not None:
+            raise SpecificationError("segments of all episodes were compared: leave out top")
+        if self.choice.comparisons is None:
+            raise SpecificationError(
+                f"{name} learns from compared segments of the log: give comparisons "
+                "(--comparisons FILE), which `headwater data compare LOG FILE` makes"
+            )
+        path = Path(self.choice.comparisons)
+        if self.choice.comparisons_fingerprint not in (None, file_fingerprint(path)):
+            raise DataError(
+                f"{path} has changed since this run began: restore it, or begin another run"
+            )
+        return compared_segments_of(self.data, read_answers(path, self.data), batch_size)
+
     def _replay(self, method: AbstractMethod, rows: int) -> Replay | WeightedReplay:
         """Draws of `rows` from the memory."""
         assert self.data is not None
@@ -198,6 +230,30 @@ class Logged:
                 f"{self.path or 'the data'} has changed since this run began: restore it, or begin "
                 "another run"
             )
+
+
+def compared_segments_of(
+    data: Dataset, answers: SegmentAnswers, batch_size: int
+) -> ComparedSegments:
+    """The pairs of segments of a log that were compared, without those that were skipped.
+
+    **Arguments:** `batch_size`: pairs per draw. Raises `DataError` if all were skipped.
+    """
+    decided = answers.decided()
+    return ComparedSegments(
+        jnp.asarray(data.observations),
+        jnp.asarray(data.actions),
+        jnp.asarray(decided.first),
+        jnp.asarray(decided.second),
+        jnp.asarray(decided.preference),
+        decided.length,
+        batch_size,
+    )
+
+
+def compared_and_logged(data: Dataset, compared: ComparedSegments) -> ComparedAndLogged:
+    """Compared segments, and others of the same log beside them."""
+    return ComparedAndLogged(compared, jnp.asarray(possible_begins(data, compared.length)))
 
 
 def windows_of(

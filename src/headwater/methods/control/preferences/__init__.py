@@ -1,0 +1,1 @@
+"""Methods that learn from comparisons of segments of a log."""
