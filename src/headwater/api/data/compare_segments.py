@@ -92,7 +92,11 @@ class ComparisonServer:
     def pair(self) -> dict[str, Any]:
         """The next pair to be compared, drawn, or how many there were."""
         number = self.answered
-        found: dict[str, Any] = {"number": number, "pairs": len(self._first), "length": self._length}
+        found: dict[str, Any] = {
+            "number": number,
+            "pairs": len(self._first),
+            "length": self._length,
+        }
         if number < len(self._first):
             found["first"] = self._draw(int(self._first[number]), self._length)
             found["second"] = self._draw(int(self._second[number]), self._length)

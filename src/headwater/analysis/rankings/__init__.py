@@ -1,0 +1,1 @@
+"""Rankings of agents from what judges say of their episodes."""
