@@ -116,5 +116,5 @@ def test_lengths_that_are_not_known_and_a_wrong_confidence_are_refused():
     one = Comparisons([0], [1], [1])
     with pytest.raises(SpecificationError, match="by_length needs to know by how much the first"):
         bradley_terry(one, 2, by_length=True)
-    with pytest.raises(SpecificationError, match="confidence = 95 must lie strictly between 0"):
-        bradley_terry(one, 2, confidence=95)
+    with pytest.raises(SpecificationError, match=r"confidence = 95.0 must lie strictly between 0"):
+        bradley_terry(one, 2, confidence=95.0)

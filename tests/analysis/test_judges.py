@@ -72,13 +72,13 @@ def test_idle_steps_are_shown_to_who_looks():
 def test_what_no_judge_answers_is_refused():
     shown = [[Performance(1, 0.0)], [Performance(1, 1.0)]]
     random = np.random.default_rng(0)
-    with pytest.raises(DataError, match=r"the judge answered 2: 1, 0 or 0.5 is an answer"):
-        compare_agents(shown, lambda one, other: 2, 3, random=random)
+    with pytest.raises(DataError, match=r"the judge answered 2.0: 1, 0 or 0.5 is an answer"):
+        compare_agents(shown, lambda one, other: 2.0, 3, random=random)
     with pytest.raises(DataError, match="agent 1 has no performance: record at least one"):
-        compare_agents([shown[0], []], lambda one, other: 1, 3, random=random)
+        compare_agents([shown[0], []], lambda one, other: 1.0, 3, random=random)
     with pytest.raises(DataError, match="at least two agents and one comparison are needed"):
-        compare_agents(shown[:1], lambda one, other: 1, 3, random=random)
-    with pytest.raises(SpecificationError, match=r"errors = 2 is not in \[0, 1\]"):
-        SimulatedJudge(quality, 2, random)
+        compare_agents(shown[:1], lambda one, other: 1.0, 3, random=random)
+    with pytest.raises(SpecificationError, match=r"errors = 2.0 is not in \[0, 1\]"):
+        SimulatedJudge(quality, 2.0, random)
     with pytest.raises(SpecificationError, match="controls = 3 and longer_by = 0: both are at"):
-        check_length(shown, lambda one, other: 1, 3, longer_by=0, random=random)
+        check_length(shown, lambda one, other: 1.0, 3, longer_by=0, random=random)

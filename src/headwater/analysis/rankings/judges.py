@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -22,12 +22,9 @@ class Performance(NamedTuple):
     shown: object
 
 
-class Judge(Protocol):
-    """Says which of two performances is better: a person, a model, or a simulated judge."""
-
-    def __call__(self, first: Performance, second: Performance) -> float:
-        """1 if the first is better, 0 if the second is, and 0.5 if neither is."""
-        ...
+Judge = Callable[[Performance, Performance], float]
+"""Says which of two performances is better, a person, a model or a simulated judge: 1 if the first
+is, 0 if the second is, and 0.5 if neither is."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

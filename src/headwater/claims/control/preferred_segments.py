@@ -10,7 +10,6 @@ import numpy as np
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Segments
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.segments.answers import SegmentAnswers
 from headwater.datasets.segments.judges import judge_segments, random_pairs
 from headwater.datasets.transform import infer_rewards, top_episodes
 from headwater.environments.control.pendulum import Pendulum, swing_up_action
@@ -26,6 +25,7 @@ from headwater.runs.feeds.logged import compared_and_logged, compared_segments_o
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.replay import Replay
+from headwater.sources.segments.compared import ComparedSegments
 
 _TASK = Pendulum()
 _LENGTH, _BEYOND = 20, 80
@@ -54,9 +54,13 @@ def _scores(method: AbstractMethod, states: Any, seed: int) -> np.ndarray:
     return normalised(_TASK, returns).mean(1)
 
 
-def _replays(logs: list[Dataset]) -> list[Replay]:
-    rows = [jax.tree.map(jnp.asarray, log.transitions()) for log in logs]
-    return [Replay(found, 4 * _BATCH) for found in rows]
+def _replays(logs: list[Dataset], size: int) -> list[Replay]:
+    """Draws of the rows of logs; a smaller log is repeated, so that one program serves all."""
+    rows = [log.transitions() for log in logs]
+    return [
+        Replay(jax.tree.map(lambda x: jnp.asarray(np.resize(x, (size, *x.shape[1:]))), found), 128)
+        for found in rows
+    ]
 
 
 def _correlations(oppo: OPPO, states: Any, held_out: list[Dataset]) -> np.ndarray:
@@ -64,7 +68,7 @@ def _correlations(oppo: OPPO, states: Any, held_out: list[Dataset]) -> np.ndarra
     distance = eqx.filter_jit(lambda state, segments: oppo.distance(state, segments))
     found = []
     for i, log in enumerate(held_out):
-        begins = random_pairs(log, 500, _LENGTH, seed=i)[0]
+        begins = random_pairs(log, 500, _LENGTH)[0]
         rows = begins[:, None] + np.arange(_LENGTH)
         segments = Segments(jnp.asarray(log.observations[rows]), jnp.asarray(log.actions[rows]))
         state = jax.tree.map(lambda x, n=i: x[n], states)
@@ -74,11 +78,10 @@ def _correlations(oppo: OPPO, states: Any, held_out: list[Dataset]) -> np.ndarra
 
 
 def _with_learned_rewards(
-    logs: list[Dataset], answers: list[SegmentAnswers], updates: int, width: int, seed: int
+    logs: list[Dataset], sources: list[ComparedSegments], updates: int, width: int, seed: int
 ) -> list[Dataset]:
-    """The logs with the rewards that are learned from the answers."""
+    """The logs with the rewards that are learned from the comparisons."""
     method = PreferenceReward(learning_rate=1e-3, hidden_sizes=(width, width))
-    sources = [compared_segments_of(log, found, _BATCH) for log, found in zip(logs, answers)]
     states = _learned(method, sources, logs, updates, seed)
     rewards = eqx.filter_jit(lambda state, *seen: method.rewards(state, *seen))
     filled = []
@@ -118,35 +121,38 @@ def _preferred_segments(
         for i in range(2 * logs)
     ]
     learned_from, held_out = whole[:logs], whole[logs:]
+    size, twice = learned_from[0].size, [*learned_from, *learned_from]
     clone = BC(learning_rate=1e-3, hidden_sizes=(width, width))
-    best = [top_episodes(log, 0.1) for log in learned_from]
+    cloned_from = [*learned_from, *(top_episodes(log, 0.1) for log in learned_from)]
+    clones = _learned(clone, _replays(cloned_from, size), cloned_from, updates, seed)
+    answers = [
+        judge_segments(log, pairs, _LENGTH, beyond=_BEYOND, errors=errors, seed=seed + i)
+        for errors in (0.0, _WRONG)
+        for i, log in enumerate(learned_from)
+    ]
+    compared = [compared_segments_of(log, found, _BATCH) for log, found in zip(twice, answers)]
     oppo = OPPO(
-        learning_rate=1e-3,
-        context_learning_rate=3e-3,
-        layers=1,
-        hidden_sizes=(width, width),
+        learning_rate=1e-3, context_learning_rate=3e-3, layers=1, hidden_sizes=(width, width)
     )
+    sources = [compared_and_logged(log, found) for log, found in zip(twice, compared)]
+    states = _learned(oppo, sources, twice, updates, seed)
+    filled = _with_learned_rewards(twice, compared, reward_updates, width, seed)
     iql = IQL(learning_rate=1e-3, hidden_sizes=(width, width))
-    scores = {
-        name: _scores(clone, _learned(clone, _replays(found), found, updates, seed), seed)
-        for name, found in (("BC", learned_from), ("BC of the best tenth", best))
-    }
-    correlations = {}
-    for name, errors in (("", 0.0), (", a tenth of the answers wrong", _WRONG)):
-        answers = [
-            judge_segments(log, pairs, _LENGTH, beyond=_BEYOND, errors=errors, seed=seed + i)
-            for i, log in enumerate(learned_from)
-        ]
-        sources = [
-            compared_and_logged(log, compared_segments_of(log, found, _BATCH))
-            for log, found in zip(learned_from, answers)
-        ]
-        states = _learned(oppo, sources, learned_from, updates, seed)
-        scores[f"OPPO{name}"] = _scores(oppo, states, seed)
-        correlations[f"OPPO{name}"] = _correlations(oppo, states, held_out)
-        filled = _with_learned_rewards(learned_from, answers, reward_updates, width, seed)
-        states = _learned(iql, _replays(filled), filled, updates, seed)
-        scores[f"learned reward and IQL{name}"] = _scores(iql, states, seed)
+    improved = _learned(iql, _replays(filled, size), filled, updates, seed)
+    # Of each pair of names the second is of the best tenth, or of the answers with mistakes.
+    wrong = ", a tenth of the answers wrong"
+    scores = {}
+    for (name, other), found in (
+        (("BC", "BC of the best tenth"), _scores(clone, clones, seed)),
+        (("OPPO", f"OPPO{wrong}"), _scores(oppo, states, seed)),
+        (
+            ("learned reward and IQL", f"learned reward and IQL{wrong}"),
+            _scores(iql, improved, seed),
+        ),
+    ):
+        scores[name], scores[other] = found[:logs], found[logs:]
+    found = _correlations(oppo, states, [*held_out, *held_out])
+    correlations = {"OPPO": found[:logs], f"OPPO{wrong}": found[logs:]}
     return Finding(
         (
             Criterion(
