@@ -83,7 +83,7 @@ def true_skill(
         # How every skill goes along with the difference of these two.
         along = covariance[:, winner] - covariance[:, loser]
         spread = float(np.sqrt(2.0 * beta**2 + along[winner] - along[loser]))
-        gap, reach = (means[winner] - means[loser]) / spread, margin / spread
+        gap, reach = float(means[winner] - means[loser]) / spread, float(margin) / spread
         shift, shrink = _equal(gap, reach) if result == 0.5 else _won(gap - reach)
         means += along / spread * shift
         covariance -= np.outer(along, along) / spread**2 * shrink

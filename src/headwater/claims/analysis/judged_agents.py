@@ -98,7 +98,7 @@ def _judged_agents(
             fair = SimulatedJudge(_score, _ERRORS, random)
             taken_in = SimulatedJudge(_score, _ERRORS, random, length_weight=_LENGTH_WEIGHT)
             judged = compare_agents(performances, fair, comparisons, random=random)
-            ranking, skills = (rank(judged, agents) for rank in (bradley_terry, true_skill))
+            ranking, skills = bradley_terry(judged, agents), true_skill(judged, agents)
             same["Bradley and Terry"].append(ranking.order.tolist() == order)
             same["TrueSkill"].append(skills.order.tolist() == order)
             apart.append(ranking.difference(order[0], order[-1])[1] > 0.0)
