@@ -160,8 +160,8 @@ _HARD_WINDOWS = {
 
 def _segments(key, discrete: bool) -> Segments:
     """Segments of five steps."""
-    rows = _transitions(key, (ROWS, 5), discrete)
-    return Segments(rows.observation, rows.action)
+    rows = _transitions(key, (5 * ROWS,), discrete)
+    return Segments(*(x.reshape(ROWS, 5, *x.shape[1:]) for x in (rows.observation, rows.action)))
 
 
 def _compared_segments(key, discrete: bool) -> SegmentComparisons:
