@@ -287,7 +287,7 @@ _OUTSIDE = {
     "TypedDict",
     "StrEnum",
 }
-_ERRORS = {"HeadwaterError", "HTMLParser", "Handler", "Enum", "Extension"}
+_ERRORS = {"HeadwaterError", "BaseHTTPRequestHandler", "HTMLParser", "Handler", "Enum", "Extension"}
 """Errors form a family on purpose; the rest are bases that libraries ask for."""
 
 
