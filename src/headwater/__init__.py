@@ -26,6 +26,7 @@ _HOMES = {
     "headwater.environments.black_boxes.black_box": ("BlackBox",),
     "headwater.environments.black_boxes.measured_box": ("MeasuredBox",),
     "headwater.environments.registry": ("make",),
+    "headwater.runs.recipes.learning_rates": ("train_with_chosen_rates",),
     "headwater.runs.stage": ("Stage",),
     "headwater.sources.episodes": ("log_episodes",),
     "headwater.datasets.read": ("load",),

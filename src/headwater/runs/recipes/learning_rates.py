@@ -1,0 +1,230 @@
+"""AutoLRS: a constant learning rate for each stage of training, chosen while training goes on."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from headwater.core.errors import RunError, SpecificationError, nearest
+from headwater.core.method import AbstractMethod
+from headwater.core.problems.search_space import SearchSpace
+from headwater.core.records import Queries
+from headwater.core.source import AbstractSource
+from headwater.methods.black_boxes.gp_ucb import GPUCB
+from headwater.runs.learn import advance, shapes_of_metrics
+
+_ROWS, _GRID, _BY_MEAN = 20, 33, 3
+_DECAYS, _ROUNDS, _LEFT_OUT = 50, 3, 0.1
+"""Decays that are tried, twice; rounds of fitting, and the share of the points each leaves out."""
+
+
+class Tried(NamedTuple):
+    """A learning rate that was tried, and the loss that was forecast for the end of the stage."""
+
+    learning_rate: float
+    forecast: float
+
+
+class RateStage(NamedTuple):
+    """One stage: the rate it was trained with, its updates, its loss at the end, and the search."""
+
+    learning_rate: float
+    updates: int
+    loss: float
+    tried: tuple[Tried, ...]
+
+
+class Trained(NamedTuple):
+    """What `train_with_chosen_rates` leaves: the method's state, the source's, and the stages."""
+
+    state: Any
+    source_state: Any
+    stages: tuple[RateStage, ...]
+
+
+def train_with_chosen_rates(
+    method: AbstractMethod,
+    problem: Any,
+    source: AbstractSource,
+    *,
+    loss: str,
+    updates: int = 1_000,
+    longest: int = 8_000,
+    stages: int = 5,
+    exploration: float = 0.1,
+    candidates: int = 10,
+    low: float = 1e-5,
+    high: float = 1.0,
+    field: str = "learning_rate",
+    key: Array,
+) -> Trained:
+    """Trains in stages, each with the learning rate that promises most for its end.
+
+    Before a stage each of `candidates` rates is tried from where training stands, for a share of
+    the stage; an exponential is fitted to the loss and says what it would be at the end, and a
+    Gaussian process says which rate to try next: first where least is known, the last three where
+    most is expected. Then everything is put back (optimiser and source too), and the stage is
+    trained with the best. The search costs `candidates * exploration` of the training again.
+
+    Too short an exploration favours small rates, whose loss falls at once.
+
+    **Arguments:** `loss`: the metric to minimise, as the method logs it; `updates`: of the first
+    stage; each has twice as many as the one before, up to `longest`; `exploration`: share of a
+    stage that a rate is tried for; `low`, `high`: rates lie between; `field`: of the method, which
+    holds the rate.
+
+    Reference: Jin et al. (2021), AutoLRS, ICLR. Differences: points that fit worst are left out of
+    the fit in place of a spline that smooths, the training loss is used throughout, and the last
+    rates are chosen by the mean.
+
+    Raises `SpecificationError` if the method has no such field or metric, or numbers do not fit;
+    `RunError` if no rate keeps the loss finite.
+    """
+    if not hasattr(method, field):
+        known = [name for name in vars(method) if isinstance(getattr(method, name), float)]
+        raise SpecificationError(f"{type(method).__name__}: {nearest(field, known, 'number')}")
+    if not 0.0 < low < high:
+        raise SpecificationError(
+            f"rates lie between {low:g} and {high:g}: 0 < low < high is needed"
+        )
+    short = round(updates * exploration)
+    if short < _ROWS or candidates < 1 or stages < 1:
+        raise SpecificationError(
+            f"updates = {updates} and exploration = {exploration:g} leave {short} updates to try a "
+            f"rate, of {candidates} in {stages} stages: at least {_ROWS} updates, one rate and one "
+            "stage are needed"
+        )
+    init_key, source_key, key = jax.random.split(key, 3)
+    carry = method.init(problem, key=init_key), source.init(key=source_key)
+    shapes = shapes_of_metrics(method, source, None, *carry, 1)
+    if loss not in shapes:
+        raise SpecificationError(f"{type(method).__name__}: {nearest(loss, shapes, 'metric')}")
+    found: list[RateStage] = []
+    done = 0
+    for stage in range(stages):
+        length = min(updates * 2**stage, max(longest, updates))
+        step = max(1, round(length * exploration) // _ROWS)
+        stage_key = jax.random.fold_in(key, stage)
+        tried: list[Tried] = []
+        search = _Search(candidates, low, high, stage_key)
+        for _ in range(candidates):
+            rate = search.ask()
+            _, curve = _trained(method, source, carry, field, rate, loss, stage_key, done, step)
+            forecast = forecast_loss(np.asarray(curve), length / step - 0.5)
+            tried.append(Tried(rate, forecast))
+            search.tell(rate, forecast, float(curve[0]))
+        best = min(tried, key=lambda each: each.forecast)
+        if best.forecast == np.inf:
+            raise RunError(
+                f"the loss was not finite with any of the {candidates} learning rates between "
+                f"{low:g} and {high:g}: try lower ones"
+            )
+        step = max(1, length // _ROWS)
+        carry, curve = _trained(
+            method, source, carry, field, best.learning_rate, loss, stage_key, done, step
+        )
+        done += step * _ROWS
+        found.append(RateStage(best.learning_rate, step * _ROWS, float(curve[-1]), tuple(tried)))
+    return Trained(*carry, tuple(found))
+
+
+def forecast_loss(curve: np.ndarray, at: float) -> float:
+    """What a curve that falls exponentially would have fallen to at position `at`.
+
+    The points lie at 0.5, 1.5, …, and a exp(-b t) + c is fitted to them; those that fit worst are
+    left out. It is infinite if one of them is not finite.
+    """
+    times = np.arange(len(curve)) + 0.5
+    curve = np.asarray(curve, np.float64)
+    if not np.isfinite(curve).all():
+        return float("inf")
+    kept = np.arange(len(curve))
+    low, high = 1.0 / at, 2.0
+    for _ in range(_ROUNDS):
+        decay = _best_decay(times[kept], curve[kept], low, high)
+        # Once more between its neighbours.
+        apart = (high / low) ** (1.0 / (_DECAYS - 1))
+        decay = _best_decay(times[kept], curve[kept], decay / apart, decay * apart)
+        weights, error = _fitted(times[kept], curve[kept], decay)
+        dropped = int(_LEFT_OUT * len(kept))
+        kept = np.sort(kept[np.argsort(np.abs(error))[: len(kept) - dropped]])
+    return float(weights[0] * np.exp(-decay * at) + weights[1])
+
+
+def _best_decay(times: np.ndarray, curve: np.ndarray, low: float, high: float) -> float:
+    decays = np.geomspace(low, high, _DECAYS)
+    return float(min(decays, key=lambda decay: np.sum(_fitted(times, curve, decay)[1] ** 2)))
+
+
+def _fitted(times: np.ndarray, curve: np.ndarray, decay: float) -> tuple[np.ndarray, np.ndarray]:
+    """Height and asymptote for a decay, and the errors that remain."""
+    design = np.stack([np.exp(-decay * times), np.ones(len(times))], axis=1)
+    weights = np.linalg.lstsq(design, curve, rcond=None)[0]
+    return weights, design @ weights - curve
+
+
+class _Search:
+    """Which rate to try next, by a Gaussian process over logarithms of rates."""
+
+    def __init__(self, candidates: int, low: float, high: float, key: Array):
+        self._rates = np.geomspace(low, high, _GRID)
+        # Of rates, only the order and the distances of their logarithms count.
+        space = SearchSpace.of_candidates(
+            np.linspace(0.0, 1.0, _GRID)[:, None], capacity=candidates
+        )
+        self._curious, self._greedy = (
+            eqx.tree_at(lambda m: m.bonus_scale, GPUCB(initial_points=1), jnp.float32(scale))
+            for scale in (1e6, 0.0)
+        )
+        self._state = self._curious.init(space, key=key)
+        self._key, self._most, self._count = key, candidates, 0
+
+    def ask(self) -> float:
+        greedy = self._most - self._count <= _BY_MEAN < self._most
+        method = self._greedy if greedy else self._curious
+        point = _proposed(method, self._state, jax.random.fold_in(self._key, self._count))
+        return float(self._rates[round(float(point[0]) * (_GRID - 1))])
+
+    def tell(self, rate: float, forecast: float, first: float) -> None:
+        # What diverges would else be all that the process sees.
+        worst = first + abs(first)
+        value = -min(forecast, worst)
+        place = np.argmin(np.abs(np.log(self._rates / rate))) / (_GRID - 1)
+        self._state = _told(self._curious, self._state, jnp.float32(place), jnp.float32(value))
+        self._count += 1
+
+
+@eqx.filter_jit
+def _proposed(method, state, key):
+    return method.propose(state, key=key)[0]
+
+
+@eqx.filter_jit
+def _told(method, state, place, value):
+    data = Queries(place[None, None], value[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
+    return method.update(state, data, key=jax.random.key(0))[0]
+
+
+def _trained(method, source, carry, field, rate, loss, key, first, step):
+    """The carry and the losses of the rows after `step` updates for each of the rows."""
+    method = eqx.tree_at(lambda m: getattr(m, field), method, jnp.float32(rate))
+    numbers = jnp.uint32(first), jnp.int32(step)
+    return _rows(method, source, carry, loss, key, *numbers)
+
+
+@eqx.filter_jit
+def _rows(method, source, carry, loss, key, first, step):
+    zeros = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, shape.dtype),
+        shapes_of_metrics(method, source, None, *carry, 1),
+    )
+
+    def row(carry, start):
+        *carry, sums = advance(method, source, None, (*carry, zeros), key, start, step, 1)
+        return tuple(carry), sums[loss] / step
+
+    firsts = first + step.astype(jnp.uint32) * jnp.arange(_ROWS, dtype=jnp.uint32)
+    return jax.lax.scan(row, carry, firsts)

@@ -1,0 +1,56 @@
+"""Learning rates that are chosen on the way: what is forecast, tried, put back and trained."""
+
+import jax
+import numpy as np
+import pytest
+
+from headwater.core.errors import SpecificationError
+from headwater.runs.learn import learn
+from headwater.runs.recipes.learning_rates import forecast_loss, train_with_chosen_rates
+
+from .tiny import SPACES, Tiny, source
+
+
+def test_an_exponential_is_forecast_exactly():
+    times = np.arange(20) + 0.5
+    curve = 2.0 * np.exp(-0.07 * times) + 0.4
+    assert forecast_loss(curve, 100.0) == pytest.approx(2.0 * np.exp(-7.0) + 0.4, abs=2e-3)
+    # A point that lies elsewhere is left out.
+    curve[3] = 9.0
+    assert forecast_loss(curve, 100.0) == pytest.approx(2.0 * np.exp(-7.0) + 0.4, abs=0.02)
+    curve[3] = np.nan
+    assert forecast_loss(curve, 100.0) == np.inf
+
+
+def test_the_stages_are_those_of_learning_with_the_chosen_rates():
+    """Trying leaves no trace, and what is tried spans the rates."""
+    given = {"low": 1e-4, "high": 10.0, "candidates": 6, "updates": 200, "stages": 2}
+    found = train_with_chosen_rates(
+        Tiny(), SPACES, source("replay"), loss="error", key=jax.random.key(0), **given
+    )
+    first, second = found.stages
+    assert (first.updates, second.updates) == (200, 400) and found.state.step == 600
+    for stage in found.stages:
+        rates = [each.learning_rate for each in stage.tried]
+        assert len(rates) == 6 and min(rates) < 1e-3 and max(rates) > 1.0
+        assert stage.learning_rate == min(stage.tried, key=lambda each: each.forecast)[0]
+    # The lowest rate learns nothing in so few updates.
+    slow = learn(
+        Tiny(learning_rate=1e-4), SPACES, source("replay"), 600, every=20, key=jax.random.key(0)
+    )
+    assert second.loss < 0.95 * float(slow.means["error"][-1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"field": "learning_rat"}, "Tiny: unknown number 'learning_rat': did you mean"),
+        ({"loss": "eror"}, "Tiny: unknown metric 'eror': did you mean error"),
+        ({"low": 0.0}, "rates lie between 0 and 1: 0 < low < high is needed"),
+        ({"updates": 50}, "leave 5 updates to try a rate"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, sentence):
+    given = {"loss": "error", "updates": 400} | changed
+    with pytest.raises(SpecificationError, match=sentence):
+        train_with_chosen_rates(Tiny(), SPACES, source("replay"), key=jax.random.key(0), **given)
