@@ -48,13 +48,13 @@ def _run(method, box, key, evaluations: int):
 _mapped = eqx.filter_jit(jax.vmap(_run, in_axes=(None, 0, 0, None)))
 
 
-def _at(cost: float, regret: np.ndarray, spent: np.ndarray) -> np.ndarray:
+def _at(cost: int, regret: np.ndarray, spent: np.ndarray) -> np.ndarray:
     """The regret when so much was spent: after the last evaluation that it pays for."""
     last = np.maximum((spent <= cost + 1e-4).sum(axis=1) - 1, 0)
     return np.take_along_axis(regret, last[:, None], axis=1)[:, 0]
 
 
-def _cost_to(level: float, budget: float, regret: np.ndarray, spent: np.ndarray) -> np.ndarray:
+def _cost_to(level: float, budget: int, regret: np.ndarray, spent: np.ndarray) -> np.ndarray:
     """What was spent when the regret was first this small, the budget if it never was."""
     reached = (regret <= level) & (spent <= budget)
     first = np.take_along_axis(spent, reached.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -137,11 +137,12 @@ def _together(seed: int, *, instances: int, budget: int, evaluations: int) -> Fi
         *_numbers(alone, Forrester(points=_POINTS, fidelities=1), keys, budget),  # pyright: ignore[reportCallIssue]
     )
     # Both kinds in one program: a box with the related cheap function, then one without, for each.
-    both = Forrester(  # pyright: ignore[reportCallIssue]
-        points=_POINTS,
-        related=jnp.repeat(jnp.asarray([True, False]), instances),
-        seed=jnp.tile(seeds, 2),
-    )
+    related = jnp.repeat(jnp.asarray([True, False]), instances)
+
+    def pair(related, seed):
+        return Forrester(points=_POINTS, related=related, seed=seed)  # pyright: ignore[reportCallIssue]
+
+    both = jax.vmap(pair)(related, jnp.tile(seeds, 2))
     together = _cost_to(0.01, budget, *_numbers(several, both, jnp.tile(keys, 2), evaluations))
     costs = {
         "the function alone": single,

@@ -59,7 +59,7 @@ class ExpectedImprovement(
         summary="evaluate where the best value is expected to be exceeded by most",
     )
 
-    incumbent: Incumbent = choice("posterior_draws")
+    incumbent: Incumbent = choice("best_observed")
     num_draws: int = integer(32)
     kernel: Kernel = choice("matern52")
     hyperparameters: Literal["likelihood", "given"] = choice("likelihood")

@@ -128,7 +128,8 @@ def train_with_chosen_rates(
         )
         done += step * _ROWS
         found.append(RateStage(best.learning_rate, step * _ROWS, float(curve[-1]), tuple(tried)))
-    return Trained(*carry, tuple(found))
+    state, source_state = carry
+    return Trained(state, source_state, tuple(found))
 
 
 def forecast_loss(curve: np.ndarray, at: float) -> float:
@@ -143,6 +144,7 @@ def forecast_loss(curve: np.ndarray, at: float) -> float:
         return float("inf")
     kept = np.arange(len(curve))
     low, high = 1.0 / at, 2.0
+    decay, weights = low, np.zeros(2)
     for _ in range(_ROUNDS):
         decay = _best_decay(times[kept], curve[kept], low, high)
         # Once more between its neighbours.
@@ -211,15 +213,15 @@ def _told(method, state, place, value):
 def _trained(method, source, carry, field, rate, loss, key, first, step):
     """The carry and the losses of the rows after `step` updates for each of the rows."""
     method = eqx.tree_at(lambda m: getattr(m, field), method, jnp.float32(rate))
-    numbers = jnp.uint32(first), jnp.int32(step)
-    return _rows(method, source, carry, loss, key, *numbers)
+    return _rows(method, source, carry, loss, key, jnp.uint32(first), jnp.int32(step))
 
 
 @eqx.filter_jit
 def _rows(method, source, carry, loss, key, first, step):
+    state, source_state = carry
     zeros = jax.tree.map(
         lambda shape: jnp.zeros(shape.shape, shape.dtype),
-        shapes_of_metrics(method, source, None, *carry, 1),
+        shapes_of_metrics(method, source, None, state, source_state, 1),
     )
 
     def row(carry, start):
