@@ -13,7 +13,9 @@ from headwater.core.method import AbstractMethod
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
 from headwater.core.source import AbstractSource
-from headwater.methods.black_boxes.gp_ucb import GPUCB
+from headwater.parts.black_boxes import surrogate
+from headwater.parts.black_boxes.gaussian_process import Kernel
+from headwater.parts.black_boxes.surrogate import AbstractSurrogate
 from headwater.runs.learn import advance, shapes_of_metrics
 
 _ROWS, _GRID, _BY_MEAN = 20, 33, 3
@@ -168,6 +170,18 @@ def _fitted(times: np.ndarray, curve: np.ndarray, decay: float) -> tuple[np.ndar
     return weights, design @ weights - curve
 
 
+class _Belief(AbstractSurrogate):
+    """A Gaussian process over rates, and what its deviation adds to its mean."""
+
+    bonus_scale: Any
+    kernel: Kernel = "matern52"
+    hyperparameters: str = "likelihood"
+    length_scale: float = 0.3
+    signal_scale: float = 1.0
+    noise_scale: float = 0.03
+    fit_steps: int = 30
+
+
 class _Search:
     """Which rate to try next, by a Gaussian process over logarithms of rates."""
 
@@ -177,17 +191,17 @@ class _Search:
         space = SearchSpace.of_candidates(
             np.linspace(0.0, 1.0, _GRID)[:, None], capacity=candidates
         )
+        # First where least is known, then where most is expected.
         self._curious, self._greedy = (
-            eqx.tree_at(lambda m: m.bonus_scale, GPUCB(initial_points=1), jnp.float32(scale))
-            for scale in (1e6, 0.0)
+            _Belief(bonus_scale=jnp.float32(scale)) for scale in (1e6, 0.0)
         )
-        self._state = self._curious.init(space, key=key)
+        self._state = surrogate.begin(self._curious, space)
         self._key, self._most, self._count = key, candidates, 0
 
     def ask(self) -> float:
         greedy = self._most - self._count <= _BY_MEAN < self._most
-        method = self._greedy if greedy else self._curious
-        point = _proposed(method, self._state, jax.random.fold_in(self._key, self._count))
+        belief = self._greedy if greedy else self._curious
+        point = _proposed(belief, self._state, jax.random.fold_in(self._key, self._count))
         return float(self._rates[round(float(point[0]) * (_GRID - 1))])
 
     def tell(self, rate: float, forecast: float, first: float) -> None:
@@ -200,14 +214,19 @@ class _Search:
 
 
 @eqx.filter_jit
-def _proposed(method, state, key):
-    return method.propose(state, key=key)[0]
+def _proposed(belief, state, key):
+    return surrogate.propose(belief, state, _bound, 1, key=key)
+
+
+def _bound(settings: _Belief, state, belief, points, *, key):
+    mean, deviation = belief.moments(points)
+    return mean + settings.bonus_scale * deviation
 
 
 @eqx.filter_jit
-def _told(method, state, place, value):
+def _told(belief, state, place, value):
     data = Queries(place[None, None], value[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
-    return method.update(state, data, key=jax.random.key(0))[0]
+    return surrogate.learn(belief, state, data)
 
 
 def _trained(method, source, carry, field, rate, loss, key, first, step):
