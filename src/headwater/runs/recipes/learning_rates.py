@@ -1,5 +1,6 @@
 """AutoLRS: a constant learning rate for each stage of training, chosen while training goes on."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,9 +86,9 @@ def train_with_chosen_rates(
     Raises `SpecificationError` if the method has no such field or metric, or numbers do not fit;
     `RunError` if no rate keeps the loss finite.
     """
-    if not hasattr(method, field):
-        known = [name for name in vars(method) if isinstance(getattr(method, name), float)]
-        raise SpecificationError(f"{type(method).__name__}: {nearest(field, known, 'number')}")
+    numbers = [f.name for f in dataclasses.fields(method) if isinstance(f.default, float)]
+    if field not in numbers:
+        raise SpecificationError(f"{type(method).__name__}: {nearest(field, numbers, 'number')}")
     if not 0.0 < low < high:
         raise SpecificationError(
             f"rates lie between {low:g} and {high:g}: 0 < low < high is needed"
