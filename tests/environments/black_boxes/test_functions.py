@@ -7,6 +7,7 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.environments.black_boxes.fidelities import BraninFidelities, Forrester
+from headwater.environments.black_boxes.quadratic import QuadraticFunction
 from headwater.environments.black_boxes.smooth import SmoothFunction
 from headwater.environments.black_boxes.surfaces import Branin, Hartmann
 
@@ -88,3 +89,23 @@ def test_the_cheap_branin_differs_by_the_gap_at_most():
     assert abs(exact.mean()) < 0.1 and exact.std() == pytest.approx(1.0, abs=0.1)
     plain = jax.vmap(lambda x: Branin().mean_value(None, x, LAST))(grid)
     np.testing.assert_allclose(exact, (54.81 + np.asarray(plain)) / 51.95, atol=1e-4)
+def test_quadratic_functions_have_their_spectrum_and_their_noise():
+    box = QuadraticFunction((9.0, 2.0), noise=0.5, degrees=5, seed=4)
+    hessian, highest = box.reset()
+    np.testing.assert_allclose(np.linalg.eigvalsh(hessian), [2.0, 9.0], rtol=1e-5)
+    assert np.linalg.norm(highest) <= 0.5
+    curve = jax.hessian(lambda point: box.mean_value((hessian, highest), point, LAST))(highest)
+    np.testing.assert_allclose(curve, -hessian, rtol=1e-5)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    values = jax.vmap(lambda key: box.value(jnp.float32(3.0), key=key))(keys)
+    assert float(jnp.mean(values)) == pytest.approx(3.0, abs=0.02)
+    assert float(jnp.std(values)) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"spectrum": (1.0, 0.0)}, "all of them more than 0"), ({"degrees": 2}, "with more than 2")],
+)
+def test_quadratic_functions_that_cannot_be_are_refused(settings, sentence):
+    with pytest.raises(SpecificationError, match=sentence):
+        QuadraticFunction(**settings)
