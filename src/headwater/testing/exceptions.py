@@ -2,7 +2,7 @@
 
 EXPECTED: dict[str, dict[str, str]] = {
     "EnergyAllocation": {
-        "check_every_number_matters": "the first thousand evaluations are all in random directions",
+        "check_every_number_matters": "its first 300 evaluations are all in random directions",
     },
     "OptimisticQLearning": {
         "check_row_order_is_irrelevant": "learns from episodes one after the other, as it must: a "

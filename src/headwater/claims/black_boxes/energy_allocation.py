@@ -10,7 +10,14 @@ import numpy as np
 from headwater.core.method import Agent
 from headwater.environments.black_boxes.quadratic import QuadraticFunction
 from headwater.evaluation.black_boxes.recommended import simple_regret
-from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
+from headwater.evidence.claim import (
+    Claim,
+    Criterion,
+    Finding,
+    mean_of,
+    ratio_of_means,
+    with_numbers,
+)
 from headwater.methods.black_boxes.energy_allocation import EnergyAllocation
 from headwater.runs.learn import learn
 from headwater.sources.queries import LiveQueries
@@ -42,7 +49,11 @@ def _allocations(
 
     def ratios(method, spectrum: str, count: int, instances: int, degrees=None) -> np.ndarray:
         """Regret over that of the best allocation, to which every one of these is compared."""
-        box = QuadraticFunction(_SPECTRA[spectrum], degrees=degrees)  # pyright: ignore[reportCallIssue]
+        # Numbers are arrays, so that the programs are few.
+        method = with_numbers(
+            method, curvature_power=method.curvature_power, residual_clip=method.residual_clip
+        )
+        box = QuadraticFunction(jnp.asarray(_SPECTRA[spectrum]), rotated=False, degrees=degrees)  # pyright: ignore[reportCallIssue]
         seeds = seed * repeats + jnp.arange(instances)
         keys = jax.random.split(jax.random.key(seed), instances)
         found = np.asarray(run(method, box, seeds, keys, count, batch), np.float64)
@@ -113,13 +124,13 @@ CLAIMS = (
         where="the abstract's Hessian-dependent complexity; spectra, sizes and thresholds are a "
         "reproduction's",
         scales={
-            "smoke": {"repeats": 8, "few": 4, "evaluations": 400, "many": 800, "batch": 200},
+            "smoke": {"repeats": 3, "few": 3, "evaluations": 400, "many": 400, "batch": 200},
             "small": {
                 "repeats": 2_000,
-                "few": 64,
-                "evaluations": 5_000,
-                "many": 200_000,
-                "batch": 500,
+                "few": 48,
+                "evaluations": 2_000,
+                "many": 100_000,
+                "batch": 250,
             },
         },
         experiment=_allocations,

@@ -25,7 +25,7 @@ class QuadraticFunction(AbstractBlackBox):
     name: ClassVar[str] = "quadratic-function"
     reference_returns: ClassVar[None] = None
 
-    spectrum: tuple[float, ...] = eqx.field(static=True, default=(10.0, 1.0, 1.0))
+    spectrum: tuple[float, ...] | Float[Array, " component"] = (10.0, 1.0, 1.0)
     rotated: bool = eqx.field(static=True, default=True)
     distance: float | Float[Array, ""] = 0.5
     noise: float | Float[Array, ""] = 1.0
@@ -33,7 +33,8 @@ class QuadraticFunction(AbstractBlackBox):
     seed: int | Int[Array, ""] = 0
 
     def __check_init__(self):
-        if not self.spectrum or min(self.spectrum) <= 0.0:
+        given = self.spectrum
+        if isinstance(given, tuple) and (not given or min(given) <= 0.0):
             raise SpecificationError(
                 f"spectrum = {self.spectrum}: at least one eigenvalue is needed, and all of them "
                 "more than 0"
@@ -50,13 +51,14 @@ class QuadraticFunction(AbstractBlackBox):
 
     def reset(self) -> tuple[Array, Array]:
         """The Hessian of the negative, and where the maximum is."""
-        size = len(self.spectrum)
-        basis_key, place_key = jax.random.split(jax.random.key(self.seed))
-        basis = jnp.eye(size)
+        size, key = len(self.spectrum), jax.random.key(self.seed)
+        # Two coordinates of a uniform point on a sphere left out, the others are uniform in a ball.
+        place = jax.random.normal(key, (size + 2,))
+        hessian = jnp.diag(jnp.asarray(self.spectrum, jnp.float32))
         if self.rotated:
-            basis = random_orthogonal(basis_key, (size, size), scale=1.0)
-        hessian = basis @ jnp.diag(jnp.asarray(self.spectrum, jnp.float32)) @ basis.T
-        return hessian, self.distance * jax.random.ball(place_key, size)
+            basis = random_orthogonal(jax.random.fold_in(key, 1), (size, size), scale=1.0)
+            hessian = basis @ hessian @ basis.T
+        return hessian, self.distance * place[:size] / jnp.linalg.norm(place)
 
     def mean_value(self, instance, point, fidelity) -> Float[Array, ""]:
         hessian, highest = instance

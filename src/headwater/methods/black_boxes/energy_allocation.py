@@ -82,7 +82,7 @@ class EnergyAllocation(
     curvature: float = positive(1.0)
     curvature_power: float = non_negative(0.5)
     step_length: float = probability(0.5)
-    random_evaluations: float = positive(1000.0)
+    random_evaluations: float = positive(300.0)
     residual_clip: float = positive(10.0)
     ridge: float = positive(1e-3)
 
