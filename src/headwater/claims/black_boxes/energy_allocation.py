@@ -129,10 +129,14 @@ CLAIMS = (
                 "repeats": 2_000,
                 "few": 48,
                 "evaluations": 2_000,
-                "many": 100_000,
+                "many": 200_000,
                 "batch": 250,
             },
         },
         experiment=_allocations,
+        learned="The first record is of evaluations around the fitted maximum also where the "
+        "Hessian is given: as long as that maximum still moves, its moves tell something as well, "
+        "and after 2,000 evaluations the regret was a tenth below the formula, which is of "
+        "evaluations around one point.",
     ),
 )

@@ -52,7 +52,7 @@ class EnergyAllocation(
     $(\operatorname{Tr} A^{-1/2})^2 / (2 n r^2)$, where $n_i \propto \lambda_i^{-1/2}$. An unknown
     $A$ is fitted by least squares together with $x_0$, to all evaluations; a share of them that
     falls as $t^{-1/3}$ is in random directions for it. They lie around the fitted maximum, where an
-    error of $A$ does little. A value is taken for one that is no further from its prediction than
+    error of $A$ does little; those with a given $A$ lie around the middle of the box. A value is taken for one that is no further from its prediction than
     `residual_clip` says, so that heavy tails of the noise do little, too.
 
     **Arguments:**
@@ -150,13 +150,15 @@ class EnergyAllocation(
         shares = jnp.cumsum(state.curvature**-self.curvature_power)
         chosen = jnp.sum(shares < jnp.abs(2.0 * drawn - 1.0) * shares[-1])
         direction = jnp.sign(drawn - 0.5) * state.directions[:, chosen]
+        middle = jnp.zeros_like(state.centre)
         if self.hessian == "estimated":
+            middle = state.centre
             anywhere = jax.random.normal(anywhere_key, state.centre.shape)
             anywhere = anywhere / jnp.linalg.norm(anywhere)
             anywhere = jnp.where(at_centre < _AT_CENTRE, 0.0, anywhere)
             share = jnp.cbrt(self.random_evaluations / jnp.maximum(state.count, 1.0))
             direction = jnp.where(explores < share, anywhere, direction)
-        point = 0.5 * (state.centre + self.step_length * direction) + 0.5
+        point = 0.5 * (middle + self.step_length * direction) + 0.5
         return state.space.rounded(jnp.clip(point, 0.0, 1.0)), jnp.asarray(0, jnp.int32)
 
     def expect(self, state: EnergyAllocationState, point, fidelity) -> EnergyAllocationState:
