@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
@@ -18,6 +18,8 @@ from headwater.ops.linear_algebra import solve, symmetric_eigen
 
 _AT_CENTRE = 0.1
 """Share of the exploring evaluations that are at the centre itself, which tell its value."""
+_GOLDEN = np.uint32(2_654_435_769)
+"""The golden ratio's fraction, times 2³²."""
 _FLATTEST = 1e-3
 """Least curvature that is believed in, as a share of the largest."""
 
@@ -38,6 +40,7 @@ class EnergyAllocationState(eqx.Module):
     centre: Float[Array, " component"]
     residuals: Float[Array, ""]
     count: Float[Array, ""]
+    asked: UInt32[Array, ""]
 
 
 class EnergyAllocation(
@@ -52,8 +55,9 @@ class EnergyAllocation(
     $(\operatorname{Tr} A^{-1/2})^2 / (2 n r^2)$, where $n_i \propto \lambda_i^{-1/2}$. An unknown
     $A$ is fitted by least squares together with $x_0$, to all evaluations; a share of them that
     falls as $t^{-1/3}$ is in random directions for it. They lie around the fitted maximum, where an
-    error of $A$ does little; those with a given $A$ lie around the middle of the box. A value is taken for one that is no further from its prediction than
-    `residual_clip` says, so that heavy tails of the noise do little, too.
+    error of $A$ does little; those with a given $A$ lie around the middle of the box. A value is
+    taken for one that is no further from its prediction than `residual_clip` says, so that heavy
+    tails of the noise do little, too.
 
     **Arguments:**
 
@@ -106,6 +110,7 @@ class EnergyAllocation(
             jnp.zeros(size),
             jnp.zeros(()),
             jnp.zeros(()),
+            jnp.zeros((), jnp.uint32),
         )
         return self._fitted(state)
 
@@ -134,6 +139,7 @@ class EnergyAllocation(
             state.centre,
             state.residuals + jnp.sum(jnp.where(good, jnp.abs(residual), 0.0)),
             state.count + jnp.sum(good),
+            state.asked,
         )
         state = self._fitted(state)
         metrics = {
@@ -145,14 +151,15 @@ class EnergyAllocation(
 
     def propose(self, state: EnergyAllocationState, *, key: PRNGKeyArray):
         which_key, anywhere_key = jax.random.split(key)
-        # One number for the direction and its sign, one for whether to explore, one for how.
-        drawn, explores, at_centre = jax.random.uniform(which_key, (3,))
+        # Multiples of the golden ratio are spread evenly: so are directions and their signs.
+        drawn = (state.asked * _GOLDEN).astype(jnp.float32) / 2.0**32
         shares = jnp.cumsum(state.curvature**-self.curvature_power)
         chosen = jnp.sum(shares < jnp.abs(2.0 * drawn - 1.0) * shares[-1])
         direction = jnp.sign(drawn - 0.5) * state.directions[:, chosen]
         middle = jnp.zeros_like(state.centre)
         if self.hessian == "estimated":
             middle = state.centre
+            explores, at_centre = jax.random.uniform(which_key, (2,))
             anywhere = jax.random.normal(anywhere_key, state.centre.shape)
             anywhere = anywhere / jnp.linalg.norm(anywhere)
             anywhere = jnp.where(at_centre < _AT_CENTRE, 0.0, anywhere)
@@ -162,8 +169,7 @@ class EnergyAllocation(
         return state.space.rounded(jnp.clip(point, 0.0, 1.0)), jnp.asarray(0, jnp.int32)
 
     def expect(self, state: EnergyAllocationState, point, fidelity) -> EnergyAllocationState:
-        # Evaluations are drawn independently: what is on its way changes nothing.
-        return state
+        return eqx.tree_at(lambda s: s.asked, state, state.asked + 1)
 
     def recommend(
         self, state: EnergyAllocationState, *, key: PRNGKeyArray
@@ -197,5 +203,5 @@ class EnergyAllocation(
         centre = centre * jnp.minimum(1.0, (1.0 - self.step_length) / length)
         return EnergyAllocationState(
             state.space, state.products, state.moments, weights, hessian, curvature, directions,
-            centre, state.residuals, state.count,
+            centre, state.residuals, state.count, state.count.astype(jnp.uint32),
         )  # fmt: skip
