@@ -133,5 +133,10 @@ CLAIMS = (
             },
         },
         experiment=_online,
+        learned="It is not below scoring rules that are known from the start: after 65,536 rounds "
+        "its regret is about 1.5 times theirs with each of three seeds, although theirs grows with "
+        "every round and it need not. Exploration takes 6,500 of these rounds, and some runs end "
+        "in a mechanism that not all agents obey, which costs as much in every round as anything "
+        "can. The power is .61, .56 and .81, too uncertain to be placed between .55 and .75.",
     ),
 )
