@@ -89,6 +89,8 @@ def test_the_cheap_branin_differs_by_the_gap_at_most():
     assert abs(exact.mean()) < 0.1 and exact.std() == pytest.approx(1.0, abs=0.1)
     plain = jax.vmap(lambda x: Branin().mean_value(None, x, LAST))(grid)
     np.testing.assert_allclose(exact, (54.81 + np.asarray(plain)) / 51.95, atol=1e-4)
+
+
 def test_quadratic_functions_have_their_spectrum_and_their_noise():
     box = QuadraticFunction((9.0, 2.0), noise=0.5, degrees=5, seed=4)
     hessian, highest = box.reset()

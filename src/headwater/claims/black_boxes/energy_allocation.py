@@ -135,11 +135,12 @@ CLAIMS = (
             },
         },
         experiment=_allocations,
-        learned="The first record is of evaluations around the fitted maximum also where the "
+        learned="The first two records are of evaluations around the fitted maximum also where the "
         "Hessian is given: as long as that maximum still moves, its moves tell something as well, "
         "and after 2,000 evaluations the regret was a tenth below the formula, which is of "
-        "evaluations around one point. In the records of commit 499ac22 the first 250 evaluations "
-        "were spread evenly whatever the allocation, so that λ⁻¹ did as well as λ^-½. By the formula λ^-½ has .92 of the regret of λ⁻¹; it has "
-        ".42 since λ⁻¹ leaves 2 of the 2,000 evaluations to the steep direction.",
+        "evaluations around one point. In the two after them the first 250 evaluations were spread "
+        "evenly whatever the allocation, so that λ⁻¹ did as well as λ^-½. By the formula λ^-½ has "
+        ".92 of the regret of λ⁻¹; it has .42, since λ⁻¹ leaves 2 of the 2,000 evaluations to the "
+        "steep direction.",
     ),
 )
