@@ -50,31 +50,26 @@ class EnergyAllocation(
     r"""Evaluates in pairs along the directions of curvature, less often where the curve is steep.
 
     The function is $c - \frac12 (x - x_0)^\top A (x - x_0)$ and noise. With $n_i$ evaluations a
-    step $r$ to both sides along the eigenvector $i$ of $A$, the maximum is missed by
-    $\sum_i 1 / (2 \lambda_i n_i r^2)$, and least, by
-    $(\operatorname{Tr} A^{-1/2})^2 / (2 n r^2)$, where $n_i \propto \lambda_i^{-1/2}$. An unknown
-    $A$ is fitted by least squares together with $x_0$, to all evaluations; a share of them that
-    falls as $t^{-1/3}$ is in random directions for it. They lie around the fitted maximum, where an
-    error of $A$ does little; those with a given $A$ lie around the middle of the box. A value is
-    taken for one that is no further from its prediction than `residual_clip` says, so that heavy
-    tails of the noise do little, too.
+    step $r$ to both sides along the eigenvector $i$ of $A$ its maximum is missed by
+    $\sum_i 1 / (2 \lambda_i n_i r^2)$, and least where $n_i \propto \lambda_i^{-1/2}$. An unknown
+    $A$ is fitted with $x_0$, to all evaluations; a share that falls as $t^{-1/3}$ is in random
+    directions. They lie around the fitted maximum, where an error of $A$ does little; those with a
+    given $A$ lie around the middle of the box.
 
     **Arguments:**
 
     - `hessian`: estimated, or given: `curvature` times the identity, or what the state holds.
     - `curvature`: of every component, in the box from -1 to 1: a prior where it is estimated.
     - `curvature_power`: $p$ of $n_i \propto \lambda_i^{-p}$.
-    - `step_length`: $r$, in the box from -1 to 1; the maximum is sought in the ball of radius
-      $1 - r$ around its middle, so that no evaluation is outside.
+    - `step_length`: $r$ in that box; the maximum is sought within $1 - r$ of its middle.
     - `random_evaluations`: so many evaluations are all in random directions.
-    - `residual_clip`: in mean absolute residuals.
+    - `residual_clip`: how far from its prediction a value is taken for, in mean residuals, so that
+      heavy tails of the noise do little.
     - `ridge`: added to the diagonal of the least squares.
 
     **Reference:** Yu, Wang, Huang, Lei and Lee (2023), arXiv:2306.12383.
 
-    **Differences from the paper:** the allocation is the paper's; how an unknown Hessian is learned
-    is not taken from it: least squares of all evaluations, around a centre that moves, in place of
-    stages.
+    **Differences from the paper:** how an unknown Hessian is learned is not taken from it.
     """
 
     feed: ClassVar[Feed] = Feed.QUERIES
