@@ -25,10 +25,7 @@ _FLATTEST = 1e-3
 
 
 class EnergyAllocationState(eqx.Module):
-    """Least squares of a quadratic function, its curvature along directions, and its maximum.
-
-    Points are those of the box from -1 to 1; `hessian` is that of the function's negative.
-    """
+    """A fit in the box from -1 to 1; `hessian` is that of the function's negative."""
 
     space: SearchSpace
     products: Float[Array, "term term"]
@@ -63,8 +60,7 @@ class EnergyAllocation(
     - `curvature_power`: $p$ of $n_i \propto \lambda_i^{-p}$.
     - `step_length`: $r$ in that box; the maximum is sought within $1 - r$ of its middle.
     - `random_evaluations`: so many evaluations are all in random directions.
-    - `residual_clip`: how far from its prediction a value is taken for, in mean residuals, so that
-      heavy tails of the noise do little.
+    - `residual_clip`: how far from its prediction a value may count, in mean absolute residuals.
     - `ridge`: added to the diagonal of the least squares.
 
     **Reference:** Yu, Wang, Huang, Lei and Lee (2023), arXiv:2306.12383.
