@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.problems.search_space import SearchSpace
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
-from headwater.ops.linear_algebra import random_orthogonal
 
 
 class QuadraticFunction(AbstractBlackBox):
@@ -56,8 +55,11 @@ class QuadraticFunction(AbstractBlackBox):
         place = jax.random.normal(key, (size + 2,))
         hessian = jnp.diag(jnp.asarray(self.spectrum, jnp.float32))
         if self.rotated:
-            basis = random_orthogonal(jax.random.fold_in(key, 1), (size, size), scale=1.0)
-            hessian = basis @ hessian @ basis.T
+            # Reflected at a random plane: the mirror images of the axes are orthogonal as well.
+            across = jax.random.normal(jax.random.fold_in(key, 1), (size,))
+            across = across / jnp.linalg.norm(across)
+            basis = jnp.eye(size) - 2.0 * jnp.outer(across, across)
+            hessian = basis @ hessian @ basis
         return hessian, self.distance * place[:size] / jnp.linalg.norm(place)
 
     def mean_value(self, instance, point, fidelity) -> Float[Array, ""]:
