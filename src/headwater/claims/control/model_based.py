@@ -66,6 +66,7 @@ def _model_based(
             "dynamics.hidden_sizes": (width, width),
         },
     )
+    assert isinstance(method, AbstractModelBased)
     pairs = [
         model_stages(
             method, Logged(DataChoice(None, {}, None), Options(), data=log), updates, batch

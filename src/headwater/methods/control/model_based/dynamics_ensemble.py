@@ -7,40 +7,31 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.fields import integer, non_negative, share, sizes
 from headwater.core.method import AbstractDynamics, AbstractMethod, Info
-from headwater.core.records import Action, ModelPrediction, ModelStep, Transitions
+from headwater.core.records import ModelPrediction, ModelStep, Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.mlp import MLP, Ensemble
+from headwater.networks.dynamics import (
+    DynamicsNetworks,
+    DynamicsOutputs,
+    log_disagreement,
+    squared_errors_and_losses,
+)
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.gradient_steps import begin, descend
 from headwater.ops.control.noise import normal
+from headwater.ops.control.row_numbers import held_out_or_drawn, row_numbers
 from headwater.parts.logged_values import scale_of_rewards
 
-_FURTHEST = 10.0
-"""Standardised observations are cut off there, as the authors of RAVL do."""
-_LOG_VARIANCE = (-10.0, 0.5)
-"""Bounds of the log-variance at first."""
 _RATE = 0.01
 """Share of the newest batch in what is known of held-out rows."""
 _FLAGGED = 4.0
 """A question is beyond the data where the logarithm of what elites disagree by exceeds its mean on
 held-out rows by so many of its standard deviations."""
-_TINY = 1e-8
-_POISSON = (0.36788, 0.73576, 0.91970, 0.98101, 0.99634, 0.99941)
-"""How probable it is that a row is drawn at most 0, 1, … times by as many draws as there are."""
-
-
-class Networks(eqx.Module):
-    """The members, and the bounds of the log-variance, which are learned as well."""
-
-    members: Ensemble
-    lowest: Float[Array, " predicted"]
-    highest: Float[Array, " predicted"]
 
 
 class DynamicsState(eqx.Module):
@@ -51,21 +42,13 @@ class DynamicsState(eqx.Module):
     `may_end`: whether anything in the log was terminal, as far as is known.
     """
 
-    networks: Networks
+    networks: DynamicsNetworks
     optimiser: optax.OptState
     normaliser: Normaliser
     error: Float[Array, " member"]
     disagreement: Float[Array, " 2"]
     batches: Int[Array, ""]
     may_end: Bool[Array, ""]
-
-
-class Outputs(eqx.Module):
-    """What every member says: changes and reward in standardised units, and log-odds of an end."""
-
-    mean: Float[Array, "member *batch predicted"]
-    log_variance: Float[Array, "member *batch predicted"]
-    end: Float[Array, "member *batch"]
 
 
 class DynamicsEnsemble(
@@ -121,21 +104,7 @@ class DynamicsEnsemble(
             )
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> DynamicsState:
-        predicted = problem.observation_size + 1
-        inputs = problem.observation_size + problem.action_size
-
-        def member(key: PRNGKeyArray) -> MLP:
-            return MLP(
-                inputs,
-                2 * predicted + 1,
-                self.hidden_sizes,
-                key=key,
-                activation="silu",
-                initialiser="lecun",
-            )
-
-        lowest, highest = (jnp.full(predicted, bound, jnp.float32) for bound in _LOG_VARIANCE)
-        networks = Networks(Ensemble(member, self.num_members, key=key), lowest, highest)
+        networks = DynamicsNetworks(problem, self.num_members, self.hidden_sizes, key=key)
         statistics = problem.statistics
         scale = 1.0 if statistics is None else scale_of_rewards(statistics, "deviation")
         ends = jnp.ones((), bool) if statistics is None else statistics.terminal_share > 0.0
@@ -150,29 +119,17 @@ class DynamicsEnsemble(
         )
 
     def update(self, state: DynamicsState, data: Transitions, *, key: PRNGKeyArray):
-        held_out, counts = self._shares(data)
+        number = row_numbers(data.observation, data.action, data.reward)
+        held_out, counts = held_out_or_drawn(number, self.held_out_share, self.num_members)
         data = state.normaliser.transitions(data)
-        # What stands behind a terminal step is not looked at.
-        known = ~data.terminal[:, None]
-        change = jnp.where(known, data.next_observation - data.observation, 0.0)
-        target = jnp.concatenate([change, data.reward[:, None]], axis=-1)[None]
-        read = jnp.concatenate([jnp.broadcast_to(known, change.shape), jnp.ones_like(known)], -1)
-        read, terminal = read[None], data.terminal[None].astype(jnp.float32)
 
-        def loss(networks: Networks):
-            found = _outputs(networks, data.observation, data.action)
-            error = read * (found.mean - target) ** 2
-            likely = jnp.mean(
-                error * jnp.exp(-found.log_variance) + read * found.log_variance, axis=-1
-            )
-            terminals = jnp.broadcast_to(terminal, found.end.shape)
-            ends = optax.sigmoid_binary_cross_entropy(found.end, terminals)
-            rows = jnp.sum(counts * (likely + ends), axis=-1)
+        def loss(networks: DynamicsNetworks):
+            found = networks(data.observation, data.action)
+            error, losses = squared_errors_and_losses(found, data)
+            rows = jnp.sum(counts * losses, axis=-1)
             total = jnp.sum(rows / jnp.maximum(jnp.sum(counts, axis=-1), 1.0))
-            bounds = jnp.sum(networks.highest) - jnp.sum(networks.lowest)
-            weights = [w for w in jax.tree.leaves(networks.members) if w.ndim == 3]
-            decay = 0.5 * sum(jnp.sum(w**2) for w in weights)
-            whole = total + self.bound_weight * bounds + self.weight_decay * decay
+            bounds, weights = networks.width_of_bounds, networks.squared_weights
+            whole = total + self.bound_weight * bounds + 0.5 * self.weight_decay * weights
             return whole, (total, error, found.mean)
 
         gradients, (value, error, mean) = jax.grad(loss, has_aux=True)(state.networks)
@@ -180,20 +137,18 @@ class DynamicsEnsemble(
         networks, optimiser = descend(
             optax.adam(self.learning_rate), gradients, state.optimiser, state.networks
         )
-        state = dataclasses.replace(state, networks=networks, optimiser=optimiser)
-        held_out_error = jnp.mean(state.error[self._elites(state)])
-        return state, {"loss": value, "held_out_error": held_out_error}
+        metrics = {"loss": value, "held_out_error": jnp.mean(state.error[self._elites(state)])}
+        return dataclasses.replace(state, networks=networks, optimiser=optimiser), metrics
 
     def predict(self, state: DynamicsState, observation: Array, action: Array) -> ModelPrediction:
         found, unit = self._answers(state, observation, action)
         elites = found.mean[self._elites(state)]
-        expected = jnp.mean(elites, axis=0)
-        change = expected * unit
+        change = jnp.mean(elites, axis=0) * unit
         spread = jnp.exp(0.5 * found.log_variance) * unit[None]
         apart = (found.mean - jnp.mean(found.mean, axis=0, keepdims=True))[:, :-1] * unit[None, :-1]
         mean, square = state.disagreement
         deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
-        beyond = _log_disagreement(elites) > mean + _FLAGGED * deviation
+        beyond = log_disagreement(elites) > mean + _FLAGGED * deviation
         end = jnp.mean(jax.nn.sigmoid(found.end[self._elites(state)]))
         return ModelPrediction(
             next_observation=observation + change[:-1],
@@ -217,23 +172,13 @@ class DynamicsEnsemble(
 
     def _answers(
         self, state: DynamicsState, observation: Array, action: Array
-    ) -> tuple[Outputs, Float[Array, " predicted"]]:
+    ) -> tuple[DynamicsOutputs, Float[Array, " predicted"]]:
         """What the members say of one question, and what their numbers are to be multiplied by."""
         unit = jnp.append(state.normaliser.std, 1.0 / state.normaliser.reward_scale)
-        return _outputs(state.networks, state.normaliser(observation), action), unit
+        return state.networks(state.normaliser(observation), action), unit
 
     def _elites(self, state: DynamicsState) -> Int[Array, " elite"]:
         return jnp.argsort(state.error)[: self.num_elites]
-
-    def _shares(
-        self, data: Transitions
-    ) -> tuple[Bool[Array, " batch"], Float[Array, "member batch"]]:
-        """Which rows are held out, and how often each of the others counts for each member."""
-        own = _number_of(data)
-        held_out = _uniform(own, 0) < self.held_out_share
-        drawn = jax.vmap(lambda member: _uniform(own, member))(1 + jnp.arange(self.num_members))
-        counts = sum((drawn > bound).astype(jnp.float32) for bound in _POISSON)
-        return held_out, jnp.where(jnp.broadcast_to(held_out, drawn.shape), 0.0, counts)
 
     def _judged(
         self, state: DynamicsState, held_out: Array, error: Array, mean: Array
@@ -246,51 +191,10 @@ class DynamicsEnsemble(
             new = jnp.sum(jnp.where(held_out[None], values, 0.0), axis=-1) / jnp.maximum(rows, 1)
             return old + rate * (new - old)
 
-        apart = _log_disagreement(mean[self._elites(state)])
+        apart = log_disagreement(mean[self._elites(state)])
         return dataclasses.replace(
             state,
             error=averaged(state.error, error),
             disagreement=averaged(state.disagreement, jnp.stack([apart, apart**2])),
             batches=state.batches + (rows > 0),
         )
-
-
-def _outputs(networks: Networks, observation: Array, action: Action) -> Outputs:
-    """**Arguments:** `observation`: standardised."""
-    seen = jnp.clip(observation, -_FURTHEST, _FURTHEST)
-    if jnp.issubdtype(action.dtype, jnp.integer):
-        members = jax.tree.leaves(networks.members)[0]
-        action = jax.nn.one_hot(action, members.shape[1] - observation.shape[-1])
-    found = networks.members(jnp.concatenate([seen, action], axis=-1))
-    mean, raw = jnp.split(found[..., :-1], 2, axis=-1)
-    low, high = (jnp.broadcast_to(b, raw.shape) for b in (networks.lowest, networks.highest))
-    bounded = high - jax.nn.softplus(high - raw)
-    return Outputs(mean, low + jax.nn.softplus(bounded - low), found[..., -1])
-
-
-def _log_disagreement(mean: Float[Array, "elite *batch predicted"]) -> Float[Array, "*batch"]:
-    """The logarithm of how far elites are apart, in standardised units."""
-    variance = jnp.mean(jnp.var(mean, axis=0), axis=-1)
-    return 0.5 * jnp.log(variance + _TINY)
-
-
-def _number_of(data: Transitions) -> UInt32[Array, " batch"]:
-    """A number that follows from what stands in a row, and looks random."""
-    columns = (data.observation, data.action, data.reward)
-    flat = [jnp.asarray(c, jnp.float32).reshape(data.reward.shape[0], -1) for c in columns]
-    bits = jax.lax.bitcast_convert_type(jnp.concatenate(flat, axis=-1), jnp.uint32)
-    place = jnp.uint32(0x9E3779B1) * jnp.arange(1, bits.shape[-1] + 1, dtype=jnp.uint32)
-    return jnp.sum(_mixed(bits ^ jnp.broadcast_to(place, bits.shape)), axis=-1, dtype=jnp.uint32)
-
-
-def _uniform(number: Array, stream: Array | int) -> Float[Array, " batch"]:
-    """Numbers in [0, 1) that follow from `number`, others in each `stream`."""
-    mixed = _mixed(number + jnp.uint32(0x85EBCA77) * jnp.asarray(stream, jnp.uint32))
-    return (mixed >> 8).astype(jnp.float32) / 2**24
-
-
-def _mixed(bits: Array) -> Array:
-    """The final mix of MurmurHash3: each bit of the input turns about half of the output."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
