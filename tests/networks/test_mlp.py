@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
-from headwater.networks.critics import Critic, critics
+from headwater.networks.control.critics import Critic, critics
 from headwater.networks.mlp import MLP, Ensemble
 from headwater.networks.normaliser import Normaliser
 

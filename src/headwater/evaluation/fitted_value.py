@@ -18,7 +18,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractLikelihood, AbstractMethod, AbstractPolicy
 from headwater.core.spaces import Discrete
 from headwater.datasets.dataset import Dataset
-from headwater.networks.critics import Critic
+from headwater.networks.control.critics import Critic
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup
 from headwater.ops.control.gradient_steps import begin, descend, polyak

@@ -60,7 +60,7 @@ from headwater.evaluation.fitted_value import (
     log_probabilities,
     policy_choices,
 )
-from headwater.networks.actors import stochastic_actor
+from headwater.networks.control.actors import stochastic_actor
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.gradient_steps import begin, descend
 from headwater.runs.progress import Progress

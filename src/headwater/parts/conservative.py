@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import candidate_values
+from headwater.networks.control.critics import candidate_values
 from headwater.networks.distributions import AbstractDistribution
 from headwater.networks.mlp import Ensemble
 from headwater.ops.control.bellman import ensemble_error

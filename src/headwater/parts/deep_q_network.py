@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import Critic, raised
+from headwater.networks.control.critics import Critic, raised
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, double_value
 from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy

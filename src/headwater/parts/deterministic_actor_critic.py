@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.method import ActorCriticParts
 from headwater.core.records import Transitions
-from headwater.networks.actors import DeterministicActor
+from headwater.networks.control.actors import DeterministicActor
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from headwater.core.method import Metrics
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import Critic
+from headwater.networks.control.critics import Critic
 from headwater.networks.mlp import Ensemble
 from headwater.ops.control.bellman import ensemble_error
 from headwater.ops.control.ensemble import slope_similarity

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 
 from headwater.core.method import ActorCriticParts
 from headwater.core.spaces import Spaces, Statistics
-from headwater.networks.critics import divided
+from headwater.networks.control.critics import divided
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 

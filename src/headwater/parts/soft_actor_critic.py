@@ -18,14 +18,14 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import ActorCriticParts
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import (
+from headwater.networks.control.actors import (
     CategoricalActor,
     DeterministicActor,
     GaussianActor,
     TanhGaussianActor,
     stochastic_actor,
 )
-from headwater.networks.critics import alike, candidate_values, critics, raised
+from headwater.networks.control.critics import alike, candidate_values, critics, raised
 from headwater.networks.distributions import AbstractDistribution, Categorical
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser

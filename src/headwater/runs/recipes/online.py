@@ -22,7 +22,7 @@ from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.sac import SAC
-from headwater.networks.critics import alike
+from headwater.networks.control.critics import alike
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.collect import collect

@@ -21,7 +21,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import (
+from headwater.networks.control.actors import (
     CategoricalActor,
     DeterministicActor,
     GaussianActor,

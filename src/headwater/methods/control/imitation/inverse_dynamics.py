@@ -15,7 +15,7 @@ from headwater.core.fields import flag, integer, non_negative, sizes
 from headwater.core.method import AbstractHistory, AbstractLabeller, AbstractMethod, Info
 from headwater.core.records import ActionWindows
 from headwater.core.spaces import Box, Spaces
-from headwater.networks.actors import (
+from headwater.networks.control.actors import (
     CategoricalActor,
     GaussianActor,
     TanhGaussianActor,

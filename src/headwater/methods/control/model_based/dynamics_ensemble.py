@@ -15,7 +15,7 @@ from headwater.core.fields import integer, non_negative, share, sizes
 from headwater.core.method import AbstractDynamics, AbstractMethod, Info
 from headwater.core.records import ModelPrediction, ModelStep, Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.dynamics import (
+from headwater.networks.control.dynamics import (
     DynamicsNetworks,
     DynamicsOutputs,
     log_disagreement,

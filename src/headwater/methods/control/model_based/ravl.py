@@ -30,7 +30,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import ModelStep, Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose
+from headwater.networks.control.actors import choose
 from headwater.ops.control.ensemble import reduce_members
 from headwater.parts.diverse_critics import begin_diverse, diverse_step
 from headwater.parts.logged_values import InitialLevel, RewardScale

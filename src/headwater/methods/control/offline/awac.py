@@ -29,14 +29,14 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import (
+from headwater.networks.control.actors import (
     CategoricalActor,
     GaussianActor,
     TanhGaussianActor,
     choose,
     stochastic_actor,
 )
-from headwater.networks.critics import candidate_values, critics, raised
+from headwater.networks.control.critics import candidate_values, critics, raised
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error

@@ -30,7 +30,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose
+from headwater.networks.control.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
 from headwater.parts.conservative import (
     ConservativeActorCritic,

@@ -25,7 +25,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import Critic
+from headwater.networks.control.critics import Critic
 from headwater.ops.control.regression import huber
 from headwater.parts.deep_q_network import (
     DeepQNetwork,

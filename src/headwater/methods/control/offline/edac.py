@@ -28,7 +28,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose
+from headwater.networks.control.actors import choose
 from headwater.parts.diverse_critics import begin_diverse, diverse_step
 from headwater.parts.logged_values import InitialLevel, RewardScale
 from headwater.parts.soft_actor_critic import LayerNorm, SoftActorCritic, parts_of

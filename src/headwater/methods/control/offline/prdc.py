@@ -28,8 +28,8 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import DeterministicActor, choose_near
-from headwater.networks.critics import critics, raised
+from headwater.networks.control.actors import DeterministicActor, choose_near
+from headwater.networks.control.critics import critics, raised
 from headwater.parts.deterministic_actor_critic import (
     DeterministicActorCritic,
     begin_deterministic,

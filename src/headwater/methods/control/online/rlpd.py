@@ -19,7 +19,7 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.actors import choose
+from headwater.networks.control.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
 from headwater.ops.control.pieces import step_on_pieces
 from headwater.parts.soft_actor_critic import (

@@ -14,7 +14,12 @@ from headwater.core.fields import flag, integer, non_negative, positive, sizes
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import ComparisonsAndSegments, Segments
 from headwater.core.spaces import Box, Spaces
-from headwater.networks.actors import CategoricalActor, DeterministicActor, choose, choose_near
+from headwater.networks.control.actors import (
+    CategoricalActor,
+    DeterministicActor,
+    choose,
+    choose_near,
+)
 from headwater.networks.normaliser import Normaliser
 from headwater.networks.segment_encoder import SegmentEncoder
 from headwater.ops.control.gradient_steps import begin, descend

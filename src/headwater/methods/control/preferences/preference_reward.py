@@ -13,7 +13,7 @@ from headwater.core.fields import between, flag, integer, non_negative, sizes
 from headwater.core.method import AbstractMethod, AbstractRewardModel, Info
 from headwater.core.records import SegmentComparisons, Segments
 from headwater.core.spaces import Spaces
-from headwater.networks.critics import critics
+from headwater.networks.control.critics import critics
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.gradient_steps import begin, descend

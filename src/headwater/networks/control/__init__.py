@@ -1,0 +1,1 @@
+"""Networks of actors, critics and models of a process."""
