@@ -13,7 +13,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Spaces, Statistics
 from headwater.methods.control.model_based.dynamics_ensemble import DynamicsEnsemble
-from headwater.ops.control.row_numbers import held_out_or_drawn, row_numbers
+from headwater.ops.control.noise import held_out_or_drawn, row_numbers
 from headwater.runs.learn import learn
 from headwater.sources.replay import Replay
 

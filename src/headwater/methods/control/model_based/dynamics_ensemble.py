@@ -23,8 +23,7 @@ from headwater.networks.control.dynamics import (
 )
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.gradient_steps import begin, descend
-from headwater.ops.control.noise import normal
-from headwater.ops.control.row_numbers import held_out_or_drawn, row_numbers
+from headwater.ops.control.noise import held_out_or_drawn, normal, row_numbers
 from headwater.parts.logged_values import scale_of_rewards
 
 _RATE = 0.01
