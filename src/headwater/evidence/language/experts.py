@@ -27,10 +27,15 @@ def trained(
     rate: float,
     key: PRNGKeyArray,
 ):
-    """The last state of a method that begins with a new decoder, its rate falling to zero."""
+    """The last state of a method that begins with a new decoder, its rate falling to zero.
+
+    With no updates it is the first state, and nothing that learns is compiled.
+    """
     network_key, key = jax.random.split(key)
     method = with_numbers(method, learning_rate=rate, warmup_updates=20.0, decay_updates=updates)
     problem = TokenProblem(Decoder(architecture, key=network_key), task.end)
+    if not updates:
+        return method.init(problem, key=key)
     return learn(method, problem, FreshTexts(task, rows), updates, key=key).state
 
 
