@@ -291,6 +291,58 @@ OTHER = {
 }  # fmt: skip
 
 
+_PLAIN = {
+    **FILES,
+    "methods/base.py": "import equinox as eqx\n"
+    + textwrap.dedent(FILES["methods/base.py"]).replace(
+        "class AbstractLearner:", "class AbstractLearner(eqx.Module):"
+    ),
+}
+
+
+def _beside(method):
+    """The files in which the learner has another method, before `update`."""
+    files = dict(_PLAIN)
+    before = "            def update(self, x):\n                from"
+    assert before in files["methods/learner.py"]
+    files["methods/learner.py"] = files["methods/learner.py"].replace(
+        before, f"            {method}\n\n{before}"
+    )
+    return files
+
+
+def test_methods_that_nothing_names_leave_it(taken):
+    """As capabilities that are added to a class which everything uses."""
+    plain = taken(_PLAIN)
+    assert taken(_beside("def merged(self, x): return means.clipped(x, 3)")) == plain
+    changed = dict(_PLAIN)
+    changed["methods/learner.py"] = FILES["methods/learner.py"].replace('x, TABLE["a"]', "x, 2")
+    assert taken(changed) == plain
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("def rate(self): return 2.0", "an attribute that is mentioned"),
+        ("def draw(self): return 2.0", "a name that is mentioned"),
+        ("def __call__(self): return 2.0", "called without a name"),
+        ("@others.registered\n            def merged(self): return 2.0", "entered in a table"),
+    ],
+)
+def test_methods_that_may_be_called_change_it(taken, method, why):
+    files = _beside(method)
+    assert taken(files) != taken(_PLAIN), why
+
+
+def test_methods_that_a_base_may_call_change_it(taken):
+    foreign = {name: text.replace("eqx.Module", "eqx.Somebodys") for name, text in _PLAIN.items()}
+    more = {
+        name: text.replace("eqx.Module", "eqx.Somebodys")
+        for name, text in _beside("def merged(self, x): return 2.0").items()
+    }
+    assert taken(more) != taken(foreign)
+
+
 @pytest.mark.parametrize("change", SAME)
 def test_what_is_not_executed_leaves_it(taken, change):
     assert SAME[change] != FILES
@@ -513,6 +565,12 @@ def test_values_that_hold_themselves():
 # Against what is executed ------------------------------------------------------------------------
 
 
+def _lines_of(definition):
+    tree: Any = definition.tree
+    first = min(n.lineno for n in [tree, *getattr(tree, "decorator_list", ())])
+    return set(range(first, tree.end_lineno + 1))
+
+
 @pytest.mark.parametrize(
     "name", ("rewards-collapse-to-beta-laws", "effective-horizon-of-locks", "mvp-is-optimistic")
 )
@@ -520,10 +578,14 @@ def test_all_that_an_experiment_executes_is_reached(name):
     claim = claim_named(name)
     reached = reached_by(claim.experiment, claim.methods, claim.scales)
     lines = collections.defaultdict(set)
-    for definition in reached:
-        tree: Any = definition.tree
-        first = min(n.lineno for n in [tree, *getattr(tree, "decorator_list", ())])
-        lines[str(definition.file.path)] |= set(range(first, tree.end_lineno + 1))
+    whole = [d for d in reached if not d.within]
+    for definition in whole:
+        lines[str(definition.file.path)] |= _lines_of(definition)
+    for definition in whole:
+        for method in itertools.chain.from_iterable(definition.members.values()):
+            lines[str(method.file.path)] -= _lines_of(method)
+    for method in reached - set(whole):
+        lines[str(method.file.path)] |= _lines_of(method)
     executed = set()
 
     def note(frame, event, _):

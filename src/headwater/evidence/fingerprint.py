@@ -5,7 +5,8 @@ fingerprint is taken of the definitions that an experiment reaches by name, each
 without docstrings, formatting, type annotations and the paths of modules. So it is the same after a
 definition has moved to another file, a file to another folder, after files were renamed, or
 definitions and imports put in another order; another constant, default or callee changes it, and so
-does another name of a definition.
+does another name of a definition. A method of a class counts where its name is mentioned in what
+is reached: one that nothing asks for leaves the fingerprint as it is.
 
 Not seen are modules that are imported by a computed name (`importlib.import_module`), names given
 as text to `getattr`, functions that a decorator enters in a table, files that are not Python,
@@ -95,6 +96,12 @@ class Definition:
     text: str = ""
     named: dict[str, list["Definition"]] = dataclasses.field(default_factory=dict)
     """What it reaches itself, by the name that each has where it is defined."""
+    mentioned: set[str] = dataclasses.field(default_factory=set)
+    """All names and attributes that stand in it, and its texts, which may be names."""
+    members: dict[str, list["Definition"]] = dataclasses.field(default_factory=dict)
+    """The methods of a class that are reached only where their names are mentioned."""
+    within: str = ""
+    """The class that it is a method of."""
 
 
 class _Import(NamedTuple):
@@ -153,9 +160,13 @@ class Code:
         if path is None or not path.is_file() or self._is_installed(path):
             return []
         file = self._file(path)
-        name = function.__qualname__.partition(".")[0]
+        name, *inner = function.__qualname__.split(".")
         if name in file.definitions or isinstance(function, type):
-            return list(file.definitions.get(name, ()))
+            found = list(file.definitions.get(name, ()))
+            for definition in found:
+                self._read(definition)
+            # Of a method, itself as well.
+            return found + [m for d in found for n in inner for m in d.members.get(n, ())]
         return file.lambdas(function.__code__.co_firstlineno)
 
     def fingerprint(self, start: Iterable[Definition]) -> str:
@@ -163,9 +174,15 @@ class Code:
         return _short(sorted({self.fingerprint_of_one(d) for d in self.reached(start)}))
 
     def reached(self, start: Iterable[Definition]) -> set[Definition]:
-        """These definitions and all that they reach."""
+        """These definitions and all that they reach.
+
+        Nothing can call a method whose name stands nowhere, so that a class to which methods are
+        added, as to `Agent` with each capability, is what it was to all that do not ask for them.
+        """
         found: set[Definition] = set()
         left = list(start)
+        mentioned: set[str] = set()
+        waiting: dict[str, list[Definition]] = {}
         while left:
             definition = left.pop()
             if definition not in found:
@@ -174,6 +191,11 @@ class Code:
                 left += definition.file.always
                 for meant in definition.named.values():
                     left += meant
+                for name, methods in definition.members.items():
+                    waiting.setdefault(name, []).extend(methods)
+                mentioned |= definition.mentioned
+                for name in mentioned & waiting.keys():
+                    left += waiting.pop(name)
         return found
 
     def fingerprint_of_one(self, definition: Definition) -> str:
@@ -200,7 +222,37 @@ class Code:
         if not definition.text:
             reader = _Reader(self, definition)
             reader.write(definition.tree, {})
-            definition.text = " ".join(reader.words)
+            definition.text = " ".join(
+                [*([definition.within] if definition.within else []), *reader.words]
+            )
+
+    def has_plain_methods(self, file: "_File", node: ast.ClassDef) -> bool:
+        """Whether nobody else calls the methods of a class by their names, as a base might."""
+        return (
+            not node.decorator_list
+            and bool(node.bases)
+            and all(self._is_plain(file, base) for base in node.bases)
+        )
+
+    def _is_plain(self, file: "_File", base: ast.expr) -> bool:
+        if isinstance(base, ast.Subscript):
+            base = base.value
+        names: list[str] = []
+        while isinstance(base, ast.Attribute):
+            names.insert(0, base.attr)
+            base = base.value
+        if not isinstance(base, ast.Name):
+            return False
+        meant = [p for m in self.in_file(file, base.id) for p in self.attributes(m, names)]
+        return bool(meant) and all(self._is_plain_base(meaning, left) for meaning, left in meant)
+
+    def _is_plain_base(self, meaning: _Meaning, left: list[str]) -> bool:
+        if isinstance(meaning, str):
+            return ".".join([meaning, *left]) in _PLAIN_BASES
+        if not isinstance(meaning, _Found) or left:
+            return False
+        file, tree = meaning.definition.file, meaning.definition.tree
+        return isinstance(tree, ast.ClassDef) and self.has_plain_methods(file, tree)
 
     # What names mean -----------------------------------------------------------------------------
 
@@ -460,6 +512,23 @@ _SPECIAL_FIELDS = frozenset(("AbstractClassVar", "AbstractVar", "ClassVar", "Ini
 _CATALOGUE_ENTRY = "Info"
 """What documents say of a method: its paper and a summary."""
 
+_PLAIN_BASES = frozenset(
+    ("abc.ABC", "equinox.Module", "typing.Generic", "typing.Protocol", "Generic", "Protocol")
+)
+"""Classes of others that call no method of a class derived from them by its name."""
+_PLAIN_DECORATORS = (
+    "abc",
+    "classmethod",
+    "eqx",
+    "functools",
+    "jax",
+    "override",
+    "property",
+    "staticmethod",
+    "typing",
+)
+"""Roots of decorators after which a method is still executed only where its name stands."""
+
 
 class _Reader:
     """Writes a syntax tree as words, and notes what its names mean."""
@@ -467,6 +536,7 @@ class _Reader:
     def __init__(self, code: Code, definition: Definition):
         self._code = code
         self._file = definition.file
+        self._definition = definition
         self._named = definition.named
         self.words: list[str] = []
 
@@ -524,6 +594,7 @@ class _Reader:
     def _constant(self, value: Any) -> None:
         self.words.append(repr(value))
         if isinstance(value, str):
+            self._definition.mentioned.add(value)
             self._note(self._code.by_text(value))
 
     def _attribute(self, node: ast.Attribute, scope: _Scope) -> None:
@@ -531,6 +602,7 @@ class _Reader:
         while isinstance(root, ast.Attribute):
             names.append(root.attr)
             root = root.value
+        self._definition.mentioned.update(names)
         if isinstance(root, ast.Name):
             self._name(root, names[::-1], scope)
         else:
@@ -538,6 +610,7 @@ class _Reader:
 
     def _name(self, node: ast.Name, attributes: list[str], scope: _Scope) -> None:
         """A name and the attributes asked of it, such as `module.function`."""
+        self._definition.mentioned.add(node.id)
         if node.id in scope:
             found: list[_Meaning] = []
             for imported in scope[node.id]:
@@ -601,12 +674,17 @@ class _Reader:
         self._list(node.decorator_list, scope)
         self._list([*node.bases, *node.keywords], scope)
         by_name: list[tuple[str, ast.stmt]] = []
+        apart = node is self._definition.tree and self._code.has_plain_methods(self._file, node)
         imported = {n: i for n, i in _bound(node.body).items() if i}
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):
                 self._field(statement, {**scope, **imported})
             elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                by_name.append((statement.name, statement))
+                if apart and _is_called_by_name(statement):
+                    method = Definition(self._file, statement, within=node.name)
+                    self._definition.members.setdefault(statement.name, []).append(method)
+                else:
+                    by_name.append((statement.name, statement))
             else:
                 self._statement(statement, {**scope, **imported})
         # In whatever order, but for one name that is defined repeatedly, as of properties.
@@ -647,6 +725,13 @@ class _Reader:
         self.words.append("]")
 
 
+def _is_called_by_name(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a method is executed only where its name stands: unlike `__call__`, say."""
+    if node.name.startswith("__") and node.name.endswith("__"):
+        return False
+    return all(_root(d) in (*_PLAIN_DECORATORS, node.name) for d in node.decorator_list)
+
+
 def _declared_global(node: ast.AST) -> list[str]:
     return [name for n in ast.walk(node) if isinstance(n, ast.Global) for name in n.names]
 
@@ -682,7 +767,8 @@ class _Values:
         if isinstance(value, functools.partial):
             return ["partial", *map(self.described, (value.func, value.args, value.keywords))]
         if isinstance(value, types.MethodType):
-            return ["method", value.__name__, self.described(value.__self__)]
+            code = self._code_of(value.__func__)
+            return ["method", value.__name__, *code, self.described(value.__self__)]
         if callable(value) and (inner := inspect.unwrap(value)) is not value:
             return self.described(inner)
         if isinstance(value, types.FunctionType):

@@ -142,17 +142,22 @@ def grown(
     return TuningState(operator(state.network, more, key), frozen, optimiser, state.step)
 
 
+def _first_array(decoder: Decoder) -> Any:
+    """One of the arrays of the layers, whichever a kind of decoder has."""
+    return jax.tree.leaves(decoder.blocks)[0]
+
+
 def _grown_moments(moments: Decoder, operator: Operator, more: int, key: PRNGKeyArray) -> Decoder:
     """What the operator does to the weights; but nothing is known of layers that are new."""
     marked = jax.tree.map(jnp.zeros_like, moments)
     place = jnp.arange(1.0, moments.layer_count + 1)
-    scale = moments.blocks.attention_norm.scale
-    numbered = jnp.broadcast_to(place[:, None], scale.shape)
-    marked = eqx.tree_at(lambda d: d.blocks.attention_norm.scale, marked, numbered)
+    first = _first_array(moments)
+    numbered = jnp.broadcast_to(place.reshape(-1, *(1,) * (first.ndim - 1)), first.shape)
+    marked = eqx.tree_at(_first_array, marked, numbered)
     # Where the marks of the layers come to stand says which are copies of which.
-    marks = operator(marked, more, key).blocks
-    fresh = operator(jax.tree.map(jnp.zeros_like, moments), more, key).blocks
-    origin = (marks.attention_norm.scale - fresh.attention_norm.scale)[:, 0].astype(jnp.int32)
+    marks = _first_array(operator(marked, more, key))
+    fresh = _first_array(operator(jax.tree.map(jnp.zeros_like, moments), more, key))
+    origin = (marks - fresh).reshape(marks.shape[0], -1)[:, 0].astype(jnp.int32)
     deeper = operator(moments, more, key)
 
     def of_origin(old, new):
