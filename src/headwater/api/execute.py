@@ -10,6 +10,7 @@ import numpy as np
 from headwater.api.data.notes import tell_of
 from headwater.api.inputs import choose_reward, load_reward, open_function
 from headwater.api.run import (
+    ADAPTERS_DIRECTORY,
     MODEL_DIRECTORY,
     UPSTREAM_DIRECTORY,
     Run,
@@ -50,6 +51,9 @@ from headwater.evaluation.black_boxes.recommended import ArchiveCoverage, ExactV
 from headwater.evaluation.exact import ExactReturn
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.texts import HeldOutScores
+from headwater.networks.hugging_face import family_named
+from headwater.networks.low_rank_adapters import Adapted
+from headwater.networks.pretrained.adapters import holds_adapters, read_adapters, write_adapters
 from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -338,6 +342,16 @@ def _write_model(done: Run, directory: RunDirectory | None) -> None:
     """Writes what a language model of the first seed became, where other libraries load it."""
     if directory is None or not isinstance(done.method, AbstractTokenPolicy):
         return
+    network, place = done.networks[0], directory.path / ADAPTERS_DIRECTORY
+    if isinstance(network, Adapted) and not holds_adapters(place):
+        chosen = done.specification.model
+        assert chosen is not None
+        family, networks = family_named(chosen.path), [network]
+        if chosen.adapters is not None:
+            # They were merged before learning, and the base is without them.
+            own = network.without_adapters()
+            networks.insert(0, read_adapters(chosen.adapters, own, family=family))
+        write_adapters(networks, place, base=chosen.path, family=family)
     place = directory.path / MODEL_DIRECTORY
     if not place.is_dir():
         done.models[0].write(done.models[0].decoder, place)

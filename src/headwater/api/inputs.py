@@ -265,8 +265,9 @@ def open_inputs(
         raise SpecificationError(
             f"a model is the directory that it is in, not a {type(model).__name__}"
         )
+    opened = ModelChoice.of(Path(model), options.adapters)
     return (
-        Chosen(chosen, model=ModelChoice.of(Path(model)), reward=reward_choice, judge=judge_choice),
+        Chosen(chosen, model=opened, reward=reward_choice, judge=judge_choice),
         Given(data, reward=reward, judge=judge),
     )
 

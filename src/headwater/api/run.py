@@ -37,6 +37,7 @@ from headwater.core.problems.arms import Arms
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Box, Spaces
+from headwater.core.tokens import AbstractTokenNetwork
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative
@@ -55,6 +56,8 @@ UPSTREAM_DIRECTORY = "upstream"
 """Where a run's directory holds the run that it adapts."""
 MODEL_DIRECTORY = "model"
 """Where it holds what a language model became, of the first seed."""
+ADAPTERS_DIRECTORY = "adapters"
+"""Where it holds the adapters of that seed, if it learned such, as PEFT reads them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,15 +137,20 @@ class Run:
 
         Adapters are merged into the weights.
         """
-        if not isinstance(self.method, AbstractTokenPolicy) or self.base is None:
-            raise SpecificationError(f"{type(self.method).__name__} learns no model that writes")
         found = []
-        for seed in range(self.seeds):
-            network = self.method.network(_one_of(self.state, seed))
+        for network in self.networks:
             network = network.merged() if isinstance(network, Adapted) else network
-            assert isinstance(network, Decoder)
+            assert isinstance(network, Decoder) and self.base is not None
             found.append(dataclasses.replace(self.base, decoder=network))
         return found
+
+    @property
+    def networks(self) -> list[AbstractTokenNetwork]:
+        """What writes, of every seed, with its adapters. Raises as `models` does."""
+        if not isinstance(self.method, AbstractTokenPolicy) or self.base is None:
+            raise SpecificationError(f"{type(self.method).__name__} learns no model that writes")
+        method = self.method
+        return [method.network(_one_of(self.state, seed)) for seed in range(self.seeds)]
 
     @property
     def archives(self) -> list[pa.Table]:

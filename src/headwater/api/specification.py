@@ -45,7 +45,12 @@ from headwater.runs.options import Options, Recipe
 from headwater.runs.recipes import online as recipes
 from headwater.runs.recipes.online import Budget, Start
 from headwater.runs.stage import Stage, continue_from
-from headwater.texts.models import LanguageModel, load_language_model, model_fingerprint
+from headwater.texts.models import (
+    LanguageModel,
+    load_language_model,
+    model_and_adapters,
+    model_fingerprint,
+)
 
 UPSTREAM = "offline"
 """The stage that a run adapts."""
@@ -150,19 +155,29 @@ class ProcessChoice:
 class ModelChoice:
     """The language model that a run begins with.
 
-    **Arguments:** `path`: its directory, absolute; `fingerprint`: of the content.
+    **Arguments:** `path`: its directory, absolute; `fingerprint`: of the content; `adapters`: the
+    directory of those that are merged into it, absolute.
     """
 
     path: str
     fingerprint: str | None
+    adapters: str | None = None
 
     @classmethod
-    def of(cls, directory: str | Path) -> "ModelChoice":
-        """The model in `directory` as it is now. Raises `DataError` if it cannot be read."""
+    def of(cls, directory: str | Path, adapters: str | Path | None = None) -> "ModelChoice":
+        """The model in `directory`, with adapters, as it is now.
+
+        Raises `DataError` if it cannot be read.
+        """
+        for given in (directory, adapters):
+            if given is not None and not Path(given).expanduser().is_dir():
+                what = "a model" if given is directory else "adapters"
+                raise DataError(f"{given}: there is no such directory with {what}")
         place = Path(directory).expanduser().resolve()
-        if not place.is_dir():
-            raise DataError(f"{directory}: there is no such directory with a model")
-        return cls(str(place), model_fingerprint(place))
+        added = None if adapters is None else Path(adapters).expanduser().resolve()
+        place, added = model_and_adapters(place, added)
+        fingerprint = model_fingerprint(place, added)
+        return cls(str(place.resolve()), fingerprint, None if added is None else str(added))
 
     def open(self, options: Options) -> LanguageModel:
         """The model, as training with these options reads it.
@@ -170,9 +185,10 @@ class ModelChoice:
         Raises `DataError` if it is not what the run began with, or cannot be read.
         """
         place = Path(self.path)
-        if not place.is_dir():
-            raise DataError(f"{place}: there is no such directory with a model")
-        if self.fingerprint not in (None, model_fingerprint(place)):
+        for directory in (place, self.adapters):
+            if directory is not None and not Path(directory).is_dir():
+                raise DataError(f"{directory}: there is no such directory with a model")
+        if self.fingerprint not in (None, model_fingerprint(place, self.adapters)):
             raise DataError(
                 f"{place} has changed since this run began: restore it, or begin another run"
             )
@@ -180,6 +196,7 @@ class ModelChoice:
         stored = "float32" if options.rank == 0 else None
         return load_language_model(
             place,
+            adapters=self.adapters,
             dtype=options.dtype,
             stored=stored,
             gradient_checkpointing=options.gradient_checkpointing,

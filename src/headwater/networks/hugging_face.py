@@ -1,11 +1,9 @@
 """Language models in Hugging Face's form: a directory with `config.json` and safetensors."""
 
 import dataclasses
-import json
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core import json_text
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.stored_size import ALWAYS
 from headwater.networks.decoder import Architecture, Decoder, Precision
 from headwater.networks.pretrained.families import FAMILIES, ModelFamily, family_of
+from headwater.networks.pretrained.files import read_json, replace_file, write_json
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -143,7 +141,7 @@ def _weight_files(directory: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        table = _json(index).get("weight_map")
+        table = read_json(index).get("weight_map")
         if not isinstance(table, dict) or not table:
             raise DataError(f"{index}: 'weight_map' must say which file holds each tensor")
         files = [directory / Path(str(name)).name for name in sorted(set(table.values()))]
@@ -211,7 +209,7 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, A
         raise DataError(f"{directory}: there is no such directory of a model: check the path")
     if not path.is_file():
         raise DataError(f"{path} is missing: a model's directory needs it beside its weights")
-    fields = _json(path)
+    fields = read_json(path)
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         # The nearest name would be of another architecture.
@@ -239,16 +237,6 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, A
         return family, architecture
     except (DataError, SpecificationError) as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json_text.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: it cannot be read as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: it must hold one JSON object")
-    return found
 
 
 # Writing ----------------------------------------------------------------------------------------
@@ -304,14 +292,19 @@ def write_decoder(
         old.unlink(missing_ok=True)
     arrays = dict(_to_store(decoder, family, stored))
     save = lambda path: save_file(arrays, path, metadata={"format": "pt"})
-    _replace(directory / _WEIGHTS, save)
-    _write_json(directory / _CONFIG, fields)
+    replace_file(directory / _WEIGHTS, save)
+    write_json(directory / _CONFIG, fields)
     if generation:
-        _write_json(directory / _GENERATION, generation)
+        write_json(directory / _GENERATION, generation)
     if origin is not None and origin.resolve() != directory.resolve():
         for name in TOKENIZER_FILES:
             if (origin / name).is_file():
                 shutil.copyfile(origin / name, directory / name)
+
+
+def family_named(directory: str | Path) -> str | None:
+    """The `model_type` that the `config.json` in a directory names, if it names one."""
+    return read_json(Path(directory) / _CONFIG).get("model_type")
 
 
 def ending_tokens(directory: str | Path) -> tuple[int, ...]:
@@ -322,7 +315,7 @@ def ending_tokens(directory: str | Path) -> tuple[int, ...]:
     found: list[int] = []
     for name in (_CONFIG, _GENERATION):
         path = Path(directory) / name
-        given = _json(path).get("eos_token_id") if path.is_file() else None
+        given = read_json(path).get("eos_token_id") if path.is_file() else None
         for token in given if isinstance(given, list) else [given]:
             if isinstance(token, int) and not isinstance(token, bool) and token not in found:
                 found.append(token)
@@ -333,7 +326,7 @@ def _origin(directory: Path | None) -> dict[str, Any]:
     """What stays of the description of the model that another one is made from."""
     if directory is None or not (directory / _CONFIG).is_file():
         return {}
-    fields = _json(directory / _CONFIG)
+    fields = read_json(directory / _CONFIG)
     marks = ("model_type", "bos_token_id", "eos_token_id", "pad_token_id")
     kept = {name: fields[name] for name in marks if fields.get(name) is not None}
     dtype = fields.get("dtype", fields.get("torch_dtype"))
@@ -342,7 +335,7 @@ def _origin(directory: Path | None) -> dict[str, Any]:
 
 def _generation(directory: Path | None) -> dict[str, Any]:
     path = None if directory is None else directory / _GENERATION
-    return _json(path) if path is not None and path.is_file() else {}
+    return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _to_store(
@@ -360,15 +353,3 @@ def _to_store(
                 tensor.name.format(layer=layer),
                 np.ascontiguousarray(array.T if tensor.transposed else array),
             )
-
-
-def _write_json(path: Path, fields: dict[str, Any]) -> None:
-    text = json.dumps(fields, indent=2) + "\n"
-    _replace(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Never leaves half a file under the final name."""
-    temporary = path.with_name(path.name + ".partial")
-    write(temporary)
-    os.replace(temporary, path)

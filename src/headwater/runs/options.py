@@ -254,6 +254,26 @@ class Options:
         least=0,
         most=_LARGEST_COUNT,
     )
+    alpha: float | None = _option(
+        None,
+        "texts",
+        "An adapter counts alpha over rank times (`lora_alpha` in PEFT); by default twice.",
+        above=0.0,
+        value="X",
+    )
+    target_modules: tuple[str, ...] | None = _option(
+        None,
+        "texts",
+        "Matrices of each layer that get adapters: query, key, value, output, gate, up, down, or "
+        "as PEFT names them (q_proj, all-linear); by default query and value.",
+        value="NAME …",
+    )
+    adapters: str | None = _option(
+        None,
+        "texts",
+        "Directory of adapters in PEFT's form that are merged into the model before it learns.",
+        value="DIR",
+    )
     too_long: Literal["refuse", "drop", "cut_prompt", "cut_response"] = _option(
         "refuse",
         "texts",
@@ -473,6 +493,7 @@ def _in_words(hint: Any) -> str:
         type(None): "None",
         tuple[int, ...]: "a list of whole numbers",
         tuple[float, ...]: "a list of numbers",
+        tuple[str, ...]: "a list of texts",
     }
     if choices := _choices(hint):
         return "one of " + ", ".join(map(str, choices))

@@ -11,7 +11,8 @@ from headwater.core.errors import DataError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
 from headwater.networks.decoder import Decoder, Precision, with_gradient_checkpointing
-from headwater.networks.hugging_face import read_decoder, write_decoder
+from headwater.networks.hugging_face import family_named, read_decoder, write_decoder
+from headwater.networks.pretrained.adapters import base_of, holds_adapters, read_adapters
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 
 _CONTENT = (".json", ".safetensors", ".jinja")
@@ -49,19 +50,24 @@ class LanguageModel:
 def load_language_model(
     directory: str | Path,
     *,
+    adapters: str | Path | None = None,
     dtype: Precision | None = None,
     stored: Precision | None = None,
     gradient_checkpointing: bool = False,
 ) -> LanguageModel:
     """The model and the tokenizer in a directory; bytes, if there is no `tokenizer.json`.
 
-    **Arguments:** `dtype`, `stored`: as of `read_decoder`; `gradient_checkpointing`: see
-    `Architecture`.
+    A directory of adapters in PEFT's form stands for the model that they name with them merged in.
+
+    **Arguments:** `adapters`: a directory of such, to be merged into the model; `dtype`, `stored`:
+    as of `read_decoder`; `gradient_checkpointing`: see `Architecture`.
 
     Raises `DataError` for what is missing, damaged, or does not fit together.
     """
-    directory = Path(directory)
+    directory, adapters = model_and_adapters(directory, adapters)
     decoder = read_decoder(directory, dtype=dtype, stored=stored)
+    if adapters is not None:
+        decoder = read_adapters(adapters, decoder, family=family_named(directory)).merged()
     if gradient_checkpointing:
         decoder = with_gradient_checkpointing(decoder)
     tokenizer: AbstractTokenizer = ByteTokenizer()
@@ -74,13 +80,31 @@ def load_language_model(
     return LanguageModel(decoder, tokenizer, directory)
 
 
-def model_fingerprint(directory: str | Path) -> str:
+def model_and_adapters(
+    directory: str | Path, adapters: str | Path | None = None
+) -> tuple[Path, Path | None]:
+    """The directory of a model and that of the adapters on it, if there are any.
+
+    **Arguments:** `directory`: of a model, or of adapters that name their model; `adapters`: where
+    the model's directory does not say it. Raises `DataError` where the named model is not found.
+    """
+    directory = Path(directory)
+    if adapters is None and holds_adapters(directory):
+        return base_of(directory), directory
+    return directory, None if adapters is None else Path(adapters)
+
+
+def model_fingerprint(directory: str | Path, adapters: str | Path | None = None) -> str:
     """What tells the content of a model's directory from others: of weights, settings and tokens.
+
+    **Arguments:** `adapters`: a directory whose content belongs to it.
 
     Raises `DataError` for a file that cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(directory).iterdir()):
+    paths = sorted(Path(directory).iterdir())
+    paths += [] if adapters is None else sorted(Path(adapters).iterdir())
+    for path in paths:
         if path.suffix in _CONTENT and path.is_file():
             try:
                 with path.open("rb") as file:

@@ -327,7 +327,10 @@ def test_methods_are_fed_what_they_learn_from(folder, fine_tuned, method, data):
 
 
 def test_adapters_leave_the_rest_and_are_merged(folder):
-    done = taught(folder, "DPO", "pairs.jsonl", folder / "adapted", updates=20, rank=2)
+    done = taught(
+        folder, "DPO", "pairs.jsonl", folder / "adapted", updates=20, rank=2, alpha=6.0,
+        target_modules=["q_proj", "value"],
+    )  # fmt: skip
     start, end = read_decoder(folder / "model"), read_decoder(done.path / "model")
     assert np.array_equal(start.embedding, end.embedding)
     assert np.array_equal(start.blocks.down.weight, end.blocks.down.weight)
@@ -337,6 +340,38 @@ def test_adapters_leave_the_rest_and_are_merged(folder):
         against=load_language_model(folder / "model"),
     )  # fmt: skip
     assert better["accuracy"].point > 0.9
+    config = json.loads((done.path / "adapters" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (2, 6)
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+    # Alone, they stand for the model that they name with them on it.
+    alone = load_language_model(done.path / "adapters")
+    on_base = load_language_model(folder / "model", adapters=done.path / "adapters")
+    for found in (alone, on_base):
+        assert all(map(np.array_equal, jax.tree.leaves(found.decoder), jax.tree.leaves(end)))
+    # What is learned on top is added to them, since the base is without them.
+    more = taught(
+        folder, "DPO", "pairs.jsonl", folder / "more", model=done.path / "adapters", rank=3,
+        target_modules=["output"],
+    )  # fmt: skip
+    assert more.specification.model.adapters == str(done.path / "adapters")
+    both = load_language_model(more.path / "adapters").decoder.blocks
+    final = read_decoder(more.path / "model").blocks
+    assert np.array_equal(final.query.weight, end.blocks.query.weight)
+    assert not np.array_equal(final.output.weight, end.blocks.output.weight)
+    for name in ("query", "value", "output"):
+        one, other = (getattr(blocks, name).weight for blocks in (both, final))
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_adapters_that_cannot_be(folder, tmp_path):
+    for options, error in (
+        ({"alpha": 2.0}, "alpha and target_modules are of adapters: give their rank too"),
+        ({"rank": 2, "target_modules": ["q_prog"]}, "unknown target module 'q_prog'"),
+    ):
+        with pytest.raises(SpecificationError, match=error):
+            taught(folder, "DPO", "pairs.jsonl", None, **options)
+    with pytest.raises(DataError, match="there is no such directory with adapters"):
+        taught(folder, "DPO", "pairs.jsonl", None, adapters=str(tmp_path / "lost"))
 
 
 def test_a_learned_reward_judges(folder):

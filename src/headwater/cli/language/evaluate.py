@@ -13,6 +13,7 @@ def command(
     model: Annotated[Path, tyro.conf.Positional, option("DIR")],
     /,
     data: Annotated[Path, option("FILE", "-d")],
+    adapters: Annotated[Path | None, option("DIR")] = None,
     against: Annotated[Path | None, option("DIR")] = None,
     reward: Annotated[str, option("REWARD")] = "exact-match",
     new_tokens: Annotated[int, option("N")] = 64,
@@ -28,8 +29,10 @@ def command(
     it agrees. With --against: how often its answers are better than another model's.
 
     Args:
-        model: Directory with config.json, safetensors and tokenizer.json.
+        model: Directory with config.json, safetensors and tokenizer.json, or of adapters that name
+            one.
         data: JSON Lines, Parquet or plain text, in the columns that TRL uses.
+        adapters: Directory of adapters in PEFT's form, to be merged into the model.
         against: Another model, whose answers are compared with.
         reward: What answers are judged by: `exact-match` with the file's completions, or the run of
             a RewardModel.
@@ -44,7 +47,7 @@ def command(
     from headwater.texts.models import load_language_model
 
     found = evaluate_language(
-        load_language_model(model),
+        load_language_model(model, adapters=adapters),
         data,
         against=None if against is None else load_language_model(against),
         reward=reward,

@@ -13,6 +13,7 @@ def command(
     model: Annotated[Path, tyro.conf.Positional, option("DIR")],
     /,
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, option("TEXT", "-p")] = (),
+    adapters: Annotated[Path | None, option("DIR")] = None,
     new_tokens: Annotated[int, option("N")] = 64,
     samples: Annotated[int, option("N")] = 1,
     temperature: Annotated[float, option("X")] = 1.0,
@@ -27,9 +28,11 @@ def command(
     Example: `headwater language generate runs/sft-letters/model --prompt "Dear" --samples 3`.
 
     Args:
-        model: Directory with config.json, safetensors and tokenizer.json.
+        model: Directory with config.json, safetensors and tokenizer.json, or of adapters that name
+            one.
         prompt: A text to continue; may be repeated. Without one, lines are read from the standard
             input.
+        adapters: Directory of adapters in PEFT's form, to be merged into the model.
         new_tokens: To write at most, for each prompt.
         samples: Answers to each prompt.
         temperature: Smaller is more certain.
@@ -46,7 +49,7 @@ def command(
 
     prompts = list(prompt) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     found = generate_texts(
-        load_language_model(model),
+        load_language_model(model, adapters=adapters),
         prompts,
         new_tokens=new_tokens,
         samples=samples,

@@ -28,7 +28,9 @@ from headwater.core.tokens import (
     TokenProblem,
 )
 from headwater.environments.language.token_tasks import ExactMatch
-from headwater.networks.low_rank_adapters import Adapted
+from headwater.networks.hugging_face import family_named
+from headwater.networks.low_rank_adapters import Adapted, Matrix
+from headwater.networks.pretrained.adapters import matrices_named
 from headwater.ops.language.generation import generate
 from headwater.runs.feeds.flow import Fed, Flow, HeldOut, Inputs, wrong_data
 from headwater.runs.options import Options
@@ -58,9 +60,12 @@ _PADDED = 0.7
 def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
     """What methods are told of a model: all of it, or small additions to it, is to be trained.
 
-    Raises `SpecificationError` for additions that are larger than the model allows.
+    Raises `SpecificationError` for additions that are larger than the model allows, or of matrices
+    that it does not have.
     """
     rank, width = options.rank, model.decoder.architecture.width
+    if not rank and (options.alpha is not None or options.target_modules is not None):
+        raise SpecificationError("alpha and target_modules are of adapters: give their rank too")
     if rank > width:
         raise SpecificationError(
             f"rank = {rank}: adapters of a model of width {width} have at most that rank"
@@ -68,8 +73,18 @@ def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
     network: Any = model.decoder
     if rank:
         key = jax.random.key(options.seed)
-        network = Adapted(network, key=key, rank=rank, alpha=2.0 * rank)
+        alpha = 2.0 * rank if options.alpha is None else options.alpha
+        network = Adapted(
+            network, key=key, rank=rank, alpha=alpha, matrices=_matrices(model, options)
+        )
     return TokenProblem(network, model.tokenizer.ends)
+
+
+def _matrices(model: LanguageModel, options: Options) -> tuple[Matrix, ...]:
+    if options.target_modules is None:
+        return ("query", "value")
+    family = None if model.directory is None else family_named(model.directory)
+    return matrices_named(options.target_modules, model.decoder, family=family)
 
 
 class _Texts:
