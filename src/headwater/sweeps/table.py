@@ -31,7 +31,7 @@ _LONGEST_NAME = 120
 
 _TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
 _SEEDS, _NUMBERS = "a whole number, or a list of them", "a list of numbers"
-_TEXTS = "a text, or a list of them"
+_TEXTS, _NAMES = "a text, or a list of them", "a list of names"
 
 
 def _kind_of(hint: Any) -> str:
@@ -39,7 +39,7 @@ def _kind_of(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return _TEXT
     kinds = {int: _WHOLE, float: _NUMBER, str: _TEXT, bool: "true or false"}
-    kinds |= {tuple[float, ...]: _NUMBERS, tuple[int, ...]: _SEEDS}
+    kinds |= {tuple[float, ...]: _NUMBERS, tuple[int, ...]: _SEEDS, tuple[str, ...]: _NAMES}
     if hint in kinds:
         return kinds[hint]
     # The last one says the most: seeds are one number or several.
@@ -48,7 +48,7 @@ def _kind_of(hint: Any) -> str:
 
 _HINTS = typing.get_type_hints(Options)
 _KEYS = {
-    "methods": "a list of names",
+    "methods": _NAMES,
     "datasets": "a list of paths, or a table of names and paths",
     "environment": _TEXT,
     "environment_options": "a table",
@@ -328,7 +328,7 @@ def _is(name: str, method: str) -> bool:
 
 def _fits(value: Any, kind: str) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind == _KEYS["methods"]:
+    if kind == _NAMES:
         return isinstance(value, list) and all(isinstance(v, str) for v in value)
     if kind == _KEYS["datasets"]:
         if not isinstance(value, list | dict):
