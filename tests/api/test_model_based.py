@@ -1,16 +1,24 @@
 """A model first, then a policy from rollouts in it: the stages, and a run that is cut between."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 import headwater as hw
+from headwater.api.execute import save_run
+from headwater.api.sweeps.sweep import members_of
 from headwater.cli import main
 from headwater.core.errors import SpecificationError
 from headwater.datasets.write import write
+from headwater.runs import checkpoint
+from headwater.runs.checkpoint import Position
 from headwater.runs.feeds.logged import DataChoice, Logged
 from headwater.runs.options import Options
 from headwater.runs.recipes.model_based import model_stages
+from headwater.sweeps.directory import SweepDirectory
+from headwater.sweeps.table import read_table
 
 from .problems import pendulum_log
 
@@ -49,8 +57,41 @@ def test_a_run_that_stops_between_the_stages_goes_on_to_the_bit(tmp_path):
         np.testing.assert_array_equal(here, there)
     again = hw.resume(tmp_path / "run", progress=False)
     assert again.finished
-    for here, there in zip(jax.tree.leaves(again.state), jax.tree.leaves(whole.state), strict=True):
-        np.testing.assert_array_equal(here, there)
+    # As another run that builds on it keeps it.
+    save_run(again, tmp_path / "kept")
+    kept = hw.open_run(tmp_path / "kept")
+    assert kept.finished
+    for run in (again, kept):
+        leaves = zip(jax.tree.leaves(run.state), jax.tree.leaves(whole.state), strict=True)
+        for here, there in leaves:
+            np.testing.assert_array_equal(here, there)
+
+
+def test_a_sweep_does_not_take_a_learned_model_for_the_end(tmp_path):
+    log = write(pendulum_log(), tmp_path / "log.npz")
+    table = read_table(
+        {
+            "methods": ["MOPO"],
+            "datasets": [str(log)],
+            "environment": "none",
+            "grid": {"model_updates": [4]},
+            "updates": 3,
+            "seeds": 1,
+        }
+    )
+    sweep = SweepDirectory.create(tmp_path / "sweep", members_of(table))
+    [member] = SweepDirectory.open(tmp_path / "sweep").members
+    assert (member.updates_before, member.all_updates) == ([4], 7)
+    run = sweep.run_path(member.name)
+    (run / "checkpoints").mkdir(parents=True)
+    for place, done in ((Position(0, "model", 4), 4), (Position(1, "offline", 2), 6)):
+        checkpoint.save(run / "checkpoints", place, {})
+        row = {"stage": place.name, "stage_index": place.stage, "update": place.update}
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        assert not sweep.finished(member) and sweep.updates_done(member) == done
+    checkpoint.save(run / "checkpoints", Position(1, "offline", 3), {})
+    assert sweep.finished(member) and sweep.updates_done(member) == 7
+    sweep.unlock()
 
 
 def test_the_command_line_sets_what_learns_the_model(tmp_path, capsys):

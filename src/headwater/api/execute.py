@@ -253,7 +253,9 @@ def save_run(finished: Run, path: Path) -> None:
     """Writes what is needed to build on `finished` into a new directory at `path`."""
 
     def fill(temporary: Path) -> None:
-        position = Position(0, UPSTREAM, updates_of(finished.specification))
+        specification = finished.specification
+        stage = len(specification.updates_before)
+        position = Position(stage, UPSTREAM, updates_of(specification))
         parts = {"method": checkpoint.flatten(finished.state)}
         checkpoint.save(temporary / "checkpoints", position, parts)
         if finished.path is not None:

@@ -28,8 +28,8 @@ class Member:
 
     **Arguments:** `name`: of the run, and its directory's; `setting`: the row of the table that it
     belongs to, which several runs share if seeds are split; `method`, `dataset`: by name; `chosen`:
-    hyper-parameters set by the grid; `updates`: that it makes in all; `specification`: of the run;
-    `process`: by name, if the table lists several.
+    hyper-parameters set by the grid; `updates`: of its last stage; `specification`: of the run;
+    `process`: by name, if the table lists several; `updates_before`: of each earlier stage.
     """
 
     name: str
@@ -40,6 +40,12 @@ class Member:
     updates: int
     specification: dict[str, Any]
     process: str | None = None
+    updates_before: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def all_updates(self) -> int:
+        """That it makes in all its stages."""
+        return sum(self.updates_before) + self.updates
 
     @property
     def seeds(self) -> list[int]:
@@ -139,21 +145,23 @@ class SweepDirectory:
         """Whether the run made its last update."""
         folder = self.run_path(member.name) / "checkpoints"
         found = checkpoint.find(folder)
-        if not found or found[-1].update < member.updates:
+        last = len(member.updates_before), member.updates
+        if not found or (found[-1].stage, found[-1].update) < last:
             return False
         return checkpoint.is_whole(checkpoint.path_of(folder, found[-1]))
 
     def updates_done(self, member: Member) -> int:
         """Updates made so far, as far as the run's files tell."""
         if self.finished(member):
-            return member.updates
+            return member.all_updates
         try:
             with (self.run_path(member.name) / "metrics.jsonl").open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - _TAIL))
-                found = re.findall(rb'"update": (\d+)', file.read())
+                found = re.findall(rb'"stage_index": (\d+), "update": (\d+)', file.read())
         except OSError:
             return 0
-        return min(int(found[-1]), member.updates) if found else 0
+        stage, update = map(int, found[-1]) if found else (0, 0)
+        return min(sum(member.updates_before[:stage]) + update, member.all_updates)
 
     def final_returns(self, member: Member) -> list[list[float]]:
         """Returns of the last evaluation of a finished run, by seed; empty if never evaluated."""
@@ -211,7 +219,7 @@ def _check(member: Member) -> None:
         raise ValueError(f"{member.name!r} is no name of a run")
     for kind, values in (
         (str, (member.setting, member.method, member.dataset or "")),
-        (int, (member.updates, *member.seeds)),
+        (int, (member.updates, *member.updates_before, *member.seeds)),
         (dict, (member.chosen, member.specification)),
     ):
         if not all(isinstance(value, kind) for value in values):

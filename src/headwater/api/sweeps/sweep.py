@@ -375,6 +375,7 @@ def _member(
         updates_of(specification),
         specification.to_json(),
         process,
+        specification.updates_before,
     )
 
 
@@ -551,7 +552,7 @@ class _Pace:
         self._done = {name: kept.updates_done(member) for name, member in self._members.items()}
         self._began, self._at_first = time.perf_counter(), sum(self._done.values())
         self._shown = self._began
-        bar.begin("sweep", sum(member.updates for member in kept.members), self._at_first)
+        bar.begin("sweep", sum(member.all_updates for member in kept.members), self._at_first)
 
     def show(self, running: set[str], failed: int) -> None:
         """Looks at the files of what is running, now and then."""
