@@ -106,6 +106,7 @@ def test_only_the_page_itself_may_answer(tmp_path):
         for status, method, path, sent, headers in (
             (403, "POST", "/answer", body, {}),
             (403, "POST", "/answer", body, {"X-Token": "guess"}),
+            (403, "POST", "/answer", body, {"X-Token": "\u00e9"}),
             (403, "POST", "/answer", body, {**right, "Host": "evil.example"}),
             (403, "GET", "/", None, {"Host": "evil.example"}),
             (403, "POST", "/", body, right),

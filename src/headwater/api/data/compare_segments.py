@@ -125,7 +125,7 @@ class ComparisonServer:
         """Whether a request comes from the page itself: other pages could send some too."""
         port = self._server.server_address[1]
         here = host in (f"127.0.0.1:{port}", f"localhost:{port}")
-        return here and (token is None or hmac.compare_digest(token, self._token))
+        return here and (token is None or hmac.compare_digest(token.encode(), self._token.encode()))
 
     def _check_begun(self) -> None:
         """Raises `DataError` if the answers in the file are not to the first of these pairs."""
@@ -174,8 +174,8 @@ def _handler(owner: ComparisonServer, page: str) -> type[http.server.BaseHTTPReq
                 given = json_text.parse(self.rfile.read(int(size)))
                 found = owner.answer(given)
             except (DataError, ValueError) as error:
-                said = str(error) if isinstance(error, DataError) else "this is no answer"
-                self._send(409, {"error": said})
+                reason = str(error) if isinstance(error, DataError) else "this is no answer"
+                self._send(409, {"error": reason})
             except OSError as error:
                 # The disk is full, say: whoever answers has to know that it was not kept.
                 self._send(500, {"error": f"the answer could not be kept: {error.strerror}"})
