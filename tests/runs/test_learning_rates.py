@@ -1,10 +1,13 @@
 """Learning rates that are chosen on the way: what is forecast, tried, put back and trained."""
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
+from headwater.core.method import Agent
 from headwater.runs.learn import learn
 from headwater.runs.recipes.learning_rates import forecast_loss, train_with_chosen_rates
 
@@ -23,7 +26,7 @@ def test_an_exponential_is_forecast_exactly():
 
 
 def test_the_stages_are_those_of_learning_with_the_chosen_rates():
-    """Trying leaves no trace, and what is tried spans the rates."""
+    """Trying leaves no trace: the same updates with these rates alone lead to the same weights."""
     given = {"low": 1e-4, "high": 10.0, "candidates": 6, "updates": 200, "stages": 2}
     found = train_with_chosen_rates(
         Tiny(), SPACES, source("replay"), loss="error", key=jax.random.key(0), **given
@@ -34,6 +37,22 @@ def test_the_stages_are_those_of_learning_with_the_chosen_rates():
         rates = [each.learning_rate for each in stage.tried]
         assert len(rates) == 6 and min(rates) < 1e-3 and max(rates) > 1.0
         assert stage.learning_rate == min(stage.tried, key=lambda each: each.forecast)[0]
+    rows = source("replay")
+    init_key, source_key, key = jax.random.split(jax.random.key(0), 3)
+    state, source_state = Tiny().init(SPACES, key=init_key), rows.init(key=source_key)
+
+    @jax.jit
+    def updated(rate, state, source_state, stage_key, done):
+        method = eqx.tree_at(lambda m: m.learning_rate, Tiny(), rate)
+        draw_key, update_key = jax.random.split(jax.random.fold_in(stage_key, done))
+        source_state, data = rows.draw(source_state, Agent(method, state), key=draw_key)
+        return method.update(state, data, key=update_key)[0], source_state
+
+    for number, stage in enumerate(found.stages):
+        rate, stage_key = jnp.float32(stage.learning_rate), jax.random.fold_in(key, number)
+        for _ in range(stage.updates):
+            state, source_state = updated(rate, state, source_state, stage_key, state.step)
+    np.testing.assert_allclose(found.state.weight, state.weight, rtol=1e-4)
     # The lowest rate learns nothing in so few updates.
     slow = learn(
         Tiny(learning_rate=1e-4), SPACES, source("replay"), 600, every=20, key=jax.random.key(0)

@@ -19,7 +19,11 @@ from headwater.parts.black_boxes.gaussian_process import Kernel
 from headwater.parts.black_boxes.surrogate import AbstractSurrogate
 from headwater.runs.learn import advance, shapes_of_metrics
 
-_ROWS, _GRID, _BY_MEAN = 20, 33, 3
+_ROWS = 20
+"""Points of the curve that a loss is forecast from, each a mean over equally many updates."""
+_GRID, _BY_MEAN = 33, 3
+"""Rates that can be tried, evenly spaced in logarithms, and how many of those tried, the last, are
+the ones of which most is expected."""
 _DECAYS, _ROUNDS, _LEFT_OUT = 50, 3, 0.1
 """Decays that are tried, twice; rounds of fitting, and the share of the points each leaves out."""
 
