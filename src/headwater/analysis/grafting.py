@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from headwater.analysis.registry import analysis
 from headwater.core.records import Completions
@@ -38,9 +38,22 @@ def skill_mask(
 
     **Returns:** a mask of the form of the network's trainable arrays.
     """
+    first = largest_changes(before, after, share)
+    return largest(_learned(before, after, data, first, steps, learning_rate), share)
+
+
+@eqx.filter_jit
+def _learned(
+    before: AbstractTokenNetwork,
+    after: AbstractTokenNetwork,
+    data: Completions,
+    first: PyTree[Bool[Array, "..."]],
+    steps: int,
+    learning_rate: float,
+) -> PyTree[Float[Array, "..."]]:
+    r"""The $\gamma$ of every number. **Arguments:** `first`: the mask at first."""
     numbers, fixed = eqx.partition(before, before.trainable())
     tuned = eqx.filter(after, before.trainable())
-    first = largest_changes(before, after, share)
     response = jnp.asarray(data.response)
 
     def relaxed(scores):
@@ -57,18 +70,14 @@ def skill_mask(
         own = token_log_probabilities(eqx.combine(mixed, fixed), data)
         return -averaged(own, response, "token")
 
-    @jax.jit
-    def learned():
-        scores = jax.tree.map(lambda x: jnp.zeros(x.shape), numbers)
-        steepest = jnp.max(
-            jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(jax.grad(loss)(scores))])
-        )
-        rate = learning_rate / jnp.maximum(steepest, 1e-30)
+    scores = jax.tree.map(lambda x: jnp.zeros(x.shape), numbers)
+    steepest = jnp.max(
+        jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(jax.grad(loss)(scores))])
+    )
+    rate = learning_rate / jnp.maximum(steepest, 1e-30)
 
-        def step(scores, _):
-            slopes = jax.grad(loss)(scores)
-            return jax.tree.map(lambda s, g: s - rate * g, scores, slopes), None
+    def step(scores, _):
+        slopes = jax.grad(loss)(scores)
+        return jax.tree.map(lambda s, g: s - rate * g, scores, slopes), None
 
-        return relaxed(jax.lax.scan(step, scores, None, length=steps)[0])
-
-    return largest(learned(), share)
+    return relaxed(jax.lax.scan(step, scores, None, length=steps)[0])
