@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, integer, non_negative, positive, sizes
@@ -43,7 +43,6 @@ class OPPOState(eqx.Module):
     optimiser: optax.OptState
     context_optimiser: optax.OptState
     normaliser: Normaliser
-    step: Int[Array, ""]
 
 
 class OPPO(
@@ -122,7 +121,6 @@ class OPPO(
             optimiser=begin(self._optimiser, networks),
             context_optimiser=begin(optax.adam(self.context_learning_rate), context),
             normaliser=Normaliser(problem, self.normalise_observations),
-            step=jnp.zeros((), jnp.int32),
         )
 
     def update(self, state: OPPOState, data: ComparisonsAndSegments, *, key: PRNGKeyArray):
@@ -148,9 +146,7 @@ class OPPO(
         context, context_optimiser = descend(
             optax.adam(self.context_learning_rate), slope, state.context_optimiser, state.context
         )
-        state = OPPOState(
-            networks, context, optimiser, context_optimiser, state.normaliser, state.step + 1
-        )
+        state = OPPOState(networks, context, optimiser, context_optimiser, state.normaliser)
         return state, {"clone_loss": clone_loss, "triplet_loss": triplet, "norm_loss": norm_loss}
 
     def act(self, state: OPPOState, observation: Array, *, key: PRNGKeyArray, explore: bool):

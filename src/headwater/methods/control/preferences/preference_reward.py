@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import between, flag, integer, non_negative, sizes
@@ -25,7 +25,6 @@ class PreferenceRewardState(eqx.Module):
     ensemble: Ensemble
     optimiser: optax.OptState
     normaliser: Normaliser
-    step: Int[Array, ""]
 
 
 class PreferenceReward(
@@ -76,7 +75,6 @@ class PreferenceReward(
             ensemble=ensemble,
             optimiser=begin(self._optimiser, ensemble),
             normaliser=Normaliser(problem, self.normalise_observations),
-            step=jnp.zeros((), jnp.int32),
         )
 
     def update(self, state: PreferenceRewardState, data: SegmentComparisons, *, key: PRNGKeyArray):
@@ -96,7 +94,7 @@ class PreferenceReward(
 
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.ensemble)
         ensemble, moments = descend(self._optimiser, gradients, state.optimiser, state.ensemble)
-        state = PreferenceRewardState(ensemble, moments, state.normaliser, state.step + 1)
+        state = PreferenceRewardState(ensemble, moments, state.normaliser)
         return state, {"loss": value, **metrics}
 
     def rewards(self, state: PreferenceRewardState, observation: Array, action: Array):
