@@ -243,4 +243,5 @@ def _first_passes(count, keys):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _next_rows(state, rows):
-    return jax.vmap(lambda each: next_rows(each, rows))(state)
+    # One after the other: mapped side by side, the next order would be made at every draw.
+    return jax.lax.map(lambda each: next_rows(each, rows), state)
