@@ -4,6 +4,7 @@ All networks have one form: the same layers, widths and precision. What training
 (`trainable`) is that of the network they began as.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -81,7 +82,7 @@ def largest(scores: PyTree[Float[Array, "..."]], share: float) -> PyTree[Bool[Ar
     Scores that are equal to the least of them are all among them.
     """
     flat = jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(scores)])
-    count = min(max(int(-(-share * flat.size // 1)), 1), flat.size)
+    count = min(max(math.ceil(share * flat.size), 1), flat.size)
     least = jnp.sort(flat)[flat.size - count]
     return jax.tree.map(lambda x: x >= least, scores)
 
