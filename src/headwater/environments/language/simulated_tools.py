@@ -44,7 +44,7 @@ class AbstractTools(eqx.Module):
 
 
 class Procedures(AbstractTools):
-    """Questions that need a procedure of four calls, which nobody tells.
+    """Questions that need a procedure of calls, which nobody tells.
 
     What a call brings depends on all calls so far and says nothing about whether they were right.
 

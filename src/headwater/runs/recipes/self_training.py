@@ -65,11 +65,12 @@ def self_training(
         raise SpecificationError(
             f"least_good = {least_good} of {tools.turns} calls: take 0 to {tools.turns}"
         )
-    state = method.init(problem, key=key)
+    *round_keys, first_key = jax.random.split(key, rounds + 1)
+    state = method.init(problem, key=first_key)
     states: list[Any] = []
     batches: list[Completions] = []
     kept: list[Array] = []
-    for round_key in jax.random.split(key, rounds):
+    for round_key in round_keys:
         ask_key, write_key, judge_key, learn_key = jax.random.split(round_key, 4)
         asked = jax.random.randint(ask_key, (questions,), 0, tools.questions, jnp.int32)
         network = Agent(method, state).network(explore=True)
@@ -79,13 +80,12 @@ def self_training(
         enough = jnp.max(good, axis=-1) >= least_good
         chosen = jax.tree.map(lambda x, best=best: x[best], written)
         response = chosen.response & jnp.broadcast_to(enough[:, None], chosen.response.shape)
-        batches.append(Completions(chosen.tokens, response))
+        batches = [*(batches if growing else []), Completions(chosen.tokens, response)]
         kept.append(jnp.mean(enough))
-        data = _together(batches if growing else batches[-1:])
-        source = CompletionReplay(data, rows=None)
+        source = CompletionReplay(_together(batches), rows=None)
         state = learn(method, problem, source, updates, key=learn_key).state
         states.append(state)
-    return SelfTraining(states, _together(batches if growing else batches[-1:]), kept)
+    return SelfTraining(states, _together(batches), kept)
 
 
 def _together(batches: list[Completions]) -> Completions:
