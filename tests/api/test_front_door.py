@@ -316,6 +316,8 @@ def fitting_options(flow):
     options = {"seeds": 1, "evaluations": 1}
     if flow.acts:
         options["steps"] = 12
+    elif flow.kind == "control":
+        options["updates"] = 2
     return options
 
 

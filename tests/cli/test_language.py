@@ -45,7 +45,7 @@ def test_what_cannot_be_done_is_one_sentence(folder):
             ("train", "SFT", "-m", folder / "nowhere", "-d", data),
             "there is no such directory with a model",
         ),
-        (("train", "SFTX", "-m", model, "-d", data), "unknown method 'SFTX': did you mean SFT?"),
+        (("train", "SFTX", "-m", model, "-d", data), "unknown method 'SFTX': did you mean SFT, "),
         (("train", "DPO", "-m", model, "-d", data), "comparisons need 'chosen' and 'rejected'"),
         (
             ("language", "generate", model, "-p", "x" * 50),

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from headwater.analysis.registry import all_analyses
 from headwater.core.catalogue import all_methods
 from headwater.core.errors import SpecificationError
 from headwater.core.papers import all_papers, citation, paper, read_papers
@@ -61,6 +62,7 @@ def test_an_entry_is_complete(key):
 def test_every_paper_is_used():
     used = {cls.info.paper for cls in all_methods().values()} | set(RECIPE_PAPERS.values())
     used |= {claim.paper for claim in all_claims().values()}
+    used |= {analysis.paper for analysis in all_analyses().values()}
     assert set(all_papers()) == used
 
 

@@ -92,7 +92,7 @@ def test_names_are_directories_whatever_is_in_them():
 
 
 REFUSED = {
-    "methds = ['IQL']": "unknown key 'methds': did you mean methods, seeds?",
+    "methds = ['IQL']": "unknown key 'methds': did you mean methods, seeds, epochs?",
     "methods = 'IQL'": "methods = 'IQL' must be a list of names",
     "methods = []": 'there is nothing to do: give methods = ["IQL", …]',
     "": 'there is nothing to do: give methods = ["IQL", …]',

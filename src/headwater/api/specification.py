@@ -262,10 +262,14 @@ class Specification:
         if self.fits_critics:
             assert self.start is not None
             return [self.start.fit_updates]
-        if self.verb == "train" and self.budget is None:
-            method = self.method.build()
-            return [method.model_updates] if isinstance(method, AbstractModelBased) else []
-        return []
+        if self.verb != "train" or self.budget is not None:
+            return []
+        # Others are not built: of a run, settings may be wrong that nobody asks for.
+        if not issubclass(method_class(self.method.name), AbstractModelBased):
+            return []
+        method = self.method.build()
+        assert isinstance(method, AbstractModelBased)
+        return [method.model_updates]
 
     @property
     def flow(self) -> Flow:
