@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import AbstractLikelihood, AbstractPolicy
 from headwater.datasets.dataset import Dataset
+from headwater.evaluation.estimators.importance import WeightedEpisodes
 from headwater.evaluation.fitted_value import fit_value, policy_choices
 from headwater.evaluation.off_policy import (
     ESTIMATORS,
@@ -182,6 +183,8 @@ def test_weights_are_clipped_where_they_are_asked_to_be():
     wide = evaluate_off_policy(data, POLICY, STATE, max_weight=1e9, **settings)
     assert {n: e.value for n, e in plain.items()} == {n: e.value for n, e in wide.items()}
     assert "clipping" not in str(wide["is"])
+    # Where nothing has any weight nothing was taken.
+    assert WeightedEpisodes(data, np.full(data.size, -np.inf), DISCOUNT, 1.2).clipped == 0.0
 
 
 def test_doubly_robust_sees_beyond_truncation_and_sampling_says_that_it_does_not(key):
@@ -316,5 +319,7 @@ def test_bad_questions_are_refused_in_words():
         evaluate_off_policy(data, POLICY, STATE, estimators=("pdiss",))
     with pytest.raises(SpecificationError, match=r"max_weight = 0\.0: it must be above 0"):
         evaluate_off_policy(data, POLICY, STATE, estimators=("is",), max_weight=0.0)
+    with pytest.raises(SpecificationError, match=r"max_weight = 2\.0: none of mis weighs by prob"):
+        evaluate_off_policy(data, POLICY, STATE, estimators=("mis",), max_weight=2.0)
     with pytest.raises(DataError, match="one finite number for each"):
         evaluate_off_policy(data, POLICY, STATE, estimators=("is",), behaviour=behaviour[1:])

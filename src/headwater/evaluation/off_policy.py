@@ -171,6 +171,11 @@ def evaluate_off_policy(
     if not max_weight > 0.0:
         raise SpecificationError(f"max_weight = {max_weight}: it must be above 0")
     weighing = [name for name in estimators if name in WEIGHING]
+    if not weighing and max_weight != float("inf"):
+        raise SpecificationError(
+            f"max_weight = {max_weight}: none of {', '.join(estimators)} weighs by probabilities: "
+            f"leave it out, or ask for one of {', '.join(WEIGHING)}"
+        )
     if weighing:
         _require_probabilities(method, data, explore, weighing)
     clone_key, fit_key, choice_key = jax.random.split(jax.random.key(seed), 3)

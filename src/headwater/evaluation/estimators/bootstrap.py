@@ -22,10 +22,7 @@ def episode_interval(
     if error == 0.0:
         return mean, mean
     centred, statistics = influence - mean, []
-    for counts in _resampled(count, resamples, seed):
-        means = counts @ centred / count
-        spread = np.maximum(counts @ centred**2 / count - means**2, 0.0)
-        errors = np.sqrt(spread / (count - 1))
+    for means, errors in _resampled_means(centred, resamples, seed):
         statistics.append((means / np.maximum(errors, 1e-12 * error))[errors > 0])
     tail = 0.5 * (1.0 - level)
     low, high = np.quantile(np.concatenate(statistics), [tail, 1.0 - tail])
@@ -63,18 +60,27 @@ def confidence_above_zero(differences: np.ndarray, resamples: int, seed: int) ->
         return (means > 0.0).astype(np.float64)
     centred = (differences - means[:, None])[told]
     largest = []
-    for counts in _resampled(count, resamples, seed):
-        again = counts @ centred.T / count
-        spread = np.maximum(counts @ (centred**2).T / count - again**2, 0.0)
-        errors_again = np.sqrt(spread / (count - 1))
+    for again, errors_again in _resampled_means(centred, resamples, seed):
         # Episodes that are all alike have no error of their own.
-        errors_again = np.where(errors_again > 1e-12 * errors[told], errors_again, errors[told])
-        largest.append((again / errors_again).max(axis=1))
+        spread = np.where(errors_again > 1e-12 * errors[told], errors_again, errors[told])
+        largest.append((again / spread).max(axis=1))
     highest = np.concatenate(largest)
     confidence = (means > 0.0).astype(np.float64)
     statistics = means[told] / errors[told]
     confidence[told] = (highest[:, None] < statistics).mean(axis=0)
     return confidence
+
+
+def _resampled_means(centred: np.ndarray, resamples: int, seed: int):
+    """Means of resampled episodes and their standard errors, `[resample *policy]`, in pieces.
+
+    **Arguments:** `centred`: `[*policy, episode]`.
+    """
+    count = centred.shape[-1]
+    for counts in _resampled(count, resamples, seed):
+        means = counts @ centred.T / count
+        spread = np.maximum(counts @ (centred**2).T / count - means**2, 0.0)
+        yield means, np.sqrt(spread / (count - 1))
 
 
 def _resampled(count: int, resamples: int, seed: int):

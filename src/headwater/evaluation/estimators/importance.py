@@ -54,7 +54,7 @@ class WeightedEpisodes:
         self.ratios = np.exp(cumulative - self.log_shift)
         self.scale = float(np.exp(min(self.log_shift, 700.0)))
         clipped = np.minimum(self.ratios, max_weight / self.scale)
-        self.clipped = 1.0 - float(ratio(clipped.sum(), self.ratios.sum()))
+        self.clipped = float(ratio((self.ratios - clipped).sum(), self.ratios.sum()))
         self.ratios = clipped
         self.rewards = self.table(data.rewards)
         last = data.episode_starts[1:] - 1
