@@ -3,16 +3,14 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow as pa
 from jaxtyping import PRNGKeyArray
 
-from headwater.api.campaigns.archive_table import archive_table
 from headwater.api.specification import (
     UPSTREAM,
     Specification,
@@ -51,6 +49,9 @@ from headwater.runs.evaluations import returns_by_update
 from headwater.runs.feeds.finite import episodes_of_an_update
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.texts.models import LanguageModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UPSTREAM_DIRECTORY = "upstream"
 """Where a run's directory holds the run that it adapts."""
@@ -153,11 +154,14 @@ class Run:
         return [method.network(_one_of(self.state, seed)) for seed in range(self.seeds)]
 
     @property
-    def archives(self) -> list[pa.Table]:
+    def archives(self) -> "list[pa.Table]":
         """The archive of every seed as a table: solutions, their objective and their measures.
 
         Raises `SpecificationError` if the method keeps none.
         """
+        # Arrow is loaded where it is needed: no run has to wait for it.
+        from headwater.api.campaigns.archive_table import archive_table
+
         method, problem = self.method, self.problem
         if not isinstance(method, AbstractArchiving) or not isinstance(problem, MeasuredSpace):
             raise SpecificationError(f"{type(method).__name__} keeps no archive of solutions")
