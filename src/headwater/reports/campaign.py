@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from headwater.core.errors import RunError
 from headwater.core.problems.trial import Trial
 from headwater.reports import page, style
@@ -116,7 +118,8 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
     axis = figure.add_subplot(grid[0, :])
     places = range(1, len(values) + 1)
     axis.plot(places, values, "o", color=style.COLOURS[0], markersize=4.5, alpha=0.6)
-    axis.plot(places, _best_so_far(values, summary.minimise), **style.look(1), linewidth=2.0)
+    better = np.minimum if summary.minimise else np.maximum
+    axis.plot(places, better.accumulate(values), **style.look(1), linewidth=2.0)
     if before:
         axis.axvline(before + 0.5, color=style.FRAME, linestyle=":")
     style.format_axis(axis, across="experiments with a value", up="value")
@@ -143,10 +146,3 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
         note += f"; of {len(summary.quantities)} quantities the first {len(shown)}"
     style.head(figure, "", note)
     style.save(figure, path)
-
-
-def _best_so_far(values: Sequence[float], minimise: bool) -> list[float]:
-    found: list[float] = []
-    for value in values:
-        found.append(value if not found else (min if minimise else max)(found[-1], value))
-    return found

@@ -186,9 +186,9 @@ class Campaign:
                 value,
                 value is None,
             ):
-                said = "failed" if old.status == "failed" else f"{old.value:g}"
+                outcome = "failed" if old.status == "failed" else f"{old.value:g}"
                 raise SpecificationError(
-                    f"experiment {number} was told already: {said}; correct the file if that is "
+                    f"experiment {number} was told already: {outcome}; correct the file if that is "
                     "wrong"
                 )
             status = "failed" if value is None else "told"
@@ -349,9 +349,9 @@ class Campaign:
             return
         each = {"earlier": self._earlier, "trials": self._trials}
         lists = {name: [trial._asdict() for trial in trials] for name, trials in each.items()}
-        write_json(self.path, {"format": _FORMAT, **self._said(), **lists})
+        write_json(self.path, {"format": _FORMAT, **self._identity(), **lists})
 
-    def _said(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What has to stay the same for a campaign to go on."""
         return {
             "names": self.names,
@@ -374,7 +374,7 @@ class Campaign:
                 f"the campaign in {self.path} is of another space ({changed}): give the space as "
                 "it was, or begin a new file and `add` the experiments that are still of use"
             )
-        for name, value in self._said().items():
+        for name, value in self._identity().items():
             if name not in ("names", "space") and stored.get(name) != value:
                 raise SpecificationError(
                     f"the campaign in {self.path} was begun with another {name} "

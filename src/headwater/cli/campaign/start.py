@@ -85,12 +85,12 @@ def _space(quantities: tuple[str, ...], points: Path | None) -> Any:
 def _component(name: str, text: str) -> Any:
     from headwater.api.campaigns.quantities import Component
 
-    low, high, *flags = [part.strip() for part in f"{text}:".split(":")][:-1] + [""] * 2
-    flags = [flag for flag in flags if flag]
+    low, *rest = (part.strip() for part in text.split(":"))
     try:
-        ends = float(low), float(high)
-    except ValueError:
+        ends = float(low), float(rest[0])
+    except (ValueError, IndexError):
         raise SpecificationError(f"{name}: '{text}' is not of the form {_FORM}") from None
+    flags = rest[1:]
     for flag in flags:
         if flag not in ("log", "whole"):
             raise SpecificationError(f"{name}: '{flag}' is neither log nor whole")
