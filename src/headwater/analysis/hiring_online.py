@@ -48,7 +48,8 @@ def hire_unknown_agents(
     state. In the second half a rule between those of two efforts is bisected until the agent
     changes between them, which his reports tell; the difference in what he is paid there is that
     of the costs. The linear program of what was counted, with a slack of order $T^{-1/3}$, is the
-    mechanism from then on.
+    mechanism from then on. While she explores, the principal is taken to decide as if she knew the
+    truth, so that the regret counts less than not knowing it would cost.
 
     **Arguments:** `hiring`: the truth, by which agents respond, of two efforts each; `rounds`: T;
     `exploration`: multiplies $T^{2/3}$; `slack`: multiplies $T^{-1/3}$; `margin`: by which the
