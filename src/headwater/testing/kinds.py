@@ -1,5 +1,6 @@
 """What each kind of data looks like: a tiny problem and random batches. One row per kind."""
 
+import dataclasses
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,7 +53,8 @@ class Kind(NamedTuple):
     """One kind of data.
 
     `problem` is what `init` gets; `batch(key)` makes data for one update; `flat` says that its rows
-    come in no order, so that checks may edit and permute them one by one.
+    come in no order, so that checks may edit and permute them one by one. A `last_resort` is
+    for methods that take no kind before it; a kind that is about a `field` for those that have it.
     """
 
     name: str
@@ -61,12 +63,16 @@ class Kind(NamedTuple):
     flat: bool
     hard: dict[str, Callable[[Any], Any]]
     last_resort: bool = False
+    field: str | None = None
 
 
 def kinds_for(cls: type[AbstractMethod]) -> list[Kind]:
     """The kinds that `cls` declares in `AbstractMethod[Problem, Data, State]` and takes."""
     taken: list[Kind] = []
+    fields = {field.name for field in dataclasses.fields(cls)}
     for kind in _declared(cls):
+        if kind.field is not None and kind.field not in fields:
+            continue
         if not (kind.last_resort and taken) and refusal(cls, kind) is None:
             taken.append(kind)
     return taken
@@ -328,8 +334,8 @@ def _token_problem() -> TokenProblem:
     return TokenProblem(network, end=_END)
 
 
-def _decoder_problem() -> TokenProblem:
-    architecture = Architecture(_TOKENS, _CONTEXT, width=4, layers=4, heads=1, hidden=8)
+def _decoder_problem(**experts: Any) -> TokenProblem:
+    architecture = Architecture(_TOKENS, _CONTEXT, width=4, layers=4, heads=1, hidden=8, **experts)
     return TokenProblem(Decoder(architecture, key=jax.random.key(7)), end=_END)
 
 
@@ -596,6 +602,15 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
     (TokenProblem, Completions): (
         Kind("answers", _token_problem(), _answers, False, _HARD_COMPLETIONS),
         Kind("answers of a decoder", _decoder_problem(), _answers, False, _HARD_COMPLETIONS, True),
+        # Copies, as are made of a decoder without experts, hardly differ within a few updates.
+        Kind(
+            "answers of a decoder with experts",
+            _decoder_problem(experts=3, active_experts=1),
+            _answers,
+            False,
+            _HARD_COMPLETIONS,
+            field="num_experts",
+        ),
     ),
     (TokenProblem, ComparisonsAndCompletions): (
         Kind(
