@@ -39,6 +39,22 @@ def test_it_explores_as_novelty_search_does():
 
 
 @pytest.mark.oracle
+def test_of_equals_the_child_survives():
+    """Else nothing would move where values are flat."""
+    method = SERENE(phase_evaluations=12, num_emitters=2, **SMALL)
+    state = method.init(SPACE, key=jax.random.key(0))
+    update = jax.jit(lambda state, data: method.update(state, data, key=jax.random.key(0))[0])
+    draw = np.random.default_rng(0)
+    for _ in range(2):
+        point, measures = (jnp.asarray(draw.uniform(size=(12, n)), jnp.float32) for n in (3, 2))
+        state = update(state, MeasuredQueries(point, jnp.ones(12), measures, jnp.zeros((12, 0))))
+    # The first update explored, and the second was the emitters' turn: six children of each.
+    members = np.asarray(state.emitters.point)
+    for i in range(2):
+        assert {tuple(x) for x in members[i]} == {tuple(x) for x in np.asarray(point)[i::2]}
+
+
+@pytest.mark.oracle
 def test_it_climbs_every_hill():
     """Two hills, a thousandth of the space each, and nothing anywhere else."""
 

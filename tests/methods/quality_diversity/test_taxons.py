@@ -1,5 +1,7 @@
 """TAXONS: what survives, by its definition in NumPy, and frames that it learns to reconstruct."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +54,26 @@ def test_it_is_trained_after_gaps_that_grow_and_reconstructs_better():
     assert trainings == [1, 1, 2, 2, 2, 3, 3]
     # Frames of independent numbers in [0, 1] have a variance of a twelfth.
     assert errors[0] < 1 / 12 and errors[-1] < errors[0]
+
+
+def test_seeds_that_are_mapped_train_only_when_it_is_time():
+    method, data = TAXONS(training_evaluations=24, num_steps=5, **SMALL), batch(0)
+
+    def update(key):
+        return method.update(method.init(SPACE, key=key), data, key=key)[0]
+
+    # A choice that differed among seeds would be made by computing both.
+    assert "cond[" in str(jax.make_jaxpr(jax.vmap(update))(jax.random.split(jax.random.key(0), 2)))
+
+
+def test_nothing_is_learned_of_evaluations_that_failed():
+    method = TAXONS(training_evaluations=12, num_steps=5, **SMALL)
+    failed = dataclasses.replace(batch(0), value=jnp.full(12, jnp.nan))
+    state = method.init(SPACE, key=jax.random.key(0))
+    after = jax.jit(lambda s: method.update(s, failed, key=jax.random.key(1))[0])(state)
+    assert int(after.descriptor.trainings) == 1
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (after.descriptor.encoder, after.descriptor.optimiser),
+        (state.descriptor.encoder, state.descriptor.optimiser),
+    )

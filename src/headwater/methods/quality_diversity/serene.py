@@ -47,8 +47,9 @@ class SERENE(
     **Reference:** Paolo et al. (2021), arXiv:2102.03140.
 
     **Differences from the paper:** emitters climb side by side, so that a batch is evaluated at
-    once, and not one after the other by their place on a front of novelty and improvement; they end
-    after `patience` generations without a better solution; slots without an emitter explore.
+    once, and not one after the other by their place on a front of novelty and improvement; they
+    begin at a solution itself and not at six near it; they end after `patience` generations without
+    a better one; slots without an emitter explore; what is rewarded does not count as known.
     """
 
     feed: ClassVar[Feed] = Feed.QUERIES

@@ -15,7 +15,8 @@ _MEMBERS = 6
 _TRIAL, _SIDE = 6, 3
 """Generations after which an emitter must have improved, comparing the first and the last few."""
 _SHARE_OF_DISTANCE = 1.0 / 3.0
-"""Of the distance from where an emitter begins to the nearest other solution: its mutations."""
+"""Of the distance from where an emitter begins to the nearest other solution: the standard
+deviation of its mutations, in each component."""
 _REWARDED = 512
 
 
@@ -132,11 +133,12 @@ def climb(
     )
     value = jnp.where(known, data.value, 0.0)
     each = jnp.broadcast_to(value[None, :], mine.shape)
-    values = jnp.concatenate([state.value, each], axis=1)
-    there = jnp.concatenate([state.alive, mine], axis=1)
+    # Children come first: of equals they survive, and wander where values are flat.
+    values = jnp.concatenate([each, state.value], axis=1)
+    there = jnp.concatenate([mine, state.alive], axis=1)
     point = jnp.where(known[:, None], data.point, 0.0)
     points = jnp.concatenate(
-        [state.point, jnp.broadcast_to(point[None], (len(mine), *point.shape))], axis=1
+        [jnp.broadcast_to(point[None], (len(mine), *point.shape)), state.point], axis=1
     )
     top, row = jax.lax.top_k(jnp.where(there, values, -jnp.inf), _MEMBERS)
     alive = jnp.isfinite(top)
@@ -212,9 +214,7 @@ def recruit(
     ancestor, value = rewarded.solution[place], rewarded.objective[place]
     apart = jnp.linalg.norm(ancestor[:, None, :] - others[None, :, :], axis=-1)
     apart = jnp.min(jnp.where(usable[None, :] & (apart > 0.0), apart, jnp.inf), axis=1)
-    # Along each component, as normal steps in all of them go farther by the root of their number.
-    spread = _SHARE_OF_DISTANCE * apart / jnp.sqrt(1.0 * ancestor.shape[1])
-    spread = jnp.where(jnp.isfinite(apart), spread, settings.mutation_scale)
+    spread = jnp.where(jnp.isfinite(apart), _SHARE_OF_DISTANCE * apart, settings.mutation_scale)
     first = jnp.arange(_MEMBERS) == 0
     fresh = starts[:, None]
     return Emitters(

@@ -75,14 +75,16 @@ def after(
 ) -> Descriptor:
     """After so many more evaluations: trained on the usable frames, if it is time.
 
-    The gaps between trainings grow by `training_evaluations` each time.
+    The gaps between trainings grow by `training_evaluations` each time. Where nothing is usable, a
+    training changes nothing.
     """
     state = eqx.tree_at(lambda s: s.evaluations, state, state.evaluations + evaluations)
     if not settings.trained:
         return state
+    # Decided by what is the same for all seeds: if those that are mapped differed in it, all
+    # would be trained at every update.
     number = state.trainings + 1
     due = state.evaluations >= settings.training_evaluations * number * (number + 1) // 2
-    due = due & jnp.any(usable)
 
     def train(state: Descriptor) -> Descriptor:
         return _trained(settings, state, frame, usable, key=key)
@@ -108,6 +110,11 @@ def _trained(settings, state: Descriptor, frame, usable, *, key) -> Descriptor:
     start = (state.encoder, state.decoder), state.optimiser
     keys = jax.random.split(key, settings.num_steps)
     ((encoder, decoder), moments), losses = jax.lax.scan(step, start, keys)
+    (encoder, decoder), moments = jax.tree.map(
+        lambda new, old: jnp.where(jnp.any(usable), new, old),
+        ((encoder, decoder), moments),
+        start,
+    )
     number = state.trainings + 1
     return Descriptor(encoder, decoder, moments, state.evaluations, number, losses[-1])
 
