@@ -9,7 +9,11 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.runs.learn import learn
-from headwater.runs.recipes.learning_rates import forecast_loss, train_with_chosen_rates
+from headwater.runs.recipes.learning_rates import (
+    _Search,
+    forecast_loss,
+    train_with_chosen_rates,
+)
 
 from .tiny import SPACES, Tiny, source
 
@@ -38,7 +42,7 @@ def test_the_stages_are_those_of_learning_with_the_chosen_rates():
         assert len(rates) == 6 and min(rates) < 1e-3 and max(rates) > 1.0
         assert stage.learning_rate == min(stage.tried, key=lambda each: each.forecast)[0]
     rows = source("replay")
-    init_key, source_key, key = jax.random.split(jax.random.key(0), 3)
+    init_key, source_key, _, key = jax.random.split(jax.random.key(0), 4)
     state, source_state = Tiny().init(SPACES, key=init_key), rows.init(key=source_key)
 
     @jax.jit
@@ -58,6 +62,30 @@ def test_the_stages_are_those_of_learning_with_the_chosen_rates():
         Tiny(learning_rate=1e-4), SPACES, source("replay"), 600, every=20, key=jax.random.key(0)
     )
     assert second.loss < 0.95 * float(slow.means["error"][-1])
+
+
+def test_a_rate_that_diverges_at_once_is_not_tried_again():
+    search, rates = _Search(8, 1e-4, 1.0, jax.random.key(0)), []
+    for _ in range(5):
+        rates.append(search.ask())
+        # Large rates have no loss even in the first row.
+        told = (np.inf, np.nan) if rates[-1] > 1e-2 else (1.0 - 10.0 * rates[-1], 1.0)
+        search.tell(rates[-1], *told)
+    assert max(rates) > 1e-2 and len(set(rates)) == 5
+    # Then where most is expected, which is not where it diverged.
+    for _ in range(3):
+        rate = search.ask()
+        assert rate < 0.1
+        search.tell(rate, 1.0 - 10.0 * rate if rate <= 1e-2 else np.inf, 1.0)
+
+
+def test_a_source_that_acts_is_warmed_up_once():
+    found = train_with_chosen_rates(
+        *(Tiny(), SPACES, source("collect")),
+        loss="error", updates=200, candidates=1, stages=1, key=jax.random.key(0),
+    )  # fmt: skip
+    # Ten random steps and six of the first policy, then two before each update.
+    assert found.source_state.steps == 16 + 400
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from headwater.core.errors import RunError, SpecificationError, nearest
-from headwater.core.method import AbstractMethod
+from headwater.core.method import AbstractMethod, Agent
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries
 from headwater.core.source import AbstractSource
@@ -26,6 +26,7 @@ _GRID, _BY_MEAN = 33, 3
 the ones of which most is expected."""
 _DECAYS, _ROUNDS, _LEFT_OUT = 50, 3, 0.1
 """Decays that are tried, twice; rounds of fitting, and the share of the points each leaves out."""
+_DIVERGED = 1e30
 
 
 class Tried(NamedTuple):
@@ -104,8 +105,10 @@ def train_with_chosen_rates(
             f"rate, of {candidates} in {stages} stages: at least {_ROWS} updates, one rate and one "
             "stage are needed"
         )
-    init_key, source_key, key = jax.random.split(key, 3)
-    carry = method.init(problem, key=init_key), source.init(key=source_key)
+    init_key, source_key, prepare_key, key = jax.random.split(key, 4)
+    state, source_state = method.init(problem, key=init_key), source.init(key=source_key)
+    source_state = source.prepare(source_state, Agent(method, state), key=prepare_key)
+    carry = state, source_state
     shapes = shapes_of_metrics(method, source, None, *carry, 1)
     if loss not in shapes:
         raise SpecificationError(f"{type(method).__name__}: {nearest(loss, shapes, 'metric')}")
@@ -193,45 +196,49 @@ class _Search:
     def __init__(self, candidates: int, low: float, high: float, key: Array):
         self._rates = np.geomspace(low, high, _GRID)
         # Of rates, only the order and the distances of their logarithms count.
-        space = SearchSpace.of_candidates(
+        self._space = SearchSpace.of_candidates(
             np.linspace(0.0, 1.0, _GRID)[:, None], capacity=candidates
         )
         # First where least is known, then where most is expected.
         self._curious, self._greedy = (
             _Belief(bonus_scale=jnp.float32(scale)) for scale in (1e6, 0.0)
         )
-        self._state = surrogate.begin(self._curious, space)
-        self._key, self._most, self._count = key, candidates, 0
+        self._key, self._most = key, candidates
+        self._told: list[tuple[float, float]] = []
 
     def ask(self) -> float:
-        greedy = self._most - self._count <= _BY_MEAN < self._most
-        belief = self._greedy if greedy else self._curious
-        point = _proposed(belief, self._state, jax.random.fold_in(self._key, self._count))
+        told = len(self._told)
+        belief = self._greedy if self._most - told <= _BY_MEAN < self._most else self._curious
+        # What is not tried yet is no number, and left out.
+        places, values = np.zeros(self._most), np.full(self._most, np.nan)
+        if told:
+            places[:told], values[:told] = zip(*self._told)
+            # What diverged at once counts as the worst of the others: it must not be tried again.
+            usable = np.abs(values[:told]) < _DIVERGED
+            worst = values[:told][usable].min() if usable.any() else 0.0
+            values[:told] = np.where(usable, values[:told], worst)
+        rows = np.float32(places), np.float32(values)
+        point = _proposed(belief, self._space, *rows, jax.random.fold_in(self._key, told))
         return float(self._rates[round(float(point[0]) * (_GRID - 1))])
 
     def tell(self, rate: float, forecast: float, first: float) -> None:
         # What diverges would else be all that the process sees.
         worst = first + abs(first)
-        value = -min(forecast, worst)
         place = np.argmin(np.abs(np.log(self._rates / rate))) / (_GRID - 1)
-        self._state = _told(self._curious, self._state, jnp.float32(place), jnp.float32(value))
-        self._count += 1
+        self._told.append((float(place), -min(forecast, worst)))
 
 
 @eqx.filter_jit
-def _proposed(belief, state, key):
+def _proposed(belief, space, places, values, key):
+    none = jnp.zeros(len(values))
+    data = Queries(places[:, None], values, none.astype(jnp.int32), none)
+    state = surrogate.learn(belief, surrogate.begin(belief, space), data)
     return surrogate.propose(belief, state, _bound, 1, key=key)
 
 
 def _bound(settings: _Belief, state, belief, points, *, key):
     mean, deviation = belief.moments(points)
     return mean + settings.bonus_scale * deviation
-
-
-@eqx.filter_jit
-def _told(belief, state, place, value):
-    data = Queries(place[None, None], value[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
-    return surrogate.learn(belief, state, data)
 
 
 def _trained(method, source, carry, field, rate, loss, key, first, step):
