@@ -67,6 +67,8 @@ def test_one_censored_run_leaves_the_ratio_known_and_opens_the_upper_end():
     found = savings(FAST, [*SLOW[:4], 90_000])
     assert (found.ratio, found.known) == (21 / 4, "exactly")
     assert found.low > 3.0 and found.high is None
+    whole = found.interval
+    assert (whole.point, whole.low, whole.high) == (21 / 4, found.low, np.inf)
     assert found.sentence.count("× or more), 1 of 5 scratch runs never did; before") == 1
 
 
@@ -93,6 +95,7 @@ def test_savings_may_be_losses():
     never = savings([90_000] * 5, FAST)
     assert (never.known, never.low) == ("at most", None)
     assert "at least 12.5× more" in never.sentence
+    assert never.interval.low == 0.0 and never.interval.high == never.high
     assert "none of 5 runs with the log ever did; before" in never.sentence
 
 
@@ -100,12 +103,14 @@ def test_no_run_arrives():
     found = savings([90_000] * 5, [90_000] * 5)
     assert (found.ratio, found.low, found.high) == (None, None, None)
     assert "nothing can be said" in found.sentence
+    assert np.isnan(found.interval.point) and found.interval.low is None
 
 
 def test_too_few_seeds_give_no_interval():
     found = savings(FAST[:2], SLOW)
     assert found.ratio is not None and found.low is None and found.high is None
     assert "no interval: 2 seeds" in found.sentence
+    assert (found.interval.seeds, found.interval.low) == (2, None)
 
 
 def test_a_coarse_scratch_grid_does_not_count_as_savings():

@@ -111,6 +111,19 @@ class Savings:
     def __str__(self) -> str:
         return self.sentence
 
+    @property
+    def interval(self) -> Interval:
+        """The ratio with its interval; an end that the runs leave open is 0 or infinite.
+
+        The ratio is not a number, and the interval open, where the runs do not determine it.
+        """
+        seeds = min(self.with_log.seeds, self.without_log.seeds)
+        if self.ratio is None or seeds < FEWEST_SEEDS:
+            return Interval(math.nan, None, None, self.level, seeds)
+        low = 0.0 if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return Interval(self.ratio, low, high, self.level, seeds)
+
     def plain(self) -> dict[str, Any]:
         """Everything as values that JSON can hold; a run that never arrived has `None` samples."""
         return {

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from headwater.core.errors import RunError
 
 
@@ -28,3 +30,15 @@ def returns_by_update(
         for update, (steps, returns) in points.items()
         if all(seed in returns for seed in seeds)
     }
+
+
+def learning_curve(rows: Sequence[dict[str, Any]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps `[evaluation]` and mean returns `[seed, evaluation]` of one stage of a run.
+
+    The first evaluation counts as one before any step, though steps at random or of the starting
+    policy may have been taken: nothing was learned from them.
+    """
+    points = returns_by_update(rows, range(seeds), "the run").values()
+    steps = [float(steps) for steps, _ in points]
+    means = np.asarray([np.mean(returns, axis=1) for _, returns in points])
+    return np.asarray([0.0, *steps[1:]]), means.T

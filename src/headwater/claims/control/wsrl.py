@@ -1,7 +1,6 @@
 """WSRL: taking an offline policy online without keeping the log."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -12,10 +11,10 @@ from headwater.core.catalogue import build_method
 from headwater.environments.control.pendulum import Pendulum, swing_up_action
 from headwater.environments.interaction import random_action
 from headwater.evaluation.returns import evaluate_returns
-from headwater.evaluation.savings import Savings, sample_savings
-from headwater.evaluation.statistics import Interval
+from headwater.evaluation.savings import sample_savings
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.logs import record
+from headwater.runs.evaluations import learning_curve
 from headwater.runs.loop import run
 from headwater.runs.recipes.online import (
     Budget,
@@ -109,15 +108,8 @@ def _curves(
             evaluations=evaluations,
             earlier=learned,
         )
-        found[arm] = _curve(result.evaluations, seeds)
+        found[arm] = learning_curve(result.evaluations, seeds)
     return found, before
-
-
-def _curve(rows: list[dict[str, Any]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps `[evaluation]` and mean scores `[seed, evaluation]`, the first one before any step."""
-    across = [row["environment_steps"] for row in rows if row["seed"] == 0]
-    scores = np.asarray([np.mean(row["returns"]) for row in rows]).reshape(-1, seeds).T
-    return np.asarray([0.0, *across[1:]]), scores
 
 
 def _fewer_steps(seed: int, *, target: float, at_least: float, **scale: Any) -> Finding:
@@ -127,7 +119,7 @@ def _fewer_steps(seed: int, *, target: float, at_least: float, **scale: Any) -> 
         (
             Criterion(
                 f"steps to a score of {target:g} from scratch, over WSRL's",
-                _ratio(savings),
+                savings.interval,
                 at_least,
             ),
         ),
@@ -140,16 +132,6 @@ def _fewer_steps(seed: int, *, target: float, at_least: float, **scale: Any) -> 
         across="new environment steps",
         up="normalised score",
     )
-
-
-def _ratio(savings: Savings) -> Interval:
-    """The ratio as an interval; an end that the runs leave open is 0 or infinite."""
-    seeds = min(savings.with_log.seeds, savings.without_log.seeds)
-    if savings.ratio is None or seeds < 3:
-        return Interval(math.nan, None, None, savings.level, seeds)
-    low = 0.0 if savings.low is None else savings.low
-    high = math.inf if savings.high is None else savings.high
-    return Interval(savings.ratio, low, high, savings.level, seeds)
 
 
 def _no_collapse(seed: int, *, kept: float, margin: float, early: int, **scale: Any) -> Finding:
