@@ -65,7 +65,7 @@ def _medium_logs(
     seeds: int,
     steps: int,
     snapshots: int,
-    width: int,
+    sizes: tuple[int, ...],
     batch: int,
     rows: int,
 ) -> list[Dataset]:
@@ -75,7 +75,7 @@ def _medium_logs(
     best one acts, sampling its actions, until there are about `rows`.
     """
     rates = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
-    method = build_method("SAC", {"hidden_sizes": (width, width), **dict.fromkeys(rates, 1e-3)})
+    method = build_method("SAC", {"hidden_sizes": sizes, **dict.fromkeys(rates, 1e-3)})
     environment, states = task.environment, []
 
     def look(method, state, key):
@@ -118,7 +118,7 @@ def _adaptation(
     steps: int,
     wait: int,
     evaluations: int,
-    width: int,
+    sizes: tuple[int, ...],
     batch: int,
     critics: int,
 ) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _adaptation(
         seeds=seeds,
         steps=behaviour_steps,
         snapshots=snapshots,
-        width=width,
+        sizes=sizes,
         batch=batch,
         rows=rows,
     )
@@ -143,7 +143,7 @@ def _adaptation(
     offline = build_method(
         "IQL",
         {
-            "hidden_sizes": (width, width),
+            "hidden_sizes": sizes,
             "learning_rate": 1e-3,
             "actor_decay_updates": updates,
         },
@@ -234,7 +234,7 @@ _SMOKE = {
     "steps": 60,
     "wait": 20,
     "evaluations": 2,
-    "width": 8,
+    "sizes": (8,),
     "batch": 8,
     "critics": 3,
 }
@@ -248,7 +248,7 @@ _SMALL = {
     "steps": 1_600,
     "wait": 200,
     "evaluations": 12,
-    "width": 32,
+    "sizes": (32, 32),
     "batch": 64,
     "critics": 5,
 }
