@@ -62,12 +62,12 @@ def adapt(
 
     The recipe `"keep-data"` starts SAC from the offline actor and critics, and draws a share of
     every batch from the log, and may fall at first where the log is narrow; `"wsrl"` does the same
-    without the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from nothing, with a share of every batch from the log;
-    `"continue"` goes on with the offline method and a share of every batch from the log;
-    `"scratch"` is the online method of `wsrl` from nothing and without the log: the twin that says
-    what the log was worth. Where the offline critics are of other shapes than those that go online,
-    or say nothing of the offline actor, `wsrl` and `keep-data` first fit fresh ones to it, on the
-    log.
+    without the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from
+    nothing, with a share of every batch from the log; `"continue"` goes on with the offline method
+    and a share of every batch from the log; `"scratch"` is the online method of `wsrl` from nothing
+    and without the log: the twin that says what the log was worth. Where the offline critics are of
+    other shapes than those that go online, or say nothing of the offline actor, `wsrl` and
+    `keep-data` first fit fresh ones to it, on the log.
 
     **Arguments:**
 

@@ -268,9 +268,9 @@ CLAIMS = (
         },
         _without_a_fall,
         learned=(
-            "Not judged yet. In probes with two logs of another seed it falls on the pendulum: from "
+            "Not judged yet. In probes with two logs of another seed it falls on the pendulum from "
             "66 and 39 to -24 and -34 in 1,400 steps, and as far with other rates of learning; in "
-            "the maze it falls by 11 at most (docs/real_run.md)."
+            "the maze by 11 at most (docs/real_run.md)."
         ),
     ),
 )
