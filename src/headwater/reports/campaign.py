@@ -102,7 +102,7 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
 
     Raises `RunError` before anything was told.
     """
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     every, last = (*summary.earlier, *summary.trials), len(summary.costs) - 1
     # What is cheap and less exact is not comparable: it is in the table.
@@ -119,7 +119,8 @@ def draw_campaign(summary: Summary, path: str | Path) -> None:
     places = range(1, len(values) + 1)
     axis.plot(places, values, "o", color=style.COLOURS[0], markersize=4.5, alpha=0.6)
     better = np.minimum if summary.minimise else np.maximum
-    axis.plot(places, better.accumulate(values), **style.look(1), linewidth=2.0)
+    axis.step(places, better.accumulate(values), where="post", **style.look(1), linewidth=2.0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if before:
         axis.axvline(before + 0.5, color=style.FRAME, linestyle=":")
     style.format_axis(axis, across="experiments with a value", up="value")
