@@ -1,5 +1,7 @@
 """Rewards that are found and climbed to with nothing told but frames of what solutions did."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -16,10 +18,10 @@ from headwater.methods.quality_diversity.serene import SERENE
 from headwater.methods.quality_diversity.stax import STAX
 
 
-def _rewards(seed: int, *, searches: int, updates: int) -> Finding:
+def _rewards(seed: int, *, searches: int, updates: int, **networks: Any) -> Finding:
     keys = jax.random.split(jax.random.key(seed), searches)
     # Beyond all evaluations: one compiled program does for both.
-    trained, never = (with_numbers(STAX(), training_evaluations=x) for x in (1e3, 1e9))
+    trained, never = (with_numbers(STAX(**networks), training_evaluations=x) for x in (1e3, 1e9))
     found = {
         "STAX": searched(trained, keys, updates),
         "SERENE": searched(SERENE(), keys, updates),
@@ -65,7 +67,7 @@ CLAIMS = (
         paper="paolo2023discovering",
         where="the abstract: no descriptor is made by hand; here four areas of a square",
         scales={
-            "smoke": {"searches": 2, "updates": 6},
+            "smoke": {"searches": 2, "updates": 6, "hidden_sizes": (8,), "num_steps": 2},
             "small": {"searches": 3, "updates": 200},
         },
         experiment=_rewards,

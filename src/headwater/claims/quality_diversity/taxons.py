@@ -1,5 +1,7 @@
 """How much a search reaches that is told nothing but frames of what solutions did."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,13 +29,13 @@ def _projected(key) -> MeasuredBox:
     return MeasuredBox(measured, MeasuredSpace(POINT.space, *bounds))
 
 
-def _reach(seed: int, *, searches: int, updates: int) -> Finding:
+def _reach(seed: int, *, searches: int, updates: int, **networks: Any) -> Finding:
     projection_key, key = jax.random.split(jax.random.key(seed))
     keys = jax.random.split(key, searches)
     # A grid of ten measures would be large, and is not looked at.
     blind = searched(NoveltySearch(cells=1), keys, updates, _projected(projection_key))
     found = {
-        "TAXONS": searched(TAXONS(), keys, updates),
+        "TAXONS": searched(TAXONS(**networks), keys, updates),
         "novelty search of ends": searched(NoveltySearch(), keys, updates),
         "novelty search of random features": blind,
     }
@@ -70,7 +72,7 @@ CLAIMS = (
         where="the abstract: coverage close to that with a descriptor made by hand; here a point "
         "in a square",
         scales={
-            "smoke": {"searches": 2, "updates": 6},
+            "smoke": {"searches": 2, "updates": 6, "hidden_sizes": (8,), "num_steps": 2},
             "small": {"searches": 3, "updates": 100},
         },
         experiment=_reach,
