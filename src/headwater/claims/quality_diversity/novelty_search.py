@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_of_means
-from headwater.evidence.point_searches import BATCH, at_random, searched
+from headwater.evidence.quality_diversity.point_searches import BATCH, at_random, searched
 from headwater.methods.quality_diversity.map_elites import MAPElites
 from headwater.methods.quality_diversity.novelty_search import NoveltySearch
 

@@ -13,7 +13,7 @@ from headwater.evidence.claim import (
     ratio_of_means,
     with_numbers,
 )
-from headwater.evidence.point_searches import BATCH, LONGEST, at_random, searched
+from headwater.evidence.quality_diversity.point_searches import BATCH, LONGEST, at_random, searched
 from headwater.methods.quality_diversity.serene import SERENE
 from headwater.methods.quality_diversity.stax import STAX
 

@@ -9,7 +9,7 @@ import numpy as np
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.environments.black_boxes.measured_box import MeasuredBox
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
-from headwater.evidence.point_searches import BATCH, POINT, searched
+from headwater.evidence.quality_diversity.point_searches import BATCH, POINT, searched
 from headwater.methods.quality_diversity.novelty_search import NoveltySearch
 from headwater.methods.quality_diversity.taxons import TAXONS
 
@@ -26,7 +26,9 @@ def _projected(key) -> MeasuredBox:
         return found.value, found.frame @ weight
 
     bounds = (-100.0,) * _FEATURES, (100.0,) * _FEATURES
-    return MeasuredBox(measured, MeasuredSpace(POINT.space, *bounds))
+    # `space` is a property of it, which the type checker takes for a field.
+    space = MeasuredSpace(POINT.space, *bounds)
+    return MeasuredBox(measured, space)  # pyright: ignore[reportCallIssue]
 
 
 def _reach(seed: int, *, searches: int, updates: int, **networks: Any) -> Finding:
