@@ -295,6 +295,36 @@ def test_positions_of_long_texts():
     long = RotaryScaling("longrope", 2.0, original_context=10, short=(1.0,) * 4, long=(2.0,) * 4)
     found = rotary_frequencies(1e4, 8, long, jnp.array([10, 11]))
     np.testing.assert_allclose(found, [plain, plain / 2], rtol=1e-6)
+    # A single pair turns by one radian, whatever the base.
+    np.testing.assert_array_equal(
+        rotary_frequencies(1e4, 2, dynamic, jnp.array([4, 20])), [[1.0], [1.0]]
+    )
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        RotaryScaling("dynamic", 3.0, original_context=6),
+        RotaryScaling("longrope", 1.0, original_context=6, short=(1.0,) * 2, long=(3.0,) * 2),
+    ],
+    ids=lambda scaling: scaling.kind,
+)
+def test_texts_in_one_row_are_scaled_by_their_own_lengths(scaling, key):
+    shape = Architecture(13, 32, 8, 1, 2, rotary_scaling=scaling)
+    network = Decoder(shape, key=key, deviation=0.5)
+    tokens = jax.random.randint(key, (1, 20), 0, 13)
+    # Of 4 tokens, within the original context, and of 13, beyond it; three are of no text.
+    lengths = (4, 13)
+    text = jnp.asarray([[1] * 4 + [2] * 13 + [0] * 3])
+    together = np.asarray(jax.jit(lambda n, *x: n.packed_hidden(*x))(network, tokens, text))[0]
+    start = 0
+    for length in lengths:
+        alone = network.hidden(tokens[:, start : start + length])[0]
+        np.testing.assert_allclose(together[start : start + length], alone, rtol=1e-4, atol=1e-5)
+        start += length
+    # It would have been noticed: read as one text, the first is turned otherwise.
+    whole = np.asarray(network.hidden(tokens))[0]
+    assert np.abs(whole[:4] - together[:4]).max() > 1e-2
 
 
 def test_scaled_rotary_positions():

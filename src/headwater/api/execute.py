@@ -53,12 +53,12 @@ from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.texts import HeldOutScores
 from headwater.networks.hugging_face import family_named
 from headwater.networks.low_rank_adapters import Adapted
-from headwater.networks.pretrained.adapters import holds_adapters, read_adapters, write_adapters
+from headwater.networks.pretrained.adapters import read_adapters, write_adapters
 from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
-from headwater.runs.files import write_json
+from headwater.runs.files import fill_directory, write_json
 from headwater.runs.loop import Evaluate, run
 
 _DATA_DIRECTORY = "data"
@@ -345,7 +345,7 @@ def _write_model(done: Run, directory: RunDirectory | None) -> None:
     if directory is None or not isinstance(done.method, AbstractTokenPolicy):
         return
     network, place = done.networks[0], directory.path / ADAPTERS_DIRECTORY
-    if isinstance(network, Adapted) and not holds_adapters(place):
+    if isinstance(network, Adapted) and not place.is_dir():
         chosen = done.specification.model
         assert chosen is not None
         family, networks = family_named(chosen.path), [network]
@@ -353,7 +353,11 @@ def _write_model(done: Run, directory: RunDirectory | None) -> None:
             # They were merged before learning, and the base is without them.
             own = network.without_adapters()
             networks.insert(0, read_adapters(chosen.adapters, own, family=family))
-        write_adapters(networks, place, base=chosen.path, family=family)
+        fill_directory(
+            place,
+            lambda temporary: write_adapters(networks, temporary, base=chosen.path, family=family),
+        )
     place = directory.path / MODEL_DIRECTORY
     if not place.is_dir():
-        done.models[0].write(done.models[0].decoder, place)
+        model = done.models[0]
+        fill_directory(place, lambda temporary: model.write(model.decoder, temporary))

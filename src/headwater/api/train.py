@@ -13,6 +13,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, AbstractPolicy
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.registry import Acted
+from headwater.runs.feeds.flow import TextFile
 from headwater.runs.feeds.language import updates_of_epochs
 from headwater.runs.feeds.table import check_inputs, check_options, flow_of, settle
 from headwater.runs.options import TRAIN, Options
@@ -121,9 +122,9 @@ def specify(
     chosen, opened = open_inputs(flow, options, **inputs, policy=policy)
     if options.epochs is not None:
         assert chosen.model is not None
-        model, path = chosen.model.open(options), Path(inputs["data"]).expanduser()
-        opened = opened._replace(model=model)
-        updates = updates_of_epochs(method, model, path, options)
+        model, file = chosen.model.open(options), TextFile(opened.data)
+        opened = opened._replace(model=model, data=file)
+        updates = updates_of_epochs(method, model, file, options)
         # What falls during learning falls until its end.
         method, options = settle(asked[0], dataclasses.replace(asked[1], updates=updates))
     if opened.task is not None:

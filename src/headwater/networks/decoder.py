@@ -552,7 +552,10 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
             visible, within = visible & same, within & same
             place = place - _first_place(text)
         x = self._embedded(tokens.reshape(rows, positions), place).reshape(-1, a.width)
-        longest = positions if length is None else jnp.repeat(length, positions)
+        longest: Any = positions if length is None else jnp.repeat(length, positions)
+        if text is not None:
+            # Each text is as long as it is alone, whatever else is in its row.
+            longest = _lengths_of_texts(text).reshape(-1)
         turns = _turns(a, place.reshape(-1), longest)
         slots = math.ceil(a.capacity * rows * positions) if limited else rows * positions
 
@@ -610,6 +613,14 @@ def _first_place(text: Int[Array, "row position"]) -> Int[Array, "row position"]
     place = jnp.broadcast_to(jnp.arange(text.shape[-1]), text.shape)
     begins = jnp.diff(text, axis=-1, prepend=text[:, :1] - 1) != 0
     return jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
+
+
+def _lengths_of_texts(text: Int[Array, "row position"]) -> Int[Array, "row position"]:
+    """Tokens of the text that each token belongs to."""
+    place = jnp.arange(text.shape[-1])
+    ends = jnp.diff(text, axis=-1, append=text[:, -1:] - 1) != 0
+    last = jax.lax.cummin(jnp.where(ends, place, text.shape[-1]), axis=1, reverse=True)
+    return last + 1 - _first_place(text)
 
 
 def _heads(x, architecture: Architecture):

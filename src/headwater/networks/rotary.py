@@ -60,7 +60,9 @@ def rotary_frequencies(
         if scaling.kind == "dynamic":
             over = jnp.maximum(lengths / scaling.original_context, 1.0)
             stretched = scaling.factor * over - scaling.factor + 1.0
-            return (base * stretched ** (width / (width - 2))) ** of_pair(-share)
+            # A single pair turns by one radian whatever the base, which is not stretched then.
+            power = width / (width - 2) if width > 2 else 0.0
+            return (base * stretched**power) ** of_pair(-share)
         short, long = (of_pair(frequency / np.asarray(x)) for x in (scaling.short, scaling.long))
         return jnp.where(lengths > scaling.original_context, long, short)
     if scaling.kind == "yarn":

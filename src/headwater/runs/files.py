@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,28 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def fill_directory(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Has `fill` write into a directory beside `path`, which then gets its name.
+
+    Whoever is stopped meanwhile leaves no directory at `path`; what another one left half goes.
+    Raises `RunError` as `write_atomically` does.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        temporary.rename(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise RunError(explain(error, path)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

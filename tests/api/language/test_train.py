@@ -21,8 +21,9 @@ from headwater.cli.evaluate import command as evaluate_command
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.networks.decoder import Architecture, Decoder
 from headwater.networks.hugging_face import read_decoder, write_decoder
-from headwater.runs import checkpoint
-from headwater.texts.models import load_language_model
+from headwater.runs import checkpoint, files
+from headwater.texts import texts
+from headwater.texts.models import LanguageModel, load_language_model
 from headwater.texts.tokenizers import ByteTokenizer
 
 from ..problems import assert_same
@@ -142,6 +143,42 @@ def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
         taught(folder, "SFT", "sums.jsonl", None, epochs=1.0)
     with pytest.raises(SpecificationError, match="GRPO does not pass over stored texts"):
         taught(folder, "GRPO", "sums.jsonl", None, updates=None, epochs=1.0)
+
+
+def test_texts_are_cut_into_tokens_once(folder, monkeypatch):
+    counted, plain = [], texts._tokenised
+
+    def counting(*arguments):
+        counted.append(arguments)
+        return plain(*arguments)
+
+    monkeypatch.setattr(texts, "_tokenised", counting)
+    taught(folder, "DPO", "pairs.jsonl", None, updates=None, epochs=0.5, held_out="0.25")
+    # 8 pairs.
+    assert len(counted) == 16
+
+
+def test_a_model_that_was_left_half_written_is_written_again(folder, tmp_path, monkeypatch):
+    plain = LanguageModel.write
+
+    def killed(self, decoder, directory):
+        plain(self, decoder, directory)
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LanguageModel, "write", killed)
+    # A process that is killed has no time to tidy up.
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *arguments, **options: None)
+    with pytest.raises(KeyboardInterrupt):
+        taught(folder, "SFT", "sums.jsonl", tmp_path / "run", rank=2)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "model").exists()
+    assert (tmp_path / "run" / ".model.part" / "model.safetensors").read_bytes() == b"half"
+    done = resume(tmp_path / "run", progress=False)
+    written = read_decoder(tmp_path / "run" / "model")
+    for one, other in zip(jax.tree.leaves(written), jax.tree.leaves(done.models[0].decoder)):
+        np.testing.assert_array_equal(one, other)
+    assert not (tmp_path / "run" / ".model.part").exists()
 
 
 def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):

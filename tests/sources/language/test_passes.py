@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.methods.language.texts.sft import SFT
@@ -44,3 +46,13 @@ def test_the_host_takes_the_same_rows_and_goes_on_where_it_was(key):
         for seed in range(2):
             states[seed], own = compiled.draw(states[seed], AGENT, key=keys[seed])
             assert np.array_equal(batch.tokens[seed], own.tokens), step
+
+
+def test_passes_leave_no_room_for_weights():
+    weights = jnp.ones(COUNT)
+    for make in (
+        lambda: CompletionReplay(DATA, ROWS, weights, passes=True),
+        lambda: PackedReplay(DATA, ROWS, (Shape(ROWS, 4),), weights, passes=True),
+    ):
+        with pytest.raises(SpecificationError, match="in a pass every row comes once, whatever"):
+            make()

@@ -35,6 +35,24 @@ from headwater.sources.language.host_rewards import TextJudge
 from headwater.texts.models import LanguageModel
 
 
+class TextFile:
+    """A file of texts, of which nothing is read twice: counting its rows cuts them into tokens.
+
+    **Arguments:** `path`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._found: dict[tuple[str, Path], Any] = {}
+
+    def read(self, reader: Callable[[Path], Any], path: Path) -> Any:
+        """What `reader` makes of this file, or of another that belongs to it."""
+        what = reader.__name__, path
+        if what not in self._found:
+            self._found[what] = reader(path)
+        return self._found[what]
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """What a user gave, opened as far as every flow needs it.
@@ -45,7 +63,7 @@ class Inputs:
     that acts.
     """
 
-    data: Logged | Path | Episodes | EpisodeComparisons | Pulls | Queries | None = None
+    data: Logged | Path | TextFile | Episodes | EpisodeComparisons | Pulls | Queries | None = None
     task: Task | AbstractBandit | AbstractBlackBox | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None

@@ -32,7 +32,7 @@ from headwater.networks.hugging_face import family_named
 from headwater.networks.low_rank_adapters import Adapted, Matrix
 from headwater.networks.pretrained.adapters import matrices_named
 from headwater.ops.language.generation import generate
-from headwater.runs.feeds.flow import Fed, Flow, HeldOut, Inputs, wrong_data
+from headwater.runs.feeds.flow import Fed, Flow, HeldOut, Inputs, TextFile, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Stage
 from headwater.sources.comparisons import (
@@ -96,9 +96,11 @@ class _Texts:
         assert model is not None and options.updates and options.batch_size
         self.model: LanguageModel = model
         self.rows: int = options.batch_size
-        if not isinstance(inputs.data, Path):
+        if not isinstance(inputs.data, Path | TextFile):
             raise wrong_data(method, "a file of texts", inputs.data)
-        self.path: Path = inputs.data
+        data = inputs.data
+        self.file = data if isinstance(data, TextFile) else TextFile(data)
+        self.path: Path = self.file.path
 
     def fed(self, source: Any, tokens: float, held_out: HeldOut | None) -> Fed:
         assert self.options.updates is not None
@@ -161,7 +163,7 @@ class _Texts:
 
     def divided(self, read: Callable[[Path], Any]) -> tuple[Any, Any, float]:
         """What is learned from, what is held out (or `None`), and tokens in a record."""
-        found = read(self.path)
+        found = self.file.read(read, self.path)
         data, tokens = found if isinstance(found, tuple) else (found, 0.0)
         held_out = self.options.held_out
         if held_out is None:
@@ -169,7 +171,7 @@ class _Texts:
         try:
             share = float(held_out)
         except ValueError:
-            other = read(Path(held_out))
+            other = self.file.read(read, Path(held_out))
             return data, other[0] if isinstance(other, tuple) else other, tokens
         count = _rows_of(data)
         kept = round(share * count)
@@ -245,7 +247,7 @@ class _Texts:
 
 
 def updates_of_epochs(
-    method: AbstractMethod, model: LanguageModel, path: Path, options: Options
+    method: AbstractMethod, model: LanguageModel, file: TextFile, options: Options
 ) -> int:
     """Updates that pass over the stored texts `options.epochs` times.
 
@@ -253,7 +255,7 @@ def updates_of_epochs(
     files that cannot be read.
     """
     assert options.epochs is not None and options.batch_size is not None
-    texts = _Texts(method, Inputs(data=path, model=model), options)
+    texts = _Texts(method, Inputs(data=file, model=model), options)
     readers = {
         Completions: texts.completions,
         CompletionComparisons: texts.comparisons,

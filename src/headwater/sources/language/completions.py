@@ -17,7 +17,12 @@ from headwater.core.tokens import (
     Prompts,
 )
 from headwater.ops.language.generation import generate
-from headwater.sources.language.passes import Pass, first_pass, next_rows
+from headwater.sources.language.passes import (
+    Pass,
+    first_pass,
+    next_rows,
+    refuse_weighted_passes,
+)
 
 StoredTexts = Completions | LabelledCompletions | CompletionComparisons | Prompts
 """What batches are drawn from."""
@@ -28,13 +33,16 @@ class CompletionReplay(AbstractSource[tuple[()] | Pass, StoredTexts]):
 
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `None`: all of them, in
     their order; `weights`: rows are drawn in proportion to these, if not uniformly; `passes`: every
-    row comes once before any comes again, which weights exclude.
+    row comes once before any comes again. Raises `SpecificationError` for weights with passes.
     """
 
     data: StoredTexts
     rows: int | None = eqx.field(static=True, default=16)
     weights: Float[Array, " row"] | None = None
     passes: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        refuse_weighted_passes(self.passes, self.weights)
 
     def init(self, *, key: PRNGKeyArray) -> tuple[()] | Pass:
         if not self.passes:

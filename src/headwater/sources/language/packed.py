@@ -19,7 +19,12 @@ from headwater.core.records import (
 from headwater.core.source import AbstractHostSource, Keys
 from headwater.ops.language.packing import lengths_to_read
 from headwater.sources.language.completions import drawn_rows
-from headwater.sources.language.passes import Pass, first_pass, next_rows
+from headwater.sources.language.passes import (
+    Pass,
+    first_pass,
+    next_rows,
+    refuse_weighted_passes,
+)
 
 PackedTexts = Completions | CompletionComparisons | LabelledCompletions
 """What can be read side by side."""
@@ -50,6 +55,7 @@ class PackedReplay(AbstractHostSource[tuple[()] | Pass, PackedTexts]):
     **Arguments:** `data`: with a leading axis of rows; `rows`: in a batch; `shapes`: what batches
     are read in, see `shapes_for`, the last of which holds every batch; `weights`: rows are drawn in
     proportion to these, if not uniformly; `passes`: every row comes once before any comes again.
+    Raises `SpecificationError` for weights with passes.
     """
 
     data: PackedTexts
@@ -66,6 +72,7 @@ class PackedReplay(AbstractHostSource[tuple[()] | Pass, PackedTexts]):
         weights: Float[Array, " row"] | None = None,
         passes: bool = False,
     ):
+        refuse_weighted_passes(passes, weights)
         self.data = jax.tree.map(np.asarray, data)
         self.rows, self.shapes, self.weights, self.passes = rows, shapes, weights, passes
 

@@ -1,9 +1,13 @@
 """Passes over stored rows: in each of them every row comes once, in an order of its own."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+
+from headwater.core.errors import SpecificationError
 
 
 class Pass(eqx.Module):
@@ -17,6 +21,14 @@ class Pass(eqx.Module):
     number: Int[Array, "*seed"]
     order: Int[Array, "*seed row"]
     place: Int[Array, "*seed"]
+
+
+def refuse_weighted_passes(passes: bool, weights: Any) -> None:
+    """Raises `SpecificationError` where rows are to come once in each pass, and by weight."""
+    if passes and weights is not None:
+        raise SpecificationError(
+            "in a pass every row comes once, whatever its weight: leave out the weights, or passes"
+        )
 
 
 def first_pass(count: int, key: PRNGKeyArray) -> Pass:
