@@ -10,7 +10,8 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_tasks import Addition, ExactMatch, correct, prompts_of
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage

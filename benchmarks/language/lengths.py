@@ -22,7 +22,8 @@ from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.runs.directory import surroundings
 from headwater.sources.language.completions import CompletionReplay
 from headwater.sources.language.packed import PackedReplay, shapes_for

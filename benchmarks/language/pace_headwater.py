@@ -13,7 +13,8 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts, TokenProblem
 from headwater.methods.language.comparisons.dpo import DPO
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage

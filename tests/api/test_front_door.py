@@ -23,7 +23,8 @@ from headwater.environments.processes import make_process
 from headwater.environments.registry import make
 from headwater.environments.tabular.constrained import mars_rover
 from headwater.environments.tabular.finite import random_process, river_swim
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import write_decoder
 from headwater.runs.feeds.table import FLOWS, flow_of
 from headwater.sources.episodes import log_episodes

@@ -21,7 +21,8 @@ from headwater.datasets.finite_files import write_process
 from headwater.datasets.write import write
 from headwater.environments.processes import make_process
 from headwater.evaluation.statistics import interval, seed_means
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import write_decoder
 from headwater.ops import products
 from headwater.runs.directory import RunDirectory

@@ -8,7 +8,8 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import Prompts
 from headwater.decoding.emulated_fine_tuning import Combined, emulated
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import token_log_probabilities

@@ -14,7 +14,8 @@ from headwater.decoding.merging import (
     with_changes,
     with_elected_changes,
 )
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import Adapted, Matrix
 from headwater.networks.token_table import PrefixTable
 

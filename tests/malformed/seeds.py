@@ -253,7 +253,8 @@ def model(folder: Path) -> Path:
     def make(place: Path) -> Path:
         import jax
 
-        from headwater.networks.decoder import Architecture, Decoder
+        from headwater.networks.decoders.architecture import Architecture
+        from headwater.networks.decoders.decoder import Decoder
         from headwater.networks.hugging_face import write_decoder
         from headwater.texts.tokenizers import ByteTokenizer
 

@@ -11,16 +11,10 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
-from headwater.networks.decoder import (
-    Architecture,
-    Decoder,
-    fresh_blocks,
-    gpt2,
-    silent,
-    with_inserted,
-    with_layers,
-    with_precision,
-)
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.blocks import fresh_blocks
+from headwater.networks.decoders.changes import silent, with_inserted, with_layers, with_precision
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.rotary import RotaryScaling, rotary_frequencies
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import token_log_probabilities

@@ -8,14 +8,9 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import Prompts
-from headwater.networks.decoder import (
-    Architecture,
-    Decoder,
-    gpt2,
-    with_experts,
-    with_one_expert,
-    with_router,
-)
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.changes import with_experts, with_one_expert, with_router
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.experts import Router, balance_loss, dispatched, mixed
 from headwater.ops.language.generation import generate
 

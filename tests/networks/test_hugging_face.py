@@ -11,7 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.networks.decoder import Architecture, Decoder, gpt2, with_precision
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.changes import with_precision
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import (
     ending_tokens,
     read_architecture,

@@ -10,7 +10,8 @@ from headwater.core.errors import SpecificationError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import Prompts, TokenProblem
 from headwater.methods.language.comparisons.dpo import DPO
-from headwater.networks.decoder import Architecture, Decoder, gpt2
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import MATRICES, Adapted, AdaptedLinear
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import token_log_probabilities

@@ -11,7 +11,8 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_tasks import ShiftedCopies
 from headwater.methods.language.growth.raptr import RaPTr
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.loop import run

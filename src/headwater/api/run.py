@@ -40,7 +40,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative
 from headwater.evaluation.statistics import Interval, interval, seed_means
-from headwater.networks.decoder import Decoder
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position

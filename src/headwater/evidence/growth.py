@@ -11,7 +11,8 @@ from headwater.core.tokens import TokenProblem
 from headwater.environments.language.token_tasks import ShiftedCopies, everywhere
 from headwater.evidence.claim import Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.tokens import averaged, token_log_probabilities
 from headwater.runs.loop import run
 from headwater.runs.recipes.growth import Plan, growing_stages

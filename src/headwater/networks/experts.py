@@ -1,7 +1,7 @@
 """Mixtures of experts: which of several feed-forward parts work on a token, and with what weight.
 
 An expert's matrices are those of a feed-forward part with one more axis in front. Here one layer is
-looked at; `networks/decoder.py` goes through all of them.
+looked at; `networks/decoders/` goes through all of them.
 """
 
 import math

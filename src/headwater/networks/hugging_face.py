@@ -15,7 +15,8 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.stored_size import ALWAYS
-from headwater.networks.decoder import Architecture, Decoder, Precision
+from headwater.networks.decoders.architecture import Architecture, Precision
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.pretrained.families import FAMILIES, ModelFamily, family_of
 from headwater.networks.pretrained.files import read_json, replace_file, write_json
 

@@ -14,13 +14,8 @@ from headwater.core.tokens import (
     AbstractPacked,
     AbstractTokenNetwork,
 )
-from headwater.networks.decoder import (
-    AbstractLinear,
-    Decoder,
-    KeyValues,
-    Linear,
-    product,
-)
+from headwater.networks.decoders.blocks import AbstractLinear, Linear, product
+from headwater.networks.decoders.decoder import Decoder, KeyValues
 
 Matrix = Literal["query", "key", "value", "output", "gate", "up", "down"]
 MATRICES: tuple[Matrix, ...] = ("query", "key", "value", "output", "gate", "up", "down")

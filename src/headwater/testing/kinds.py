@@ -37,7 +37,8 @@ from headwater.core.records import (
 )
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.tokens import TokenProblem, position_mask
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.linear.preference import trajectory_features
 

@@ -10,7 +10,9 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
-from headwater.networks.decoder import Decoder, Precision, with_gradient_checkpointing
+from headwater.networks.decoders.architecture import Precision
+from headwater.networks.decoders.changes import with_gradient_checkpointing
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import family_named, read_decoder, write_decoder
 from headwater.networks.pretrained.adapters import base_of, holds_adapters, read_adapters
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer

@@ -19,7 +19,8 @@ from headwater.api.language.write import generate_texts
 from headwater.api.train import train
 from headwater.cli.evaluate import command as evaluate_command
 from headwater.core.errors import DataError, RunError, SpecificationError
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import read_decoder, write_decoder
 from headwater.runs import checkpoint, files
 from headwater.texts import texts

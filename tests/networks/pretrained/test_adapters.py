@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.networks.decoder import Architecture, Decoder, gpt2
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import write_decoder
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.networks.pretrained.adapters import (

@@ -17,7 +17,8 @@ from headwater.methods.language.texts.ef21 import EF21
 from headwater.methods.language.texts.iq_learn import IQLearnLM
 from headwater.methods.language.texts.mezo import MeZO
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder, gpt2
+from headwater.networks.decoders.architecture import Architecture, gpt2
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.ops.language.packing import packed
 from headwater.ops.language.tokens import token_log_probabilities

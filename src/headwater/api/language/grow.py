@@ -13,7 +13,8 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.growth.raptr import RaPTr
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import write_decoder
 from headwater.runs.directory import RunDirectory
 from headwater.runs.loop import run

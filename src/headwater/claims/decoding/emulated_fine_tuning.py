@@ -9,7 +9,8 @@ from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.decoding.emulated_fine_tuning import emulated
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay

@@ -11,7 +11,8 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.environments.language.token_tasks import AbstractTextTask
 from headwater.evidence.claim import with_numbers
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.tokens import averaged, token_log_probabilities
 from headwater.runs.learn import learn
 from headwater.sources.language.fresh_texts import FreshTexts

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headwater.core.errors import DataError, SpecificationError, nearest
-from headwater.networks.decoder import Decoder
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import MATRICES, Adapted, AdaptedLinear, Matrix
 from headwater.networks.pretrained.configuration import Config
 from headwater.networks.pretrained.families import FAMILIES, ModelFamily, family_of

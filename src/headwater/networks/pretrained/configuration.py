@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from headwater.core.errors import DataError
-from headwater.networks.decoder import Architecture
+from headwater.networks.decoders.architecture import Architecture
 from headwater.networks.rotary import RotaryScaling
 
 Fields = dict[str, Any]

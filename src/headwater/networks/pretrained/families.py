@@ -9,7 +9,7 @@ import dataclasses
 from typing import NamedTuple
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.networks.decoder import Architecture
+from headwater.networks.decoders.architecture import Architecture
 from headwater.networks.pretrained.configuration import (
     Config,
     Fields,

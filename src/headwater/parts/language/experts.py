@@ -6,7 +6,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.networks.decoder import Decoder, with_experts
+from headwater.networks.decoders.changes import with_experts
+from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.experts import Routing
 from headwater.ops.language.tokens import of_tokens
 

@@ -21,13 +21,9 @@ from headwater.core.method import AbstractMethod
 from headwater.core.source import AbstractSource
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.methods.language.growth.raptr import RaPTr
-from headwater.networks.decoder import (
-    Decoder,
-    fresh_blocks,
-    silent,
-    with_inserted,
-    with_layers,
-)
+from headwater.networks.decoders.blocks import fresh_blocks
+from headwater.networks.decoders.changes import silent, with_inserted, with_layers
+from headwater.networks.decoders.decoder import Decoder
 from headwater.parts.fine_tuning import TuningState
 from headwater.runs.loop import run
 from headwater.runs.stage import Outcomes, Stage, continue_from

@@ -9,7 +9,8 @@ import pytest
 from headwater.core.records import LabelledCompletions
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.experts.seuf import SEUF
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.tokens import token_log_probabilities
 
 from ..text_twin import update

@@ -7,7 +7,7 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.experts.smoe_dropout import SMoEDropout
-from headwater.networks.decoder import with_experts, with_one_expert, with_router
+from headwater.networks.decoders.changes import with_experts, with_one_expert, with_router
 
 from ..exact_texts import learn
 from .tiny import DENSE, RATES, expect_the_steps_of_sft, texts

@@ -7,7 +7,7 @@ import pytest
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.experts.switch import Switch
-from headwater.networks.decoder import with_experts, with_one_expert, with_router
+from headwater.networks.decoders.changes import with_experts, with_one_expert, with_router
 from headwater.networks.token_table import PrefixTable
 
 from ..exact_texts import learn

@@ -8,7 +8,8 @@ import pytest
 
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.experts.thor import THOR, drawn_experts
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 
 from ..text_twin import update
 from .tiny import DENSE, RATES, expect_the_steps_of_sft, texts

@@ -7,7 +7,8 @@ import numpy as np
 from headwater.core.records import Completions
 from headwater.core.tokens import TokenProblem, position_mask
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 
 from ..exact_texts import learn
 

@@ -12,7 +12,8 @@ from headwater.core.errors import SpecificationError
 from headwater.core.tokens import TokenProblem
 from headwater.methods.language.growth.raptr import RaPTr
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 
 from ..text_twin import CONTEXT, VOCABULARY, some_texts
 

@@ -12,7 +12,8 @@ from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import TokenProblem
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.methods.language.comparisons.reward_model import RewardModel
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 

@@ -12,7 +12,8 @@ from headwater.evidence.language.experts import each_run, trained
 from headwater.methods.language.experts.seuf import SEUF
 from headwater.methods.language.experts.switch import Switch
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 

@@ -11,7 +11,8 @@ from headwater.evidence.language.experts import each_run, loss_on, trained
 from headwater.methods.language.experts.smoe_dropout import SMoEDropout
 from headwater.methods.language.experts.switch import Switch
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, with_router
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.changes import with_router
 
 _EXPERTS, _FEWEST, _RATE = 8, 2, 5e-3
 _ASKED = (2, 4, 6, 8)

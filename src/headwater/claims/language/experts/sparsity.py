@@ -17,7 +17,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.evidence.language.experts import each_run, loss_on, trained
 from headwater.methods.language.experts.switch import Switch
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture
+from headwater.networks.decoders.architecture import Architecture
 
 _PAPER = "abnar2025parameters"
 _RATE = 5e-3

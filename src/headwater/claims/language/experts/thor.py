@@ -17,7 +17,7 @@ from headwater.evidence.language.experts import each_run, loss_on, trained
 from headwater.methods.language.experts.switch import Switch
 from headwater.methods.language.experts.thor import THOR, drawn_experts
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture
+from headwater.networks.decoders.architecture import Architecture
 
 _EXPERTS, _DRAWS, _RATE = 4, 4, 5e-3
 

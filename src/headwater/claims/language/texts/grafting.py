@@ -14,7 +14,8 @@ from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, ratio_o
 from headwater.evidence.language.experts import each_run, trained
 from headwater.methods.language.texts.ef21 import EF21
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 

@@ -18,7 +18,8 @@ from headwater.evidence.claim import (
 )
 from headwater.methods.language.texts.iq_learn import IQLearnLM
 from headwater.methods.language.texts.sft import SFT
-from headwater.networks.decoder import Architecture, Decoder
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.generation import generate
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.learn import learn

@@ -12,7 +12,7 @@ from headwater.core.fields import choice, flag, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info, Metrics
 from headwater.core.records import LabelledCompletions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.networks.decoder import Decoder
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.log_ratios import log_ratio
 from headwater.ops.language.tokens import lengths
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune

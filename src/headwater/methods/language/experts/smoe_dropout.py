@@ -11,7 +11,7 @@ from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.networks.decoder import with_router
+from headwater.networks.decoders.changes import with_router
 from headwater.ops.language.tokens import averaged
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 from headwater.parts.language.experts import decoder_of, expert_decoder, routed_log_probabilities

@@ -11,7 +11,8 @@ from headwater.core.fields import choice, integer, non_negative, positive
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
-from headwater.networks.decoder import Decoder, with_one_expert
+from headwater.networks.decoders.changes import with_one_expert
+from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.tokens import averaged, next_log_probabilities, of_tokens
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 from headwater.parts.language.experts import decoder_of, expert_decoder

@@ -1,0 +1,1 @@
+"""Causal transformers: what shapes them, what they are made of, and what is changed in them."""
