@@ -200,6 +200,7 @@ class ModelChoice:
             dtype=options.dtype,
             stored=stored,
             gradient_checkpointing=options.gradient_checkpointing,
+            gradient_accumulation=options.gradient_accumulation,
         )
 
 

@@ -32,6 +32,11 @@ class AbstractTokenNetwork(eqx.Module):
     ) -> Float[Array, "*batch position vocabulary"]:
         """Unnormalised log-probabilities of the token after each position."""
 
+    @property
+    def gradient_accumulation(self) -> int:
+        """Parts in which a batch is read for its gradient, one after the other."""
+        return 1
+
     def trainable(self) -> PyTree[bool]:
         """Which leaves learning may change: a tree like the network, of booleans."""
         return jax.tree.map(eqx.is_inexact_array, self)

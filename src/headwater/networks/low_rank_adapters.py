@@ -108,6 +108,11 @@ class Adapted(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         """Of the hidden states."""
         return self.decoder.width
 
+    @property
+    def gradient_accumulation(self) -> int:
+        """Of the decoder."""
+        return self.decoder.gradient_accumulation
+
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractPacked, AbstractTokenNetwork
+from headwater.ops.language.accumulation import in_parts, texts_in_parts
 from headwater.ops.language.packing import packed, places
 
 
@@ -31,6 +32,11 @@ class WithReward(AbstractTokenNetwork):
         """Of the network."""
         return self.network.context
 
+    @property
+    def gradient_accumulation(self) -> int:
+        """Of the network."""
+        return self.network.gradient_accumulation
+
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:
@@ -43,18 +49,23 @@ class WithReward(AbstractTokenNetwork):
     def rate(self, data: Completions) -> Float[Array, "*batch"]:
         """The reward of each response: read off the state after its last token."""
         assert isinstance(self.network, AbstractHiddenStates)
+        reader: AbstractHiddenStates = self.network
         place = jnp.arange(data.tokens.shape[-1])
         last = jnp.max(jnp.where(jnp.asarray(data.response), place, 0), axis=-1)
-        if data.packing is not None and isinstance(self.network, AbstractPacked):
+        parts = self.network.gradient_accumulation
+
+        def rated(hidden: Float[Array, "row position width"]) -> Float[Array, "row position"]:
+            return jnp.einsum("...w,w->...", hidden.astype(jnp.float32), self.weights)
+
+        if data.packing is not None and isinstance(reader, AbstractPacked):
+            packs: AbstractPacked = reader
             together, text = packed(data, data.packing)
-            hidden = self.network.packed_hidden(together.tokens, text)
+            rows = (together.tokens, text)
+            rates = in_parts(lambda rows: rated(packs.packed_hidden(*rows)), rows, parts)
             where = places(data.packing, place.size)
-            where = jnp.take_along_axis(where, last[:, None], axis=-1)[:, 0]
-            read = hidden.reshape(-1, hidden.shape[-1])[where].astype(jnp.float32)
-        else:
-            hidden = self.network.hidden(jnp.asarray(data.tokens)).astype(jnp.float32)
-            read = jnp.take_along_axis(hidden, last[..., None, None], axis=-2)[..., 0, :]
-        return jnp.einsum("...w,w->...", read, self.weights)
+            return rates.reshape(-1)[jnp.take_along_axis(where, last[:, None], axis=-1)[:, 0]]
+        rates = texts_in_parts(lambda tokens: rated(reader.hidden(tokens)), data.tokens, parts)
+        return jnp.take_along_axis(rates, last[..., None], axis=-1)[..., 0]
 
 
 def with_reward(network: AbstractTokenNetwork) -> WithReward:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
+from headwater.ops.language.accumulation import texts_in_parts
 from headwater.ops.language.tokens import of_tokens
 
 
@@ -44,6 +45,11 @@ class WithValue(AbstractTokenNetwork):
         """Of the network."""
         return self.network.context
 
+    @property
+    def gradient_accumulation(self) -> int:
+        """Of the network."""
+        return self.network.gradient_accumulation
+
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:
@@ -56,10 +62,16 @@ class WithValue(AbstractTokenNetwork):
     def judge(self, data: Completions, temperature: float | Float[Array, ""]) -> Judged:
         """Log-probabilities and values in one pass; the first token has value zero."""
         assert isinstance(self.network, AbstractHiddenStates)
-        hidden = self.network.hidden(jnp.asarray(data.tokens))
-        value = jnp.einsum("...w,w->...", hidden.astype(jnp.float32), self.weights) + self.bias
-        before = jnp.concatenate([jnp.zeros_like(value[..., :1]), value[..., :-1]], axis=-1)
-        return Judged(of_tokens(self.network.unembed(hidden), data, temperature), before)
+        network: AbstractHiddenStates = self.network
+
+        def judged(texts: Completions) -> Judged:
+            hidden = network.hidden(texts.tokens)
+            value = jnp.einsum("...w,w->...", hidden.astype(jnp.float32), self.weights) + self.bias
+            before = jnp.concatenate([jnp.zeros_like(value[..., :1]), value[..., :-1]], axis=-1)
+            return Judged(of_tokens(network.unembed(hidden), texts, temperature), before)
+
+        texts = Completions(jnp.asarray(data.tokens), jnp.asarray(data.response))
+        return texts_in_parts(judged, texts, self.network.gradient_accumulation)
 
 
 def with_value(network: AbstractTokenNetwork) -> WithValue:

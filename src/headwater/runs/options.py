@@ -293,6 +293,14 @@ class Options:
         "more time.",
         value="",
     )
+    gradient_accumulation: int = _option(
+        1,
+        "texts",
+        "Equal parts in which the model reads a batch for its gradient, one after the other: less "
+        "memory, about a third more time, and the gradient of the whole batch.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
     samples: int = _option(
         8,
         "writing",

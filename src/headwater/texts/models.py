@@ -11,7 +11,10 @@ from headwater.core.errors import DataError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
 from headwater.networks.decoders.architecture import Precision
-from headwater.networks.decoders.changes import with_gradient_checkpointing
+from headwater.networks.decoders.changes import (
+    with_gradient_accumulation,
+    with_gradient_checkpointing,
+)
 from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.hugging_face import family_named, read_decoder, write_decoder
 from headwater.networks.pretrained.adapters import base_of, holds_adapters, read_adapters
@@ -56,13 +59,14 @@ def load_language_model(
     dtype: Precision | None = None,
     stored: Precision | None = None,
     gradient_checkpointing: bool = False,
+    gradient_accumulation: int = 1,
 ) -> LanguageModel:
     """The model and the tokenizer in a directory; bytes, if there is no `tokenizer.json`.
 
     A directory of adapters in PEFT's form stands for the model that they name with them merged in.
 
     **Arguments:** `adapters`: a directory of such, to be merged into the model; `dtype`, `stored`:
-    as of `read_decoder`; `gradient_checkpointing`: see `Architecture`.
+    as of `read_decoder`; `gradient_checkpointing`, `gradient_accumulation`: see `Architecture`.
 
     Raises `DataError` for what is missing, damaged, or does not fit together.
     """
@@ -72,6 +76,8 @@ def load_language_model(
         decoder = read_adapters(adapters, decoder, family=family_named(directory)).merged()
     if gradient_checkpointing:
         decoder = with_gradient_checkpointing(decoder)
+    if gradient_accumulation != 1:
+        decoder = with_gradient_accumulation(decoder, gradient_accumulation)
     tokenizer: AbstractTokenizer = ByteTokenizer()
     if (directory / "tokenizer.json").is_file():
         tokenizer = read_tokenizer(directory)

@@ -39,8 +39,9 @@ class Architecture:
     logits are divided by; `attention_bound`, `logit_bound`: scores and logits $s$ become $b \tanh(s
     / b)$; `query_bound`: on the absolute values of queries, keys and values;
     `gradient_checkpointing`: whether what a layer computes is computed again for the gradient,
-    which takes time and saves memory; `dtype`: what is computed in (softmax, routers, norms and
-    logits are always in float32).
+    which takes time and saves memory; `gradient_accumulation`: parts in which a batch is read for
+    its gradient, one after the other, which does so too; `dtype`: what is computed in (softmax,
+    routers, norms and logits are always in float32).
 
     Raises `SpecificationError` for sizes that do not fit together.
     """
@@ -83,6 +84,7 @@ class Architecture:
     logit_bound: float | None = None
     query_bound: float | None = None
     gradient_checkpointing: bool = False
+    gradient_accumulation: int = 1
     dtype: Precision = "float32"
 
     def __post_init__(self):
@@ -99,7 +101,8 @@ class Architecture:
             scale = self.attention_scale or self.head_width**-0.5
             object.__setattr__(self, "attention_scale", scale)
             object.__setattr__(self, "rotary_width", self.rotary_width or self.head_width)
-        for name in ("vocabulary", "context", "width", "layers", "heads", "head_width"):
+        counts = ("vocabulary", "context", "width", "layers", "heads", "head_width")
+        for name in (*counts, "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise SpecificationError(f"a decoder needs at least one of {name}")
         if self.window is not None and self.window < 1:

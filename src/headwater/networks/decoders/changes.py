@@ -196,6 +196,12 @@ def with_precision(decoder: Decoder, dtype: Precision, stored: Precision | None 
     return _changed(decoder, architecture=dataclasses.replace(decoder.architecture, dtype=dtype))
 
 
+def with_gradient_accumulation(decoder: Decoder, parts: int) -> Decoder:
+    """The same decoder, which reads a batch in so many parts for its gradient."""
+    architecture = dataclasses.replace(decoder.architecture, gradient_accumulation=parts)
+    return _changed(decoder, architecture=architecture)
+
+
 def with_gradient_checkpointing(decoder: Decoder) -> Decoder:
     """The same decoder, which computes its layers again for the gradient rather than keep them."""
     architecture = dataclasses.replace(decoder.architecture, gradient_checkpointing=True)

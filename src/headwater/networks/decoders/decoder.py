@@ -98,6 +98,11 @@ class Decoder(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         """How many layers there are."""
         return self.architecture.layers
 
+    @property
+    def gradient_accumulation(self) -> int:
+        """Parts in which a batch is read for its gradient, one after the other."""
+        return self.architecture.gradient_accumulation
+
     def logits(
         self, tokens: Int[Array, "*batch position"]
     ) -> Float[Array, "*batch position vocabulary"]:

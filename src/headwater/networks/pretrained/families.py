@@ -151,7 +151,9 @@ class ModelFamily(NamedTuple):
 
     def describes(self, architecture: Architecture) -> bool:
         """Whether there are models of this kind with the architecture."""
-        stored = dataclasses.replace(architecture, dtype="float32", gradient_checkpointing=False)
+        # How it is trained is no part of what is stored.
+        trained = {"gradient_checkpointing": False, "gradient_accumulation": 1}
+        stored = dataclasses.replace(architecture, dtype="float32", **trained)
         try:
             return self.read(self.write(stored)) == stored
         except (DataError, SpecificationError):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from headwater.core.fields import check_choice
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractPacked, AbstractTokenNetwork
+from headwater.ops.language.accumulation import in_parts, texts_in_parts
 from headwater.ops.language.packing import packed, unpacked
 
 Average = Literal["token", "sequence", "constant"]
@@ -40,15 +41,27 @@ def per_token(
 ) -> Shaped[Array, "*batch position"]:
     """`function(logits, texts)`, a number for each token of the responses; zero elsewhere.
 
-    Packed texts are read together, without padding, where the network can: `function` gets what it
-    reads then, and must look at no more than a token and the logits before it.
+    Packed texts are read together, without padding, where the network can, and in as many parts as
+    it says: `function` gets what it reads then, and must look at no more than a token and the
+    logits before it.
     """
+    parts = network.gradient_accumulation
     if data.packing is None or not isinstance(network, AbstractPacked):
-        values = function(network.logits(jnp.asarray(data.tokens)), data)
-        return jnp.where(jnp.asarray(data.response), values, 0)
-    together, text = packed(data, data.packing)
-    logits = network.unembed(network.packed_hidden(together.tokens, text))
-    return unpacked(function(logits, together), data, data.packing)
+
+        def of_texts(texts: Completions) -> Array:
+            return function(network.logits(texts.tokens), texts)
+
+        texts = Completions(jnp.asarray(data.tokens), jnp.asarray(data.response))
+        values = texts_in_parts(of_texts, texts, parts)
+        return jnp.where(texts.response, values, 0)
+    reader: AbstractPacked = network
+
+    def of_rows(rows: tuple[Completions, Array]) -> Array:
+        together, text = rows
+        logits = reader.unembed(reader.packed_hidden(together.tokens, text))
+        return function(logits, together)
+
+    return unpacked(in_parts(of_rows, packed(data, data.packing), parts), data, data.packing)
 
 
 def of_tokens(

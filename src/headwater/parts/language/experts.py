@@ -39,8 +39,16 @@ def decoder_of(network: AbstractTokenNetwork) -> Decoder:
 def routed_log_probabilities(
     network: AbstractTokenNetwork, data: Completions
 ) -> tuple[Float[Array, "*batch position"], Routing]:
-    """Of each token of the responses, within the experts' capacity, and what routers decided."""
+    """Of each token of the responses, within the experts' capacity, and what routers decided.
+
+    Raises `SpecificationError` for a network that reads batches in parts.
+    """
     decoder = decoder_of(network)
+    if decoder.gradient_accumulation > 1:
+        raise SpecificationError(
+            "routers share out the tokens of a whole batch among experts, so that it is not read "
+            "in parts: leave out gradient_accumulation"
+        )
     hidden, routing = decoder.routed_hidden(jnp.asarray(data.tokens))
     return of_tokens(decoder.unembed(hidden), data), routing
 

@@ -13,6 +13,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.decoders.changes import with_one_expert
 from headwater.networks.decoders.decoder import Decoder
+from headwater.ops.language.accumulation import texts_in_parts
 from headwater.ops.language.tokens import averaged, next_log_probabilities, of_tokens
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 from headwater.parts.language.experts import decoder_of, expert_decoder
@@ -66,17 +67,22 @@ class THOR(
         return begin_tuning(network, schedule_of(self), reference=False)
 
     def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
-        tokens, response = jnp.asarray(data.tokens), jnp.asarray(data.response)
+        response = jnp.asarray(data.response)
+        texts = Completions(jnp.asarray(data.tokens), response)
         keys = jax.random.split(key)
 
         def loss(network: AbstractTokenNetwork):
-            def one(key: PRNGKeyArray):
-                logits = drawn_experts(decoder_of(network), key=key).logits(tokens)
-                value = -averaged(of_tokens(logits, data), response, "token")
-                return value, next_log_probabilities(logits)
+            drawn = [drawn_experts(decoder_of(network), key=key) for key in keys]
 
-            (first, log_first), (second, log_second) = (one(key) for key in keys)
-            apart = averaged(_disagreement(log_first, log_second), response, "token")
+            def read(texts: Completions):
+                logits = [decoder.logits(texts.tokens) for decoder in drawn]
+                first, second = (next_log_probabilities(each) for each in logits)
+                own = jnp.stack([of_tokens(each, texts) for each in logits], axis=1)
+                return own, _disagreement(first, second)
+
+            own, apart = texts_in_parts(read, texts, network.gradient_accumulation)
+            first, second = (-averaged(own[:, i], response, "token") for i in range(2))
+            apart = averaged(apart, response, "token")
             value = 0.5 * (first + second)
             metrics = {"loss": value, "disagreement": apart}
             return 2.0 * value + self.consistency_weight * apart, metrics

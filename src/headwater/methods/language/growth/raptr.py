@@ -12,6 +12,7 @@ from headwater.core.fields import choice, integer, non_negative, positive, real
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractLayered, AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.accumulation import texts_in_parts
 from headwater.ops.language.tokens import averaged, of_tokens
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
@@ -71,18 +72,25 @@ class RaPTr(
         return begin_tuning(problem.network, schedule_of(self), reference=False)
 
     def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
-        response, tokens = jnp.asarray(data.response), jnp.asarray(data.tokens)
+        response = jnp.asarray(data.response)
+        texts = Completions(jnp.asarray(data.tokens), response)
         assert isinstance(state.network, AbstractLayered)
         layers = state.network.layer_count
         scale = (layers / self.path_length) ** jnp.asarray(self.scale_power)
+        path = None
+        if self.path_length < layers:
+            path = _path(layers, self.path_length, key)
 
         def loss(network: AbstractTokenNetwork):
             assert isinstance(network, AbstractLayered)
-            if self.path_length >= layers:
-                logits = network.logits(tokens)
-            else:
-                logits = network.logits_along(tokens, _path(layers, self.path_length, key), scale)
-            value = -averaged(of_tokens(logits, data), response, "token")
+
+            def along(texts: Completions):
+                if path is None:
+                    return of_tokens(network.logits(texts.tokens), texts)
+                return of_tokens(network.logits_along(texts.tokens, path, scale), texts)
+
+            own = texts_in_parts(along, texts, network.gradient_accumulation)
+            value = -averaged(own, response, "token")
             return value, {"loss": value, "tokens": jnp.sum(response).astype(jnp.float32)}
 
         return tune(state, schedule_of(self), loss)

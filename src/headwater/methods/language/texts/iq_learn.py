@@ -13,6 +13,7 @@ from headwater.core.fields import choice, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
+from headwater.ops.language.accumulation import texts_in_parts
 from headwater.ops.language.tokens import averaged, of_tokens
 from headwater.parts.clipped_policy import last_tokens
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
@@ -83,14 +84,18 @@ class IQLearnLM(
 
     def update(self, state: ImitatedTexts, data: Completions, *, key: PRNGKeyArray):
         response = jnp.asarray(data.response)
+        texts = Completions(jnp.asarray(data.tokens), response)
 
         def loss(network: AbstractTokenNetwork):
-            logits = network.logits(jnp.asarray(data.tokens)).astype(jnp.float32)
-            likelihood = averaged(of_tokens(logits, data), response, "token")
-            rewards = self._rewards(logits, data, state.ends)
+            def read(texts: Completions):
+                logits = network.logits(texts.tokens).astype(jnp.float32)
+                log_policy = jax.nn.log_softmax(logits, axis=-1)
+                entropies = _before(-jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1))
+                return of_tokens(logits, texts), self._rewards(logits, texts, state.ends), entropies
+
+            own, rewards, entropies = texts_in_parts(read, texts, network.gradient_accumulation)
+            likelihood = averaged(own, response, "token")
             difference = averaged(rewards**2, response, "token")
-            log_policy = jax.nn.log_softmax(logits, axis=-1)
-            entropies = _before(-jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1))
             entropy = averaged(entropies, response, "token")
             value = self.temporal_difference_weight * difference - likelihood
             value = value - self.entropy_weight * entropy
