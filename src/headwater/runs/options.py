@@ -280,6 +280,20 @@ class Options:
         "What happens to rows that do not fit into the model's context.",
         value="{refuse,drop,cut_prompt,cut_response}",
     )
+    only_answers: bool = _option(
+        False,
+        "texts",
+        "Learn only what the assistant says of conversations (`messages`), not the whole.",
+        value="",
+    )
+    columns: tuple[str, ...] | None = _option(
+        None,
+        "texts",
+        "Which column holds what, where that is not what it is called: prompt=question (in Python: "
+        "or a dictionary); of prompt, completion, chosen, rejected, text, messages, reward and "
+        "label.",
+        value="WHAT=COLUMN …",
+    )
     dtype: Literal["float32", "bfloat16"] | None = _option(
         None,
         "texts",
@@ -313,6 +327,32 @@ class Options:
     )
     temperature: float | None = _option(
         None, "writing", "Of writing; by default that of the method, or 1.", least=0.0, value="X"
+    )
+    top_k: int | None = _option(
+        None, "writing", "Write only with so many likeliest tokens.", least=1, most=_LARGEST_COUNT
+    )
+    top_p: float | None = _option(
+        None,
+        "writing",
+        "Write only with the likeliest tokens that hold this probability.",
+        least=0.0,
+        most=1,
+        value="X",
+    )
+    min_p: float | None = _option(
+        None,
+        "writing",
+        "Write only with tokens that have this share of the probability of the likeliest.",
+        least=0.0,
+        most=1,
+        value="X",
+    )
+    repetition_penalty: float | None = _option(
+        None,
+        "writing",
+        "Above 1, tokens that the text has already become less likely while writing.",
+        above=0.0,
+        value="X",
     )
 
     def __post_init__(self) -> None:
@@ -464,6 +504,8 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, Mapping):
+        value = tuple(f"{key}={each}" for key, each in value.items())
     hint = typing.get_type_hints(Options)[name]
     if not json_text.fits(value, hint):
         choices = [c for c in _choices(hint) if isinstance(c, str)]

@@ -87,6 +87,8 @@ def read_completions(
     """
     path = Path(path)
     if path.suffix.lower() in (".txt", ".text", ".md"):
+        if only_answers:
+            raise _no_conversations(path)
         return _windows(path, tokenizer, context)
     rows = list(_rows(path, columns))
     kinds = (("prompt", "completion"), ("messages",), ("text",))
@@ -94,6 +96,8 @@ def read_completions(
     kind = next((kind for kind in kinds if kind[-1] in names), None)
     if kind is None:
         raise rows[0].missing("completion", "completions need 'prompt' and 'completion', ")
+    if only_answers and kind != ("messages",):
+        raise _no_conversations(path)
     judged = "reward" in names
     texts, rewards, tally = [], [], _Tally(context, too_long)
     for row in rows:
@@ -220,6 +224,13 @@ def read_prompts(
     return tally.report(Prompts(padded.tokens, length), len(rows), texts)
 
 
+def _no_conversations(path: Path) -> DataError:
+    return DataError(
+        f"{path}: only_answers is about conversations in a column 'messages', and there are none: "
+        "leave it out"
+    )
+
+
 # Rows -------------------------------------------------------------------------------------------
 
 
@@ -240,7 +251,7 @@ class _Row(NamedTuple):
         known = nearest(name, free, "column").removeprefix(f"unknown column '{name}': ")
         return DataError(
             f"{self.path}: {need}and there is no column '{name}' ({known.rstrip('.')}): rename the "
-            f"one that it is, or in Python say so with columns={{'{name}': …}}"
+            f"one that it is, or say so with --columns {name}=… (columns={{'{name}': …}} in Python)"
         )
 
     def given(self, name: str) -> Any:

@@ -99,7 +99,7 @@ def brevity(prompts, completions):
     [
         ("SFT", "sums.jsonl", {"held_out": "0.25"}),
         ("GRPO", "sums.jsonl", {"held_out": "0.25", "reward": brevity}),
-        ("DRPO", "sums.jsonl", {"reward": brevity}),
+        ("DRPO", "sums.jsonl", {"reward": brevity, "min_p": 0.1, "repetition_penalty": 1.2}),
         ("INPO", "sums.jsonl", {"reward": brevity}),
     ],
 )
@@ -180,6 +180,30 @@ def test_a_model_that_was_left_half_written_is_written_again(folder, tmp_path, m
     for one, other in zip(jax.tree.leaves(written), jax.tree.leaves(done.models[0].decoder)):
         np.testing.assert_array_equal(one, other)
     assert not (tmp_path / "run" / ".model.part").exists()
+
+
+def test_columns_of_other_names_and_answers_alone(folder, tmp_path):
+    asked = [{"question": f"{a}+", "answer": f"{a}"} for a in range(8)]
+    rows(tmp_path / "asked.jsonl", asked)
+    how = {"updates": 2, "held_out": "0.25"}
+    usual = taught(folder, "SFT", "sums.jsonl", None, **how)
+    names = {"prompt": "question", "completion": "answer"}
+    found = taught(folder, "SFT", tmp_path / "asked.jsonl", None, columns=names, **how)
+    assert found.specification.options.columns == ("prompt=question", "completion=answer")
+    assert found.metrics[0]["metrics"] == usual.metrics[0]["metrics"]
+    assert found.evaluations == usual.evaluations
+
+    # A conversation is learned from whole, or what the assistant says of it.
+    said = [
+        {"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]}
+    ]
+    rows(tmp_path / "said.jsonl", said * 8)
+    counted = [
+        last(taught(folder, "SFT", tmp_path / "said.jsonl", None, updates=1, **options))["tokens"]
+        for options in ({}, {"only_answers": True})
+    ]
+    # Four rows of "c", the line break of the template, and the token that ends it.
+    assert counted[1] == 4 * 3 < counted[0]
 
 
 def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
@@ -481,6 +505,8 @@ def test_what_is_written_can_be_asked_for_again(folder):
         ({"prompts": ["x"], "temperature": 0.0}, "above zero"),
         ({"prompts": ["x"], "top_p": 1.5}, "top-p = 1.5"),
         ({"prompts": ["x"], "top_k": 0}, "top-k = 0"),
+        ({"prompts": ["x"], "min_p": 1.5}, "min-p = 1.5"),
+        ({"prompts": ["x"], "repetition_penalty": 0.0}, "repetition penalty = 0.0"),
     ],
 )
 def test_what_cannot_be_written_is_said(folder, options, message):
@@ -502,6 +528,12 @@ def test_what_cannot_be_written_is_said(folder, options, message):
         ("GRPO", "sums.jsonl", {"new_tokens": 30}, "must fit into a context of 32"),
         ("GRPO", "sums.jsonl", {"reward": "nowhere"}, "is no run"),
         ("SFT", "sums.jsonl", {"updates": 0}, "at least 1"),
+        ("SFT", "sums.jsonl", {"only_answers": True}, "only_answers is about conversations"),
+        ("DPO", "pairs.jsonl", {"only_answers": True}, "DPO does not learn from 'messages'"),
+        ("SFT", "sums.jsonl", {"columns": ["prompt"]}, "'prompt' does not say which column"),
+        ("SFT", "sums.jsonl", {"columns": {"prompt": "ask"}}, "unknown column 'ask'"),
+        ("GRPO", "sums.jsonl", {"top_k": 300}, "top-k = 300 must be from 1 to 264"),
+        ("GRPO", "sums.jsonl", {"top_p": 0.0}, "top-p = 0.0 is a probability above 0"),
         (
             "GRPO",
             "sums.jsonl",

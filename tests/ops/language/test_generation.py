@@ -10,8 +10,8 @@ from headwater.core.errors import SpecificationError
 from headwater.core.tokens import AbstractIncremental, AbstractTokenNetwork, Prompts
 from headwater.environments.language.token_process import every_response
 from headwater.networks.token_table import PrefixTable
-from headwater.ops.language.generation import generate, narrowed
-from headwater.ops.language.tokens import token_log_probabilities
+from headwater.ops.language.generation import Restrictions, generate, narrowed, penalised
+from headwater.ops.language.tokens import next_log_probabilities, token_log_probabilities
 
 
 class Remembering(AbstractTokenNetwork, AbstractIncremental):
@@ -156,7 +156,9 @@ def test_what_top_k_and_top_p_leave():
 
 
 def test_samples_stay_within_top_k(key):
-    write = jax.jit(lambda: generate(NETWORK, PROMPTS, 1, key=key, samples=100, top_k=2))
+    write = jax.jit(
+        lambda: generate(NETWORK, PROMPTS, 1, key=key, samples=100, restrictions=Restrictions(2))
+    )
     tokens = np.asarray(write().tokens)
     for row, start in ((0, 2), (1, 1)):
         logits = NETWORK.logits(PROMPTS.tokens[row : row + 1, :start])[0, -1]
@@ -166,3 +168,61 @@ def test_samples_stay_within_top_k(key):
 def test_texts_that_do_not_fit_are_refused(key):
     with pytest.raises(SpecificationError, match="prompts of 2 tokens and 3 new ones do not fit"):
         generate(NETWORK, PROMPTS, 3, key=key)
+
+
+def test_tokens_far_less_likely_than_the_likeliest_are_left_out():
+    chances = jnp.asarray([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]])
+    kept = np.isfinite(narrowed(jnp.log(chances), min_p=0.25))
+    # A quarter of 0.5 is 0.125; of what top-k leaves, the likeliest one is the same.
+    np.testing.assert_array_equal(kept, [[1, 1, 1, 0], [1, 0, 0, 0]])
+    kept = np.isfinite(narrowed(jnp.log(chances), top_k=2, min_p=0.25))
+    np.testing.assert_array_equal(kept, [[1, 1, 0, 0], [1, 0, 0, 0]])
+    assert np.isfinite(narrowed(jnp.log(chances), min_p=0.0)).all()
+
+
+def test_tokens_that_are_there_already_become_less_likely(key):
+    logits = jnp.asarray([[2.0, -1.0, 0.5]])
+    present = jnp.asarray([[True, True, False]])
+    np.testing.assert_allclose(penalised(logits, present, 4.0), [[0.5, -4.0, 0.5]])
+    # What the prompt has, and what was written, but not what pads it: the second text is "2" and
+    # has a 1 behind it, which is free.
+    prompts = Prompts(jnp.asarray([[0, 1], [2, 1]], jnp.int32), jnp.asarray([2, 1], jnp.int32))
+    write = jax.jit(
+        lambda: generate(
+            NETWORK, prompts, 2, key=key, samples=30,
+            restrictions=Restrictions(repetition_penalty=1e9),
+        )
+    )  # fmt: skip
+    written = write()
+    tokens, response = np.asarray(written.tokens), np.asarray(written.response)
+    first = tokens[0][response[0]].reshape(30, 2)
+    # A logit of 1e9 times less than nothing is never drawn; one divided by it is 0.
+    table = np.asarray(NETWORK.logits(prompts.tokens))
+    assert (table[0, 1] != 0).all()
+    free = {token for token in range(3) if token == 2 or table[0, 1, token] > 0}
+    assert set(first[:, 0].tolist()) <= free
+    np.testing.assert_allclose(
+        written.log_probability, token_log_probabilities(NETWORK, written), atol=1e-6
+    )
+
+
+def test_what_is_drawn_from_is_what_transformers_draws_from(key):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    processors = transformers.generation.logits_process
+    logits = 2.0 * jax.random.normal(key, (6, 20))
+    tokens = jax.random.randint(key, (6, 5), 0, 20)
+    theirs, own = torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(tokens)).long()
+    for processor in (
+        processors.RepetitionPenaltyLogitsProcessor(1.7),
+        processors.TemperatureLogitsWarper(0.6),
+        processors.TopKLogitsWarper(12),
+        processors.TopPLogitsWarper(0.9),
+        processors.MinPLogitsWarper(0.05),
+    ):
+        theirs = processor(own, theirs)
+    present = jnp.zeros(logits.shape, bool).at[jnp.arange(6)[:, None], tokens].set(True)
+    lower = next_log_probabilities(penalised(logits, present, 1.7), 0.6)
+    ours = jax.nn.softmax(narrowed(lower, 12, 0.9, 0.05))
+    np.testing.assert_allclose(ours, torch.softmax(theirs, -1).numpy(), atol=1e-6)
+    assert 6 < np.count_nonzero(ours) < 72

@@ -15,6 +15,7 @@ from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork
 from headwater.environments.language.token_tasks import ExactMatch
 from headwater.evaluation.statistics import Interval, frequency, interval
 from headwater.evaluation.texts import by_rows, rewarded
+from headwater.ops.language.generation import Restrictions
 from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.options import check_seed
@@ -70,7 +71,7 @@ def evaluate_language(
 
     def own(of: LanguageModel) -> np.ndarray:
         key = jax.random.key(seed)
-        texts = answers(of, prompts, new_tokens, 1, temperature, None, None, greedy, key)
+        texts = answers(of, prompts, new_tokens, 1, temperature, Restrictions(), greedy, key)
         return by_rows(rewarded, judge, texts).reshape(-1)
 
     scores = own(model)

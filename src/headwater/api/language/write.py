@@ -11,7 +11,7 @@ import numpy as np
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
 from headwater.core.tokens import Prompts
-from headwater.ops.language.generation import generate
+from headwater.ops.language.generation import Restrictions, generate
 from headwater.runs.options import check_seed
 from headwater.texts.models import LanguageModel
 
@@ -28,13 +28,15 @@ def generate_texts(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
     greedy: bool = False,
     seed: int = 0,
 ) -> list[list[dict[str, Any]]]:
     """Responses to texts: for each prompt its samples, with `text` and `log_probability`.
 
-    **Arguments:** as of `ops.generation.generate`. Raises `SpecificationError` if prompts and new
-    tokens do not fit into the model's context.
+    **Arguments:** as of `ops.language.generation.generate`, and of its `Restrictions`. Raises
+    `SpecificationError` if prompts and new tokens do not fit into the model's context.
     """
     if not prompts:
         raise SpecificationError("there is no prompt to answer")
@@ -55,8 +57,9 @@ def generate_texts(
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = row
     given = Prompts(jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32))
+    restrictions = Restrictions(top_k, top_p, min_p, repetition_penalty)
     written = answers(
-        model, given, new_tokens, samples, temperature, top_k, top_p, greedy, jax.random.key(seed)
+        model, given, new_tokens, samples, temperature, restrictions, greedy, jax.random.key(seed)
     )
     marks, log_probabilities = np.asarray(written.response), np.asarray(written.log_probability)
     return [
@@ -77,8 +80,7 @@ def answers(
     new_tokens: int,
     samples: int,
     temperature: float,
-    top_k: int | None,
-    top_p: float | None,
+    restrictions: Restrictions,
     greedy: bool,
     key,
 ) -> Completions:
@@ -89,12 +91,9 @@ def answers(
     """
     if samples < 1 or new_tokens < 1 or temperature <= 0.0:
         raise SpecificationError("samples, new tokens and temperature must be above zero")
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise SpecificationError(f"top-p = {top_p} is a probability above 0 and at most 1")
-    if top_k is not None and not 1 <= top_k <= model.decoder.vocabulary:
-        raise SpecificationError(f"top-k = {top_k} must be from 1 to {model.decoder.vocabulary}")
+    restrictions.check(model.decoder.vocabulary)
     options = {"end": model.tokenizer.ends, "samples": samples, "greedy": greedy}
-    options |= {"top_k": top_k, "top_p": top_p}
+    options |= {"restrictions": restrictions}
     write = eqx.filter_jit(
         lambda decoder, part, key: generate(
             decoder, part, new_tokens, key=key, temperature=temperature, **options

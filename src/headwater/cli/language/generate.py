@@ -19,6 +19,8 @@ def command(
     temperature: Annotated[float, option("X")] = 1.0,
     top_k: Annotated[int | None, option("N")] = None,
     top_p: Annotated[float | None, option("X")] = None,
+    min_p: Annotated[float | None, option("X")] = None,
+    repetition_penalty: Annotated[float | None, option("X")] = None,
     greedy: Flag = False,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
@@ -38,6 +40,9 @@ def command(
         temperature: Smaller is more certain.
         top_k: Choose only among so many likeliest tokens.
         top_p: Choose only among the likeliest tokens that hold this probability.
+        min_p: Choose only among tokens with at least this share of the probability of the
+            likeliest.
+        repetition_penalty: Above 1, tokens that the text has already become less likely.
         greedy: Always take the likeliest token.
         seed: Of all randomness.
         json: Print prompts, answers and their log-probabilities as JSON.
@@ -56,6 +61,8 @@ def command(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         greedy=greedy,
         seed=seed,
     )

@@ -1,10 +1,11 @@
 """Writing text: one token after the other, compiled whole."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
@@ -17,6 +18,35 @@ from headwater.core.tokens import (
 from headwater.ops.language.tokens import next_log_probabilities
 
 
+class Restrictions(NamedTuple):
+    """Which tokens a text may go on with, in the order in which they are applied.
+
+    **Arguments:** `repetition_penalty`: logits of tokens that the text has already, its prompt
+    included, are divided by it where they are positive and multiplied where they are negative;
+    `top_k`: the likeliest so many; `top_p`: the likeliest ones that hold this probability; `min_p`:
+    those with at least this share of the probability of the likeliest one.
+    """
+
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def check(self, vocabulary: int) -> None:
+        """Raises `SpecificationError`, naming it, for a number that makes no sense."""
+        if self.top_k is not None and not 1 <= self.top_k <= vocabulary:
+            raise SpecificationError(f"top-k = {self.top_k} must be from 1 to {vocabulary}")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise SpecificationError(f"top-p = {self.top_p} is a probability above 0 and at most 1")
+        if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
+            raise SpecificationError(f"min-p = {self.min_p} is a share from 0 to 1")
+        penalty = self.repetition_penalty
+        if penalty is not None and not 0.0 < penalty < math.inf:
+            raise SpecificationError(
+                f"repetition penalty = {penalty} must be positive, and finite: 1 changes nothing"
+            )
+
+
 def generate(
     network: AbstractTokenNetwork,
     prompts: Prompts,
@@ -26,8 +56,7 @@ def generate(
     end: int | tuple[int, ...] = -1,
     samples: int | None = None,
     temperature: float | Float[Array, ""] = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    restrictions: Restrictions = Restrictions(),  # noqa: B008 (it cannot change)
     greedy: bool = False,
     limit: Int[Array, " row"] | None = None,
     width: int | None = None,
@@ -37,15 +66,14 @@ def generate(
     **Arguments:** `prompts`: a batch `[row]`; a forced beginning of the response belongs to the
     prompt; `new_tokens`: at most; `end`: the token that ends a response, or all that do (-1: none
     does); `samples`: how many for each prompt (default: one, without an axis for it);
-    `temperature`: what logits are divided by; `top_k`, `top_p`: draw only from the likeliest so
-    many tokens, from the likeliest ones that hold this probability; `greedy`: take the likeliest
-    token; `limit`: tokens in each text at most, the prompt included, at least one more than it has;
-    `width`: positions of what is returned, at which texts end too (default: prompts and new tokens
-    together).
+    `temperature`: what logits are divided by; `restrictions`: on what is drawn from; `greedy`: take
+    the likeliest token; `limit`: tokens in each text at most, the prompt included, at least one
+    more than it has; `width`: positions of what is returned, at which texts end too (default:
+    prompts and new tokens together).
 
     **Returns:** `[row, (sample,) position]`. The log-probabilities are the network's at this
-    temperature: those that a trainer computes from the same weights. Where `top_k`, `top_p` or
-    `greedy` are given, tokens were drawn from fewer tokens than these are about.
+    temperature: those that a trainer computes from the same weights. With `restrictions` or
+    `greedy`, tokens were drawn from fewer than these are about, or from other probabilities.
 
     Raises `SpecificationError` if the texts do not fit into the network's context.
     """
@@ -60,7 +88,7 @@ def generate(
     if samples is not None:
         prompts, limit = jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), (prompts, limit))
     written = _generate(
-        network, prompts, limit, width, new_tokens, key, end, temperature, top_k, top_p, greedy
+        network, prompts, limit, width, new_tokens, key, end, temperature, restrictions, greedy
     )
     if samples is None:
         return written
@@ -68,9 +96,12 @@ def generate(
 
 
 def narrowed(
-    log_probabilities: Float[Array, "*batch vocabulary"], top_k: int | None, top_p: float | None
+    log_probabilities: Float[Array, "*batch vocabulary"],
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
 ) -> Float[Array, "*batch vocabulary"]:
-    """Without the tokens that `top_k` and `top_p` leave out; not normalised again."""
+    """Without the tokens that these leave out (see `Restrictions`); not normalised again."""
     if top_k is not None:
         least = jax.lax.top_k(log_probabilities, top_k)[0][..., -1:]
         log_probabilities = jnp.where(log_probabilities >= least, log_probabilities, -jnp.inf)
@@ -81,12 +112,27 @@ def narrowed(
         kept = jnp.cumsum(probabilities, axis=-1) - probabilities < top_p
         least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
         log_probabilities = jnp.where(log_probabilities >= least, log_probabilities, -jnp.inf)
+    if min_p is not None:
+        likeliest = jnp.max(log_probabilities, axis=-1, keepdims=True)
+        enough = log_probabilities >= likeliest + jnp.log(min_p)
+        log_probabilities = jnp.where(enough, log_probabilities, -jnp.inf)
     return log_probabilities
 
 
+def penalised(
+    logits: Float[Array, "*batch vocabulary"],
+    present: Bool[Array, "*batch vocabulary"],
+    penalty: float,
+) -> Float[Array, "*batch vocabulary"]:
+    """Logits that are lower where a token is `present`, if the penalty is above one."""
+    lower = jnp.where(logits < 0.0, logits * penalty, logits / penalty)
+    return jnp.where(present, lower, logits)
+
+
 def _generate(
-    network, prompts, limit, width, new_tokens, key, end, temperature, top_k, top_p, greedy
+    network, prompts, limit, width, new_tokens, key, end, temperature, restrictions, greedy
 ):
+    top_k, top_p, min_p, penalty = restrictions
     rows, prompt_width = prompts.tokens.shape
     reader = reader_of(network)
     length = jnp.asarray(prompts.length)
@@ -96,40 +142,51 @@ def _generate(
     ends = jnp.asarray(end, jnp.int32).reshape(1, -1)
 
     def one(carry):
-        step, cache, logits, tokens, chosen, stop, done = carry
+        step, cache, logits, tokens, chosen, present, stop, done = carry
         place = prompts.length + step
-        log_probabilities = next_log_probabilities(logits, temperature)
+        drawn_from = log_probabilities = next_log_probabilities(logits, temperature)
+        if penalty is not None:
+            lower = penalised(logits.astype(jnp.float32), present, penalty)
+            drawn_from = next_log_probabilities(lower, temperature)
         if greedy:
-            token = jnp.argmax(log_probabilities, axis=-1)
+            token = jnp.argmax(drawn_from, axis=-1)
         else:
-            drawn_from = narrowed(log_probabilities, top_k, top_p)
+            drawn_from = narrowed(drawn_from, top_k, top_p, min_p)
             token = jax.random.categorical(jax.random.fold_in(key, step), drawn_from, axis=-1)
         token = token.astype(tokens.dtype)
         # Rows that have ended write beyond the end, where it is dropped.
         written = jnp.where(done, width, place)
         tokens = tokens.at[row, written].set(token, mode="drop")
         chosen = chosen.at[row, written].set(log_probabilities[row, token], mode="drop")
+        if penalty is not None:
+            present = present.at[row, token].set(True)
         stop = jnp.where(done, stop, place + 1)
         done = done | jnp.any(token[:, None] == ends, axis=-1) | (place + 1 >= limit)
         cache, logits = reader.read_one(cache, token, jnp.minimum(place, width - 1))
-        return step + 1, cache, logits, tokens, chosen, stop, done
+        return step + 1, cache, logits, tokens, chosen, present, stop, done
 
     def unfinished(carry):
         return (carry[0] < new_tokens) & ~jnp.all(carry[-1])
 
     tokens = jnp.pad(jnp.asarray(prompts.tokens), ((0, 0), (0, width - prompt_width)))
     tokens = jnp.where(position_mask(0 * last, last + 1, width), tokens, 0)
+    present = None
+    if penalty is not None:
+        # Nothing is counted of the padding.
+        given = jnp.where(position_mask(0 * last, last + 1, width), tokens, logits.shape[-1])
+        present = jnp.zeros(logits.shape, bool).at[row[:, None], given].set(True, mode="drop")
     carry = (
         jnp.zeros((), jnp.int32),
         cache,
         logits,
         tokens,
         jnp.zeros((rows, width), jnp.float32),
+        present,
         last + 1,
         jnp.zeros(rows, bool),
     )
     carry = jax.lax.while_loop(unfinished, one, carry)
-    _, _, _, tokens, chosen, stop, _ = carry
+    _, _, _, tokens, chosen, _, stop, _ = carry
     return Completions(tokens, position_mask(last + 1, stop, width), None, chosen)
 
 

@@ -31,7 +31,7 @@ from headwater.environments.language.token_tasks import ExactMatch
 from headwater.networks.hugging_face import family_named
 from headwater.networks.low_rank_adapters import Adapted, Matrix
 from headwater.networks.pretrained.adapters import matrices_named
-from headwater.ops.language.generation import generate
+from headwater.ops.language.generation import Restrictions, generate
 from headwater.runs.feeds.flow import Fed, Flow, HeldOut, Inputs, TextFile, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Stage
@@ -127,26 +127,32 @@ class _Texts:
             self.model.tokenizer,
             self.model.decoder.context,
             too_long=self.options.too_long,
+            only_answers=self.options.only_answers,
+            columns=self.columns,
         )
         return read.data, read.tokens_per_record
 
     def comparisons(self, path: Path) -> tuple[CompletionComparisons, float]:
         """Pairs of texts, and tokens in one of them."""
+        self._refuse_only_answers()
         read = read_comparisons(
             path,
             self.model.tokenizer,
             self.model.decoder.context,
             too_long=self.options.too_long,
+            columns=self.columns,
         )
         return read.data, read.tokens_per_record
 
     def labelled(self, path: Path) -> tuple[LabelledCompletions, float]:
         """Texts with labels, and tokens in one of them."""
+        self._refuse_only_answers()
         read = read_labelled(
             path,
             self.model.tokenizer,
             self.model.decoder.context,
             too_long=self.options.too_long,
+            columns=self.columns,
         )
         return read.data, read.tokens_per_record
 
@@ -158,8 +164,36 @@ class _Texts:
                 f"{self.options.new_tokens} new tokens leave no room for prompts in a context of "
                 f"{self.model.decoder.context}"
             )
-        read = read_prompts(path, self.model.tokenizer, room, too_long=self.options.too_long)
+        self._refuse_only_answers()
+        read = read_prompts(
+            path,
+            self.model.tokenizer,
+            room,
+            too_long=self.options.too_long,
+            columns=self.columns,
+        )
         return read.data
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that texts are in, by what they hold, where these are others."""
+        found: dict[str, str] = {}
+        for given in self.options.columns or ():
+            role, equals, column = given.partition("=")
+            if not (role and equals and column) or role in found:
+                raise SpecificationError(
+                    f"columns: '{given}' does not say which column holds what: give each once, "
+                    "such as prompt=question"
+                )
+            found[role] = column
+        return found
+
+    def _refuse_only_answers(self) -> None:
+        if self.options.only_answers:
+            raise SpecificationError(
+                f"only_answers is about conversations that are learned from whole, and "
+                f"{type(self.method).__name__} does not learn from 'messages': leave it out"
+            )
 
     def divided(self, read: Callable[[Path], Any]) -> tuple[Any, Any, float]:
         """What is learned from, what is held out (or `None`), and tokens in a record."""
@@ -212,6 +246,7 @@ class _Texts:
             samples=samples or self.options.samples,
             new_tokens=self.options.new_tokens,
             end=self.model.tokenizer.ends,
+            restrictions=self.restrictions,
             **others,
         )
 
@@ -223,6 +258,14 @@ class _Texts:
     def temperature(self) -> float:
         assert self.options.temperature is not None
         return self.options.temperature
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """On what is drawn from while writing. Raises `SpecificationError` for what cannot be."""
+        o = self.options
+        found = Restrictions(o.top_k, o.top_p, o.min_p, o.repetition_penalty)
+        found.check(self.model.decoder.vocabulary)
+        return found
 
     @property
     def written_tokens(self) -> float:
@@ -322,6 +365,7 @@ def _from_resets(method: AbstractMethod, inputs: Inputs, options: Options) -> Fe
         samples=options.samples,
         new_tokens=options.new_tokens,
         end=texts.model.tokenizer.ends,
+        restrictions=texts.restrictions,
     )
     held = None if others is None else HeldOut(texts.answerable(others), reward)
     return texts.fed(_with_reward(resets, reward), texts.written_tokens, held)
@@ -431,6 +475,7 @@ def _answers(texts: _Texts, prompts: Prompts) -> Completions:
                 key=key,
                 end=model.tokenizer.ends,
                 temperature=texts.temperature,
+                restrictions=texts.restrictions,
             )
             return jax.tree.map(lambda x: x[0], Completions(data.tokens, data.response))
 

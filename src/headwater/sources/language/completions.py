@@ -16,7 +16,7 @@ from headwater.core.tokens import (
     AbstractTokenReward,
     Prompts,
 )
-from headwater.ops.language.generation import generate
+from headwater.ops.language.generation import Restrictions, generate
 from headwater.sources.language.passes import (
     Pass,
     first_pass,
@@ -93,7 +93,8 @@ class SampledCompletions(AbstractWriting):
     whole responses or of their parts, which then add up to that of the whole; `rows`: prompts in a
     batch; `samples`: responses to each; `new_tokens`: in a response at most;
     `end`: the token, or tokens, that end it; `temperature`: of the policy; `policy`: who writes, if
-    not the policy that learns.
+    not the policy that learns; `restrictions`: on what is drawn from, of which log-probabilities
+    know nothing, as in TRL.
     """
 
     prompts: Prompts
@@ -104,6 +105,7 @@ class SampledCompletions(AbstractWriting):
     samples: int = eqx.field(static=True, default=4)
     new_tokens: int = eqx.field(static=True, default=16)
     end: int | tuple[int, ...] = eqx.field(static=True, default=-1)
+    restrictions: Restrictions = eqx.field(static=True, default=Restrictions())
 
     def init(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
         return jnp.zeros((), jnp.int32)
@@ -125,6 +127,7 @@ class SampledCompletions(AbstractWriting):
             end=self.end,
             samples=self.samples,
             temperature=self.temperature,
+            restrictions=self.restrictions,
         )
         return state + self.rows * self.samples, data, data.response
 

@@ -9,7 +9,7 @@ from headwater.core.errors import DataError
 from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractCompletionReward, Prompts, position_mask
-from headwater.ops.language.generation import generate
+from headwater.ops.language.generation import Restrictions, generate
 from headwater.ops.language.tokens import lengths
 from headwater.sources.language.completions import AbstractWriting, drawn, rewarded
 
@@ -28,7 +28,8 @@ class Resets(AbstractWriting):
     as wide as new texts may become; `reward`: if given; `chance`: that something is given at all,
     otherwise the policy begins at the prompt; `rows`: texts in a batch; `samples`: continuations of
     each, all from the same place; `new_tokens`: in a whole response at most; `end`: the token, or
-    tokens, that end it; `temperature`. Raises `DataError` if the stored texts do not come in rows.
+    tokens, that end it; `temperature`, `restrictions`: as of `SampledCompletions`. Raises
+    `DataError` if the stored texts do not come in rows.
     """
 
     stored: Completions
@@ -39,6 +40,7 @@ class Resets(AbstractWriting):
     samples: int = eqx.field(static=True, default=4)
     new_tokens: int = eqx.field(static=True, default=16)
     end: int | tuple[int, ...] = eqx.field(static=True, default=-1)
+    restrictions: Restrictions = eqx.field(static=True, default=Restrictions())
 
     def __check_init__(self):
         if self.stored.tokens.ndim != 2:
@@ -73,6 +75,7 @@ class Resets(AbstractWriting):
             end=self.end,
             samples=self.samples,
             temperature=self.temperature,
+            restrictions=self.restrictions,
             limit=start + self.new_tokens,
             width=stored.tokens.shape[-1],
         )
