@@ -233,6 +233,14 @@ class AbstractFeatures(eqx.Module, Generic[State]):
         """The features learned so far, with norms of at most one."""
 
 
+class AbstractEncoding(eqx.Module, Generic[State]):
+    """Capability: learns what of an observation is worth keeping, for others to begin with."""
+
+    @abc.abstractmethod
+    def encoding(self, state: State) -> Any:
+        """From observations, as they are logged, to features: an `Encoding`."""
+
+
 class AbstractLinear(eqx.Module, Generic[Problem, State]):
     """Capability: is linear in features that may be given to it."""
 
