@@ -80,7 +80,7 @@ def test_cutoffs_in_the_wrong_order_are_refused(upper):
         PRLSVI(lower_cutoff=0.1, upper_cutoff=upper)
 
 
-@pytest.mark.slow(reason="24 runs of 600 updates, each with five steps of Newton's method")
+@pytest.mark.evidence
 def test_pr_lsvi_explores_with_its_defaults():
     """At most a quarter of what playing uniformly loses is left, over processes and seeds.
 
