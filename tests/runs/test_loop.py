@@ -162,6 +162,78 @@ def test_an_interrupted_run_continues_to_the_bit(kind, times, tmp_path):
     assert directory.rows("evaluations") == whole.evaluations
 
 
+# The best evaluation ----------------------------------------------------------------------------
+
+
+class _Prescribed:
+    """Evaluations `[evaluation][seed]` that are said beforehand, at updates 0, 8, 16, …"""
+
+    def __init__(self, means, stop_at: int | None = None):
+        self.means, self.calls, self.stop_at = means, 0, stop_at
+
+    def __call__(self, method, states, key):
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return np.asarray(self.means[self.calls - 1])[:, None] + np.asarray([[-0.5, 0.5]])
+
+
+RISING_AND_FALLING = [(0.0, 5.0), (1.0, 4.0), (3.0, 4.0), (3.0, 2.0), (2.0, 1.0), (2.5, 0.0)]
+"""The best of the first seed is its third evaluation, which a later one equals; of the second, its
+first, before anything was learned."""
+
+
+@kinds
+def test_each_seed_is_left_as_it_was_at_its_best_evaluation(kind):
+    kept = finish(stages(kind), evaluate=_Prescribed(RISING_AND_FALLING), keep_best=True)
+    # After 16 updates a run of any length is where one of 16 ends; after none, one of none.
+    sixteen, none = (finish(stages(kind, updates=updates)) for updates in (16, 0))
+    for found, at_sixteen, at_none in zip(*map(_states, (kept, sixteen, none))):
+        np.testing.assert_array_equal(found[0], at_sixteen[0])
+        np.testing.assert_array_equal(found[1], at_none[1])
+    assert kept.metrics[-1]["update"] == 40
+
+
+def test_a_stage_ends_when_no_seed_has_become_better_for_so_long(tmp_path):
+    def run(patience: int, directory=None, stop_at=None):
+        return finish(
+            stages("replay"), evaluate=_Prescribed(RISING_AND_FALLING, stop_at),
+            patience=patience, directory=directory,
+        )  # fmt: skip
+
+    for patience, last in ((1, 24), (2, 32), (3, 40), (4, 40)):
+        result = run(patience)
+        # The first seed is best at 16; one evaluation after it is not enough to give up with 2.
+        assert result.metrics[-1]["update"] == last
+        assert int(result.outcomes["only"].state.step[0]) == 16
+
+    whole = run(2)
+    directory = RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(KeyboardInterrupt):
+        run(2, directory, stop_at=3)
+    # What was best so far is in the checkpoint.
+    continued = finish(
+        stages("replay"), evaluate=_Prescribed(RISING_AND_FALLING[3:]), patience=2,
+        directory=RunDirectory.open(directory.path),
+    )  # fmt: skip
+    assert_same(whole, continued)
+    # It is complete: nothing is evaluated any more.
+    again = finish(stages("replay"), evaluate=_Interrupted(0), patience=2, directory=directory)
+    assert_same(whole, again)
+
+
+def test_the_best_needs_evaluations_and_a_run_that_kept_it(tmp_path):
+    with pytest.raises(SpecificationError, match="nothing is evaluated while it learns"):
+        finish(stages("replay"), evaluate=None, keep_best=True)
+    with pytest.raises(SpecificationError, match="patience = 0: it must be at least 1"):
+        finish(stages("replay"), patience=0)
+    directory = RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(KeyboardInterrupt):
+        finish(stages("replay"), directory=directory, evaluate=_Interrupted(2))
+    with pytest.raises(RunError, match="what was best so far is not in it"):
+        finish(stages("replay"), directory=directory, keep_best=True)
+
+
 def test_a_run_whose_draws_were_shared_in_another_way_is_not_continued(tmp_path):
     directory = RunDirectory.create(tmp_path / "run", {})
     with pytest.raises(KeyboardInterrupt):

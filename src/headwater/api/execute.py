@@ -88,6 +88,12 @@ def execute(
         RunDirectory.refuse(out)
     given = _opened(specification, given or Given())
     planned = plan(specification, None, given)
+    if specification.options.keeps_best and _evaluation(specification, planned) is None:
+        raise SpecificationError(
+            f"{specification.method.name} is not evaluated while it learns, so that there is no "
+            "best to keep: say what to evaluate on (env, process or held_out), or leave out "
+            "keep_best and patience"
+        )
     # Now, since a method that cannot begin should leave no directory behind.
     specification = complete(specification, planned, upstream)
     directory = None
@@ -288,6 +294,8 @@ def _carry_out(
                 directory=directory,
                 evaluate=evaluate,
                 evaluations=specification.options.evaluations,
+                keep_best=specification.options.keep_best,
+                patience=specification.options.patience,
                 progress=progress,
                 earlier=earlier,
             )

@@ -13,7 +13,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.evaluation.statistics import interval, seed_means
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
-from headwater.runs.evaluations import returns_by_update
+from headwater.runs.evaluations import final_returns
 
 VIEWS = ("runs", "evaluations", "metrics")
 """What can be asked about: one row for each run, for each episode of an evaluation, and for each
@@ -110,7 +110,7 @@ def _runs(names: dict[str, Path]) -> pa.Table:
                 "seeds": len(specification.seeds),
                 "updates": done,
                 "finished": done >= updates_of(specification),
-                **_score(directory, specification.seeds),
+                **_score(directory, specification.seeds, specification.options.keeps_best),
                 "settings": specification.method.settings,
             }
         )
@@ -131,12 +131,13 @@ def _task(specification: Specification) -> str | None:
     return None if specification.model is None else _stem(specification.model.path)
 
 
-def _score(directory: RunDirectory, seeds: list[int]) -> dict[str, Any]:
-    """The last evaluation that all seeds have, in figures."""
-    found = returns_by_update(directory.rows("evaluations"), seeds, directory.path)
+def _score(directory: RunDirectory, seeds: list[int], best: bool) -> dict[str, Any]:
+    """The last evaluation that all seeds have, or the best of each where it is kept, in figures."""
+    rows = directory.rows("evaluations")
+    found = final_returns(rows, seeds, directory.path, best=best)
     if not found:
         return {"score": None, "low": None, "high": None}
-    score = interval(seed_means(np.asarray(found[max(found)][1])))
+    score = interval(seed_means(np.asarray(found)))
     return {"score": score.point, "low": score.low, "high": score.high}
 
 

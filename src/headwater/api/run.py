@@ -45,7 +45,7 @@ from headwater.networks.low_rank_adapters import Adapted
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
-from headwater.runs.evaluations import returns_by_update
+from headwater.runs.evaluations import final_returns, returns_by_update
 from headwater.runs.feeds.finite import episodes_of_an_update
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.texts.models import LanguageModel
@@ -199,9 +199,19 @@ class Run:
 
     @property
     def final_returns(self) -> np.ndarray | None:
-        """Returns at the last evaluation, `[seed, episode]`; `None` if nothing was evaluated."""
-        curve = self._by_update()
-        return None if not curve else np.asarray(curve[max(curve)][1])
+        """Returns of what it left, `[seed, episode]`; `None` if nothing was evaluated.
+
+        They are those of the last evaluation, or, where the best is kept, of each seed's best one:
+        by these it was chosen, so that fresh ones are lower on average.
+        """
+        seeds, best = self.specification.seeds, self.finished and self.keeps_best
+        found = final_returns(self.evaluations, seeds, self.name, best=best)
+        return np.asarray(found) if found else None
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether each seed is left as it was at its best evaluation, not at the last one."""
+        return self.specification.options.keeps_best
 
     @property
     def curve(self) -> tuple[np.ndarray, np.ndarray] | None:

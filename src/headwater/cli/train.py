@@ -135,7 +135,10 @@ def report(run, json: bool, standing=None) -> None:
     if score is not None:
         print(f"{what} {score}" + ("" if normalised is None else f", normalised {normalised}"))
         with_interval = "" if score.low is None else ", with its 95% interval"
-        print(f"(interquartile mean over seeds of the last evaluation{with_interval})")
+        which = "last evaluation"
+        if run.keeps_best:
+            which = "best evaluation, by which what is kept was chosen: it flatters"
+        print(f"(interquartile mean over seeds of the {which}{with_interval})")
     elif isinstance(run.method, AbstractLabeller | AbstractRewardModel):
         print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         print("label a log with it: `headwater data label DATA TARGET --run " + f"{run.path}`")

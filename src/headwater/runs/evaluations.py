@@ -1,7 +1,7 @@
 """What the rows of `evaluations.jsonl` say together."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,42 @@ def returns_by_update(
         for update, (steps, returns) in points.items()
         if all(seed in returns for seed in seeds)
     }
+
+
+class BestEvaluations(NamedTuple):
+    """Of each seed: the first update `[seed]` at which its mean return was highest, and how many
+    evaluations `[seed]` it has had `since`."""
+
+    update: np.ndarray
+    since: np.ndarray
+
+
+def best_evaluations(
+    rows: Sequence[dict[str, Any]], seeds: Sequence[int], where: object
+) -> BestEvaluations:
+    """Where each seed did best, as the rows of one stage say. Raises as `returns_by_update`."""
+    points = returns_by_update(rows, seeds, where)
+    updates = np.asarray(sorted(points))
+    means = np.asarray([[np.mean(each) for each in points[update][1]] for update in updates])
+    best = np.argmax(means, axis=0)
+    return BestEvaluations(updates[best], len(updates) - 1 - best)
+
+
+def final_returns(
+    rows: Sequence[dict[str, Any]], seeds: Sequence[int], where: object, *, best: bool
+) -> list[list[float]]:
+    """Returns `[seed][episode]` of what a run left: empty if it was never evaluated.
+
+    **Arguments:** `best`: each seed was kept as it was at its best evaluation, not at the last one.
+    Raises as `returns_by_update`.
+    """
+    points = returns_by_update(rows, seeds, where)
+    if not points:
+        return []
+    if not best:
+        return points[max(points)][1]
+    found = best_evaluations(rows, seeds, where)
+    return [points[update][1][seed] for seed, update in enumerate(found.update)]
 
 
 def learning_curve(rows: Sequence[dict[str, Any]], seeds: int) -> tuple[np.ndarray, np.ndarray]:

@@ -75,11 +75,32 @@ class Journal:
         template = place.source_shapes(state)
         return state, checkpoint.restore(template, parts["source"], where)
 
-    def save(self, place: Place, update: int, state: Any, source_state: Any) -> None:
-        """Writes a checkpoint; a finished stage needs no source any more, unless it is kept."""
+    def load_best(self, place: Place, update: int, outcomes: Outcomes) -> Any:
+        """The method's state at the best evaluation before a checkpoint."""
+        state, parts, where = self._read(place, update, outcomes)
+        if "best" not in parts:
+            raise RunError(
+                f"{where}: what was best so far is not in it, so the run was begun in another way: "
+                "begin a new run"
+            )
+        return checkpoint.restore(state, parts["best"], where)
+
+    def evaluations_of(self, place: Place) -> list[dict[str, Any]]:
+        """The rows of evaluations of one stage."""
+        return [row for row in self.evaluations if row["stage_index"] == place.index]
+
+    def save(
+        self, place: Place, update: int, state: Any, source_state: Any, best: Any = None
+    ) -> None:
+        """Writes a checkpoint; a finished stage needs no source any more, unless it is kept.
+
+        **Arguments:** `best`: the state at the best evaluation so far, if that is kept.
+        """
         if self.directory is None:
             return
         parts = {"method": checkpoint.flatten(state)}
+        if best is not None and update < place.stage.updates:
+            parts["best"] = checkpoint.flatten(best)
         if update < place.stage.updates or self.keep:
             source = place.stage.source
             if isinstance(source, AbstractHostSource):

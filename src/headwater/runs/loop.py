@@ -20,6 +20,7 @@ import numpy as np
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.fields import check_choice
 from headwater.core.method import Agent
+from headwater.runs.best import Best
 from headwater.runs.compiled import forget_programs
 from headwater.runs.directory import RunDirectory
 from headwater.runs.interruption import raise_if_interrupted
@@ -58,6 +59,8 @@ def run(
     layout: SeedLayout | None = None,
     earlier: Outcomes | None = None,
     keep: bool = False,
+    keep_best: bool = False,
+    patience: int | None = None,
 ) -> Result:
     """Runs `stages` one after the other, all seeds side by side, and continues what is unfinished.
 
@@ -72,11 +75,23 @@ def run(
     of finite processes: in one batch everywhere); `earlier`:
     outcomes, with a leading seed axis, of stages of another run that these build on;
     `keep`: keep the method's state at every evaluation, under `snapshots/`, and in the last
-    checkpoint the source's, with what it collected.
+    checkpoint the source's, with what it collected; `keep_best`: what a stage that is evaluated
+    leaves of each seed is its state at the evaluation with the highest mean return, the first of
+    equals; `patience`: such a stage ends once every seed has had so many evaluations without a
+    better one, and its best is kept, too.
 
     Raises `Diverged` when a metric is not finite, `RunError` when files cannot be written or read,
-    `SpecificationError` when there are not as many problems as seeds or they are not alike.
+    `SpecificationError` when there are not as many problems as seeds or they are not alike, or when
+    the best is to be kept and nothing is evaluated.
     """
+    selects = keep_best or patience is not None
+    if selects and (evaluate is None or not any(stage.evaluated for stage in stages)):
+        raise SpecificationError(
+            "nothing is evaluated while it learns, so that there is no best to keep: say what to "
+            "evaluate on, or leave out keep_best and patience"
+        )
+    if patience is not None and patience < 1:
+        raise SpecificationError(f"patience = {patience}: it must be at least 1")
     indices = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not indices or not stages or len({s.name for s in stages}) != len(stages):
         raise SpecificationError("a run needs at least one seed, and stages with distinct names")
@@ -98,7 +113,9 @@ def run(
                 state = log.load_method(place, stage.updates, outcomes)
             else:
                 judge = evaluate if stage.evaluated else None
-                state = _run_stage(place, done, outcomes, log, judge, evaluations, logs)
+                keeps = selects and stage.evaluated
+                how_often = evaluations, logs
+                state = _run_stage(place, done, outcomes, log, judge, *how_often, keeps, patience)
             outcomes[stage.name] = Outcome(stage.method, state)
     finally:
         log.progress.stop()
@@ -108,8 +125,10 @@ def run(
     return Result(own, log.metrics, log.evaluations)
 
 
-def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
+def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs, keeps, patience):
+    """**Arguments:** `keeps`: whether the state at the best evaluation is what is left."""
     stage: Stage = place.stage
+    best: Best | None = None
     source: Any = stage.source
     unit = stage.updates_per_draw
     evaluate_every = _interval(stage.updates, evaluations, unit)
@@ -136,6 +155,9 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
         source_state = place.spread(source_state)
     advance = _advance_host if place.host else _advance_compiled
     drawer = ThreadPoolExecutor(1) if place.host and not source.uses_agent else None
+    if keeps:
+        kept = place.spread(log.load_best(place, done, outcomes)) if done else state
+        best = Best(place.seeds, patience, kept)
     sums = place.spread(_no_metrics(place, state, source_state))
     healthy = finite_leaves(state)
     pace = _Pace(unit)
@@ -167,6 +189,7 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
             log.check(place, done, sums, unlogged)
             log.check_state(place, done, state, healthy)
             due = done % evaluate_every == 0 or done == stage.updates
+            ended = done == stage.updates
             if due or done % log_every == 0:
                 seconds = time.perf_counter() - logged_at
                 log.logged(place, done, steps(), sums, unlogged, seconds)
@@ -174,10 +197,19 @@ def _run_stage(place, done, outcomes, log, evaluate, evaluations, logs):
                 if due and evaluate is not None:
                     here = place.gathered(state)
                     log.evaluated(place, done, steps(), evaluate, stage.method, here)
+                    if best is not None:
+                        ended |= best.evaluated(state, log.evaluations_of(place))
+                if best is not None and ended:
+                    state = best.state
                 if due or time.perf_counter() - saved_at > _CHECKPOINT_SECONDS:
-                    log.save(place, done, state, source_state)
+                    # A stage that ended early is complete, and so needs nothing to go on with.
+                    at = stage.updates if ended else done
+                    kept = None if best is None else best.state
+                    log.save(place, at, state, source_state, kept)
                     saved_at = time.perf_counter()
                 logged_at = time.perf_counter()
+            if ended:
+                break
         if stage.updates == 0:
             log.save(place, 0, state, source_state)
     finally:

@@ -89,6 +89,19 @@ class Options:
     evaluations: int = _option(
         10, "training", "How often to evaluate.", least=1, most=_LARGEST_COUNT
     )
+    keep_best: bool = _option(
+        False,
+        "training",
+        "Keep what did best when it was evaluated, of each seed, rather than what came last.",
+        value="",
+    )
+    patience: int | None = _option(
+        None,
+        "training",
+        "Stop once every seed has had so many evaluations without a better one, and keep the best.",
+        least=1,
+        most=_LARGEST_COUNT,
+    )
     episodes: int = _option(
         10, "training", "Episodes per evaluation and seed, in an environment.", least=1,
         most=_LARGEST_COUNT,
@@ -378,6 +391,11 @@ class Options:
             for field in dataclasses.fields(self)
             if field.metadata["group"] in groups and getattr(self, field.name) != field.default
         ]
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether what is left of a seed is its best evaluation's, not the last one's."""
+        return self.keep_best or self.patience is not None
 
     @property
     def seed_list(self) -> list[int]:

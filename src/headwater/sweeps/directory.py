@@ -13,7 +13,7 @@ from headwater.core import json_text
 from headwater.core.errors import RunError
 from headwater.runs import checkpoint
 from headwater.runs.directory import RunDirectory
-from headwater.runs.evaluations import returns_by_update
+from headwater.runs.evaluations import final_returns
 from headwater.runs.files import explain, write_json
 
 _FORMAT = "headwater sweep 1"
@@ -164,10 +164,12 @@ class SweepDirectory:
         return min(sum(member.updates_before[:stage]) + update, member.all_updates)
 
     def final_returns(self, member: Member) -> list[list[float]]:
-        """Returns of the last evaluation of a finished run, by seed; empty if never evaluated."""
+        """Returns of what a finished run left, by seed; empty if it was never evaluated."""
         where = self.run_path(member.name)
-        found = returns_by_update(RunDirectory(where).rows("evaluations"), member.seeds, where)
-        return found[member.updates][1] if member.updates in found else []
+        directory = RunDirectory(where)
+        options = directory.specification.get("options") or {}
+        best = bool(options.get("keep_best")) or options.get("patience") is not None
+        return final_returns(directory.rows("evaluations"), member.seeds, where, best=best)
 
     def failed(self, name: str, attempt: int, kind: str, message: str) -> None:
         """Writes down that an attempt at a run came to nothing."""

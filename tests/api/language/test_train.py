@@ -252,6 +252,29 @@ def test_what_is_held_out_is_evaluated_and_not_learned_from(folder, tmp_path):
         hw.evaluate(run, data=tmp_path / "none.jsonl")
 
 
+def test_the_best_model_on_what_is_held_out_is_kept(folder, tmp_path):
+    """Eight rows learned by heart: the digits that were held out are ruled out at last."""
+    how = {"updates": 60, "evaluations": 12, "held_out": "0.25"}
+    usual = taught(folder, "SFT", "sums.jsonl", None, **how)
+    kept = taught(folder, "SFT", "sums.jsonl", tmp_path / "run", patience=3, **how)
+    assert kept.finished and hw.open_run(kept.path).finished
+    _, scores = usual.curve
+    best = int(np.argmax(scores[0]))
+    assert 0 < best < 9, "it becomes worse in time"
+    assert kept.metrics[-1]["update"] == 5 * (best + 3) < 60
+    assert kept.final_returns.mean() == pytest.approx(scores[0, best]) == kept.score().point
+    # What is written is that model, and no later one.
+    found = hw.evaluate(kept.path)
+    np.testing.assert_allclose(found.scores, kept.final_returns, rtol=1e-5)
+    place = kept.path / "model"
+    for one, other in zip(
+        *(jax.tree.leaves(x) for x in (read_decoder(place), kept.models[0].decoder))
+    ):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(SpecificationError, match="SFT is not evaluated while it learns"):
+        taught(folder, "SFT", "sums.jsonl", None, keep_best=True)
+
+
 @pytest.mark.parametrize("data", ["labelled.jsonl", "pairs.jsonl"])
 def test_labels_are_learned_from(folder, data):
     run = taught(folder, "KTO", data, None, updates=20, held_out="0.5")
