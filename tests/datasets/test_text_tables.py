@@ -124,6 +124,67 @@ def test_thousands_between_commas_are_no_decimals(tmp_path):
         load(path)
 
 
+def test_marks_between_thousands_are_told_where_a_number_has_two_kinds(tmp_path):
+    path = tmp_path / "log.csv"
+    exact = 1_000.0 + np.arange(ROWS) / 4 - 2_000.0 * (np.arange(ROWS) % 2)
+    exact[3] = 1_234_567.0
+    for delimiter, marks, words in ((";", ".,", "decimal commas, "), ("|", ",.", "")):
+        lines = [line.split(delimiter) for line in text(delimiter, marks[1]).splitlines()]
+        for line, value in zip(lines[1:], exact):
+            line[3] = f"{value:,.2f}".translate(str.maketrans(",.", marks))
+        lines[4][3] = lines[4][3].split(marks[1])[0]
+        path.write_text("\n".join(map(delimiter.join, lines)))
+        data = load(path)
+        np.testing.assert_allclose(data.rewards, exact[:-1], rtol=1e-6)
+        name = {";": "semicolons", "|": "vertical bars"}[delimiter]
+        assert data.metadata["reading"]["notes"] == [
+            f"the text table was read as columns separated by {name}, {words}thousands divided in "
+            "reward"
+        ]
+
+
+@pytest.mark.parametrize(
+    "above, note",
+    [
+        (
+            "# logged by 7\n# units: W, s\n",
+            "2 lines above the header left out, from '# logged by 7' on",
+        ),
+        ("Heating, 2024\n\n", "2 lines above the header left out, from 'Heating, 2024' on"),
+        ("\n", None),
+        # The header itself, as NumPy writes it.
+        ("# ", None),
+    ],
+)
+def test_lines_above_the_header_are_left_out_and_told(tmp_path, above, note):
+    path = tmp_path / "log.csv"
+    path.write_text(above + text())
+    check(load(path), note)
+    # Not the names of the columns alone are right: no row is lost to them.
+    assert len(load(path)) == ROWS - 1
+
+
+def test_a_header_with_a_field_less_than_its_rows_is_no_title(tmp_path):
+    """Else the first row would become the header, as in tables whose rows have numbers in R."""
+    path = tmp_path / "log.csv"
+    first, *rows = text().splitlines()
+    path.write_text("\n".join([first, *(f"{i},{row}" for i, row in enumerate(rows))]))
+    with pytest.raises(DataError, match="every line needs as many fields as the header"):
+        load(path)
+
+
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_a_line_of_units_under_the_header_is_no_row(tmp_path, between):
+    path = tmp_path / "log.csv"
+    first, *rows = text().splitlines()
+    path.write_text("\n".join([first + between, "degC,-,,kW,-" + between, *rows]))
+    check(load(path), "the line under the header is no row but units: 'degC,-,,kW,-'")
+    # A first row of missing numbers is a row.
+    path.write_text("\n".join([first, "NaN,NaN,NA,null,0", *rows]))
+    with pytest.raises(DataError, match="row 0"):
+        load(path)
+
+
 def test_what_is_beyond_the_first_megabyte_decides_the_encoding_too(tmp_path):
     path = tmp_path / "log.csv"
     lines = text().splitlines()

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import gzip
+import importlib
 import io
 import re
 import zlib
@@ -26,6 +27,13 @@ _NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]*([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r'"[+-]?(0,[0-9]+|[0-9]*,([0-9]{1,2}|[0-9]{4,}))"')
 """A quoted number whose comma divides no thousands, since other than three digits follow it, or
 nothing but zero precedes it."""
+_REMARK = re.compile(r"\s*(#|%|//)")
+_MOST_TITLES = 20
+"""Lines of other fields that may stand above a header."""
+_MISSING = frozenset(
+    ("nan", "na", "n/a", "null", "none", "inf", "-inf", "missing", "true", "false")
+)
+"""Words in the place of a number that are no units."""
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
@@ -33,35 +41,52 @@ class _Dialect(NamedTuple):
     """How the text is written.
 
     **Arguments:** `encoding`: Python's name; `delimiter`; `lines`: to skip before the header;
-    `decimal_comma`: whether the decimal mark may be one.
+    `above`: the first of them that says something; `units`: the line under the header, if it is no
+    row but tells units; `under`: lines to skip for it; `decimal_comma`: whether the decimal mark
+    may be one.
     """
 
     encoding: str
     delimiter: str
     lines: int
+    above: str
+    units: str
+    under: int
     decimal_comma: bool
 
 
 def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     """What is stored beside the columns, and the columns in chunks of about `rows`.
 
-    The encoding, the delimiter and the decimal mark are told from the content; what was found
-    other than UTF-8, commas and points is said in the metadata. Raises `DataError` for what is no
-    table.
+    The encoding, the delimiter, the decimal mark, the header's line and a line of units under it
+    are told from the content; what was found other than UTF-8, commas, points and a header at the
+    top is said in the metadata. Raises `DataError` for what is no table.
     """
     packed = path.name.lower().endswith(".gz")
     dialect = _dialect(path, packed)
-    table, decimal = _table(path, packed, dialect)
+    table, decimal, grouped = _table(path, packed, dialect)
     stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping)
     found = [
         f"text in {dialect.encoding}" if not dialect.encoding.startswith("utf-8") else "",
         f"columns separated by {_DELIMITERS[dialect.delimiter]}" * (dialect.delimiter != ","),
         "decimal commas" * (decimal == ","),
+        f"thousands divided in {', '.join(grouped)}" if grouped else "",
     ]
+    notes = []
     if any(found):
-        described = ", ".join(part for part in found if part)
-        stored["metadata"] = {"reading": [f"the text table was read as {described}"]}
+        notes.append(f"the text table was read as {', '.join(part for part in found if part)}")
+    if dialect.above:
+        count = "1 line" if dialect.lines == 1 else f"{dialect.lines} lines"
+        notes.append(f"{count} above the header left out, from {_short(dialect.above)} on")
+    if dialect.units:
+        notes.append(f"the line under the header is no row but units: {_short(dialect.units)}")
+    if notes:
+        stored["metadata"] = {"reading": notes}
     return stored, chunks
+
+
+def _short(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:60] + " …")
 
 
 def _dialect(path: Path, packed: bool) -> _Dialect:
@@ -77,15 +102,19 @@ def _dialect(path: Path, packed: bool) -> _Dialect:
     if len(head) >= _SAMPLE and len(lines) > 1:
         lines = lines[:-1]
     declared = re.fullmatch(r"sep=(.)", lines[0].strip("\ufeff ")) if lines else None
-    skipped = 0
+    above = ""
     if declared and declared.group(1) in _DELIMITERS:
-        delimiter, skipped = declared.group(1), 1
+        delimiter, header = declared.group(1), 1
     else:
         first = "\t" if ".tsv" in path.name.lower() else ","
-        delimiter = _delimiter([line for line in lines if line.strip()], first)
+        delimiter, header = _header(lines, first)
+        above = next((line.strip("\ufeff ") for line in lines[:header] if line.strip()), "")
     # Between commas a quoted "1,234" may be one thousand and more, or one and a fraction.
     possible = delimiter != "," or _DECIMAL_COMMA.search(text) is not None
-    return _Dialect(encoding, delimiter, skipped, possible)
+    below = lines[header + 1 :]
+    units = _units(below, delimiter)
+    under = below.index(units) + 1 if units else 0
+    return _Dialect(encoding, delimiter, header, above, units, under, possible)
 
 
 def _encoding(head: bytes, path: Path, packed: bool) -> str:
@@ -105,9 +134,46 @@ def _encoding(head: bytes, path: Path, packed: bool) -> str:
     return "latin-1"
 
 
-def _delimiter(lines: list[str], first: str) -> str:
+def _header(lines: list[str], first: str) -> tuple[str, int]:
+    """The delimiter, and the number of the line that holds the names of the columns.
+
+    Above it may stand remarks, which begin with a sign for them, and lines that no delimiter
+    divides as it divides all others, such as a title. A remark of as many names as the rows have
+    fields, above numbers, is the header itself.
+    """
+    begin = 0
+    while begin < len(lines) and (not lines[begin].strip() or _REMARK.match(lines[begin])):
+        begin += 1
+    for number in range(begin, min(begin + _MOST_TITLES, len(lines))):
+        rest = [line for line in lines[number:] if line.strip()]
+        if not lines[number].strip():
+            continue
+        delimiter = _delimiter(rest, first)
+        if delimiter is None:
+            continue
+        names, *rows = csv.reader(rest, delimiter=delimiter)
+        named = not any(_is_number(name) or not name.strip() for name in names)
+        if number == begin:
+            remark = _REMARK.sub("", lines[begin - 1], count=1) if begin else ""
+            above = next(csv.reader([remark], delimiter=delimiter), [])
+            if not named and len(above) == len(names) and not any(map(_is_number, above)):
+                return delimiter, begin - 1
+            return delimiter, begin
+        # Rows may have a field more than the header, of numbers of rows: that is no title.
+        if named and any(map(_is_number, rows[0] if rows else [])):
+            return delimiter, number
+    # No delimiter fits all lines, so the header decides, and the reader names the line.
+    begin = min(begin, max(len(lines) - 1, 0))
+    return max((first, *_DELIMITERS), key=lines[begin].count if lines else len), begin
+
+
+def _is_number(field: str) -> bool:
+    return bool(field.strip()) and _NUMBER.fullmatch(field.strip()) is not None
+
+
+def _delimiter(lines: list[str], first: str) -> str | None:
     """What divides all of these lines into as many fields, of which most are numbers."""
-    best, highest = first, (0.0, 1)
+    best, highest = None, (0.0, 1)
     for delimiter in (first, *(other for other in _DELIMITERS if other != first)):
         try:
             rows = list(csv.reader(lines, delimiter=delimiter))
@@ -116,25 +182,69 @@ def _delimiter(lines: list[str], first: str) -> str:
         counts = {len(row) for row in rows}
         if len(counts) != 1 or max(counts) == 1:
             continue
-        fields = [field.strip() for row in rows[1:] for field in row]
-        numbers = sum(_NUMBER.fullmatch(field) is not None for field in fields)
-        score = (numbers / max(len(fields), 1), max(counts))
+        fields = [field for row in rows[1:] for field in row]
+        score = (sum(map(_is_number, fields)) / max(len(fields), 1), max(counts))
         if score > highest:
             best, highest = delimiter, score
-    if highest[1] == 1 and lines:
-        # No delimiter fits all lines, so the header decides, and the reader names the line.
-        best = max((first, *_DELIMITERS), key=lines[0].count)
     return best
 
 
-def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str]:
-    """The table and its decimal mark: the one with which fewer columns are left as text."""
-    table = _read(path, packed, dialect, ".")
+def _units(lines: list[str], delimiter: str) -> str:
+    """The first of these lines if it says units where all others have numbers, else nothing."""
+    lines = [line for line in lines if line.strip()]
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error:
+        return ""
+    if len(rows) < 2 or len({len(row) for row in rows}) != 1:
+        return ""
+    first, *others = rows
+    numbers = [all(_is_number(row[i]) for row in others) for i in range(len(first))]
+    said = [field.strip() for field, number in zip(first, numbers) if number]
+    words = [field for field in said if field.strip("-")]
+    if not words or any(_is_number(word) or word.lower() in _MISSING for word in words):
+        return ""
+    return lines[0]
+
+
+def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str, list[str]]:
+    """The table, its decimal mark, the one with which fewer columns are left as text, and the
+    columns whose numbers have marks between thousands."""
+    table, grouped = _grouped(_read(path, packed, dialect, "."), ",", ".")
     if dialect.decimal_comma and _texts(table):
-        other = _read(path, packed, dialect, ",")
+        other, others = _grouped(_read(path, packed, dialect, ","), ".", ",")
         if _texts(other) < _texts(table):
-            return other, ","
-    return table, "."
+            return other, ",", others
+    return table, ".", grouped
+
+
+def _grouped(table, group: str, decimal: str) -> tuple[Any, list[str]]:
+    """The table with numbers where texts are numbers with marks between thousands.
+
+    One of a column's numbers must have two such marks, or one beside a decimal mark: `1,234` alone
+    may be one and a fraction.
+    """
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    pc: Any = importlib.import_module("pyarrow.compute")  # whose functions are made at run time
+    g, d = re.escape(group), re.escape(decimal)
+    whole = rf"[+-]?([1-9][0-9]{{0,2}}({g}[0-9]{{3}})+|[0-9]+)"
+    certain = rf"^\s*[+-]?[1-9][0-9]{{0,2}}(({g}[0-9]{{3}}){{2,}}|{g}[0-9]{{3}}{d}[0-9]*)"
+    found = []
+    for place, name in enumerate(table.column_names):
+        column = table.column(place)
+        if not types.is_string(column.type):
+            continue
+        if not pc.all(pc.match_substring_regex(column, rf"^\s*{whole}({d}[0-9]*)?\s*$")).as_py():
+            continue
+        if not pc.any(pc.match_substring_regex(column, certain)).as_py():
+            continue
+        plain = pc.utf8_trim_whitespace(pc.replace_substring(column, group, ""))
+        values = pc.cast(pc.replace_substring(plain, decimal, "."), pa.float64())
+        table = table.set_column(place, name, values)
+        found.append(name)
+    return table, found
 
 
 def _read(path: Path, packed: bool, dialect: _Dialect, decimal: str):
@@ -158,11 +268,17 @@ def _read(path: Path, packed: bool, dialect: _Dialect, decimal: str):
             file.seek(0)
             table = pyarrow.csv.read_csv(
                 file,
-                read_options=pyarrow.csv.ReadOptions(skip_rows=dialect.lines),
+                read_options=pyarrow.csv.ReadOptions(
+                    skip_rows=dialect.lines, skip_rows_after_names=dialect.under
+                ),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=dialect.delimiter),
                 convert_options=pyarrow.csv.ConvertOptions(decimal_point=decimal),
             )
-            return table.rename_columns([name.strip() for name in table.column_names])
+            names = [name.strip() for name in table.column_names]
+            if names:
+                # As NumPy writes a header; `#id` is a name.
+                names[0] = re.sub(r"^[#%]\s+(?=\S)", "", names[0])
+            return table.rename_columns(names)
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
