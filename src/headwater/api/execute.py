@@ -60,6 +60,7 @@ from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.files import fill_directory, write_json
 from headwater.runs.loop import Evaluate, run
+from headwater.runs.trackers.tracker import tracker_class
 
 _DATA_DIRECTORY = "data"
 """Where a run's directory holds data that was given as an object."""
@@ -86,6 +87,12 @@ def execute(
     check_precision(specification.options.precision)
     if out is not None:
         RunDirectory.refuse(out)
+    if specification.options.track is not None:
+        tracker_class(specification.options.track)
+        if out is None:
+            raise SpecificationError(
+                "a tracker writes into the directory of a run, and this one has none: give out"
+            )
     given = _opened(specification, given or Given())
     planned = plan(specification, None, given)
     if specification.options.keeps_best and _evaluation(specification, planned) is None:
@@ -284,6 +291,9 @@ def _carry_out(
 ) -> Run:
     evaluate = _evaluation(specification, planned)
     earlier: Any = None if upstream is None else {UPSTREAM: upstream.outcome}
+    trackers, name = [], specification.options.track
+    if name is not None and directory is not None:
+        trackers = [tracker_class(name).open(directory.path)]
     try:
         with multiplying(specification.options.precision):
             result = run(
@@ -296,6 +306,7 @@ def _carry_out(
                 evaluations=specification.options.evaluations,
                 keep_best=specification.options.keep_best,
                 patience=specification.options.patience,
+                trackers=trackers,
                 progress=progress,
                 earlier=earlier,
             )

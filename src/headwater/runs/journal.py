@@ -1,7 +1,7 @@
 """What a run writes down: metrics, evaluations, checkpoints, and why it was stopped."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +19,11 @@ from headwater.runs.directory import RunDirectory
 from headwater.runs.layout import Place
 from headwater.runs.progress import Progress
 from headwater.runs.stage import Outcomes
+from headwater.runs.trackers.tracker import (
+    AbstractTracker,
+    numbers_of_evaluation,
+    numbers_of_metrics,
+)
 
 Evaluate = Callable[[AbstractMethod, Any, PRNGKeyArray], np.ndarray]
 """`(method, states with a leading seed axis, key)` to returns `[seed, episode]`."""
@@ -33,8 +38,16 @@ _REMEDY = (
 class Journal:
     """What a run writes down, in memory and, if there is a directory, in its files."""
 
-    def __init__(self, directory: RunDirectory | None, progress: Progress, keep: bool):
+    def __init__(
+        self,
+        directory: RunDirectory | None,
+        progress: Progress,
+        keep: bool,
+        trackers: Sequence[AbstractTracker] = (),
+        seeds: Sequence[int] = (),
+    ):
         self.directory = directory
+        self.trackers, self.seeds = list(trackers), list(seeds)
         self.progress = progress
         self.keep = keep
         self.metrics: list[dict[str, Any]] = []
@@ -58,6 +71,10 @@ class Journal:
         self.directory.rewind(newest or Position(0, "", -1))
         self.metrics = self.directory.rows("metrics")
         self.evaluations = self.directory.rows("evaluations")
+        for row in self.metrics:
+            self._track_metrics(row)
+        for row in self.evaluations:
+            self._track_evaluation(row)
         return newest
 
     def load_method(self, place: Place, update: int, outcomes: Outcomes) -> Any:
@@ -150,6 +167,7 @@ class Journal:
             },
         }
         self.metrics.append(row)
+        self._track_metrics(row)
         if self.directory is not None:
             self.directory.append("metrics", [row])
 
@@ -172,12 +190,29 @@ class Journal:
             for s, each in zip(place.seeds, returns)
         ]
         self.evaluations.extend(rows)
+        for row in rows:
+            self._track_evaluation(row)
         if self.directory is not None:
             self.directory.append("evaluations", rows)
             if self.keep:
                 parts = {"method": checkpoint.flatten(state)}
                 checkpoint.save(self.directory.snapshots, place.position(update), parts, kept=None)
         self.progress.note(f"{place.stage.name} {update:,}: mean return {returns.mean():,.4g}")
+
+    def close(self) -> None:
+        """Ends what shows the run and what tracks it."""
+        self.progress.stop()
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _track_metrics(self, row: dict[str, Any]) -> None:
+        for tracker in self.trackers:
+            for seed, numbers in numbers_of_metrics(row, self.seeds):
+                tracker.log(numbers, seed=seed, update=row["update"])
+
+    def _track_evaluation(self, row: dict[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.log(numbers_of_evaluation(row), seed=row["seed"], update=row["update"])
 
     def _read(self, place: Place, update: int, outcomes: Outcomes):
         assert self.directory is not None

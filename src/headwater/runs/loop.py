@@ -29,6 +29,7 @@ from headwater.runs.layout import Place, SeedLayout, check_each, join, over_seed
 from headwater.runs.learn import advance, learn_draw, shapes_of_metrics, shapes_of_update
 from headwater.runs.progress import Progress
 from headwater.runs.stage import Outcome, Outcomes, Stage
+from headwater.runs.trackers.tracker import AbstractTracker
 
 _CHUNK_SECONDS = 0.7
 _CHECKPOINT_SECONDS = 60.0
@@ -61,6 +62,7 @@ def run(
     keep: bool = False,
     keep_best: bool = False,
     patience: int | None = None,
+    trackers: Sequence[AbstractTracker] = (),
 ) -> Result:
     """Runs `stages` one after the other, all seeds side by side, and continues what is unfinished.
 
@@ -78,7 +80,8 @@ def run(
     checkpoint the source's, with what it collected; `keep_best`: what a stage that is evaluated
     leaves of each seed is its state at the evaluation with the highest mean return, the first of
     equals; `patience`: such a stage ends once every seed has had so many evaluations without a
-    better one, and its best is kept, too.
+    better one, and its best is kept, too; `trackers`: get every number that is written down, and
+    are closed in the end.
 
     Raises `Diverged` when a metric is not finite, `RunError` when files cannot be written or read,
     `SpecificationError` when there are not as many problems as seeds or they are not alike, or when
@@ -100,7 +103,7 @@ def run(
     for stage in stages:
         check_each(stage, problems, len(indices))
     forget_programs()
-    log = Journal(directory, Progress(progress), keep)
+    log = Journal(directory, Progress(progress), keep, trackers, indices)
     outcomes: Outcomes = dict(earlier or {})
     if directory is not None:
         directory.lock()
@@ -118,7 +121,7 @@ def run(
                 state = _run_stage(place, done, outcomes, log, judge, *how_often, keeps, patience)
             outcomes[stage.name] = Outcome(stage.method, state)
     finally:
-        log.progress.stop()
+        log.close()
         if directory is not None:
             directory.unlock()
     own = {stage.name: outcomes[stage.name] for stage in stages}

@@ -102,6 +102,13 @@ class Options:
         least=1,
         most=_LARGEST_COUNT,
     )
+    track: str | None = _option(
+        None,
+        "training",
+        "Where metrics and evaluations go besides the run's files: `tensorboard` (needs the extra "
+        "headwater[tensorboard]) writes RUN/tensorboard.",
+        value="{tensorboard}",
+    )
     episodes: int = _option(
         10, "training", "Episodes per evaluation and seed, in an environment.", least=1,
         most=_LARGEST_COUNT,

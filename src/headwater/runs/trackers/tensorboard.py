@@ -1,0 +1,52 @@
+"""Rows of a run for TensorBoard: `tensorboard --logdir RUN/tensorboard`, a curve for each seed."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.core.errors import SpecificationError
+from headwater.runs.trackers.tracker import AbstractTracker
+
+_DIRECTORY = "tensorboard"
+
+
+def check() -> None:
+    """Raises `SpecificationError` unless TensorBoard is installed."""
+    try:
+        import tensorboard  # noqa: F401
+    except ModuleNotFoundError:
+        raise SpecificationError(
+            "tracking with tensorboard needs TensorBoard: pip install 'headwater[tensorboard]'"
+        ) from None
+
+
+class Tracker(AbstractTracker):
+    """Event files in `directory`, a folder for each seed."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._writers: dict[int, Any] = {}
+
+    @classmethod
+    def open(cls, directory: Path) -> "Tracker":
+        check()
+        # What a run that was stopped wrote after its checkpoint would be shown twice.
+        shutil.rmtree(directory / _DIRECTORY, ignore_errors=True)
+        return cls(directory / _DIRECTORY)
+
+    def log(self, numbers: Mapping[str, float], *, seed: int, update: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        if seed not in self._writers:
+            self._writers[seed] = EventFileWriter(str(self.directory / f"seed-{seed}"))
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        event = Event(wall_time=time.time(), step=update, summary=Summary(value=values))
+        self._writers[seed].add_event(event)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
