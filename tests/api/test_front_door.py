@@ -197,7 +197,8 @@ def suitable(name, shelf):
         if learns_from(cls)[0] is hw.MeasuredSpace:
             return method, {"env": "point-reach"}, options | {"steps": 12, "batch_size": 4}
         # The first that the method does not refuse: some choose among fidelities.
-        takes = [box for box in ("branin", "branin-fidelities") if _takes(method, make(box).space)]
+        boxes = ("branin", "branin-fidelities", "pairwise-landscape")
+        takes = [box for box in boxes if _takes(method, make(box).space)]
         return method, {"env": takes[0]}, options | {"steps": 3}
     if flow.kind == "language":
         data = learns_from(cls)[1].__name__

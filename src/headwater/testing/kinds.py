@@ -438,6 +438,7 @@ def _queries(key, problem: SearchSpace) -> Queries:
     candidates = problem.unit_candidates
     if candidates is not None:
         point = candidates[jax.random.randint(candidate_key, (_AT_ONCE,), 0, len(candidates))]
+    point = jnp.asarray(problem.rounded(point))
     noise = 0.1 * jax.random.normal(noise_key, (_AT_ONCE,))
     fidelity = jax.random.randint(fidelity_key, (_AT_ONCE,), 0, problem.fidelities, jnp.int32)
     cost = jnp.asarray(problem.costs, jnp.float32)[fidelity]
@@ -554,6 +555,10 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
                 SearchSpace.of_candidates(
                     [[0.1 * i, (0.7 * i) % 1.0] for i in range(9)], capacity=20
                 ),
+            ),
+            (
+                "queries of whole numbers",
+                SearchSpace((0.0,) * 3, (3.0,) * 3, whole=(True,) * 3, capacity=20),
             ),
             (
                 "queries at two fidelities",

@@ -23,10 +23,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from headwater.ops.linear_algebra import cholesky, triangular_solve
 
-Kernel = Literal["matern52", "squared_exponential"]
+Kernel = Literal["matern52", "squared_exponential", "hamming"]
+"""`hamming` asks of each component whether it is the same, and not how far apart its values are."""
 
 MOST_OBSERVATIONS = 2_000
 """More than this takes minutes a step on a processor and gigabytes for a few seeds."""
+SAME = 1e-5
+"""Components of the unit cube that are no further apart have the same value, but for rounding."""
 _FIRST_JITTER, _LAST_JITTER = 1e-10, 1e-2
 _FIT_RATE = 0.1
 
@@ -202,9 +205,11 @@ def covariance(
     found = jnp.zeros((points.shape[0], others.shape[0]), points.dtype)
     for level in range(given.log_signal.shape[0]):
         length = jnp.exp(given.log_length[level])
-        shape = _SHAPES[kernel](
-            _squared_distances(points / length[None, :], others / length[None, :])
-        )
+        if kernel == "hamming":
+            squared = _differences(points, others, length)
+        else:
+            squared = _squared_distances(points / length[None, :], others / length[None, :])
+        shape = _SHAPES[kernel](squared)
         size = jnp.exp(2.0 * given.log_signal[level])
         weight = shares[levels, level][:, None] * shares[other_levels, level][None, :]
         found = found + size * weight * shape
@@ -307,6 +312,15 @@ def _squared_distances(one, other):
     return jnp.maximum(across - 2.0 * one @ other.T, 0.0)
 
 
+def _differences(one, other, length):
+    """The components in which two points differ, each divided by the square of its length."""
+    found = jnp.zeros((one.shape[0], other.shape[0]), one.dtype)
+    for component in range(one.shape[1]):
+        apart = one[:, component][:, None] - other[:, component][None, :]
+        found = found + jnp.where(jnp.abs(apart) > SAME, 1.0, 0.0) / length[component] ** 2
+    return found
+
+
 def _matern52(squared):
     # The root has no derivative at zero, where the kernel's is zero.
     apart = squared > 1e-20
@@ -314,4 +328,12 @@ def _matern52(squared):
     return (1.0 + distance + 5.0 / 3.0 * squared) * jnp.exp(-distance)
 
 
-_SHAPES = {"matern52": _matern52, "squared_exponential": lambda squared: jnp.exp(-0.5 * squared)}
+def _exponential(squared):
+    return jnp.exp(-0.5 * squared)
+
+
+_SHAPES = {
+    "matern52": _matern52,
+    "squared_exponential": _exponential,
+    "hamming": _exponential,
+}
