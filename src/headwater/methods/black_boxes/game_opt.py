@@ -39,8 +39,8 @@ class GameOpt(
     **Arguments:**
 
     - `bonus_scale`: $c = \sqrt{\beta}$.
-    - `maximiser`: `equilibria`, or for comparison `neighbours`, the single changes of the best point
-      so far, or `pool`, points drawn at random.
+    - `maximiser`: `equilibria`, or for comparison `neighbours`, the single changes of the best
+      point so far, or `pool`, points drawn at random.
     - `num_restarts`: half of them are the best points so far, the others random.
     - `pool_size`: points of the pool.
     - `initial_points`: evaluations at random before the first proposal.
