@@ -8,6 +8,10 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "learns from episodes one after the other, as it must: a "
         "step size depends on the visits before it",
     },
+    "LinearFTRL": {
+        "check_row_order_is_irrelevant": "one episode of each update is learned from, the others "
+        "stand for a simulator",
+    },
     "TallyingElimination": {
         "check_row_order_is_irrelevant": "pulls are rounds, whose order decides what is judged",
         "check_every_number_matters": "its bounds drop no arm before hundreds of pulls",

@@ -12,8 +12,8 @@ def best_arms(values: Float[Array, "*some arm"]) -> Float[Array, "*some arm"]:
 
 
 def with_uniform(
-    probabilities: Float[Array, " arm"], share: float | Float[Array, ""]
-) -> Float[Array, " arm"]:
+    probabilities: Float[Array, "*some arm"], share: float | Float[Array, ""]
+) -> Float[Array, "*some arm"]:
     """A distribution of which a `share` is spread over all arms."""
     return (1.0 - share) * probabilities + share / probabilities.shape[-1]
 
@@ -39,7 +39,7 @@ def frequencies_of_best(samples: Float[Array, "sample arm"]) -> Float[Array, " a
 
 
 def exponential_weights(
-    losses: Float[Array, " choice"], rate: float | Float[Array, ""]
-) -> Float[Array, " choice"]:
+    losses: Float[Array, "*some choice"], rate: float | Float[Array, ""]
+) -> Float[Array, "*some choice"]:
     r"""$p_i \propto e^{-\eta L_i}$."""
     return jax.nn.softmax(-rate * losses)
