@@ -1,6 +1,7 @@
 """What the equilibria of a game are worth where combinations are too many to list."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -64,9 +65,8 @@ def _equilibria(
     run = eqx.filter_jit(jax.vmap(_search, in_axes=(None, 0, 0, None, None, None)))
     curves, gains = {}, {}
     for maximiser in maximisers:
-        method = GameOpt(
-            maximiser=maximiser, hyperparameters=hyperparameters, initial_points=initial
-        )
+        settings: dict[str, Any] = {"maximiser": maximiser, "hyperparameters": hyperparameters}
+        method = GameOpt(initial_points=initial, **settings)
         closed, gained = run(method, seeds, keys, sites, batch, rounds)
         curves[maximiser] = np.asarray(closed, np.float64)
         gains[maximiser] = np.asarray(gained, np.float64)

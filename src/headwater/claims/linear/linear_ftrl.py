@@ -86,14 +86,16 @@ def _magnitudes(
 ) -> Finding:
     size = 6
     keys = jax.random.split(jax.random.key(seed), instances)
-    make = jax.jit(jax.vmap(lambda key: _bandit(key, size, actions)))
+    process, features = jax.jit(jax.vmap(lambda key: _bandit(key, size, actions)))(keys)
     run = eqx.filter_jit(jax.vmap(_run, in_axes=(None, 0, 0, None, 0)))
     settings = {"bonus_scale": 0.0, "num_simulated": simulated}
 
     def played(length: int, rate: float, **others):
         # A number that is an array is no part of the program, which is compiled once for a length.
         method = with_numbers(LinearFTRL(**settings, **others), learning_rate=jnp.float32(rate))
-        return tuple(np.asarray(x, np.float64) for x in run(method, *make(keys), length, keys))
+        return tuple(
+            np.asarray(x, np.float64) for x in run(method, process, features, length, keys)
+        )
 
     plain, reduced = (
         played(updates, 0.1, loss_estimator=name) for name in ("plain", "magnitude_reduced")
@@ -151,9 +153,12 @@ def _three_steps(seed: int, *, instances: int, updates: int, simulated: int) -> 
 
     run = eqx.filter_jit(jax.vmap(one, in_axes=(None, 0, 0)))
     found, criteria = {}, []
+    leaders = {
+        "entropy": LinearFTRL(num_simulated=simulated),
+        "log_barrier": LinearFTRL(regulariser="log_barrier", num_simulated=simulated),
+    }
     for name, rate in (("entropy", 0.1), ("log_barrier", 0.1), ("log_barrier", 1.0)):
-        method = LinearFTRL(regulariser=name, num_simulated=simulated)
-        method = with_numbers(method, learning_rate=jnp.float32(rate))
+        method = with_numbers(leaders[name], learning_rate=jnp.float32(rate))
         last, uniform = (np.asarray(x, np.float64) for x in run(method, processes, keys))
         label = f"{name} at a rate of {rate:g}"
         found[label] = float(last.mean())
