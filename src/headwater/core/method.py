@@ -274,10 +274,12 @@ class AbstractWholeLog(eqx.Module):
 
 
 class AbstractHistory(eqx.Module):
-    """Capability: looks at earlier observations of the episode as well."""
+    """Capability: looks at earlier and later observations of the episode as well."""
 
     history: eqx.AbstractVar[int]
     """How many, before the one in which the action is taken."""
+    future: eqx.AbstractVar[int]
+    """How many after it."""
 
 
 class AbstractLabeller(eqx.Module, Generic[State, Data]):

@@ -57,8 +57,9 @@ class ActionWindows(eqx.Module):
     """What was observed before and after actions of a log, each window within one episode.
 
     **Arguments:** `observations`: `[*batch, position, observation]`, from the oldest to the one in
-    which the action was taken and, last, the one that followed it; an episode that is younger
-    repeats its first; `action`: as of `Transitions`, of anything where it is not known.
+    which the action was taken and on to those that followed it, for most methods one; an episode
+    that is younger repeats its first, and one that ends before repeats its last; `action`: as of
+    `Transitions`, of anything where it is not known.
     """
 
     observations: Float[Array, "*batch position observation"]

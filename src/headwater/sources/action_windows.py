@@ -17,16 +17,19 @@ class ActionWindowReplay(AbstractSource[NoState, ActionWindows]):
     The columns of the log are kept as they are, and windows are cut out of them when drawn.
 
     **Arguments:** `observations`, `next_observations`: `[row, observation]`; `actions`: `[row, …]`;
-    `first`: the first row of the episode of each row, `[row]`; `rows`: those that are drawn;
-    `history`: earlier observations in a window; `batch_size`: windows per draw.
+    `first`, `last`: of the episode of each row, its first and its last row, `[row]`; `rows`: those
+    that are drawn; `history`: earlier observations in a window; `future`: later ones; `batch_size`:
+    windows per draw.
     """
 
     observations: Float[Array, "row observation"]
     next_observations: Float[Array, "row observation"]
     actions: Action
     first: Int[Array, " row"]
+    last: Int[Array, " row"]
     rows: Int[Array, " drawn"]
     history: int = eqx.field(static=True, default=1)
+    future: int = eqx.field(static=True, default=1)
     batch_size: int = eqx.field(static=True, default=256)
 
     def init(self, *, key: PRNGKeyArray) -> NoState:
@@ -41,5 +44,7 @@ class ActionWindowReplay(AbstractSource[NoState, ActionWindows]):
         back = jnp.arange(self.history, -1, -1)
         first = jnp.broadcast_to(self.first[rows][:, None], (rows.shape[0], back.shape[0]))
         seen = self.observations[jnp.maximum(rows[:, None] - back[None, :], first)]
-        following = self.next_observations[rows][:, None]
+        ahead = jnp.arange(self.future)
+        last = jnp.broadcast_to(self.last[rows][:, None], (rows.shape[0], self.future))
+        following = self.next_observations[jnp.minimum(rows[:, None] + ahead[None, :], last)]
         return ActionWindows(jnp.concatenate([seen, following], axis=1), self.actions[rows])

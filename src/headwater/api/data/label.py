@@ -78,7 +78,7 @@ def label(
     actions = dataset.actions.copy()
     confidence = np.ones(dataset.size, np.float64)
     state = jax.tree.map(lambda leaf: leaf[0], run.state)
-    log = windows_of(dataset, missing, method.history)
+    log = windows_of(dataset, missing, method.history, method.future)
     for begin in range(0, missing.size, _ROWS):
         rows = missing[begin : begin + _ROWS]
         # As many as ever, so that it is compiled once.

@@ -62,7 +62,9 @@ def _labels(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Labels of all rows of each log, and the confidence in them."""
     method = InverseDynamics(history=history, learning_rate=1e-3, hidden_sizes=(width, width))
-    sources = [windows_of(log, np.flatnonzero(log.known_actions), history, 256) for log in logs]
+    sources = [
+        windows_of(log, np.flatnonzero(log.known_actions), history, batch_size=256) for log in logs
+    ]
     stage, seeds = Stage("label", method, sources, updates), list(range(len(logs)))
     learned = run([stage], [log.spaces for log in logs], seeds=seeds, seed=seed)
     label = jax.jit(lambda state, source: method.label(state, source.windows(rows)))

@@ -54,7 +54,7 @@ def _labelled(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
             f"{name} learns from windows and does not say how long they are: derive it from "
             "AbstractHistory"
         )
-    source = logged.windows(method.history, options.batch_size)
+    source = logged.windows(method.history, method.future, options.batch_size)
     stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
     return Fed(stage, logged.spaces)
 

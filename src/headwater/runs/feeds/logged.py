@@ -148,7 +148,7 @@ class Logged:
         replay = self._replay(method, rows)
         return WithWholeLog(replay) if isinstance(method, AbstractWholeLog) else replay
 
-    def windows(self, history: int, batch_size: int) -> ActionWindowReplay:
+    def windows(self, history: int, future: int, batch_size: int) -> ActionWindowReplay:
         """Where a method that infers actions gets logged ones from, and what surrounds them.
 
         Rows are drawn whose action was logged and that something follows. Raises `DataError` if
@@ -165,7 +165,7 @@ class Logged:
                 f"{self.path or 'the data'}: no row has an action that was logged and is followed "
                 "by anything, so that there is nothing to learn actions from"
             )
-        return windows_of(self.data, rows, history, batch_size)
+        return windows_of(self.data, rows, history, future, batch_size)
 
     def compared_segments(self, name: str, batch_size: int) -> ComparedSegments:
         """Where a method that learns from compared segments gets them from.
@@ -257,19 +257,23 @@ def compared_and_logged(data: Dataset, compared: ComparedSegments) -> ComparedAn
 
 
 def windows_of(
-    data: Dataset, rows: np.ndarray, history: int, batch_size: int = 1
+    data: Dataset, rows: np.ndarray, history: int, future: int = 1, batch_size: int = 1
 ) -> ActionWindowReplay:
     """The windows around the actions of a log, from which `rows` are drawn.
 
-    **Arguments:** `history`: earlier observations in each; `batch_size`: windows per draw.
+    **Arguments:** `history`: earlier observations in each, and `future`: later ones; `batch_size`:
+    windows per draw.
     """
     first = data.episode_starts[:-1][data.episode_of_row]
+    last = data.episode_starts[1:][data.episode_of_row] - 1
     return ActionWindowReplay(
         jnp.asarray(data.observations),
         jnp.asarray(data.next_observations),
         jnp.asarray(data.actions),
         jnp.asarray(first),
+        jnp.asarray(last),
         jnp.asarray(rows),
         history,
+        future,
         batch_size,
     )

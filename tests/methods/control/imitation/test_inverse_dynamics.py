@@ -27,11 +27,12 @@ def walk(force) -> tuple[np.ndarray, np.ndarray]:
     return before.reshape(-1, 1).astype(np.float32), place.reshape(-1, 1).astype(np.float32)
 
 
-def source(before, after, actions, history) -> ActionWindowReplay:
+def source(before, after, actions, history, future=1) -> ActionWindowReplay:
     rows = np.arange(len(before))
     first = rows - rows % STEPS
+    last = first + STEPS - 1
     return ActionWindowReplay(
-        *map(jnp.asarray, (before, after, actions, first, rows)), history, 128
+        *map(jnp.asarray, (before, after, actions, first, last, rows)), history, future, 128
     )
 
 
@@ -113,9 +114,35 @@ def test_loss_and_confidence_are_those_of_a_squashed_normal():
     )
 
 
+@pytest.mark.oracle
+def test_an_action_that_shows_late_is_told_by_later_observations():
+    # Each step goes where the action of the step before said; that of the last step never shows.
+    action = np.random.default_rng(2).integers(0, 2, (ROWS // STEPS, STEPS)).astype(np.int32)
+    moved = np.concatenate([np.zeros((len(action), 1)), 2.0 * action[:, :-1] - 1.0], axis=1)
+    after = np.cumsum(moved, axis=1).reshape(-1, 1).astype(np.float32)
+    before = after - moved.reshape(-1, 1).astype(np.float32)
+    spaces = Spaces(Box((-20.0,), (20.0,)), Discrete(2))
+    right = {}
+    for future in (1, 2):
+        method = InverseDynamics(
+            history=0,
+            future=future,
+            learning_rate=1e-2,
+            normalise_observations=False,
+            hidden_sizes=(16,),
+        )
+        log = source(before, after, action.reshape(-1), 0, future)
+        state = eqx.filter_jit(learn)(method, spaces, log, 400, key=jax.random.key(0)).state
+        label, _ = method.label(state, log.windows(jnp.arange(ROWS)))
+        right[future] = (np.asarray(label).reshape(-1, STEPS) == action)[:, :-1].mean()
+    assert right[2] > 0.99 and right[1] < 0.65
+
+
 def test_windows_of_another_length_are_refused():
     spaces = Spaces(Box((-9.0,), (9.0,)), Box((-1.0,), (1.0,)))
     method = InverseDynamics(history=3, hidden_sizes=(4,))
     state = method.init(spaces, key=jax.random.key(0))
     with pytest.raises(SpecificationError, match="looks at 5 observations for each action, but"):
         method.label(state, ActionWindows(jnp.zeros((2, 3, 1)), jnp.zeros((2, 1))))
+    with pytest.raises(SpecificationError, match="history = 0 and future = 0 sees no change"):
+        InverseDynamics(history=0, future=0)

@@ -49,27 +49,31 @@ class InverseDynamics(
     AbstractLabeller[InverseDynamicsState, ActionWindows],
     AbstractHistory,
 ):
-    r"""Infers logged actions from what was observed before and after: step one of SS-ORL.
+    r"""Infers logged actions from what was observed before and after: step one of SS-ORL and VPT.
 
-    $L = -E \log p(a_t \mid s_{t-k}, \dots, s_t, s_{t+1})$ over the rows whose action is known, with
-    a squashed normal for continuous actions and a softmax for discrete ones. The label of a row
-    without action is the mode; its confidence is the probability of that action, or for continuous
-    ones that every component lies within 0.1 (of [-1, 1]) of it. With the labels any offline method
-    learns from all rows. Where the observation hides a velocity, only $k \ge 1$ can tell it.
+    $L = -E \log p(a_t \mid s_{t-k}, \dots, s_t, \dots, s_{t+m})$ over the rows whose action is
+    known, with a squashed normal for continuous actions and a softmax for discrete ones. The label
+    of a row without action is the mode; its confidence is the probability of that action, or for
+    continuous ones that every component lies within 0.1 (of [-1, 1]) of it. With the labels any
+    offline method learns from all rows. Where the observation hides a velocity, only $k \ge 1$ can
+    tell it; where an action shows late, only $m \ge 2$.
 
     **Arguments:**
 
     - `history`: $k$, earlier observations that are looked at.
+    - `future`: $m$, later ones; with 0 it guesses what will be done from what was seen.
     - `learning_rate`: of Adam.
     - `normalise_observations`: standardise with the data's mean and deviation.
     - `hidden_sizes`: hidden layers.
 
-    **Reference:** Zheng, Henaff, Amos, Grover (2023), arXiv:2210.06518.
+    **Reference:** Zheng, Henaff, Amos, Grover (2023), arXiv:2210.06518; for later observations
+    Baker et al. (2022), arXiv:2206.11795.
 
     **Differences from the paper:** the network sees $s_t$ and the differences of observations that
     follow each other, in units of their own size, since an action shows in small ones; it is one
     network for mean and spread, without dropout, and smaller; an episode that is younger than the
-    window repeats its first observation; nothing is held out to stop early.
+    window repeats its first observation, one that ends in it its last; nothing is held out to stop
+    early.
     """
 
     feed: ClassVar[Feed] = Feed.STORED
@@ -81,12 +85,19 @@ class InverseDynamics(
     )
 
     history: int = integer(1, low=0)
+    future: int = integer(1, low=0)
     learning_rate: float = non_negative(3e-4)
     normalise_observations: bool = flag(True)
     hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
+    def __check_init__(self):
+        if self.history + self.future < 1:
+            raise SpecificationError(
+                "InverseDynamics with history = 0 and future = 0 sees no change: take at least one"
+            )
+
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> InverseDynamicsState:
-        windows = (self.history + 2) * problem.observation_size
+        windows = (self.history + 1 + self.future) * problem.observation_size
         seen = Box((-jnp.inf,) * windows, (jnp.inf,) * windows)
         # A narrower spread would let one repeated action have all of the likelihood.
         network = stochastic_actor(
@@ -144,7 +155,7 @@ class InverseDynamics(
         changes = self._differences(state.normaliser, data)
         size = jnp.sqrt(state.mean_square) + _SMALLEST
         changes = changes / jnp.broadcast_to(size, changes.shape)
-        now = state.normaliser(data.observations[..., -2, :])
+        now = state.normaliser(data.observations[..., self.history, :])
         flat = changes.reshape(*now.shape[:-1], changes.shape[-2] * changes.shape[-1])
         return jnp.concatenate([now, flat], axis=-1)
 
@@ -152,9 +163,10 @@ class InverseDynamics(
         self, normaliser: Normaliser, data: ActionWindows
     ) -> Float[Array, "*batch step observation"]:
         positions = data.observations.shape[-2]
-        if positions != self.history + 2:
+        needed = self.history + 1 + self.future
+        if positions != needed:
             raise SpecificationError(
-                f"InverseDynamics with history = {self.history} looks at {self.history + 2} "
-                f"observations for each action, but these windows have {positions}"
+                f"InverseDynamics with history = {self.history} and future = {self.future} looks "
+                f"at {needed} observations for each action, but these windows have {positions}"
             )
         return jnp.diff(normaliser(data.observations), axis=-2)
