@@ -118,3 +118,9 @@ def test_lengths_that_are_not_known_and_a_wrong_confidence_are_refused():
         bradley_terry(one, 2, by_length=True)
     with pytest.raises(SpecificationError, match=r"confidence = 95.0 must lie strictly between 0"):
         bradley_terry(one, 2, confidence=95.0)
+
+
+def test_strengths_that_are_not_found_are_refused(monkeypatch):
+    monkeypatch.setattr("headwater.analysis.rankings.bradley_terry._STEPS", 3)
+    with pytest.raises(DataError, match="were not found in 3 steps"):
+        bradley_terry(Comparisons(np.asarray([0] * 99), np.asarray([1] * 99), np.ones(99)), 2)

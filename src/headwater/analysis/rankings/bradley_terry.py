@@ -92,8 +92,13 @@ def bradley_terry(
         step = np.linalg.solve(design.T @ weighted + penalty, slope)
         # Newton overshoots where the likelihood is flat.
         found = found + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < 1e-8:
             break
+    else:
+        raise DataError(
+            f"the likeliest strengths were not found in {_STEPS} steps: participants of which some "
+            "always win leave strengths so far apart that nothing tells how far; leave them out"
+        )
     chance = expit(design @ found)
     information = design.T @ (design * (chance * (1.0 - chance))[:, None]) + penalty
     covariance = np.linalg.inv(information)
