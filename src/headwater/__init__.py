@@ -42,6 +42,7 @@ _HOMES = {
     "headwater.api.execute": ("resume",),
     "headwater.api.export": ("export",),
     "headwater.api.evidence.papers": ("cite",),
+    "headwater.api.policies.arm_policy": ("ArmPolicy",),
     "headwater.api.report": ("report",),
     "headwater.api.run": ("open_run",),
     "headwater.api.query": ("query",),

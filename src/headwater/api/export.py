@@ -10,8 +10,17 @@ from headwater.api.run import Policy, Run, open_run
 from headwater.core.catalogue import settings
 from headwater.core.errors import RunError, SpecificationError, nearest
 from headwater.core.method import AbstractTablePolicy
+from headwater.core.problems.arms import Arms
 from headwater.exports.onnx_graph import onnx_model
-from headwater.exports.policy_function import INPUT, OUTPUT, as_text, greedy
+from headwater.exports.policy_function import (
+    CONTEXT,
+    INPUT,
+    OUTPUT,
+    PROBABILITY,
+    as_text,
+    greedy,
+    greedy_arms,
+)
 from headwater.exports.safetensors import policy_arrays
 from headwater.exports.stablehlo import stablehlo_description, stablehlo_program
 from headwater.runs.files import write_atomically, write_json
@@ -39,9 +48,11 @@ def export(
     says what goes in and out and how to load it. As `safetensors`: the arrays that the policy
     needs by their path in the method's state, with method, settings and spaces in the header.
 
-    Of a finite process, as `npz`: `policy`, the probabilities of actions `[step, state, action]`,
-    and `action`, the likeliest `[step, state]`. A language model, as `hugging-face`: a directory
-    that transformers loads, with adapters merged into the weights.
+    Of a bandit whose rounds have contexts, as `onnx`: from `context`, float32 `[batch, context]`,
+    to `probability`, float32 `[batch, arm]`; the policy that goes on learning is written by
+    `run.policy.save`. Of a finite process, as `npz`: `policy`, the probabilities of actions
+    `[step, state, action]`, and `action`, the likeliest `[step, state]`. A language model, as
+    `hugging-face`: a directory that transformers loads, with adapters merged into the weights.
 
     **Arguments:** `run`: or its directory; `path`: of the file, or the directory it goes into
     (default: beside the run's directory, or the working directory); `format`: one of `FORMATS`, or
@@ -60,6 +71,8 @@ def export(
     possible = FORMATS
     if isinstance(run.method, AbstractTablePolicy):
         possible = (TABLE,)
+    elif isinstance(run.problem, Arms):
+        possible = ("onnx",)
     elif run.base is not None:
         possible = (MODEL,)
     format = possible[0] if format is None else format
@@ -70,6 +83,8 @@ def export(
         )
     if format in (TABLE, MODEL):
         return _export_whole(run, path, format, seed, overwrite)
+    if isinstance(run.problem, Arms):
+        return _export_arms(run, path, seed, overwrite)
     policy = _policy(run, seed)
     place = _place(run, path, format, seed)
     beside = place.with_name(place.name + ".json")
@@ -130,6 +145,23 @@ def _export_whole(
     return place
 
 
+def _export_arms(run: Run, path: str | Path | None, seed: int, overwrite: bool) -> Path:
+    """The policy over the arms of a bandit."""
+    policy, problem = run.policies[_index(run, seed)], run.problem
+    place = _place(run, path, "onnx", seed)
+    _refuse_taken(place, overwrite)
+    description = {
+        **_origin(run, seed),
+        "arms": problem.arms,
+        "context_size": problem.context_size,
+    }
+    function = greedy_arms(policy.method, policy.state, problem)
+    names = CONTEXT, PROBABILITY
+    content = onnx_model(function, problem.context_size, names, as_text(description))
+    write_atomically(place, lambda temporary: _write(temporary, content))
+    return place
+
+
 def _refuse_taken(place: Path, overwrite: bool) -> None:
     if place.exists() and (place.is_dir() or not overwrite):
         raise RunError(f"{place} already exists: choose another path, or ask to overwrite it")
@@ -152,6 +184,10 @@ def _place(run: Run, path: str | Path | None, format: str, seed: int) -> Path:
 
 
 def _description(run: Run, policy: Policy, seed: int) -> dict[str, Any]:
+    return {**_origin(run, seed), "spaces": policy.spaces.to_json()}
+
+
+def _origin(run: Run, seed: int) -> dict[str, Any]:
     return {
         "format": "headwater policy 1",
         "headwater": version("headwater"),
@@ -159,7 +195,6 @@ def _description(run: Run, policy: Policy, seed: int) -> dict[str, Any]:
         "seed": seed,
         "method": type(run.method).__name__,
         "settings": settings(run.method),
-        "spaces": policy.spaces.to_json(),
     }
 
 

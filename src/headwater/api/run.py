@@ -23,6 +23,7 @@ from headwater.core.finite import AbstractPartialView
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import (
     AbstractArchiving,
+    AbstractArmPolicy,
     AbstractCertificate,
     AbstractMethod,
     AbstractModelBased,
@@ -119,8 +120,8 @@ class Run:
 
     @property
     def policies(self) -> list[Any]:
-        """The policy of every seed: a `Policy`, or for a finite process the probabilities of
-        actions, `[step, state, action]`.
+        """The policy of every seed: a `Policy`, of a bandit an `ArmPolicy`, or for a finite process
+        the probabilities of actions, `[step, state, action]`.
 
         Raises `SpecificationError` if the method is not a policy.
         """
@@ -128,6 +129,13 @@ class Run:
             method = self.method
             tables = jax.vmap(lambda state: method.policy(state, explore=False))(self.state)
             return list(np.asarray(tables))
+        if isinstance(self.method, AbstractArmPolicy) and isinstance(self.problem, Arms):
+            # It knows of logs and their sources, which no other run has to wait for.
+            from headwater.api.policies.arm_policy import ArmPolicy
+
+            states = enumerate(_one_of(self.state, i) for i in range(self.seeds))
+            seeds = self.specification.seeds
+            return [ArmPolicy(self.method, self.problem, s, seed=seeds[i]) for i, s in states]
         if not isinstance(self.method, AbstractPolicy):
             raise SpecificationError(f"{type(self.method).__name__} is not a policy: it cannot act")
         return [Policy(self.method, _one_of(self.state, i), self.spaces) for i in range(self.seeds)]

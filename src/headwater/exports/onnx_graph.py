@@ -140,7 +140,7 @@ class _Graph:
                 return np.asarray(atom.val, kind.dtype)
             return known[atom]
 
-        for equation in jaxpr.eqns:
+        for equation in _needed(jaxpr):
             values = [read(atom) for atom in equation.invars]
             if equation.primitive.name in _CALLS:
                 body = equation.params[_CALLS[equation.primitive.name]]
@@ -314,9 +314,21 @@ class _Graph:
         return self.emit("Slice", x, *(np.asarray(column, np.int64) for column in zip(*parts)))
 
 
+def _needed(jaxpr: Any) -> list[Any]:
+    """Its equations without those of which no output is used."""
+    used = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    kept = []
+    for equation in reversed(jaxpr.eqns):
+        if used.isdisjoint(equation.outvars):
+            continue
+        kept.append(equation)
+        used.update(atom for atom in equation.invars if not isinstance(atom, Literal))
+    return kept[::-1]
+
+
 def _untranslated(primitive: str, how: str = "") -> SpecificationError:
     what = f"the operation '{primitive}'" + (f" {how}" if how else "")
     return SpecificationError(
         f"this policy cannot be written as ONNX: {what} is not translated; use the format "
-        "'stablehlo', which holds every policy"
+        "'stablehlo', which holds every policy of observations, or for a bandit run.policy.save"
     )

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from headwater.core.method import AbstractPolicy
+from headwater.core.errors import SpecificationError
+from headwater.core.method import AbstractArmPolicy, AbstractPolicy
+from headwater.core.problems.arms import Arms
 from headwater.core.spaces import Box, Spaces
 
 INPUT, OUTPUT = "observation", "action"
@@ -24,6 +26,35 @@ def greedy(method: AbstractPolicy, state: Any, spaces: Spaces) -> Callable:
         if isinstance(action, Box):
             return action.from_canonical(chosen).astype(jnp.float32)
         return action.from_canonical(chosen.astype(jnp.int32))
+
+    return jax.vmap(one)
+
+
+CONTEXT, PROBABILITY = "context", "probability"
+"""Names of the input and the output of a policy over arms."""
+
+
+def greedy_arms(method: AbstractArmPolicy, state: Any, problem: Arms) -> Callable:
+    """The greedy policy over arms as a function of a batch of contexts.
+
+    Raises `SpecificationError` if there is no context, or arms have other features in each round.
+    """
+    name = type(method).__name__
+    if not problem.context_size:
+        raise SpecificationError(
+            f"{name} was trained on rounds without contexts, so that it is no function of "
+            "anything: run.policy.predict_proba() is all that it says"
+        )
+    if problem.features is None and problem.feature_size:
+        raise SpecificationError(
+            f"{name} chooses by features that arms have in each round, which is not a function of "
+            "the context alone: keep it by run.policy.save(PATH)"
+        )
+    features = jnp.zeros((problem.arms, 0)) if problem.features is None else problem.features
+
+    def one(context):
+        key = jax.random.key(0)
+        return method.probabilities(state, context, features, key=key, explore=False)
 
     return jax.vmap(one)
 
