@@ -1,12 +1,18 @@
 """Facts, chains and ciphers, read as text by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
-from headwater.environments.language.recall_tasks import Facts, MarkovTexts, NoisyCipher
+from headwater.environments.language.recall_tasks import (
+    AlphabetCiphers,
+    Facts,
+    MarkovTexts,
+    NoisyCipher,
+)
 
 
 def test_facts_have_one_value_each_and_are_all_drawn(key):
@@ -59,3 +65,35 @@ def test_a_cipher_is_chosen_by_the_letter_before(key):
     wrong = np.mean(tokens[:, 5:9] != table[before % 2, tokens[:, :4]])
     np.testing.assert_allclose(wrong, 0.5 * 15 / 16, atol=0.02)
     assert jnp.all(noisy.response[:, 5:]) and not jnp.any(noisy.response[:, :5])
+
+
+def test_kinds_of_ciphers_go_on_among_their_own_letters(key):
+    task = AlphabetCiphers(key=key, kinds=3, shared=1)
+    own = [[(4 * kind + place) % 12 for place in range(5)] for kind in range(3)]
+    shift = np.asarray(task.shift)
+
+    def of_kinds(row):
+        """For each letter of a text the kinds that would write it as it is written."""
+        pairs = list(zip(row[:4], row[5:9], strict=True))
+        return [
+            {
+                kind
+                for kind in range(3)
+                if a in own[kind] and b == own[kind][(own[kind].index(a) + shift[kind]) % 5]
+            }
+            for a, b in pairs
+        ]
+
+    data = eqx.tree_at(lambda t: t.chosen, task, jnp.asarray([1])).texts(60, key=key)
+    for row in np.asarray(data.tokens):
+        assert all(1 in kinds for kinds in of_kinds(row.tolist()))
+        assert task.spell(row)[4] == "=" and task.spell(row)[9] == "."
+    assert set(np.asarray(data.tokens)[:, :4].ravel().tolist()) == set(own[1])
+    mixed = task.mixed_texts(jnp.zeros(60, jnp.int32), jnp.full(60, 2), key=key)
+    found = [kinds for row in np.asarray(mixed.tokens) for kinds in of_kinds(row.tolist())]
+    assert all(kinds & {0, 2} for kinds in found) and {0} in found and {2} in found
+    # Letters that two kinds share are never in a mixed text.
+    assert not set(np.asarray(mixed.tokens)[:, :4].ravel().tolist()) & {0, 4, 8}
+    np.testing.assert_array_equal(data.response[0], np.arange(10) >= 5)
+    with pytest.raises(SpecificationError, match="7 kinds of which each shares 0"):
+        AlphabetCiphers(key=key, kinds=7)

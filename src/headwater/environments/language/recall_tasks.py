@@ -1,4 +1,4 @@
-"""Texts whose loss falls smoothly: facts to be remembered, chains of letters, and a cipher."""
+"""Texts whose loss falls smoothly: facts to be remembered, chains of letters, and ciphers."""
 
 from typing import ClassVar
 
@@ -137,6 +137,64 @@ class NoisyCipher(AbstractTextTask):
         written = self.table[before % self.table.shape[0], letters]
         other = jax.random.randint(noise_key, shape, 0, 16, jnp.int32)
         written = jnp.where(jax.random.uniform(which_key, shape) < self.noise, other, written)
+        sign = jnp.full((rows, 1), self.alphabet.index("="), jnp.int32)
+        end = jnp.full((rows, 1), self.end, jnp.int32)
+        tokens = jnp.concatenate([letters, sign, written, end], axis=1)
+        start, width = jnp.full((rows,), self.size + 1), tokens.shape[1]
+        return Completions(tokens, position_mask(start, jnp.full((rows,), width), width))
+
+
+class AlphabetCiphers(AbstractTextTask):
+    """A text and its translation, each kind with letters and a cipher of its own: `abca=bcdb.`.
+
+    Letters are in a ring. Kind $k$ has the four from the fourfold of $k$ on, and shares the
+    `shared` letters after them with the next kind, which writes them in another way. Its cipher
+    goes `shift[k]` letters on, among its own.
+
+    **Arguments:** `key`: shifts are drawn with it; `kinds`: at most 6; `size`: letters of a text;
+    `shared`: of each kind with the next one, at most 2.
+    """
+
+    alphabet: ClassVar[str] = _LETTERS + "qrstuvwx" + "=."
+    shift: Int[Array, " kind"]
+    chosen: Int[Array, " chosen"]
+    """The kinds that texts are drawn of, all at first."""
+    size: int = eqx.field(static=True)
+    shared: int = eqx.field(static=True)
+
+    def __init__(self, *, key: PRNGKeyArray, kinds: int = 6, size: int = 4, shared: int = 0):
+        if not (2 <= kinds <= 6 and 0 <= shared <= 2):
+            raise SpecificationError(
+                f"{kinds} kinds of which each shares {shared} letters with the next: there are 2 "
+                "to 6 kinds, which share at most 2"
+            )
+        self.shift = jax.random.randint(key, (kinds,), 1, 4 + shared, jnp.int32)
+        self.chosen = jnp.arange(kinds)
+        self.size, self.shared = size, shared
+
+    def texts(self, rows: int, *, key: PRNGKeyArray) -> Completions:
+        kind_key, key = jax.random.split(key)
+        kind = self.chosen[jax.random.randint(kind_key, (rows,), 0, self.chosen.shape[0])]
+        return self._translated(jnp.repeat(kind[:, None], self.size, axis=1), 0, key)
+
+    def mixed_texts(
+        self, first: Int[Array, " row"], second: Int[Array, " row"], *, key: PRNGKeyArray
+    ) -> Completions:
+        """Texts each of two kinds: every letter is of one of them, and of no other kind."""
+        which_key, key = jax.random.split(key)
+        shape = (first.shape[0], self.size)
+        kind = jnp.where(
+            jax.random.bernoulli(which_key, shape=shape), first[:, None], second[:, None]
+        )
+        return self._translated(kind, self.shared, key)
+
+    def _translated(self, kind: Int[Array, "row letter"], lowest: int, key) -> Completions:
+        """Letters of these kinds, from the place `lowest` among the letters of each kind on."""
+        rows, own = kind.shape[0], 4 + self.shared
+        place = jax.random.randint(key, kind.shape, lowest, own - lowest, jnp.int32)
+        ring = 4 * self.shift.shape[0]
+        letters = (4 * kind + place) % ring
+        written = (4 * kind + (place + self.shift[kind]) % own) % ring
         sign = jnp.full((rows, 1), self.alphabet.index("="), jnp.int32)
         end = jnp.full((rows, 1), self.end, jnp.int32)
         tokens = jnp.concatenate([letters, sign, written, end], axis=1)
