@@ -52,9 +52,9 @@ class Adapted(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
 
     **Arguments:** `decoder`; `key`: the adapters' first halves are drawn with it; `rank`: of each
     adapter (r; `r` in PEFT); `alpha`: an adapter counts alpha / rank times (`lora_alpha`);
-    `matrices`: of each layer that get one (`target_modules`). The adapters are in float32
-    whatever the type of the frozen arrays. Raises `SpecificationError` for a matrix that the
-    decoder does not have.
+    `matrices`: of each layer that get one (`target_modules`), or `None`: all that there are. The
+    adapters are in float32 whatever the type of the frozen arrays. Raises `SpecificationError` for
+    a matrix that the decoder does not have.
     """
 
     decoder: Decoder
@@ -66,17 +66,17 @@ class Adapted(AbstractTokenNetwork, AbstractPacked, AbstractIncremental, Abstrac
         key: PRNGKeyArray,
         rank: int = 8,
         alpha: float = 16.0,
-        matrices: tuple[Matrix, ...] = ("query", "value"),
+        matrices: tuple[Matrix, ...] | None = ("query", "value"),
     ):
         if rank < 1:
             raise SpecificationError(f"an adapter of rank {rank} cannot learn: take at least 1")
         present = [name for name in MATRICES if getattr(decoder.blocks, name) is not None]
         if decoder.blocks.router is not None:
             present = [name for name in present if name not in ("gate", "up", "down")]
-        for name in matrices:
+        for name in matrices or ():
             if name not in present:
                 raise SpecificationError(nearest(name, present, "matrix"))
-        chosen = tuple(name for name in present if name in matrices)
+        chosen = tuple(name for name in present if matrices is None or name in matrices)
         if not chosen:
             raise SpecificationError(f"name the matrices to adapt: {', '.join(present)}")
         keys = jax.random.split(key, len(chosen))

@@ -26,7 +26,7 @@ def _explained(decoder: Decoder):
     place = jnp.arange(_LAYERS) - (_LAYERS - 1) / 2
     blocks = decoder.blocks
     linears = (blocks.query, blocks.key, blocks.value, blocks.output, blocks.up, blocks.down)
-    numbers = jnp.concatenate([x.weight.reshape(_LAYERS, -1) for x in linears], axis=1)
+    numbers = jnp.concatenate([x.reshape(_LAYERS, -1) for x in jax.tree.leaves(linears)], axis=1)
     centred = numbers - jnp.mean(numbers, axis=0, keepdims=True)
     along = jnp.sum((place @ centred) ** 2) / jnp.sum(place**2)
     return along / jnp.sum(centred**2)

@@ -16,7 +16,7 @@ from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.adapters.gated import Gated
 from headwater.networks.decoders.decoder import Decoder
-from headwater.networks.low_rank_adapters import MATRICES, Adapted
+from headwater.networks.low_rank_adapters import Adapted
 from headwater.ops.language.tokens import averaged, token_log_probabilities
 from headwater.parts.fine_tuning import (
     Decay,
@@ -87,7 +87,7 @@ class PHATGOOSE(
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> PHATGOOSEState:
         network = problem.network
         if isinstance(network, Decoder):
-            network = self._adapted(network, key)
+            network = Adapted(network, key=key, rank=self.expert_rank, alpha=1.0, matrices=None)
         if not isinstance(network, Adapted):
             raise SpecificationError(
                 f"PHATGOOSE learns adapters of decoders, and {type(network).__name__} is no decoder"
@@ -127,10 +127,3 @@ class PHATGOOSE(
 
     def network(self, state: PHATGOOSEState) -> AbstractTokenNetwork:
         return state.expert.adapted
-
-    def _adapted(self, decoder: Decoder, key: PRNGKeyArray) -> Adapted:
-        """The decoder with new adapters on all matrices that can have them."""
-        own = [name for name in MATRICES if getattr(decoder.blocks, name) is not None]
-        if decoder.blocks.router is not None:
-            own = [name for name in own if name not in ("gate", "up", "down")]
-        return Adapted(decoder, key=key, rank=self.expert_rank, alpha=1.0, matrices=tuple(own))
