@@ -15,6 +15,7 @@ from headwater.evidence.language.routed_experts import (
     right_letters,
     texts_by_kind,
     texts_of_two_kinds,
+    together,
 )
 from headwater.networks.adapters.gated import routed
 
@@ -47,30 +48,27 @@ def _experiment(
         task = AlphabetCiphers(key=keys[0], shared=1)
         experts = cipher_experts(task, width, copying, tuning, gating, rows, key=keys[1])
         decoder = routed(each_expert(experts))
-        held = jax.tree.map(
-            lambda x: x.reshape(-1, x.shape[-1]), texts_by_kind(task, 64, key=keys[2])
-        )
         mixed, first, second = texts_of_two_kinds(task, 384, key=keys[3])
+        data = together(texts_by_kind(task, 64, key=keys[2]), mixed)
         # What each expert was trained to do, said in many instructions.
         kind = jnp.repeat(jnp.arange(KINDS), 64)
         of_experts = _instructions(kind, kind, keys[4]).reshape(KINDS, 64, -1).mean(axis=1)
-        for_held, for_mixed = (
-            _instructions(kind, kind, keys[5]),
-            _instructions(first, second, keys[6]),
-        )
-
-        def at(scale, instructions, data):
-            router = InstructionRouter(of_experts, scale)
-            return right_letters(router.logits(decoder, data.tokens, instructions), data)
-
-        scales = jnp.asarray(_SCALES)
+        for_held = _instructions(kind, kind, keys[5])
+        for_mixed = _instructions(first, second, keys[6])
         shuffled = jax.random.permutation(keys[6], for_held)
-        each = lambda instructions, data: jax.lax.map(lambda s: at(s, instructions, data), scales)
-        return {
-            "held-in": each(for_held, held),
-            "two kinds": each(for_mixed, mixed),
-            "shuffled": each(shuffled, held),
-        }
+
+        def at(given):
+            scale, for_held = given
+            instructions = jnp.concatenate([for_held, for_mixed])
+            logits = InstructionRouter(of_experts, scale).logits(decoder, data.tokens, instructions)
+            right = right_letters(logits, data)
+            return jnp.mean(right[: kind.shape[0]]), jnp.mean(right[kind.shape[0] :])
+
+        # At each scale, and at the one that is judged with instructions of other texts.
+        scales = jnp.asarray((*_SCALES, _CHOSEN))
+        given = jnp.stack([*[for_held] * len(_SCALES), shuffled])
+        held, two = jax.lax.map(at, (scales, given))
+        return {"held-in": held[:-1], "two kinds": two[:-1], "shuffled": held[-1]}
 
     found = {name: np.asarray(x, np.float64) for name, x in each_run(one, seed, runs).items()}
     chosen, largest = _SCALES.index(_CHOSEN), len(_SCALES) - 1
@@ -93,18 +91,21 @@ def _experiment(
         ),
         Criterion(
             "accuracy with instructions of other texts less that without",
-            mean_of(shuffled[:, chosen] - shuffled[:, 0]),
+            mean_of(shuffled - held[:, 0]),
             at_most=0.0,
         ),
     )
     numbers = {
         name: dict(zip(map(str, _SCALES), values.mean(axis=0).tolist(), strict=True))
-        for name, values in found.items()
+        for name, values in (("held-in", held), ("two kinds", two))
     }
     curves = {name: (list(_SCALES), found[name]) for name in ("held-in", "two kinds")}
     return Finding(
         criteria,
-        {"share of letters right, by the scale": numbers},
+        {
+            "share of letters right, by the scale": numbers,
+            "with instructions of other texts": float(shuffled.mean()),
+        },
         curves,
         "scale of instructions",
         "share of letters right",
@@ -125,7 +126,7 @@ CLAIMS = (
         paper="li2025glider",
         where="the abstract, on held-in and held-out tasks; the last two are consequences",
         scales={
-            "smoke": {"runs": 3, "width": 8, "copying": 2, "tuning": 1, "gating": 1, "rows": 4},
+            "smoke": {"runs": 3, "width": 8, "copying": 0, "tuning": 1, "gating": 1, "rows": 4},
             "small": {
                 "runs": 5,
                 "width": 32,

@@ -52,6 +52,8 @@ def _experiment(
         tune = with_numbers(SFT(), learning_rate=_RATE, decay_updates=updates)
 
         def tuned(network: Decoder):
+            if not updates:
+                return loss_on(network, data)
             problem = TokenProblem(network, task.end)
             after = learn(tune, problem, FreshTexts(task, rows), updates, key=key).state.network
             return loss_on(after, data)
