@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.core.problems.history import frames_of, history_spaces
 from headwater.datasets.actions.confidence import inferred
 from headwater.datasets.dataset import Dataset, lacks_rewards, with_statistics
 
@@ -231,6 +232,51 @@ def infer_rewards(
         "logged": logged,
     }
     return inferred_dataset
+
+
+def with_history(dataset: Dataset, length: int) -> Dataset:
+    """The dataset with the last `length` frames of its episode as the observation of each row.
+
+    What a frame is says `core/problems/history.py`; with `WithHistory` an environment shows the
+    same. All windows are laid out, so that observations take `length` times the memory and more.
+
+    **Arguments:** `length`: frames, that of the row included.
+
+    Raises `SpecificationError` unless `length` is at least 1, or if there is a history already, and
+    `DataError` if rows have no action.
+    """
+    unknown = np.flatnonzero(~dataset.known_actions)
+    if unknown.size:
+        raise DataError(
+            f"row {unknown[0]} has no action, which histories hold: have it inferred (hw.label), or "
+            "leave such rows out"
+        )
+    spaces = history_spaces(dataset.spaces, length)
+    layout = frames_of(spaces)
+    assert layout is not None
+    actions = dataset.actions
+    if dataset.spaces.discrete:
+        actions = np.eye(dataset.spaces.action_size, dtype=np.float32)[actions]
+    first = np.repeat(dataset.episode_starts[:-1], dataset.episode_lengths())
+    rows = np.arange(dataset.size)
+    # The action before the first observation of an episode is zeros, and nothing follows the last.
+    before = np.where((rows > first)[:, None], np.roll(actions, 1, axis=0), np.float32(0.0))
+    one = np.ones((dataset.size, 1), np.float32)
+    frames = np.concatenate([dataset.observations, before, one], axis=1)
+    following = np.concatenate([dataset.next_observations, actions, one], axis=1)
+    back = rows[:, None] - np.arange(length - 1, -1, -1)
+    there = (back >= first[:, None])[..., None]
+    windows = np.where(there, frames[np.maximum(back, 0)], np.float32(0.0))
+    after = np.concatenate([windows[:, 1:], following[:, None]], axis=1)
+    parts = [list(part) for part in spaces.observation.parts or ()]
+    changed = dataclasses.replace(
+        dataset,
+        observations=windows.reshape(dataset.size, -1),
+        next_observations=after.reshape(dataset.size, -1),
+        spaces=spaces,
+        metadata={**dataset.metadata, "observation_parts": parts},
+    )
+    return with_statistics(changed)
 
 
 def confident_rows(dataset: Dataset, at_least: float) -> Dataset:
