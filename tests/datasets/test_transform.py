@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.core.problems.history import frames_of
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.read import load
 from headwater.datasets.transform import (
     advantage_weights,
     effective_sample_size,
@@ -14,7 +18,9 @@ from headwater.datasets.transform import (
     scale_rewards,
     scaled_to_unit,
     top_episodes,
+    with_history,
 )
+from headwater.datasets.write import write
 
 
 def episodes(returns, lengths, starts=None, **metadata):
@@ -146,3 +152,40 @@ def test_relabelling():
         relabel(data, lambda d: np.zeros(2))
     with pytest.raises(DataError, match="the new reward is nan at row 0"):
         relabel(data, lambda d: np.full(5, np.nan))
+
+
+def test_histories_by_hand():
+    observations = [[1.0], [2.0], [3.0], [4.0]]
+    data = Dataset.from_arrays(
+        observations, [0, 1, 1, 0], np.zeros(4), [False, True, False, True], action_count=2
+    )
+    made = with_history(data, 2)
+    # Observation, the action before it (one-hot), and whether there is such a frame.
+    nothing = [0.0] * 4
+    first, second = [1.0, 0.0, 0.0, 1.0], [2.0, 1.0, 0.0, 1.0]
+    third, fourth = [3.0, 0.0, 0.0, 1.0], [4.0, 0.0, 1.0, 1.0]
+    assert made.observations.tolist() == [
+        nothing + first,
+        first + second,
+        nothing + third,
+        third + fourth,
+    ]
+    assert made.next_observations[0].tolist() == first + second
+    assert made.next_observations[2].tolist() == third + fourth
+    np.testing.assert_allclose(made.spaces.statistics.observation_mean[4], 2.5)
+
+
+def test_no_history_of_nothing_and_none_of_rows_without_an_action():
+    data = episodes([1.0], [3])
+    with pytest.raises(SpecificationError, match="length = 0: a history has at least one frame"):
+        with_history(data, 0)
+    blank = dataclasses.replace(data, action_confidence=np.asarray([1, 0, 1], np.float32))
+    with pytest.raises(DataError, match="row 1 has no action, which histories hold"):
+        with_history(blank, 2)
+
+
+def test_a_history_survives_a_file(tmp_path):
+    data = with_history(episodes([1.0], [3]), 2)
+    write(data, tmp_path / "log.npz")
+    read = load(tmp_path / "log.npz")
+    assert frames_of(read.spaces) == frames_of(data.spaces) == (2, 3)

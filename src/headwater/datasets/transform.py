@@ -248,8 +248,8 @@ def with_history(dataset: Dataset, length: int) -> Dataset:
     unknown = np.flatnonzero(~dataset.known_actions)
     if unknown.size:
         raise DataError(
-            f"row {unknown[0]} has no action, which histories hold: have it inferred (hw.label), or "
-            "leave such rows out"
+            f"row {unknown[0]} has no action, which histories hold: have it inferred (hw.label), "
+            "or leave such rows out"
         )
     spaces = history_spaces(dataset.spaces, length)
     layout = frames_of(spaces)

@@ -33,8 +33,11 @@ class WithHistory(AbstractEnvironment):
     task: AbstractEnvironment
     length: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        history_spaces(self.task.spaces, self.length)
+    # Written out, since the annotations of the base class are no arguments.
+    def __init__(self, task: AbstractEnvironment, length: int):
+        self.task = task
+        self.length = length
+        history_spaces(task.spaces, length)
 
     @property
     def name(self) -> str:

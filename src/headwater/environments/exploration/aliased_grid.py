@@ -74,7 +74,7 @@ class AliasedGrid(AbstractEnvironment):
         return reached, Step(seen, terminal.astype(jnp.float32), terminal, truncated)
 
     def _observe(self, state: AliasedGridState) -> Float[Array, " observation"]:
-        around = state.position + jnp.asarray(_MOVES, jnp.int32)
+        around = state.position[None] + jnp.asarray(_MOVES, jnp.int32)
         closed = jnp.any((around < 0) | (around >= self.size), axis=-1).astype(jnp.float32)
         if not self.visible:
             return closed
