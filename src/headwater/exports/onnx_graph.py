@@ -148,6 +148,8 @@ class _Graph:
                 closed = isinstance(body, ClosedJaxpr)
                 inner, inner_consts = (body.jaxpr, body.consts) if closed else (body, [])
                 results = self.inline(inner, inner_consts, values)
+            elif equation.primitive.name == "scan" and not self._foldable(equation, values):
+                results = self._unroll(equation, values)
             elif self._foldable(equation, values):
                 results = equation.primitive.bind(*values, **equation.params)
                 results = results if equation.primitive.multiple_results else [results]
@@ -275,11 +277,37 @@ class _Graph:
                 return cases[chosen[0]]
         return self.emit("Where", which, cases[1], cases[0])
 
-    def _product(self, equation: Any, values: Sequence[_Value]) -> _Tensor:
+    def _unroll(self, equation: Any, values: Sequence[_Value]) -> list[_Value]:
+        """The steps of a scan one after the other: of recurrent networks, which read few frames."""
+        params, body = equation.params, equation.params["jaxpr"]
+        fixed, carried = params["num_consts"], params["num_carry"]
+        if len(equation.outvars) > carried:
+            raise _untranslated("scan", "with a result for each step")
+        consts, rows = list(values[:fixed]), values[fixed + carried :]
+        carry = list(values[fixed : fixed + carried])
+        steps = range(params["length"])
+        for step in reversed(steps) if params["reverse"] else steps:
+            row = [
+                self.emit("Gather", x, np.asarray(step), axis=0)
+                if isinstance(x, _Tensor)
+                else x[step]
+                for x in rows
+            ]
+            carry = self.inline(body.jaxpr, body.consts, [*consts, *carry, *row])
+        return carry
+
+    def _product(self, equation: Any, values: Sequence[_Value]) -> _Value:
         (left, right), batched = equation.params["dimension_numbers"]
         ranks = [len(atom.aval.shape) for atom in equation.invars]
-        if any(batched) or len(left) != 1 or ranks[0] == 0 or ranks[1] not in (1, 2):
+        swapped = ranks[0] in (1, 2) and ranks[1] > 2
+        if any(batched) or len(left) != 1 or 0 in ranks or not (swapped or ranks[1] <= 2):
             raise _untranslated("dot_general", f"over the axes {left} and {right}")
+        if swapped:
+            # A matrix stands on the right of what there is one of for each row.
+            b = self._move(values[1], ranks[1], int(right[0]), ranks[1] - 1)
+            a = self._move(values[0], ranks[0], int(left[0]), 0)
+            product, rank = self.emit("MatMul", b, a), sum(ranks) - 2
+            return self._move(product, rank, rank - 1, 0) if ranks[0] == 2 else product
         a = self._move(values[0], ranks[0], int(left[0]), ranks[0] - 1)
         b = self._move(values[1], ranks[1], int(right[0]), 0)
         return self.emit("MatMul", a, b)

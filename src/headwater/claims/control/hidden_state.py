@@ -194,11 +194,13 @@ CLAIMS = (
         },
         _histories,
         learned=(
-            "Nobody joins the two halves here, so that the loss had nothing to improve: from the "
-            "left the recurrent network succeeds in 5 episodes of a hundred with 200 logged ones, "
-            "with the loss in 1 and the perceptron on windows in 2, and no better with 2,000. The "
-            "loss makes its own value smaller, but not success larger. What would decide "
-            "the question is a setting in which at least many episodes suffice."
+            "With an α of 0.5 nobody joins the two halves, so that the loss had nothing to improve: "
+            "the recurrent network succeeds in 5 episodes of a hundred with 200 logged ones, with "
+            "the loss in 1 and the perceptron on windows in 2, and no better with 2,000. In a "
+            "pilot with 2,000 episodes, two logs and an α of 0.1 or 0.02 the recurrent network "
+            "succeeds in 98 of a hundred without the loss, but in 2 (0.1) or in 98 and 0 (0.02) "
+            "with it: the loss makes its own value smaller and does harm. Whether it helps from "
+            "few episodes at a smaller α and a tuned λ is open."
         ),
     ),
 )
