@@ -194,7 +194,7 @@ CLAIMS = (
         },
         _histories,
         learned=(
-            "With an α of 0.5 nobody joins the two halves, so that the loss had nothing to improve: "
+            "With an α of 0.5 nobody joins the two halves, so that there was nothing to improve: "
             "the recurrent network succeeds in 5 episodes of a hundred with 200 logged ones, with "
             "the loss in 1 and the perceptron on windows in 2, and no better with 2,000. In a "
             "pilot with 2,000 episodes, two logs and an α of 0.1 or 0.02 the recurrent network "
