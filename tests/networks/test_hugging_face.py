@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from headwater.core.errors import DataError, SpecificationError
+from headwater.core.records import Completions
 from headwater.networks.decoders.architecture import Architecture, gpt2
 from headwater.networks.decoders.changes import with_precision
 from headwater.networks.decoders.decoder import Decoder
@@ -18,9 +19,12 @@ from headwater.networks.hugging_face import (
     ending_tokens,
     read_architecture,
     read_decoder,
+    read_reward_model,
     write_decoder,
+    write_reward_model,
 )
 from headwater.networks.pretrained.families import FAMILIES
+from headwater.networks.reward_head import WithReward
 from headwater.networks.rotary import RotaryScaling
 
 GEMMA = {"tied": True, "centred_norms": True, "feed_forward": "geglu", "embedding_scale": 4.0}
@@ -478,3 +482,46 @@ def test_architectures_of_no_family(key, tmp_path):
     odd = dataclasses.replace(SHAPES["llama"], positions="learned")
     with pytest.raises(SpecificationError, match="no family of transformers has this architecture"):
         write_decoder(_drawn(odd, key), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text"])
+def test_reward_models_go_to_transformers_and_back(name, key, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    decoder = _drawn(SHAPES[name], key)
+    drawn = jax.random.normal(key, (decoder.width,))
+    network = eqx.tree_at(lambda n: n.weights, WithReward(decoder), drawn)
+    write_reward_model(network, tmp_path, end=3, padding=0)
+    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    tokens = np.asarray(jax.random.randint(key, (3, 16), 1, 13))
+    length = np.asarray([16, 9, 4])[:, None]
+    response = (np.arange(16) < length) & (np.arange(16) > 1)
+    padded = np.where(np.arange(16) < length, tokens, 0)
+    with torch.no_grad():
+        expected = model(torch.tensor(padded)).logits.numpy()[:, 0]
+    rate = jax.jit(lambda network, *data: network.rate(Completions(*data)))
+    ours = rate(network, jnp.asarray(tokens), jnp.asarray(response))
+    np.testing.assert_allclose(ours, expected, atol=2e-4)
+
+    model.save_pretrained(tmp_path / "theirs")
+    again = read_reward_model(tmp_path / "theirs")
+    np.testing.assert_allclose(
+        rate(again, jnp.asarray(tokens), jnp.asarray(response)), ours, atol=1e-5
+    )
+
+
+def test_reward_models_that_cannot_be(key, tmp_path):
+    network = WithReward(_drawn(SHAPES["llama"], key))
+    write_reward_model(network, tmp_path, end=3, padding=0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    again = read_reward_model(tmp_path)
+    assert again.network.unembedding is None and not np.any(again.weights)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": {"0": "a", "1": "b"}}))
+    with pytest.raises(DataError, match="tells 2 kinds of texts apart, but a reward is one number"):
+        read_reward_model(tmp_path)
+    granite = WithReward(_drawn(SHAPES["granite"], key))
+    with pytest.raises(SpecificationError, match="no model of type granite that scores texts"):
+        write_reward_model(granite, tmp_path / "granite", padding=0)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from headwater.api.data.notes import tell_of
@@ -35,7 +36,7 @@ from headwater.api.specification import (
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import AbstractTokenPolicy
+from headwater.core.method import AbstractCompletionScorer, AbstractTokenPolicy
 from headwater.core.records import Pulls, Queries
 from headwater.core.spaces import Spaces
 from headwater.datasets.black_boxes.queries_files import write_queries
@@ -54,6 +55,7 @@ from headwater.evaluation.texts import HeldOutScores
 from headwater.networks.hugging_face import family_named
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.networks.pretrained.adapters import read_adapters, write_adapters
+from headwater.networks.reward_head import WithReward
 from headwater.ops.products import check_precision, multiplying
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -361,7 +363,11 @@ def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
 
 def _write_model(done: Run, directory: RunDirectory | None) -> None:
     """Writes what a language model of the first seed became, where other libraries load it."""
-    if directory is None or not isinstance(done.method, AbstractTokenPolicy):
+    if directory is None:
+        return
+    if isinstance(done.method, AbstractCompletionScorer):
+        _write_scorer(done, directory.path / MODEL_DIRECTORY)
+    if not isinstance(done.method, AbstractTokenPolicy):
         return
     network, place = done.networks[0], directory.path / ADAPTERS_DIRECTORY
     if isinstance(network, Adapted) and not place.is_dir():
@@ -380,3 +386,17 @@ def _write_model(done: Run, directory: RunDirectory | None) -> None:
     if not place.is_dir():
         model = done.models[0]
         fill_directory(place, lambda temporary: model.write(model.decoder, temporary))
+
+
+def _write_scorer(done: Run, place: Path) -> None:
+    """Writes the reward model of the first seed, if transformers has such."""
+    if place.is_dir() or done.base is None:
+        return
+    base = done.base
+    assert isinstance(done.method, AbstractCompletionScorer)
+    network = done.method.rating_network(jax.tree.map(lambda leaf: leaf[0], done.state))
+    assert isinstance(network, WithReward)
+    if isinstance(network.network, Adapted):
+        network = dataclasses.replace(network, network=network.network.merged())
+    if base.has_scorer(network):
+        fill_directory(place, lambda temporary: base.write_scorer(network, temporary))

@@ -39,6 +39,8 @@ from headwater.environments.catalogue import bandit_names, black_box_names
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.environments.processes import make_process, process_names
 from headwater.environments.registry import acted_in, make, make_recorded
+from headwater.networks.hugging_face import read_reward_model
+from headwater.networks.reward_head import WithReward
 from headwater.runs.feeds.flow import Flow
 from headwater.runs.feeds.language import EXACT_MATCH
 from headwater.runs.feeds.logged import DataChoice, file_fingerprint
@@ -285,11 +287,21 @@ class LearnedReward(AbstractCompletionReward):
         return jax.lax.stop_gradient(self.method.rate(self.state, data))
 
 
+class StoredReward(AbstractCompletionReward):
+    """What a reward model of transformers says of responses."""
+
+    network: WithReward
+
+    def __call__(self, data: Completions) -> Float[Array, "*batch"]:
+        return jax.lax.stop_gradient(self.network.rate(data))
+
+
 def choose_reward(reward: Any) -> tuple[JudgeChoice | None, Any]:
     """What the specification says of a reward, and the reward itself; `None` for exact match.
 
-    **Arguments:** `reward`: `None` or `"exact-match"`; the run of a reward model; `module:function`
-    or `file.py:function`; a function of texts, or an `AbstractCompletionReward`.
+    **Arguments:** `reward`: `None` or `"exact-match"`; the run of a reward model, or the directory
+    of one that transformers loads; `module:function` or `file.py:function`; a function of texts, or
+    an `AbstractCompletionReward`.
 
     Raises `SpecificationError` or `RunError` for anything else.
     """
@@ -343,25 +355,34 @@ def open_function(text: str) -> Callable[..., Any]:
     return function
 
 
-def load_reward(path: str | Path, vocabulary: int | None = None) -> LearnedReward:
-    """The reward that the first seed of a run of a reward model learned.
+def load_reward(path: str | Path, vocabulary: int | None = None) -> LearnedReward | StoredReward:
+    """The reward that the first seed of a run of a reward model learned, or that is in a directory
+    of a model for sequence classification.
 
     **Arguments:** `vocabulary`: of the policy that is to be judged. Raises `RunError` if the run
     is of something else or is not finished, `DataError` if the vocabularies differ.
     """
+    place = Path(path)
+    if (place / "config.json").is_file() and not (place / "run.json").is_file():
+        stored = StoredReward(read_reward_model(place))
+        _check_vocabulary(path, stored.network.vocabulary, vocabulary)
+        return stored
     run = open_run(path)
     method = run.method
     if not isinstance(method, AbstractCompletionScorer):
         raise RunError(f"{path} is no run of a reward model: train one, or use {EXACT_MATCH}")
     if not run.finished:
         raise RunError(f"{path} is not finished: `headwater resume {path}` first")
-    known = run.problem.network.vocabulary
+    _check_vocabulary(path, run.problem.network.vocabulary, vocabulary)
+    return LearnedReward(method, jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[0], run.state))
+
+
+def _check_vocabulary(path: str | Path, known: int, vocabulary: int | None) -> None:
     if vocabulary is not None and known != vocabulary:
         raise DataError(
             f"{path}: its {known} tokens are not the policy's {vocabulary}: train a reward model "
             "that begins with the same tokenizer"
         )
-    return LearnedReward(method, jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[0], run.state))
 
 
 def _name_of(thing: Any) -> str:

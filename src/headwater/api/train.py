@@ -52,7 +52,8 @@ def train(
       `"river-swim"`, or an `.npz` file of arrays.
     - `model`: directory of a language model.
     - `reward`: of what a language model writes: `"exact-match"` with the file's completions (the
-      default), the run of a reward model, a Python function
+      default), the run of a reward model or a directory that transformers loads as one, a Python
+      function
       `reward(prompts=[…], completions=[…])` that returns a number for each text, or where one is,
       as `"module:function"` or `"file.py:function"`.
     - `judge`: of pairs: an `AbstractJudge` of episodes (default: one that prefers by the rewards of

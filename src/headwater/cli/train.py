@@ -47,7 +47,8 @@ def command(
         model: Directory of a language model: config.json, safetensors, and tokenizer.json (bytes
             are tokens if it has none).
         reward: Of what a language model writes: `exact-match` with the file's completions (the
-            default), the run of a RewardModel, or a Python function as `module:function` or
+            default), the run of a RewardModel or a directory that transformers loads as one,
+            or a Python function as `module:function` or
             `file.py:function`.
         judge: Of pairs of texts, a Python function as `module:function` or `file.py:function`; by
             default the one with the higher reward tends to be preferred.
@@ -94,7 +95,11 @@ _COUNTED = {"bandits": "rounds", "black boxes": "evaluations"}
 
 def report(run, json: bool, standing=None) -> None:
     """Says how a run ended, and with `standing` how its policy stands to its log's behaviour."""
-    from headwater.core.method import AbstractLabeller, AbstractRewardModel
+    from headwater.core.method import (
+        AbstractCompletionScorer,
+        AbstractLabeller,
+        AbstractRewardModel,
+    )
 
     score, curve = run.score(), run.curve
     what = run.specification.score
@@ -158,5 +163,7 @@ def report(run, json: bool, standing=None) -> None:
         print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         if pace is not None:
             print(f"about {pace:,.0f} tokens a second")
-        place = f"model: {model}" if model else "a reward model: use it as --reward"
+        place = f"model: {model}" if model else "a reward model"
+        if isinstance(run.method, AbstractCompletionScorer):
+            place += ": use it, or the run, as --reward" if model else ": use it as --reward"
         print(place + (" (of the first seed)" if run.seeds > 1 and model else ""))

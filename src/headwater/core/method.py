@@ -388,6 +388,10 @@ class AbstractCompletionScorer(eqx.Module, Generic[State]):
     def rate(self, state: State, data: Completions) -> Float[Array, "*batch"]:
         """The learned reward of each response."""
 
+    @abc.abstractmethod
+    def rating_network(self, state: State) -> AbstractTokenNetwork:
+        """The network that the reward is read off, with what reads it (`WithReward`)."""
+
 
 class Agent(eqx.Module):
     """A method bound to its current state: what a source may ask for actions, and nothing more."""

@@ -19,10 +19,12 @@ from headwater.networks.decoders.architecture import Architecture, Precision
 from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.pretrained.families import FAMILIES, ModelFamily, family_of
 from headwater.networks.pretrained.files import read_json, replace_file, write_json
+from headwater.networks.reward_head import WithReward
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _GENERATION = "generation_config.json"
+_UNEMBEDDING, _SCORE = "lm_head.weight", "score.weight"
 _STORED_TYPES = ("float32", "bfloat16", "float16")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -66,7 +68,35 @@ def read_decoder(
     of another shape, and as `read_architecture` does.
     """
     directory = Path(directory)
-    family, architecture = _described(directory, dtype)
+    return _read(directory, *_described(directory, dtype), stored)[0]
+
+
+def read_reward_model(
+    directory: str | Path, *, dtype: Precision | None = None, stored: Precision | None = None
+) -> WithReward:
+    """The model in a directory that gives a text one score (`…ForSequenceClassification`).
+
+    **Arguments:** as of `read_decoder`. Raises `DataError` as that does, and for a model that has
+    several scores.
+    """
+    directory = Path(directory)
+    family, architecture = _described(directory, dtype, scores=True)
+    # What predicts tokens is not stored, and not needed.
+    architecture = dataclasses.replace(architecture, tied=True)
+    decoder, score = _read(directory, family, architecture, stored, scores=True)
+    assert score is not None
+    return eqx.tree_at(lambda n: n.weights, WithReward(decoder), jnp.asarray(score, jnp.float32))
+
+
+def _read(
+    directory: Path,
+    family: ModelFamily,
+    architecture: Architecture,
+    stored: Precision | None,
+    *,
+    scores: bool = False,
+) -> tuple[Decoder, np.ndarray | None]:
+    """The decoder, and the weights of its score if it has one."""
     kept = jnp.dtype(stored or architecture.dtype)
     shapes = eqx.filter_eval_shape(lambda key: Decoder(architecture, key=key), jax.random.key(0))
     found = _stored_tensors(directory, family.prefix)
@@ -87,8 +117,12 @@ def read_decoder(
             name = tensor.name.format(layer=layer)
             targets = [arrays[p] if layer is None else arrays[p][layer] for p in tensor.places]
             _fill(found, name, targets, tensor.transposed)
+    score = None
+    if scores:
+        score = np.empty((1, architecture.width), np.float32)
+        _fill(found, _SCORE, [score], False)
     _refuse_left_over(found, architecture, arrays)
-    return _assembled(shapes, arrays)
+    return _assembled(shapes, arrays), None if score is None else score[0]
 
 
 def _has(tree: Any, place: str) -> bool:
@@ -130,7 +164,7 @@ def _stored_tensors(directory: Path, prefix: str) -> dict[str, _Place]:
         for name in names:
             if name.endswith(_NOT_WEIGHTS):
                 continue
-            full = name if name.startswith((prefix, "lm_head.")) else prefix + name
+            full = name if name.startswith((prefix, "lm_head.", "score.")) else prefix + name
             if full in found:
                 raise DataError(f"{file}: tensor '{name}' is also in {found[full].file.name}")
             found[full] = _Place(file, name, opened)
@@ -204,7 +238,9 @@ def _refuse_left_over(found: dict[str, _Place], architecture: Architecture, arra
         )
 
 
-def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, Architecture]:
+def _described(
+    directory: Path, dtype: Precision | None, *, scores: bool = False
+) -> tuple[ModelFamily, Architecture]:
     path = directory / _CONFIG
     if not directory.is_dir():
         raise DataError(f"{directory}: there is no such directory of a model: check the path")
@@ -218,7 +254,9 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, A
             f"{path}: models of type {str(kind)!r} cannot be read: {', '.join(FAMILIES)} can"
         )
     family = FAMILIES[kind]
-    for name in fields.get("architectures") or [family.name]:
+    if scores:
+        _check_scorer(path, fields, family)
+    for name in () if scores else fields.get("architectures") or [family.name]:
         # A class without a head holds no unembedding; if that is tied, nothing is missing.
         if name != family.name and not str(name).endswith("Model"):
             raise DataError(
@@ -238,6 +276,20 @@ def _described(directory: Path, dtype: Precision | None) -> tuple[ModelFamily, A
         return family, architecture
     except (DataError, SpecificationError) as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _check_scorer(path: Path, fields: Mapping[str, Any], family: ModelFamily) -> None:
+    names = fields.get("architectures") or ["model without a name"]
+    if family.scorer not in names:
+        wanted = "" if family.scorer is None else f": take a {family.scorer}"
+        raise DataError(f"{path}: this is a {names[0]}, which does not score texts{wanted}")
+    # Where nothing is said, transformers takes two.
+    labels = len(fields.get("id2label") or (0, 1))
+    if labels != 1:
+        raise DataError(
+            f"{path}: this model tells {labels} kinds of texts apart, but a reward is one number: "
+            "take one with a single label"
+        )
 
 
 # Writing ----------------------------------------------------------------------------------------
@@ -262,11 +314,49 @@ def write_decoder(
     Raises `SpecificationError` if no family has the architecture, `DataError` if there is a model
     already.
     """
-    directory, architecture = Path(directory), decoder.architecture
+    _write(decoder, Path(directory), tokenizer, end, overwrite)
+
+
+def write_reward_model(
+    network: WithReward,
+    directory: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    end: int | tuple[int, ...] = (),
+    padding: int,
+    overwrite: bool = False,
+) -> None:
+    """Writes a directory that transformers loads as a model for sequence classification.
+
+    It scores the last token of a text that is not `padding`.
+
+    **Arguments:** `network`: of which the decoder has no adapters; `padding`: what texts are padded
+    with, unless the model that it is made from says so; the rest as of `write_decoder`, which
+    raises the same. Raises `SpecificationError` also where transformers has no such model.
+    """
+    decoder = network.network
+    assert isinstance(decoder, Decoder)
+    _write(
+        decoder, Path(directory), tokenizer, end, overwrite, (np.asarray(network.weights), padding)
+    )
+
+
+def _write(
+    decoder: Decoder,
+    directory: Path,
+    tokenizer: str | Path | None,
+    end: int | tuple[int, ...],
+    overwrite: bool,
+    score: tuple[np.ndarray, int] | None = None,
+) -> None:
+    """**Arguments:** `score`: the weights of a score and the token of padding, if it scores."""
+    architecture = decoder.architecture
     origin = None if tokenizer is None else Path(tokenizer)
     kept = _origin(origin)
     kind = family_of(architecture, kept.pop("model_type", None))
     family = FAMILIES[kind]
+    if score is not None and family.scorer is None:
+        raise SpecificationError(f"transformers has no model of type {kind} that scores texts")
     if (directory / _CONFIG).exists() and not overwrite:
         raise DataError(f"{directory}: there is a model already: choose another directory")
     directory.mkdir(parents=True, exist_ok=True)
@@ -285,6 +375,13 @@ def write_decoder(
         "pad_token_id": None,
         **kept,
     }
+    if score is not None:
+        fields |= {
+            "architectures": [family.scorer],
+            "pad_token_id": kept.get("pad_token_id", score[1]),
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+        }
     generation = _generation(origin) or ({} if not ends else {"eos_token_id": marked})
     from safetensors.numpy import save_file
 
@@ -292,6 +389,9 @@ def write_decoder(
     for old in (directory / _INDEX, directory / _GENERATION):
         old.unlink(missing_ok=True)
     arrays = dict(_to_store(decoder, family, stored))
+    if score is not None:
+        arrays.pop(_UNEMBEDDING, None)
+        arrays[_SCORE] = np.asarray(jnp.asarray(score[0], jnp.dtype(stored)))[None]
     save = lambda path: save_file(arrays, path, metadata={"format": "pt"})
     replace_file(directory / _WEIGHTS, save)
     write_json(directory / _CONFIG, fields)

@@ -16,8 +16,15 @@ from headwater.networks.decoders.changes import (
     with_gradient_checkpointing,
 )
 from headwater.networks.decoders.decoder import Decoder
-from headwater.networks.hugging_face import family_named, read_decoder, write_decoder
+from headwater.networks.hugging_face import (
+    family_named,
+    read_decoder,
+    write_decoder,
+    write_reward_model,
+)
 from headwater.networks.pretrained.adapters import base_of, holds_adapters, read_adapters
+from headwater.networks.pretrained.families import FAMILIES, family_of
+from headwater.networks.reward_head import WithReward
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 
 _CONTENT = (".json", ".safetensors", ".jinja")
@@ -46,6 +53,26 @@ class LanguageModel:
             directory,
             tokenizer=self.directory,
             end=self.tokenizer.ends,
+            overwrite=True,
+        )
+        if isinstance(self.tokenizer, ByteTokenizer):
+            self.tokenizer.write(directory)
+
+    def has_scorer(self, network: WithReward) -> bool:
+        """Whether transformers has reward models of this kind; `network`: without adapters."""
+        decoder = network.network
+        assert isinstance(decoder, Decoder)
+        kind = None if self.directory is None else family_named(self.directory)
+        return FAMILIES[family_of(decoder.architecture, kind)].scorer is not None
+
+    def write_scorer(self, network: WithReward, directory: Path) -> None:
+        """Writes a reward model that began as this model, where transformers loads it."""
+        write_reward_model(
+            network,
+            directory,
+            tokenizer=self.directory,
+            end=self.tokenizer.ends,
+            padding=self.tokenizer.padding,
             overwrite=True,
         )
         if isinstance(self.tokenizer, ByteTokenizer):

@@ -25,6 +25,7 @@ from headwater.networks.hugging_face import read_decoder, write_decoder
 from headwater.runs import checkpoint, files
 from headwater.texts import texts
 from headwater.texts.models import LanguageModel, load_language_model
+from headwater.texts.texts import read_completions
 from headwater.texts.tokenizers import ByteTokenizer
 
 from ..problems import assert_same
@@ -146,7 +147,7 @@ def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
         taught(folder, "GRPO", "sums.jsonl", None, updates=None, epochs=1.0)
 
 
-def test_texts_are_cut_into_tokens_once(folder, monkeypatch):
+def test_writtenare_cut_into_tokens_once(folder, monkeypatch):
     counted, plain = [], texts._tokenised
 
     def counting(*arguments):
@@ -461,8 +462,17 @@ def test_adapters_that_cannot_be(folder, tmp_path):
 
 def test_a_learned_reward_judges(folder):
     done = taught(folder, "RewardModel", "pairs.jsonl", folder / "reward", updates=20)
-    assert not (done.path / "model").exists() and last(done)["accuracy"] == 1.0
+    assert last(done)["accuracy"] == 1.0
     reward = load_reward(folder / "reward", 264)
+    # What is written for transformers rates as the run does.
+    stored = load_reward(folder / "reward" / "model", 264)
+    written = read_completions(folder / "sums.jsonl", ByteTokenizer(), 32).data
+    np.testing.assert_allclose(stored(written), reward(written), rtol=1e-5)
+    assert np.ptp(stored(written)) > 0.0
+    with pytest.raises(DataError, match="does not score texts: take a LlamaForSequenceClassific"):
+        load_reward(folder / "model")
+    with pytest.raises(DataError, match="which does not predict tokens"):
+        load_language_model(folder / "reward" / "model")
     found = evaluate_language(
         load_language_model(folder / "model"), folder / "sums.jsonl", reward=folder / "reward",
         new_tokens=3, against=load_language_model(folder / "model"),

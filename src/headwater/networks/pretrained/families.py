@@ -135,6 +135,16 @@ class ModelFamily(NamedTuple):
     parts: tuple[Part, ...]
     prefix: str = "model."
 
+    @property
+    def scorer(self) -> str | None:
+        """The class of transformers that scores texts, if this kind has one."""
+        others = {"GraniteForCausalLM": None, "Gemma3ForCausalLM": "Gemma3TextForCausalLM"}
+        name = others.get(self.name, self.name)
+        if name is None:
+            return None
+        stem = name.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+        return stem + "ForSequenceClassification"
+
     def read(self, fields: Fields) -> Architecture:
         """What a configuration describes. Raises `DataError` for what cannot be honoured."""
         config, found = Config(fields), {}

@@ -89,6 +89,9 @@ class RewardModel(
     def rate(self, state: TuningState, data: Completions) -> Float[Array, "*batch"]:
         return self._rate(state.network, data)
 
+    def rating_network(self, state: TuningState) -> AbstractTokenNetwork:
+        return state.network
+
     def _rate(self, network: AbstractTokenNetwork, data: Completions):
         reward = with_reward(network).rate(data)
         return jax.nn.sigmoid(reward) if self.bounded else reward
