@@ -110,6 +110,11 @@ SIZES = {
     "novelty_columns": (0, 1),
     "population_size": 4,
     "cells": 4,
+    "shortest_lifetime": 2,
+    "longest_lifetime": 4,
+    "unroll_updates": 2,
+    "recurrent_size": 4,
+    "drift_size": 4,
 }
 
 
@@ -213,7 +218,7 @@ def suitable(name, shelf):
     if "constrained" in method_modules()[name]:
         process = mars_rover(horizon=3)
         options["budgets"] = [0.5] * process.cost.shape[-1]
-    if name == "REFUEL":
+    if name == "REFUEL" or cls.feed is Feed.TASKS:
         stacked = [random_process(states=3, actions=2, horizon=3, key=jax.random.key(i))
                    for i in range(2)]  # fmt: skip
         process = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
@@ -227,6 +232,8 @@ def suitable(name, shelf):
     inputs["process"] = task
     if flow.acts:
         options["steps"] = 24
+    elif cls.feed is Feed.TASKS:
+        options["updates"] = 2
     else:
         inputs["data"] = (
             compared(task.process)

@@ -20,6 +20,8 @@ class Feed(enum.Enum):
     """The method gives a distribution over arms; one is pulled, or was."""
     QUERIES = "evaluations of a black box, at points that it chooses"
     """The method proposes a point; somebody evaluates it."""
+    TASKS = "tasks, in which agents learn by what it has learned so far"
+    """The method is given whole tasks, and says how agents are to learn in them."""
     SAMPLED = "what it writes itself, and rewards of that"
     """The method writes responses, and learns from their rewards."""
     RESETS = "rewards of how it goes on from stored beginnings"

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from headwater.core.feed import Feed
 from headwater.core.fields import check_fields
+from headwater.core.finite import FiniteProcess
 from headwater.core.records import Completions, ModelPrediction, ModelStep
 from headwater.core.tokens import AbstractTokenNetwork
 
@@ -239,6 +240,16 @@ class AbstractEncoding(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def encoding(self, state: State) -> Any:
         """From observations, as they are logged, to features: an `Encoding`."""
+
+
+class AbstractUpdateRule(eqx.Module, Generic[State]):
+    """Capability: has learned how agents are to learn in finite processes."""
+
+    @abc.abstractmethod
+    def live(
+        self, state: State, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
+    ) -> Float[Array, "update horizon state action"]:
+        """The policy of an agent after each of `lifetime` updates in one process."""
 
 
 class AbstractLinear(eqx.Module, Generic[Problem, State]):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from headwater.core.errors import SpecificationError
-from headwater.core.finite import FiniteProblem
+from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.hypotheses import FiniteHypotheses, ValueClass
 from headwater.core.method import AbstractMethod
 from headwater.core.problems.arms import Arms
@@ -277,6 +277,29 @@ def _finite(tasks: int | None = None) -> FiniteProblem:
         tasks=tasks,
         budgets=jnp.asarray([0.5, 1.0]),
     )
+
+
+def _processes(key) -> FiniteProcess:
+    """Tasks of which a method sees everything, whose rewards are one or nothing."""
+    keys = jax.random.split(key, 3)
+    sizes = (_TASKS, _STEPS, _STATES, _CHOICES)
+    return FiniteProcess(
+        jax.random.dirichlet(keys[0], jnp.ones(_STATES), sizes),
+        jax.random.uniform(keys[1], sizes),
+        jax.random.dirichlet(keys[2], jnp.ones(_STATES), (_TASKS,)),
+        noisy=True,
+    )
+
+
+_HARD_PROCESSES = {
+    "no rewards": lambda d: replace(d, reward=jnp.zeros_like(d.reward)),
+    "one state": lambda d: replace(
+        d,
+        transition=jnp.zeros_like(d.transition).at[..., 0].set(1.0),
+        initial=jnp.zeros_like(d.initial).at[..., 0].set(1.0),
+    ),
+    "the same task": lambda d: jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), d),
+}
 
 
 def _comparisons(key) -> EpisodeComparisons:
@@ -590,6 +613,9 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
         Kind("finite", replace(_finite(), reward=None), _one_task, True, _HARD_EPISODES),
         Kind("finite with known rewards", _finite(), _one_task, True, _HARD_EPISODES, True),
         Kind("finite tasks", _finite(_TASKS), _several_tasks, False, _HARD_EPISODES, True),
+    ),
+    (FiniteProblem, FiniteProcess): (
+        Kind("whole tasks", _finite(_TASKS), _processes, False, _HARD_PROCESSES),
     ),
     (FiniteProblem, EpisodeComparisons): (
         Kind("compared", _with_features(), _comparisons, True, _HARD_COMPARISONS),

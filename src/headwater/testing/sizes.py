@@ -22,6 +22,12 @@ SMALL = {
     "num_draws": 4,
     "population_size": 6,
     "cells": 4,
+    "shortest_lifetime": 2,
+    "longest_lifetime": 5,
+    "unroll_updates": 2,
+    "num_predictions": 3,
+    "recurrent_size": 8,
+    "drift_size": 8,
     # Larger, not smaller: of two losses that are as close as MeZO's, the difference is rounding.
     "perturbation_scale": 0.1,
 }

@@ -26,6 +26,7 @@ from headwater.sources.comparisons import (
     LoggedComparisons,
 )
 from headwater.sources.episodes import FreshEpisodes, WholeLog
+from headwater.sources.meta.tasks import GivenTasks
 
 
 def _problem_for(method: AbstractMethod, task: FiniteTask) -> Any:
@@ -42,6 +43,18 @@ def _playing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     updates = _whole_updates(method, problem, options.steps)
     source = FreshEpisodes(task.process, problem.tasks)
     return Fed(Stage("learn", method, source, updates), problem)
+
+
+def _living(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    task, name = inputs.process, type(method).__name__
+    assert task is not None and options.updates is not None
+    if not isinstance(task.process, FiniteProcess):
+        raise SpecificationError(
+            f"{name} lets agents learn in whole tasks: give processes whose tables are known"
+        )
+    problem = _problem_for(method, task)
+    problem.require_tasks(name)
+    return Fed(Stage("learn", method, GivenTasks(task.process), options.updates), problem)
 
 
 def _comparing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -221,6 +234,14 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         _PLAY,
         _playing,
         True,
+    ),
+    (FiniteProcess, Feed.TASKS): Flow(
+        "from whole tasks, in which agents learn by its rule",
+        ("process",),
+        (),
+        ("finite", "rewards"),
+        {"updates": 500, "batch_size": 256, "seeds": 4},
+        _living,
     ),
     (EpisodeComparisons, Feed.STORED): Flow(
         "from logged comparisons of episodes in a finite process",

@@ -1,0 +1,1 @@
+"""What judges learned ways of learning."""

@@ -1,0 +1,1 @@
+"""Methods that learn how to learn, over many small tasks."""

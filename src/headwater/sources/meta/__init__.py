@@ -1,0 +1,1 @@
+"""Sources of whole tasks, from which it is learned how to learn."""

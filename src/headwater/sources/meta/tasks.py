@@ -1,0 +1,40 @@
+"""Whole tasks: the same ones in each draw, or others."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.finite import FiniteProcess
+from headwater.core.method import Agent
+from headwater.core.source import AbstractSource
+from headwater.sources.replay import NoState
+
+
+class GivenTasks(AbstractSource[NoState, FiniteProcess]):
+    """The same tasks in each draw. **Arguments:** `tasks`: with a leading task axis."""
+
+    tasks: FiniteProcess
+
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
+
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
+        return state, self.tasks
+
+
+class DrawnTasks(AbstractSource[NoState, FiniteProcess]):
+    """New tasks in each draw.
+
+    **Arguments:** `draw_task`: from a key to one task, in pure JAX; `count`: tasks of a draw.
+    """
+
+    draw_task: Callable[[PRNGKeyArray], FiniteProcess] = eqx.field(static=True)
+    count: int = eqx.field(static=True)
+
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
+
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
+        return state, jax.vmap(self.draw_task)(jax.random.split(key, self.count))
