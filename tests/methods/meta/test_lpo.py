@@ -1,7 +1,5 @@
 """Learned policy optimisation: without a drift it is the policy gradient; drifts are valid."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +19,8 @@ TASK = FiniteProcess(jnp.ones((*MEANS.shape, 1)), MEANS, jnp.ones(1))
 @pytest.mark.parity
 def test_without_a_drift_it_is_the_policy_gradient():
     drift = Drift(4, False, key=jax.random.key(0))
-    none = dataclasses.replace(drift, weights=jax.tree.map(jnp.zeros_like, drift.weights))
-    agent, key = ClippingAgent(jnp.asarray([[[0.2, 0.0, 0.4]]]), jnp.full((1, 1), 0.3)), None
+    none = jax.tree.map(jnp.zeros_like, drift)
+    agent = ClippingAgent(jnp.asarray([[[0.2, 0.0, 0.4]]]), jnp.full((1, 1), 0.3))
     key = jax.random.key(1)
     policy = np.exp(agent.policy[0, 0]) / np.exp(agent.policy[0, 0]).sum()
     actions = np.asarray(play(TASK, jnp.asarray(policy)[None, None], 8, key=key).action)[:, 0]

@@ -121,7 +121,7 @@ class LPG(
             jax.tree.map(lambda x: jnp.zeros((tasks, *x.shape)), agent),
             jnp.zeros((*sizes, problem.states)),
             jnp.zeros(sizes),
-            jnp.zeros((tasks, states)),
+            jnp.zeros((tasks, problem.states)),
             none,
             none,
         )

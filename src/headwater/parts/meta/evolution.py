@@ -65,7 +65,7 @@ def begin_evolution(
         rule,
         begin(optax.adam(settings.learning_rate), rule),
         jnp.zeros((), jnp.int32),
-        jnp.full((tasks, *problem.sizes), 1.0 / problem.actions),
+        jnp.full((tasks, *problem.sizes), 1.0 / problem.actions, jnp.float32),
     )
 
 
