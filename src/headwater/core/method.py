@@ -246,7 +246,7 @@ class AbstractUpdateRule(eqx.Module, Generic[State]):
     """Capability: has learned how agents are to learn in finite processes."""
 
     @abc.abstractmethod
-    def live(
+    def apply_rule(
         self, state: State, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
     ) -> Float[Array, "update horizon state action"]:
         """The policy of an agent after each of `lifetime` updates in one process."""

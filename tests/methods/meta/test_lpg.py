@@ -8,7 +8,7 @@ import pytest
 
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.methods.meta.lpg import LPG
-from headwater.parts.meta.agents import PredictingAgent, begin_agent, follow_rule, play
+from headwater.parts.meta.agents import PredictingAgent, first_agent, follow_rule, play
 
 ARMS = 3
 METHOD = LPG(
@@ -64,8 +64,8 @@ def test_an_agent_takes_the_step_that_the_rule_says():
 @pytest.mark.oracle
 def test_the_gradient_is_that_of_what_the_agents_reach():
     state = METHOD.init(FiniteProblem(1, ARMS, 1, tasks=2), key=jax.random.key(3))
-    living = METHOD._reborn(state.living, bandits(2), key=jax.random.key(4))
-    one, task = first(living), first(living.tasks(bandits(2)))
+    agents = METHOD._restarted(state.agents, bandits(2), key=jax.random.key(4))
+    one, task = first(agents), first(agents.tasks(bandits(2)))
     # What was played first does not depend on the rule.
     loss = jax.jit(lambda rule: METHOD._unrolled(rule, one, task, jax.random.key(5))[0])
     gradient = jax.jit(jax.grad(loss))(state.rule)
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_what_the_agents_reach():
         np.testing.assert_allclose(gradient.head.weights[-1][place], slope, rtol=0.05, atol=1e-5)
 
 
-def test_agents_live_their_lives_and_then_others_do():
+def test_agents_keep_their_tasks_for_a_lifetime():
     problem = FiniteProblem(1, ARMS, 1, tasks=2)
     state = METHOD.init(problem, key=jax.random.key(0))
     update = jax.jit(METHOD.update)
@@ -89,10 +89,10 @@ def test_agents_live_their_lives_and_then_others_do():
     rewards = []
     for i, data in enumerate(seen):
         state, _ = update(state, data, key=jax.random.key(i))
-        rewards.append(np.asarray(state.living.reward))
-    # Four updates of one are a life.
+        rewards.append(np.asarray(state.agents.reward))
+    # Four updates of one are a lifetime.
     for reward in rewards[:4]:
         np.testing.assert_array_equal(reward, bandits(2).reward)
     np.testing.assert_array_equal(rewards[4], others.reward)
-    assert np.asarray(state.living.age).tolist() == [1, 1]
-    assert begin_agent((1, 1, ARMS), 2).policy.shape == state.living.agent.policy.shape[1:]
+    assert np.asarray(state.agents.age).tolist() == [1, 1]
+    assert first_agent((1, 1, ARMS), 2).policy.shape == state.agents.agent.policy.shape[1:]

@@ -47,7 +47,7 @@ def test_the_rule_moves_towards_those_that_end_better():
     noise = np.asarray(jax.random.normal(jax.random.split(key, 3)[1], (TASKS, ARMS)))
 
     def worth(flat):
-        # Two, one and one times the rule, in a life of three updates.
+        # Two, one and one times the rule, in a lifetime of three updates.
         policy = np.exp(4.0 * flat) / np.exp(4.0 * flat).sum()
         return policy[1]
 
@@ -67,14 +67,14 @@ def test_the_rule_that_leads_to_the_good_arm_is_found():
     assert float(state.policies[:, 0, 0, 1].min()) > 0.99
 
 
-def test_a_rule_is_judged_by_whole_lives():
+def test_a_rule_is_judged_by_whole_lifetimes():
     method = TALPG(episodes_per_update=2, num_predictions=2, recurrent_size=2)
     state = method.init(PROBLEM, key=jax.random.key(0))
     found = jax.jit(lambda key: lifetimes(method, state, bandits(0), 4, key=key))(jax.random.key(1))
     assert found.returns.shape == found.entropy.shape == (TASKS, 4)
     assert float(found.entropy.max()) <= np.log(ARMS) + 1e-5
     # One arm earns one and the others nothing: the return is the probability of that arm.
-    alive = jax.jit(lambda key: method.live(state, jax.tree.map(lambda x: x[0], bandits(0)), 4,
-                                            key=key))  # fmt: skip
-    first = alive(jax.random.split(jax.random.key(1), TASKS)[0])
+    task = jax.tree.map(lambda x: x[0], bandits(0))
+    policies = jax.jit(lambda key: method.apply_rule(state, task, 4, key=key))
+    first = policies(jax.random.split(jax.random.key(1), TASKS)[0])
     np.testing.assert_allclose(found.returns[0], first[:, 0, 0, 0], rtol=1e-5)

@@ -32,16 +32,16 @@ def _bandit(key: jax.Array) -> FiniteProcess:
 def _learned(
     method: AbstractMethod, seed: int, meta_seeds: int, tasks: int, updates: int, ages, tests: int
 ):
-    """The rules learned, and how agents end that live by them in new tasks, `[meta seed, age]`."""
+    """The rules learned, and how agents end that learn by them in new tasks, `[meta seed, age]`."""
     problem = FiniteProblem(1, _ARMS, 1, tasks=tasks)
 
     def one(key: jax.Array):
-        learn_key, task_key, live_key = jax.random.split(key, 3)
+        learn_key, task_key, agent_key = jax.random.split(key, 3)
         source = DrawnTasks(_bandit, tasks)
         state = learn(method, problem, source, updates, key=learn_key).state
         new = jax.vmap(_bandit)(jax.random.split(task_key, tests))
-        lives = [lifetimes(method, state, new, age, key=live_key) for age in ages]
-        ends = [(jnp.mean(life.returns[:, -1]), jnp.mean(life.entropy[:, -1])) for life in lives]
+        found = [lifetimes(method, state, new, age, key=agent_key) for age in ages]
+        ends = [(jnp.mean(one.returns[:, -1]), jnp.mean(one.entropy[:, -1])) for one in found]
         returns, entropy = (jnp.stack(column) for column in zip(*ends))
         return state.rule, returns, entropy
 
@@ -109,7 +109,7 @@ def _schedules(
 
 
 def _later_over_earlier(rule: Drift) -> np.ndarray:
-    """The share of a grid on which the drift is larger late in life than early, by meta seed."""
+    """The share of a grid on which the drift is larger late than early, by meta seed."""
     ratio, advantage = jnp.meshgrid(jnp.linspace(1.25, 2.0, 16), jnp.linspace(0.1, 2.0, 20))
 
     def share(rule: Drift):
@@ -134,7 +134,7 @@ def _drifts(
         for i, age in enumerate(ages)
     ]
     share = mean_of(_later_over_earlier(rules))
-    what = "share of ratios above 1.2 and advantages above 0 where the drift rises in life"
+    what = "share of ratios above 1.2 and advantages above 0 where the drift rises in the lifetime"
     criteria.append(Criterion(what, share, at_least=0.8))
     numbers = {
         f"final return in {age} updates": {
@@ -166,8 +166,8 @@ CLAIMS = (
         "drifts-that-know-the-lifetime-rise-in-it",
         "On the same bandits, policies that are optimised with an evolved drift end no lower if "
         "the drift depends on the share of the lifetime that has passed, after 20 updates and "
-        "after 250; and late in life, drifting towards what is better than expected costs more "
-        "than early. Nothing is tuned.",
+        "after 250; and late in the lifetime, drifting towards what is better than expected costs "
+        "more than early. Nothing is tuned.",
         ("LPO",),
         "jackson2024discovering",
         "its section on TA-LPO: optimistic updates early, conservative ones late",

@@ -37,7 +37,7 @@ def lifetimes(
         )
 
     def one(task, key):
-        policies = method.live(state, task, lifetime, key=key)
+        policies = method.apply_rule(state, task, lifetime, key=key)
         returns = jax.vmap(lambda policy: expected_return(task, policy))(policies)
         surprise = -jnp.log(jnp.maximum(policies, 1e-30))
         entropy = jnp.mean(jnp.sum(policies * surprise, axis=-1), axis=(-2, -1))

@@ -18,16 +18,16 @@ from headwater.ops.control.gradient_steps import begin, descend
 from headwater.ops.tabular.planning import expected_return
 from headwater.parts.meta.agents import (
     PredictingAgent,
-    begin_agent,
     drawn_lifetime,
     entropy_of,
+    first_agent,
     follow_rule,
 )
-from headwater.parts.meta.evolution import policies_of_life
+from headwater.parts.meta.evolution import policies_of_lifetime
 
 
-class Living(eqx.Module):
-    """Agents in the middle of their lives, each in a task of its own; ages are in updates."""
+class Learners(eqx.Module):
+    """Agents that are learning, each in a task of its own; ages are in updates."""
 
     agent: PredictingAgent
     transition: Float[Array, "task horizon state action state"]
@@ -37,18 +37,18 @@ class Living(eqx.Module):
     lifetime: Int[Array, " task"]
 
     def tasks(self, like: FiniteProcess) -> FiniteProcess:
-        """The tasks that agents live in, noisy if those of `like` are."""
+        """The tasks that agents learn in, noisy if those of `like` are."""
         return dataclasses.replace(
             like, transition=self.transition, reward=self.reward, initial=self.initial
         )
 
 
 class LPGState(eqx.Module):
-    """The rule, moments of Adam, and the agents that live by the rule."""
+    """The rule, moments of Adam, and the agents that learn by the rule."""
 
     rule: UpdateRule
     optimiser: optax.OptState
-    living: Living
+    agents: Learners
 
 
 class LPG(
@@ -63,7 +63,7 @@ class LPG(
     up $E[\hat\pi\log\pi(a|s) - \alpha\,KL(y(s)\,\Vert\,\hat y)]$; what $y$ means is left to the
     rule. One update: each agent takes `unroll_updates` steps, and the rule moves up the gradient,
     through these, of the return that they lead to, with bonuses for entropy and penalties of
-    outputs. Agents live on from update to update, and begin anew, in a new task, at the end of
+    outputs. Agents go on from update to update, and begin anew, in a new task, at the end of
     their lifetime.
 
     **Arguments:**
@@ -115,9 +115,9 @@ class LPG(
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LPGState:
         tasks = problem.require_tasks("LPG")
         rule = UpdateRule(self.num_predictions, self.recurrent_size, self.knows_lifetime, key=key)
-        agent = begin_agent(problem.sizes, self.num_predictions)
+        agent = first_agent(problem.sizes, self.num_predictions)
         sizes, none = (tasks, *problem.sizes), jnp.zeros(tasks, jnp.int32)
-        living = Living(
+        agents = Learners(
             jax.tree.map(lambda x: jnp.zeros((tasks, *x.shape)), agent),
             jnp.zeros((*sizes, problem.states)),
             jnp.zeros(sizes),
@@ -125,43 +125,43 @@ class LPG(
             none,
             none,
         )
-        return LPGState(rule, begin(optax.adam(self.learning_rate), rule), living)
+        return LPGState(rule, begin(optax.adam(self.learning_rate), rule), agents)
 
     def update(self, state: LPGState, data: FiniteProcess, *, key: PRNGKeyArray):
-        birth_key, live_key = jax.random.split(key)
-        living = self._reborn(state.living, data, key=birth_key)
-        keys = jax.random.split(live_key, living.age.shape[0])
+        start_key, agent_key = jax.random.split(key)
+        agents = self._restarted(state.agents, data, key=start_key)
+        keys = jax.random.split(agent_key, agents.age.shape[0])
 
         def loss(rule: UpdateRule):
             unrolled = jax.vmap(self._unrolled, in_axes=(None, 0, 0, 0))
-            losses, agents, returns = unrolled(rule, living, living.tasks(data), keys)
-            return jnp.mean(losses), (agents, jnp.mean(returns))
+            losses, after, returns = unrolled(rule, agents, agents.tasks(data), keys)
+            return jnp.mean(losses), (after, jnp.mean(returns))
 
         gradients, (agent, returns) = jax.grad(loss, has_aux=True)(state.rule)
         adam = optax.adam(self.learning_rate)
         rule, optimiser = descend(adam, gradients, state.optimiser, state.rule)
-        age = living.age + self.unroll_updates
-        living = dataclasses.replace(living, agent=agent, age=age)
+        age = agents.age + self.unroll_updates
+        agents = dataclasses.replace(agents, agent=agent, age=age)
         found = {"return": returns, "entropy": entropy_of(agent.policy)}
-        return LPGState(rule, optimiser, living), found
+        return LPGState(rule, optimiser, agents), found
 
     def policy(self, state: LPGState, *, explore: bool) -> Array:
-        return jax.nn.softmax(state.living.agent.policy)
+        return jax.nn.softmax(state.agents.agent.policy)
 
-    def live(
+    def apply_rule(
         self, state: LPGState, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
     ) -> Float[Array, "update horizon state action"]:
-        agent = begin_agent(process.reward.shape[-3:], self.num_predictions)
+        agent = first_agent(process.reward.shape[-3:], self.num_predictions)
 
         def step(rule, agent, process, passed, lifetime, key):
             return follow_rule(self, rule, agent, process, passed, lifetime, key=key)[0]
 
-        return policies_of_life(
+        return policies_of_lifetime(
             step, state.rule, agent, process, lifetime, lambda agent: agent.policy, key=key
         )
 
-    def _unrolled(self, rule: UpdateRule, one: Living, process: FiniteProcess, key: PRNGKeyArray):
-        """The loss of a rule in one life; the agent after some updates, and its return."""
+    def _unrolled(self, rule: UpdateRule, one: Learners, process: FiniteProcess, key: PRNGKeyArray):
+        """The loss of a rule for one agent; the agent after some updates, and its return."""
 
         def step(agent, given):
             passed, key = given
@@ -180,21 +180,21 @@ class LPG(
         )
         return -gain, agent, returned
 
-    def _reborn(self, living: Living, data: FiniteProcess, *, key: PRNGKeyArray) -> Living:
-        """Agents whose life is over begin another, in the task that the data have for them."""
+    def _restarted(self, agents: Learners, data: FiniteProcess, *, key: PRNGKeyArray) -> Learners:
+        """Agents whose lifetime is over begin anew, in the task that the data have for them."""
         ages = (self.shortest_lifetime, self.longest_lifetime)
-        keys = jax.random.split(key, living.age.shape[0])
-        fresh = Living(
-            jax.tree.map(jnp.zeros_like, living.agent),
+        keys = jax.random.split(key, agents.age.shape[0])
+        fresh = Learners(
+            jax.tree.map(jnp.zeros_like, agents.agent),
             data.transition,
             data.reward,
             data.initial,
-            jnp.zeros_like(living.age),
+            jnp.zeros_like(agents.age),
             jax.vmap(lambda key: drawn_lifetime(*ages, key=key))(keys),
         )
-        over = living.age >= living.lifetime
+        over = agents.age >= agents.lifetime
 
         def chosen(new, old):
             return jnp.where(over.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
-        return jax.tree.map(chosen, fresh, living)
+        return jax.tree.map(chosen, fresh, agents)

@@ -14,7 +14,7 @@ from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractU
 from headwater.networks.meta.drift import Drift
 from headwater.networks.meta.update_rule import clock_of
 from headwater.parts.meta.agents import bounded, play, taken, visited
-from headwater.parts.meta.evolution import Evolving, begin_evolution, evolve, policies_of_life
+from headwater.parts.meta.evolution import Evolving, begin_evolution, evolve, policies_of_lifetime
 
 
 class ClippingAgent(eqx.Module):
@@ -83,19 +83,19 @@ class LPO(
         return begin_evolution(self, problem, drift, "LPO")
 
     def update(self, state: Evolving, data: FiniteProcess, *, key: PRNGKeyArray):
-        agent = _birth(data)
+        agent = _first_agent(data)
         return evolve(self, state, data, agent, self._step, lambda agent: agent.policy, key=key)
 
     def policy(self, state: Evolving, *, explore: bool) -> Array:
         return state.policies
 
-    def live(
+    def apply_rule(
         self, state: Evolving, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
     ) -> Float[Array, "update horizon state action"]:
-        return policies_of_life(
+        return policies_of_lifetime(
             self._step,
             state.rule,
-            _birth(process),
+            _first_agent(process),
             process,
             lifetime,
             lambda agent: agent.policy,
@@ -148,6 +148,6 @@ class LPO(
         return jax.lax.scan(backwards, jnp.zeros(len(value)), surprise, reverse=True)[1].T
 
 
-def _birth(process: FiniteProcess) -> ClippingAgent:
+def _first_agent(process: FiniteProcess) -> ClippingAgent:
     sizes = (process.horizon, process.states, process.actions)
     return ClippingAgent(jnp.zeros(sizes), jnp.zeros(sizes[:-1]))

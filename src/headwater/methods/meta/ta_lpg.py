@@ -1,4 +1,4 @@
-"""Temporally aware learned policy gradient: update rules found by evolution over whole lives."""
+"""Temporally aware learned policy gradient: rules found by evolution over whole lifetimes."""
 
 from typing import ClassVar
 
@@ -9,8 +9,8 @@ from headwater.core.fields import flag, integer, non_negative, positive, share
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.update_rule import UpdateRule
-from headwater.parts.meta.agents import PredictingAgent, begin_agent, follow_rule
-from headwater.parts.meta.evolution import Evolving, begin_evolution, evolve, policies_of_life
+from headwater.parts.meta.agents import PredictingAgent, first_agent, follow_rule
+from headwater.parts.meta.evolution import Evolving, begin_evolution, evolve, policies_of_lifetime
 
 
 class TALPG(
@@ -22,10 +22,10 @@ class TALPG(
 
     The rule is that of `LPG`, and also sees $t/T$ and $\log T$ of an agent at update $t$ of $T$.
     One update of it: in each task, rules $\theta + \sigma\epsilon$ and $\theta - \sigma\epsilon$
-    live through a whole lifetime, with the same random numbers, and $\theta$ moves by Adam along
-    $E[\epsilon\,\mathrm{sign}(J_+ - J_-)]/2\sigma$, where $J$ is the expected return at the end.
-    What comes out early and late in a life is weighed alike, which gradients through a few updates
-    cannot do.
+    are followed for a whole lifetime, with the same random numbers, and $\theta$ moves by Adam
+    along $E[\epsilon\,\mathrm{sign}(J_+ - J_-)]/2\sigma$, where $J$ is the expected return at the end.
+    What happens early and late in a lifetime is weighed alike, which gradients through a few
+    updates cannot do.
 
     **Arguments:**
 
@@ -74,19 +74,19 @@ class TALPG(
         return begin_evolution(self, problem, rule, "TALPG")
 
     def update(self, state: Evolving, data: FiniteProcess, *, key: PRNGKeyArray):
-        agent = self._birth(data)
+        agent = self._first_agent(data)
         return evolve(self, state, data, agent, self._step, lambda agent: agent.policy, key=key)
 
     def policy(self, state: Evolving, *, explore: bool) -> Array:
         return state.policies
 
-    def live(
+    def apply_rule(
         self, state: Evolving, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
     ) -> Float[Array, "update horizon state action"]:
-        return policies_of_life(
+        return policies_of_lifetime(
             self._step,
             state.rule,
-            self._birth(process),
+            self._first_agent(process),
             process,
             lifetime,
             lambda agent: agent.policy,
@@ -96,5 +96,5 @@ class TALPG(
     def _step(self, rule, agent, process, passed, lifetime, key) -> PredictingAgent:
         return follow_rule(self, rule, agent, process, passed, lifetime, key=key)[0]
 
-    def _birth(self, process: FiniteProcess) -> PredictingAgent:
-        return begin_agent(process.reward.shape[-3:], self.num_predictions)
+    def _first_agent(self, process: FiniteProcess) -> PredictingAgent:
+        return first_agent(process.reward.shape[-3:], self.num_predictions)

@@ -47,7 +47,7 @@ class RuleOutputs(eqx.Module):
     prediction: Float[Array, "episode step prediction"]
 
 
-def begin_agent(sizes: tuple[int, ...], predictions: int) -> PredictingAgent:
+def first_agent(sizes: tuple[int, ...], predictions: int) -> PredictingAgent:
     """An agent that takes every action, and predicts everything, with equal probability.
 
     **Arguments:** `sizes`: horizon, states and actions.

@@ -81,13 +81,14 @@ def evolve(
 ) -> tuple[Evolving, Metrics]:
     """One step of the rule towards those that end better than their opposites.
 
-    In each task two rules live through a lifetime, with the same random numbers: the rule with some
-    noise added, and with the same noise subtracted. Which of them ends with the higher expected
-    return is all that counts.
+    In each task two rules are followed for a lifetime, with the same random numbers: the rule with
+    some noise added, and with the same noise subtracted. Which of them ends with the higher
+    expected return is all that counts.
 
-    **Arguments:** `learner`: at birth; `step`: see `Step`; `logits`: those of a learner's policy.
+    **Arguments:** `learner`: before its first update; `step`: see `Step`; `logits`: of a learner's
+    policy.
     """
-    lifetime_key, noise_key, live_key = jax.random.split(key, 3)
+    lifetime_key, noise_key, learner_key = jax.random.split(key, 3)
     lifetime = drawn_lifetime(
         settings.shortest_lifetime, settings.longest_lifetime, key=lifetime_key
     )
@@ -96,7 +97,7 @@ def evolve(
     noise = jax.random.normal(noise_key, (count, flat.size))
 
     def end(flat, process, key):
-        found = live(step, unravel(flat), learner, process, lifetime, key=key)
+        found = lifetime_end(step, unravel(flat), learner, process, lifetime, key=key)
         policy = jax.nn.softmax(logits(found))
         return expected_return(process, policy), policy, entropy_of(logits(found))
 
@@ -105,7 +106,7 @@ def evolve(
         moved = jnp.stack([flat + shift, flat - shift])
         return jax.vmap(end, in_axes=(0, None, None))(moved, process, key)
 
-    keys = jax.random.split(live_key, count)
+    keys = jax.random.split(learner_key, count)
     worth, policies, entropy = jax.vmap(both)(noise, tasks, keys)
     better = 0.5 * jnp.sign(worth[:, 0] - worth[:, 1])
     direction = jnp.mean(better[:, None] * noise, axis=0) / settings.perturbation_scale
@@ -117,7 +118,7 @@ def evolve(
     return Evolving(rule, optimiser, state.step + 1, kept), metrics
 
 
-def live(
+def lifetime_end(
     step: Step,
     rule: Any,
     learner: Learner,
@@ -134,7 +135,7 @@ def live(
     return jax.lax.fori_loop(0, lifetime, update, learner)
 
 
-def policies_of_life(
+def policies_of_lifetime(
     step: Step,
     rule: Any,
     learner: Learner,

@@ -45,7 +45,7 @@ def _playing(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     return Fed(Stage("learn", method, source, updates), problem)
 
 
-def _living(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+def _whole_tasks(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     task, name = inputs.process, type(method).__name__
     assert task is not None and options.updates is not None
     if not isinstance(task.process, FiniteProcess):
@@ -241,7 +241,7 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         (),
         ("finite", "rewards"),
         {"updates": 500, "batch_size": 256, "seeds": 4},
-        _living,
+        _whole_tasks,
     ),
     (EpisodeComparisons, Feed.STORED): Flow(
         "from logged comparisons of episodes in a finite process",
