@@ -23,8 +23,8 @@ class TALPG(
     The rule is that of `LPG`, and also sees $t/T$ and $\log T$ of an agent at update $t$ of $T$.
     One update of it: in each task, rules $\theta + \sigma\epsilon$ and $\theta - \sigma\epsilon$
     are followed for a whole lifetime, with the same random numbers, and $\theta$ moves by Adam
-    along $E[\epsilon\,\mathrm{sign}(J_+ - J_-)]/2\sigma$, where $J$ is the expected return at the end.
-    What happens early and late in a lifetime is weighed alike, which gradients through a few
+    along $E[\epsilon\,\mathrm{sign}(J_+ - J_-)]/2\sigma$, where $J$ is the expected return at the
+    end. What happens early and late in a lifetime is weighed alike, which gradients through a few
     updates cannot do.
 
     **Arguments:**
