@@ -156,13 +156,23 @@ def test_iql_acts_alike(iql, format, seed, tmp_path):
     check_equal(iql, path, format, seed)
 
 
+SIZES = {
+    "hidden_sizes": (8, 8),
+    "planning_steps": 2,
+    "num_plans": 4,
+    "planning_rounds": 2,
+    "num_particles": 1,
+}
+LOOPS = ("PETS",)
+"""Policies that plan in loops, which our ONNX graphs do not hold."""
 ACTING = [name for name, cls in all_methods().items() if issubclass(cls, AbstractPolicy)]
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ACTING)
 def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
-    small = {"hidden_sizes": (8, 8)} if "hidden_sizes" in settings(all_methods()[name]()) else {}
+    known = settings(all_methods()[name]())
+    small = {field: value for field, value in SIZES.items() if field in known}
     method = build_method(name, small)
     try:
         run = untrained(method, discrete)
@@ -171,6 +181,10 @@ def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
         pytest.skip("not defined for such actions")
     for format in RUNNERS:
         require(format)
+        if name in LOOPS and format == "onnx":
+            with pytest.raises(SpecificationError, match="'scan' is not translated"):
+                headwater.export(run, tmp_path, format=format)
+            continue
         check_equal(run, headwater.export(run, tmp_path, format=format), format, seed=0)
 
 

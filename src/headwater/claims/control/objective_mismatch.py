@@ -85,8 +85,7 @@ def _learned(planner: PETS, log: Any, weights: np.ndarray, updates: int, rates, 
 
     def one(ends, rate, key):
         source = eqx.tree_at(lambda s: s.upper, sources[0], ends)
-        dynamics = dataclasses.replace(planner.dynamics, learning_rate=rate)
-        method = dataclasses.replace(planner, dynamics=dynamics)
+        method = eqx.tree_at(lambda m: m.dynamics.learning_rate, planner, rate)
         return learn(method, log.spaces, source, updates, key=key).state
 
     keys = jax.random.split(jax.random.key(seed), len(weights))

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive
+from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.update_rule import UpdateRule
@@ -68,7 +68,7 @@ class LPG(
 
     **Arguments:**
 
-    - `knows_lifetime`: the rule sees $t/T$ and $\log T$, as that of `TALPG`.
+    - `lifetime_scale`: of $t/T$ and $\log T$, which the rule of `TALPG` sees; 0 hides them.
     - `shortest_lifetime`, `longest_lifetime`: of an agent, in updates; $\log T$ is uniform.
     - `unroll_updates`: of an agent, in one update of the rule.
     - `episodes_per_update`: episodes that an agent plays for one update.
@@ -95,7 +95,7 @@ class LPG(
         summary="learns an update rule by gradients through a few updates of agents",
     )
 
-    knows_lifetime: bool = flag(False)
+    lifetime_scale: float = non_negative(0.0)
     shortest_lifetime: int = integer(10, static=False)
     longest_lifetime: int = integer(250, static=False)
     unroll_updates: int = integer(5)
@@ -114,7 +114,7 @@ class LPG(
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LPGState:
         tasks = problem.require_tasks("LPG")
-        rule = UpdateRule(self.num_predictions, self.recurrent_size, self.knows_lifetime, key=key)
+        rule = UpdateRule(self.num_predictions, self.recurrent_size, key=key)
         agent = first_agent(problem.sizes, self.num_predictions)
         sizes, none = (tasks, *problem.sizes), jnp.zeros(tasks, jnp.int32)
         agents = Learners(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive, share
+from headwater.core.fields import integer, non_negative, positive, share
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.drift import Drift
@@ -34,12 +34,12 @@ class LPO(
     An agent maximises $E[rA - f(r, A)]$ for some steps, with the ratio $r = \pi/\pi_{old}$ and
     standardised advantages $A$. The drift $f$ is a network that is zero and flat at $r = 1$, so
     that whatever is learned improves policies; it is learned as `TALPG` learns its rule. With
-    `knows_lifetime` it is temporally aware (TA-LPO): it sees its inputs times $t/T$ as well, at
+    `lifetime_scale` 1 it is temporally aware (TA-LPO): it sees its inputs times $t/T$ as well, at
     update $t$ of $T$.
 
     **Arguments:**
 
-    - `knows_lifetime`: the drift depends on the share of the lifetime that has passed.
+    - `lifetime_scale`: of $t/T$ where the drift sees it; 0 hides it.
     - `shortest_lifetime`, `longest_lifetime`: of an agent, in updates; $\log T$ is uniform.
     - `episodes_per_update`: episodes that an agent plays for one update.
     - `num_epochs`: steps that it takes with them.
@@ -64,7 +64,7 @@ class LPO(
         summary="evolves what a policy pays for drifting from what it was, in place of clipping",
     )
 
-    knows_lifetime: bool = flag(False)
+    lifetime_scale: float = non_negative(0.0)
     shortest_lifetime: int = integer(10, static=False)
     longest_lifetime: int = integer(250, static=False)
     episodes_per_update: int = integer(64)
@@ -79,7 +79,7 @@ class LPO(
     learning_rate_decay: float = share(0.999)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> Evolving:
-        drift = Drift(self.drift_size, self.knows_lifetime, key=key)
+        drift = Drift(self.drift_size, key=key)
         return begin_evolution(self, problem, drift, "LPO")
 
     def update(self, state: Evolving, data: FiniteProcess, *, key: PRNGKeyArray):
@@ -117,7 +117,7 @@ class LPO(
         advantage = self._advantage(jnp.asarray(episodes.reward), value)
         centred = advantage - jnp.mean(advantage)
         standard = centred / (jnp.sqrt(jnp.mean(centred**2)) + 1e-8)
-        share_passed = clock_of(jnp.asarray(passed), lifetime)[0]
+        share_passed = self.lifetime_scale * clock_of(jnp.asarray(passed), lifetime)[0]
 
         def gain(policy: Array) -> Float[Array, ""]:
             ratio = jnp.exp(taken(jax.nn.log_softmax(policy), episodes) - before)

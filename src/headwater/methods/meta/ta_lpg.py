@@ -5,7 +5,7 @@ from typing import ClassVar
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
-from headwater.core.fields import flag, integer, non_negative, positive, share
+from headwater.core.fields import integer, non_negative, positive, share
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.update_rule import UpdateRule
@@ -29,7 +29,7 @@ class TALPG(
 
     **Arguments:**
 
-    - `knows_lifetime`: the rule sees $t/T$ and $\log T$.
+    - `lifetime_scale`: of $t/T$ and $\log T$ where the rule sees them; 0 hides them.
     - `shortest_lifetime`, `longest_lifetime`: of an agent, in updates; $\log T$ is uniform.
     - `episodes_per_update`: episodes that an agent plays for one update.
     - `num_predictions`: entries of the prediction, which has no meaning but what the rule gives it.
@@ -55,7 +55,7 @@ class TALPG(
         parents=("LPG",),
     )
 
-    knows_lifetime: bool = flag(True)
+    lifetime_scale: float = non_negative(1.0)
     shortest_lifetime: int = integer(10, static=False)
     longest_lifetime: int = integer(250, static=False)
     episodes_per_update: int = integer(64)
@@ -70,7 +70,7 @@ class TALPG(
     learning_rate_decay: float = share(0.999)
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> Evolving:
-        rule = UpdateRule(self.num_predictions, self.recurrent_size, self.knows_lifetime, key=key)
+        rule = UpdateRule(self.num_predictions, self.recurrent_size, key=key)
         return begin_evolution(self, problem, rule, "TALPG")
 
     def update(self, state: Evolving, data: FiniteProcess, *, key: PRNGKeyArray):

@@ -17,16 +17,16 @@ class Drift(eqx.Module):
     All inputs $x$ vanish at $r = 1$, so that $f$ and its slope do too: the policy is still improved
     by a small step in the direction of the advantage, whatever was learned.
 
-    **Arguments:** `hidden_size`: units of each of its two hidden layers; `knows_lifetime`: it sees
-    its inputs a second time, multiplied by the share of the lifetime that has passed.
+    Its inputs come a second time, multiplied by the share of the lifetime that has passed.
+
+    **Arguments:** `hidden_size`: units of each of its two hidden layers.
     """
 
     weights: tuple[Float[Array, "fan_in fan_out"], ...]
-    knows_lifetime: bool = eqx.field(static=True)
 
-    def __init__(self, hidden_size: int, knows_lifetime: bool, *, key: PRNGKeyArray):
+    def __init__(self, hidden_size: int, *, key: PRNGKeyArray):
         network = MLP(
-            16 if knows_lifetime else 8,
+            16,
             1,
             (hidden_size, hidden_size),
             key=key,
@@ -34,7 +34,6 @@ class Drift(eqx.Module):
             initialiser="lecun",
         )
         self.weights = network.weights
-        self.knows_lifetime = knows_lifetime
 
     def __call__(
         self,
@@ -43,12 +42,12 @@ class Drift(eqx.Module):
         passed: Float[Array, ""],
     ) -> Float[Array, "*batch"]:
         """**Arguments:** `ratio`: $r$, of probabilities now to those before, above zero;
-        `advantage`: $A$; `passed`: the share of the lifetime that has passed."""
+        `advantage`: $A$; `passed`: the share of the lifetime that has passed, or 0
+        where it is not to be known."""
         less, log = 1.0 - ratio, jnp.log(ratio)
         plain = (less, less**2, log, log**2)
         inputs = jnp.stack([*plain, *(x * advantage for x in plain)], axis=-1)
-        if self.knows_lifetime:
-            inputs = jnp.concatenate([inputs, passed * inputs], axis=-1)
+        inputs = jnp.concatenate([inputs, passed * inputs], axis=-1)
         for weight in self.weights[:-1]:
             inputs = jnp.tanh(inputs @ weight)
         return jax.nn.relu((inputs @ self.weights[-1])[..., 0] - _MARGIN)

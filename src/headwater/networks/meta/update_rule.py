@@ -15,24 +15,18 @@ class UpdateRule(eqx.Module):
     """Reads an episode from its end to its start, and says at each step what is to be learned.
 
     **Arguments:** `predictions`: entries of what an agent predicts in each state; `recurrent_size`:
-    units that remember the rest of the episode; `knows_lifetime`: it is told how much of the
-    agent's lifetime has passed, and the logarithm of the whole.
+    units that remember the rest of the episode.
     """
 
     embedding: MLP
     cell: eqx.nn.GRUCell
     head: MLP
-    knows_lifetime: bool = eqx.field(static=True)
 
-    def __init__(
-        self, predictions: int, recurrent_size: int, knows_lifetime: bool, *, key: PRNGKeyArray
-    ):
+    def __init__(self, predictions: int, recurrent_size: int, *, key: PRNGKeyArray):
         embedding_key, cell_key, head_key = jax.random.split(key, 3)
-        self.embedding = MLP(predictions, 1, _EMBEDDING, key=embedding_key)
-        inputs = 5 + 2 * knows_lifetime
-        self.cell = eqx.nn.GRUCell(inputs, recurrent_size, key=cell_key)
-        self.head = MLP(recurrent_size, 1 + predictions, (), key=head_key)
-        self.knows_lifetime = knows_lifetime
+        self.embedding = MLP(predictions, 1, _EMBEDDING, key=embedding_key, initialiser="lecun")
+        self.cell = eqx.nn.GRUCell(7, recurrent_size, key=cell_key)
+        self.head = MLP(recurrent_size, 1 + predictions, (), key=head_key, initialiser="lecun")
 
     def __call__(
         self,
@@ -44,14 +38,13 @@ class UpdateRule(eqx.Module):
         """How much more likely each action is to become, and the logits of what to predict.
 
         **Arguments:** of one episode: `probability`: of the action that was taken; `prediction`: a
-        distribution, in each state; `clock`: what is told of the lifetime.
+        distribution, in each state; `clock`: what is told of the lifetime, see `clock_of`.
         """
         last = jnp.arange(reward.shape[0]) == reward.shape[0] - 1
         here = self.embedding(prediction)[:, 0]
         following = jnp.where(last, 0.0, jnp.roll(here, -1))
         columns = [reward, last.astype(jnp.float32), probability, here, following]
-        if self.knows_lifetime:
-            columns += [jnp.full_like(reward, 1.0) * clock[i] for i in range(2)]
+        columns += [jnp.broadcast_to(clock[i], reward.shape) for i in range(2)]
 
         def read(memory, seen):
             memory = self.cell(seen, memory)

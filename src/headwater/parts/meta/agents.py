@@ -22,6 +22,8 @@ class RuleSettings(Protocol):
     """The hyper-parameters that `follow_rule` reads from a method."""
 
     @property
+    def lifetime_scale(self) -> Number: ...
+    @property
     def episodes_per_update(self) -> int: ...
     @property
     def prediction_weight(self) -> Number: ...
@@ -68,9 +70,8 @@ def play(
     """Episodes of a policy."""
 
     # All at once: drawing random numbers would be most of the time that an update takes.
-    start_key, step_key = jax.random.split(key)
-    starts = jax.random.uniform(start_key, (episodes,))
-    draws = jax.random.uniform(step_key, (episodes, process.horizon, 3))
+    drawn = jax.random.uniform(key, (episodes, 1 + 3 * process.horizon))
+    starts, draws = drawn[:, 0], drawn[:, 1:].reshape(episodes, process.horizon, 3)
 
     def one(start: Float[Array, ""], draws: Float[Array, "step 3"]) -> Episodes:
         def step(state, given):
@@ -126,7 +127,7 @@ def follow_rule(
     episodes = play(process, jax.nn.softmax(agent.policy), settings.episodes_per_update, key=key)
     probability = taken(jax.nn.softmax(agent.policy), episodes)
     prediction = visited(jax.nn.softmax(agent.prediction), episodes)
-    clock = clock_of(passed, lifetime)
+    clock = settings.lifetime_scale * clock_of(passed, lifetime)
     read = jax.vmap(rule, in_axes=(0, 0, 0, None))
     outputs = RuleOutputs(*read(jnp.asarray(episodes.reward), probability, prediction, clock))
     target = jax.nn.log_softmax(outputs.prediction)
