@@ -14,7 +14,7 @@ from headwater.datasets.read import load
 from .asking import TINY, ask, done
 
 SHORT = ("--evaluations", 2, "--episodes", 2)
-RECIPES = ("wsrl", "keep-data", "rlpd", "continue", "scratch")
+RECIPES = ("wsrl", "keep-data", "proto", "rlpd", "continue", "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_train(folder):
 def test_adapt(folder, recipe):
     folder, _, answers = folder
     shown = read(answers[recipe])
-    assert shown["method"] == {"rlpd": "RLPD", "continue": "IQL"}.get(recipe, "SAC")
+    assert shown["method"] == {"proto": "PROTO", "rlpd": "RLPD", "continue": "IQL"}.get(
+        recipe, "SAC"
+    )
     assert shown["run"] == str(folder / f"iql-{recipe}")
     assert shown["curve"]["at"][-1] == 60
 
@@ -166,7 +168,7 @@ def test_compare(folder, tmp_path):
     assert shown["baseline"] == "iql-scratch"
     assert [row["steps"] for row in shown["runs"]] == [60] * len(RECIPES)
     figure = tmp_path / "curves.png"
-    table = done("compare", *runs, "--figure", figure, "--names", "w", "k", "r", "c", "s")
+    table = done("compare", *runs, "--figure", figure, "--names", "w", "k", "p", "r", "c", "s")
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "over s" in table and "new steps" in table and "(no interval" not in table
 

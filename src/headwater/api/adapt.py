@@ -61,13 +61,14 @@ def adapt(
     """Takes a run that learned from a log online; every seed goes on by itself.
 
     The recipe `"keep-data"` starts SAC from the offline actor and critics, and draws a share of
-    every batch from the log, and may fall at first where the log is narrow; `"wsrl"` does the same
-    without the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from
+    every batch from the log, and may fall at first where the log is narrow; `"proto"` does the same
+    with PROTO, which is held near the offline policy: for such logs; `"wsrl"` starts SAC without
+    the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from
     nothing, with a share of every batch from the log; `"continue"` goes on with the offline method
     and a share of every batch from the log; `"scratch"` is the online method of `wsrl` from nothing
     and without the log: the twin that says what the log was worth. Where the offline critics are of
-    other shapes than those that go online, or say nothing of the offline actor, `wsrl` and
-    `keep-data` first fit fresh ones to it, on the log.
+    other shapes than those that go online, or say nothing of the offline actor, `wsrl`,
+    `keep-data` and `proto` first fit fresh ones to it, on the log.
 
     **Arguments:**
 
@@ -194,7 +195,7 @@ def _method(
         known = settings(offline)
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
-    usual = online_method(offline, task.spaces.discrete)
+    usual = online_method(offline, task.spaces.discrete, near=recipe == "proto")
     temperature = _temperature(upstream, in_units_of_reward=recipe == "scratch")
     if temperature is not None and "initial_temperature" in settings(usual):
         # What it begins with, so that its twin from scratch begins with the same.

@@ -26,7 +26,7 @@ GROUPS = {
 }
 """Groups of options, and what each is called."""
 
-Recipe = Literal["wsrl", "keep-data", "rlpd", "continue", "scratch"]
+Recipe = Literal["wsrl", "keep-data", "proto", "rlpd", "continue", "scratch"]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
 """The one that does not fall at first: see docs/real_run.md."""
@@ -191,14 +191,14 @@ class Options:
         None,
         "adapting",
         "How to go online.",
-        value="{wsrl,keep-data,rlpd,continue,scratch}",
+        value="{wsrl,keep-data,proto,rlpd,continue,scratch}",
         short="-r",
     )
     keep_data: float | None = _option(
         None,
         "adapting",
-        "Share of every batch that is from the log, in `keep-data`, `rlpd` and `continue`; by "
-        "default half.",
+        "Share of every batch that is from the log, in `keep-data`, `proto`, `rlpd` and "
+        "`continue`; by default half.",
         above=0.0,
         below=1.0,
         value="X",
@@ -206,8 +206,8 @@ class Options:
     warm_up_steps: int | None = _option(
         None,
         "adapting",
-        "Steps of the offline policy before the first update of `wsrl` and `keep-data`; by default "
-        "a fifth of the steps, at most 5,000.",
+        "Steps of the offline policy before the first update of `wsrl`, `keep-data` and `proto`; "
+        "by default a fifth of the steps, at most 5,000.",
         least=0,
         most=_LARGEST_COUNT,
     )

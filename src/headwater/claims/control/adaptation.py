@@ -1,6 +1,7 @@
 """Adaptation that keeps the log: it does not fall, and saves steps, on three tasks."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -119,12 +120,14 @@ def _adaptation(
     sizes: tuple[int, ...],
     batch: int,
     critics: int,
+    near: bool,
 ) -> dict[str, Any]:
     """Curves of scores in `task`, by arm: `keep-data` after IQL on a log, and `from scratch`.
 
-    Every seed has a log, and an offline policy, of its own. The arms are the same SAC; the first
-    begins with the actor of IQL and with critics fitted to it on the log, from which half of every
-    batch is; the second after as many random steps as the first one waits.
+    Every seed has a log, and an offline policy, of its own. The arms are the same SAC; the first is
+    held near the offline policy (PROTO) if `near`, and begins with the actor of IQL and with
+    critics fitted to it on the log, from which half of every batch is; the second after as many
+    random steps as the first one waits.
     """
     logs = _medium_logs(
         task,
@@ -146,8 +149,11 @@ def _adaptation(
             "actor_decay_updates": updates,
         },
     )
-    # The recipe's own rates; only the sizes are smaller.
-    online = dataclasses.replace(online_method(offline, False), num_critics=critics)
+    # The recipes' own rates; only the sizes are smaller.
+    online, scratch = (
+        dataclasses.replace(online_method(offline, False, near=held), num_critics=critics)
+        for held in (near, False)
+    )
     environment = task.environment
 
     def score(method, states, key):
@@ -165,7 +171,7 @@ def _adaptation(
             fit_stage(online, fit, "offline", source=replays),
             dataclasses.replace(kept[0], source=[stage.source for stage in kept]),
         ],
-        "from scratch": [online_stage(online, environment, budget)],
+        "from scratch": [online_stage(scratch, environment, budget)],
     }
     found = {}
     for arm, stages in arms.items():
@@ -188,11 +194,12 @@ def _without_a_fall(
     margin: float,
     early: int,
     at_least: float,
+    near: bool = False,
     **scale: Any,
 ) -> Finding:
     criteria, numbers, shown = [], {}, {}
     for name in tasks:
-        curves = _adaptation(_TASKS[name], seed, **scale)
+        curves = _adaptation(_TASKS[name], seed, near=near, **scale)
         steps, scores = curves["keep-data"]
         before, lowest = scores[:, 0], scores[:, steps <= early].min(1)
         target = _TASKS[name].target
@@ -273,5 +280,20 @@ CLAIMS = (
             "1,000 steps, and as far with other rates of learning; critics that begin at the "
             "level of the log only put the fall off (docs/real_run.md)."
         ),
+    ),
+    Claim(
+        "adaptation-near-the-offline-policy-does-not-fall",
+        "The same from the same logs, with an actor held near the offline policy by PROTO: its "
+        "score falls by at most 10 of the 100 from random to expert in its first 1,000 steps, and "
+        "reaches 80 (20 in the maze) in at most two thirds of the steps that SAC, which nothing "
+        "holds, needs from scratch.",
+        ("PROTO", "IQL"),
+        "li2023proto",
+        "ours: half of every batch from the log, and an anchor that stays where it began",
+        {
+            "smoke": {**_BOUNDS, "tasks": ("pendulum",), "early": 40, **_SMOKE},
+            "small": {**_BOUNDS, "tasks": tuple(_TASKS), "early": 1_000, **_SMALL},
+        },
+        partial(_without_a_fall, near=True),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from headwater.core.catalogue import build_method, settings
@@ -21,8 +22,11 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.proto import PROTO, NearPolicy
 from headwater.methods.control.online.sac import SAC
-from headwater.networks.control.critics import alike
+from headwater.networks.control.critics import alike, raised
+from headwater.parts.logged_values import level_of_values, scale_of_rewards
+from headwater.parts.soft_actor_critic import SoftActorCritic
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.collect import collect
@@ -34,14 +38,15 @@ Task = AbstractEnvironment | AbstractHostTask
 RECIPES: dict[Recipe, str] = {
     "wsrl": "start SAC from the offline actor and critics, warm up, drop the offline data",
     "keep-data": "start SAC from the offline actor and critics, part of every batch from the log",
+    "proto": "keep-data, with PROTO, which stays near the offline policy, for narrow logs",
     "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
     "continue": "the offline method goes on, part of every batch from the log",
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
-WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data")
+WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto")
 """Those that begin another method from what the offline one has learned."""
-WITH_LOG: tuple[Recipe, ...] = ("keep-data", "rlpd", "continue")
+WITH_LOG: tuple[Recipe, ...] = ("keep-data", "proto", "rlpd", "continue")
 """Those whose batches hold rows of the log."""
 CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
@@ -59,7 +64,11 @@ _FIRST_STATE = (
     "stochastic",
 )
 """Settings of methods for logs that are looked at before the first update, and never again."""
-RECIPE_PAPERS = {"wsrl": "zhou2025efficient", "rlpd": "ball2023efficient"}
+RECIPE_PAPERS = {
+    "wsrl": "zhou2025efficient",
+    "proto": "li2023proto",
+    "rlpd": "ball2023efficient",
+}
 """Keys of the papers that recipes are from."""
 
 
@@ -130,8 +139,12 @@ def online_stage(
     return Stage(name, method, source, budget.updates, updates_per_draw, begin)
 
 
-def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
+def online_method(
+    offline: AbstractMethod, discrete: bool, *, near: bool = False
+) -> SAC | PROTO | DQN:
     """What follows `offline` online: the shapes of its actor, and WSRL's settings otherwise.
+
+    **Arguments:** `near`: hold it near the policy that it begins with.
 
     Ten layer-normalised critics, of which two drawn at random bound the target; four critic updates
     per environment step. Where the offline method has more than two critics, and they are
@@ -144,7 +157,7 @@ def online_method(offline: AbstractMethod, discrete: bool) -> SAC | DQN:
         return DQN(**shared)
     members = given.get("num_critics", 2)
     taken = members > 2 and given.get("layer_norm") in ("critics", "both")
-    return SAC(
+    return (PROTO if near else SAC)(
         **shared,
         num_critics=members if taken else _NUM_CRITICS,
         num_target_critics=2,
@@ -268,10 +281,12 @@ def check_same_start(offline: AbstractMethod, method: AbstractMethod) -> None:
             )
 
 
-def fit_method(online: SAC, start: Start) -> SAC:
-    """What fits critics to an actor that stays as it is: `online` whose critics alone learn."""
+def fit_method(online: SAC | PROTO, start: Start) -> SAC:
+    """What fits critics to an actor that stays as it is: SAC whose critics alone learn."""
+    names = {field.name for field in dataclasses.fields(SAC)}
+    known = {name: getattr(online, name) for name in settings(online) if name in names}
     return dataclasses.replace(
-        online,
+        SAC(**known),
         actor_learning_rate=0.0,
         temperature_learning_rate=0.0,
         critic_learning_rate=start.fit_learning_rate,
@@ -286,11 +301,12 @@ def fit_stage(online: AbstractMethod, start: Start, upstream: str, *, source: An
     **Arguments:** `source`: of rows of the log, `start.fit_rows` in each draw; it may be left out
     where a run goes on after this stage.
     """
-    assert isinstance(online, SAC)
-    begin = warm_start(online, upstream, fresh_critics=True)
+    assert isinstance(online, SAC | PROTO)
     # What is drawn from nothing has no rows.
     source = Mixed(()) if source is None else source
     method = fit_method(online, start)
+    level = isinstance(online, PROTO)
+    begin = warm_start(method, upstream, fresh_critics=True, logged_level=level)
     return Stage(CRITICS_FIT, method, source, start.fit_updates, begin=begin, evaluated=False)
 
 
@@ -300,11 +316,13 @@ def warm_start(
     *,
     keep_temperature: bool = True,
     fresh_critics: bool = False,
+    logged_level: bool = False,
     fitted: str | None = None,
 ) -> Callable[[Outcomes, Any, PRNGKeyArray], Any]:
     """A `Stage.begin` that starts `online` from the outcome of the stage called `upstream`.
 
-    **Arguments:** `keep_temperature`: see `Start`; `fresh_critics`: take over no critics; `fitted`:
+    **Arguments:** `keep_temperature`: see `Start`; `fresh_critics`: take over no critics;
+    `logged_level`: let these begin at the level of the log, in deviations of its rewards; `fitted`:
     the stage that has fitted some, which are taken over with their targets and moments.
 
     It raises `SpecificationError` if `online` can start from no other method, or if the outcome has
@@ -325,20 +343,65 @@ def warm_start(
                 "could start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, "
                 "IQL, AWAC, SACN, EDAC, or DiscreteCQL for discrete actions"
             )
-        if fresh_critics or fitted is not None:
-            source = outcomes[fitted].state if fitted else online.init(problem, key=key)
-            anew = ("critics", "target_critics", "critic_optimiser")
-            state = dataclasses.replace(state, **{name: getattr(source, name) for name in anew})
         if not keep_temperature:
-            begun = online.init(problem, key=key)
-            state = dataclasses.replace(
+            begun = _soft(online.init(problem, key=key))
+            state = _changed(
                 state,
                 log_temperature=begun.log_temperature,
                 temperature_optimiser=begun.temperature_optimiser,
             )
+        if fitted is not None:
+            found = outcomes[fitted].state
+            anew = ("critics", "target_critics", "critic_optimiser")
+            state = _changed(state, **{name: getattr(found, name) for name in anew})
+            state = _counting_rewards(state, found.normaliser.reward_scale)
+        elif fresh_critics:
+            begun = _soft(online.init(problem, key=key))
+            state = _changed(
+                state,
+                critics=begun.critics,
+                target_critics=begun.critics,
+                critic_optimiser=begun.critic_optimiser,
+            )
+            if logged_level:
+                state = _at_level_of_log(state, problem, settings(online)["discount"])
         return state
 
     return begin_online
+
+
+def _soft(state: Any) -> SoftActorCritic:
+    return state.soft if isinstance(state, NearPolicy) else state
+
+
+def _changed(state: Any, **parts: Any) -> Any:
+    soft = dataclasses.replace(_soft(state), **parts)
+    return dataclasses.replace(state, soft=soft) if isinstance(state, NearPolicy) else soft
+
+
+def _counting_rewards(state: Any, scale: Any) -> Any:
+    """`state` with rewards multiplied by `scale`, and its temperature, which is paid in them."""
+    normaliser, temperature = _soft(state).normaliser, _soft(state).log_temperature
+    return _changed(
+        state,
+        normaliser=eqx.tree_at(lambda n: n.reward_scale, normaliser, scale),
+        log_temperature=temperature + jnp.log(scale / normaliser.reward_scale),
+    )
+
+
+def _at_level_of_log(state: Any, problem: Any, discount: Any) -> Any:
+    """`state` with values in deviations of a logged reward, that begin at the level of the log.
+
+    See `parts/logged_values.py`. Values of several hundreds that begin at 0 take longer to learn
+    than the few thousand updates of a fit, and what tells actions apart is lost in them.
+    """
+    if problem.statistics is None:
+        return state
+    scale = scale_of_rewards(problem.statistics, "deviation")
+    level = scale * level_of_values(problem.statistics, discount)
+    state = _counting_rewards(state, scale)
+    critics = raised(_soft(state).critics, level)
+    return _changed(state, critics=critics, target_critics=critics)
 
 
 def unconverged(offline: AbstractMethod, updates: int) -> str | None:

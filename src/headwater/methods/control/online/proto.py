@@ -1,0 +1,205 @@
+"""PROTO: soft actor-critic on a leash that gives way."""
+
+import dataclasses
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
+from headwater.core.method import (
+    AbstractActorCritic,
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractSeveralBatches,
+    AbstractValue,
+    AbstractWarmStart,
+    ActorCriticParts,
+    Agent,
+    Info,
+)
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.networks.control.actors import choose
+from headwater.networks.control.critics import candidate_values
+from headwater.networks.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
+from headwater.ops.control.ensemble import Reduction, reduce_members
+from headwater.ops.control.gradient_steps import descend, polyak
+from headwater.ops.control.pieces import step_on_pieces
+from headwater.parts.soft_actor_critic import (
+    Actor,
+    LayerNorm,
+    Metrics,
+    SoftActorCritic,
+    begin_from,
+    begin_soft,
+    check_target_members,
+    improve_temperature,
+    parts_of,
+    regress_critics,
+    soft_target,
+    soft_value,
+    target_entropy,
+)
+
+
+class NearPolicy(eqx.Module):
+    """An actor-critic, and the policy that its actor is held near."""
+
+    soft: SoftActorCritic
+    anchor: Actor
+
+
+class PROTO(
+    AbstractMethod[Spaces, Transitions, NearPolicy],
+    AbstractPolicy[NearPolicy],
+    AbstractValue[NearPolicy],
+    AbstractLikelihood[NearPolicy],
+    AbstractSeveralBatches,
+    AbstractActorCritic[NearPolicy],
+    AbstractWarmStart[Spaces, NearPolicy],
+):
+    r"""PROTO: soft actor-critic whose actor is held near a policy that follows it slowly.
+
+    The critics learn as those of `SAC` do; then
+    $L_\pi = E[\alpha\log\pi(a|s) - \min_i(Q_i(s,a) - Q_i(s,a_0))] + \lambda\,KL(\pi\|\pi_0)$
+    with $a\sim\pi$ and $a_0\sim\pi_0$ by the same draw, and the anchor moves a share of the way to
+    the actor, $\pi_0 \leftarrow (1-\rho)\pi_0 + \rho\pi$. At first $\pi_0$ is the policy that it
+    begins with: the offline one, after a warm start. So the actor leaves the anchor where all
+    critics say that this is better, whatever level of return they expect, and as far as λ lets it.
+
+    **Arguments:**
+
+    - `kl_weight`: λ, in units of value per nat: of rewards as the normaliser scales them.
+    - `anchor_rate`: ρ, the Polyak rate of the anchor; 0 leaves it where it began.
+    - `actor_reduction`: whether the actor climbs the lowest of the critics' gains or their mean.
+    - the others are those of `SAC`: `discount`, `initial_temperature`, `target_entropy`,
+      `backup_entropy`, `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`,
+      `polyak_rate`, `num_critics`, `num_target_critics`, `num_critic_updates`, `layer_norm`,
+      `normalise_observations`, `hidden_sizes`.
+
+    **Reference:** Li, Hu, Xu, Liu, Zhan, Zhang (2023), arXiv:2305.15669.
+
+    **Differences from the paper:** the critics do not see the divergence; λ stays as it is, since
+    where it fell to 0 along a line our probes lost the policy when it was gone; the minimum is over
+    gains, and not values; divergences of squashed or clipped normals are those of the normals.
+    """
+
+    feed: ClassVar[Feed] = Feed.ACTING
+    info: ClassVar[Info] = Info(
+        "li2023proto",
+        summary="soft actor-critic held near a policy that follows it slowly, to go online safely",
+        parents=("SAC",),
+    )
+
+    discount: float = share(0.99)
+    kl_weight: float = non_negative(1.0)
+    anchor_rate: float = share(0.0)
+    initial_temperature: float = positive(1.0)
+    target_entropy: float | None = real(None)
+    backup_entropy: float = non_negative(0.0)
+    actor_learning_rate: float = non_negative(3e-4)
+    critic_learning_rate: float = non_negative(3e-4)
+    temperature_learning_rate: float = non_negative(3e-4)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(2)
+    num_target_critics: int = integer(2)
+    num_critic_updates: int = integer(1)
+    actor_reduction: Reduction = choice("min")
+    layer_norm: LayerNorm = choice("none")
+    normalise_observations: bool = flag(False)
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
+
+    def __check_init__(self):
+        check_target_members("PROTO", self.num_critics, self.num_target_critics)
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> NearPolicy:
+        soft = begin_soft(self, problem, key=key)
+        return NearPolicy(soft, soft.actor)
+
+    def update(self, state: NearPolicy, data: Transitions, *, key: PRNGKeyArray):
+        data = state.soft.normaliser.transitions(data)
+        critic_key, actor_key = jax.random.split(key)
+        soft, learned, _ = step_on_pieces(
+            self._learn_values, state.soft, data, self.num_critic_updates, key=critic_key
+        )
+        state = dataclasses.replace(state, soft=soft)
+        soft, improved = self._improve_actor(state, data.observation, key=actor_key)
+        policy = state.soft.actor(data.observation)
+        target = target_entropy(policy, self.target_entropy)
+        soft, tuned = improve_temperature(self, soft, improved["entropy"], target)
+        anchor = polyak(state.anchor, soft.actor, self.anchor_rate)
+        return NearPolicy(soft, anchor), {**learned, **improved, **tuned}
+
+    def act(self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        observation = state.soft.normaliser(observation)
+        return choose(state.soft.actor, observation, key=key, explore=explore), ()
+
+    def value(self, state: NearPolicy, observation: Array, action: Array) -> Array:
+        q = state.soft.critics(state.soft.normaliser(observation), action)
+        return state.soft.normaliser.in_units_of_reward(reduce_members(q, self.actor_reduction))
+
+    def log_probability(self, state: NearPolicy, observation: Array, action: Array) -> Array:
+        return state.soft.actor(state.soft.normaliser(observation)).log_density(action)
+
+    def parts(self, state: NearPolicy) -> ActorCriticParts:
+        return parts_of(state.soft)
+
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> NearPolicy | None:
+        if not isinstance(learned.method, AbstractActorCritic):
+            return None
+        fresh = begin_soft(self, problem, key=key)
+        parts = learned.method.parts(learned.state)
+        soft = begin_from(parts, fresh, self.initial_temperature)
+        return None if soft is None else NearPolicy(soft, soft.actor)
+
+    def _learn_values(self, soft: SoftActorCritic, data: Transitions, key: PRNGKeyArray):
+        target = soft_target(self, soft, data, members=self.num_target_critics, key=key)
+        return regress_critics(self, soft, data, target)
+
+    def _improve_actor(
+        self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray
+    ) -> tuple[SoftActorCritic, Metrics]:
+        soft, anchor = state.soft, state.anchor(observation)
+        temperature = jnp.exp(soft.log_temperature)
+        action, _, odds = anchor.expectation(key)
+        usual = candidate_values(soft.critics, observation, action)
+        usual = jnp.sum(odds[None] * usual, axis=1, keepdims=True)
+
+        def loss(actor: Actor):
+            policy = actor(observation)
+            action, log_density, weight = policy.expectation(key)
+            gains = candidate_values(soft.critics, observation, action) - usual
+            gain = reduce_members(gains, self.actor_reduction)
+            value = jnp.mean(soft_value(gain, log_density, weight, temperature))
+            divergence = jnp.mean(divergence_from(policy, anchor))
+            entropy = -jnp.mean(jnp.sum(weight * log_density, axis=0))
+            return self.kl_weight * divergence - value, (entropy, divergence)
+
+        (actor_loss, (entropy, divergence)), gradients = jax.value_and_grad(loss, has_aux=True)(
+            soft.actor
+        )
+        adam = optax.adam(self.actor_learning_rate)
+        actor, moments = descend(adam, gradients, soft.actor_optimiser, soft.actor)
+        soft = dataclasses.replace(soft, actor=actor, actor_optimiser=moments)
+        return soft, {"actor_loss": actor_loss, "entropy": entropy, "divergence": divergence}
+
+
+def divergence_from(
+    policy: AbstractDistribution, anchor: AbstractDistribution
+) -> Float[Array, "*batch"]:
+    """`KL(policy || anchor)` in nats, of two policies of the same kind."""
+    if isinstance(policy, Categorical) and isinstance(anchor, Categorical):
+        own = jax.nn.log_softmax(policy.logits)
+        return jnp.sum(jnp.exp(own) * (own - jax.nn.log_softmax(anchor.logits)), axis=-1)
+    assert isinstance(policy, Normal | TanhNormal) and isinstance(anchor, Normal | TanhNormal)
+    wider = policy.log_std - anchor.log_std
+    away = (policy.mean - anchor.mean) * jnp.exp(-anchor.log_std)
+    return jnp.sum(0.5 * (jnp.exp(2.0 * wider) + away**2 - 1.0) - wider, axis=-1)
