@@ -78,10 +78,7 @@ class PROTO(
     - `kl_weight`: λ, in units of value per nat: of rewards as the normaliser scales them.
     - `anchor_rate`: ρ, the Polyak rate of the anchor; 0 leaves it where it began.
     - `actor_reduction`: whether the actor climbs the lowest of the critics' gains or their mean.
-    - the others are those of `SAC`: `discount`, `initial_temperature`, `target_entropy`,
-      `backup_entropy`, `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`,
-      `polyak_rate`, `num_critics`, `num_target_critics`, `num_critic_updates`, `layer_norm`,
-      `normalise_observations`, `hidden_sizes`.
+    - the others are those of `SAC`.
 
     **Reference:** Li, Hu, Xu, Liu, Zhan, Zhang (2023), arXiv:2305.15669.
 
@@ -183,9 +180,8 @@ class PROTO(
             entropy = -jnp.mean(jnp.sum(weight * log_density, axis=0))
             return self.kl_weight * divergence - value, (entropy, divergence)
 
-        (actor_loss, (entropy, divergence)), gradients = jax.value_and_grad(loss, has_aux=True)(
-            soft.actor
-        )
+        slope = jax.value_and_grad(loss, has_aux=True)
+        (actor_loss, (entropy, divergence)), gradients = slope(soft.actor)
         adam = optax.adam(self.actor_learning_rate)
         actor, moments = descend(adam, gradients, soft.actor_optimiser, soft.actor)
         soft = dataclasses.replace(soft, actor=actor, actor_optimiser=moments)
