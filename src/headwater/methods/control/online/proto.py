@@ -1,4 +1,4 @@
-"""PROTO: soft actor-critic on a leash that gives way."""
+"""PROTO: soft actor-critic held near another policy."""
 
 import dataclasses
 from typing import ClassVar
@@ -127,8 +127,7 @@ class PROTO(
         )
         state = dataclasses.replace(state, soft=soft)
         soft, improved = self._improve_actor(state, data.observation, key=actor_key)
-        policy = state.soft.actor(data.observation)
-        target = target_entropy(policy, self.target_entropy)
+        target = target_entropy(state.soft.actor(data.observation), self.target_entropy)
         soft, tuned = improve_temperature(self, soft, improved["entropy"], target)
         anchor = polyak(state.anchor, soft.actor, self.anchor_rate)
         return NearPolicy(soft, anchor), {**learned, **improved, **tuned}
@@ -166,9 +165,9 @@ class PROTO(
     ) -> tuple[SoftActorCritic, Metrics]:
         soft, anchor = state.soft, state.anchor(observation)
         temperature = jnp.exp(soft.log_temperature)
-        action, _, odds = anchor.expectation(key)
+        action, _, chance = anchor.expectation(key)
         usual = candidate_values(soft.critics, observation, action)
-        usual = jnp.sum(odds[None] * usual, axis=1, keepdims=True)
+        usual = jnp.sum(chance[None] * usual, axis=1, keepdims=True)
 
         def loss(actor: Actor):
             policy = actor(observation)
