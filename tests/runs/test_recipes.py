@@ -16,6 +16,7 @@ from headwater.environments.adapters.gymnasium_task import GymnasiumTask
 from headwater.environments.control.pendulum import Pendulum
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.proto import PROTO
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.loop import run
 from headwater.runs.recipes.online import (
@@ -169,6 +170,29 @@ def test_fresh_critics_are_fitted_to_the_actor_as_it_is():
         assert_equal(getattr(state, part), getattr(fitted, part))
     for part in ("actor_optimiser", "temperature_optimiser"):
         assert all(not np.any(x) for x in jax.tree.leaves(getattr(state, part)))
+
+
+def test_what_stays_near_the_offline_policy_counts_rewards_in_their_deviation():
+    outcome, key = learned("IQL", discount=0.5), jax.random.key(9)
+    online = online_method(outcome.method, False, near=True)
+    stage = fit_stage(online, Start(1), "before")
+    statistics = CONTINUOUS.statistics
+    assert isinstance(online, PROTO) and statistics is not None
+    begun = stage.begin({"before": outcome}, CONTINUOUS, key)
+    scale = 1.0 / float(statistics.reward_std)
+    onward = 0.5 * (1.0 - float(statistics.terminal_share))
+    level = scale * float(statistics.reward_mean) / (1.0 - onward)
+    log = rows(16)
+    plain = stage.method.init(CONTINUOUS, key=key).critics(log.observation, log.action)
+    found = begun.critics(log.observation, log.action)
+    np.testing.assert_allclose(found, plain + level, rtol=1e-4, atol=1e-4)
+    # What goes online takes values and their unit over, and is held to the offline actor.
+    outcomes = {"before": outcome, CRITICS_FIT: Outcome(stage.method, begun)}
+    state = warm_start(online, "before", fitted=CRITICS_FIT)(outcomes, CONTINUOUS, key)
+    assert_equal(state.anchor, outcome.state.networks.actor)
+    assert_equal(state.soft.critics, begun.critics)
+    assert float(state.soft.normaliser.reward_scale) == pytest.approx(scale, rel=1e-5)
+    assert float(jnp.exp(state.soft.log_temperature)) == pytest.approx(scale, rel=1e-5)
 
 
 def test_the_offline_temperature_can_be_left_behind():
