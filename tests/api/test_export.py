@@ -224,6 +224,12 @@ def test_every_kind_of_layer_is_translated(activation, layer_norm):
         np.testing.assert_allclose(y, network(jnp.asarray(x)), rtol=1e-5, atol=1e-5)
 
 
+def _recurrence(x, reverse):
+    step = lambda carry, row: (jnp.tanh(carry * row[0] + row[1]), None)
+    rows = (x, jnp.arange(5.0))
+    return jax.lax.scan(step, jnp.ones(2), rows, reverse=reverse)[0]
+
+
 OPERATIONS = {
     "matrix from the left": lambda x: jnp.arange(8.0).reshape(2, 4) @ x[:4],
     "inner product": lambda x: jnp.dot(x, jnp.arange(5.0))[None],
@@ -237,6 +243,9 @@ OPERATIONS = {
     "smallest": lambda x: jnp.argmin(x)[None] + jnp.min(x).astype(jnp.int32),
     "product": lambda x: jnp.prod(jnp.exp(x * 0.1))[None] * jnp.sign(x),
     "clamp": lambda x: jax.lax.clamp(-0.5, x, 0.25) / jnp.square(x + 9.0),
+    "matrix before several rows": lambda x: jnp.arange(8.0).reshape(4, 2) @ x[:4].reshape(2, 2),
+    "steps of a recurrence": lambda x: _recurrence(x, reverse=False),
+    "the same backwards": lambda x: _recurrence(x, reverse=True),
     "random numbers of a fixed key": lambda x: x + jax.random.normal(jax.random.key(1), x.shape),
 }
 
@@ -263,6 +272,9 @@ def test_an_operation_that_is_not_translated_is_named():
     pytest.importorskip("onnx")
     with pytest.raises(SpecificationError, match="operation 'cumsum' is not translated"):
         onnx_model(lambda x: jnp.cumsum(x, axis=1), 3, ("x", "y"), {})
+    with pytest.raises(SpecificationError, match="'scan' with a result for each step is not"):
+        sums = lambda x: jax.lax.scan(lambda c, y: (c + y, c), 0.0, x)[1]
+        onnx_model(jax.vmap(sums), 3, ("x", "y"), {})
     # Unless it does not depend on the input.
     onnx_model(lambda x: x + jnp.cumsum(jnp.ones((1, 3)), axis=1), 3, ("x", "y"), {})
 
