@@ -8,6 +8,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "learns from episodes one after the other, as it must: a "
         "step size depends on the visits before it",
     },
+    "FTPedel": {
+        "check_every_number_matters": "its thresholds are met after thousands of episodes",
+    },
     "LinearFTRL": {
         "check_row_order_is_irrelevant": "one episode of each update is learned from, the others "
         "stand for a simulator",
