@@ -67,7 +67,9 @@ def test_expected_features_values_and_plan_are_as_by_hand():
     assert bool(jnp.all(state.active)) and int(state.epoch) == 1
     policy, step = np.unravel_index(np.argmax(np.stack(width, axis=1)), (len(policies), 2))
     towards = (features[step] @ inverses[step] @ expected[step][policy]) ** 2
-    np.testing.assert_array_equal(np.argmax(state.plan[step], -1), np.argmax(towards, -1))
+    np.testing.assert_array_equal(
+        np.argmax(method.policy(state, explore=True)[0, step], -1), np.argmax(towards, -1)
+    )
 
 
 @pytest.mark.oracle

@@ -27,10 +27,10 @@ _Policies = Float[Array, "policy horizon state action"]
 
 
 class FTPedelState(eqx.Module):
-    """The data's sums, the policies that are left, and what to find out next.
+    """The data's sums, and the policies that are left.
 
     **Arguments:** `value`: estimated, of rewards in [0, 1]; `epoch`: from one on; `finished`: the
-    policies that are left are good enough; `plan`: the policy to explore with.
+    policies that are left are good enough.
     """
 
     problem: FiniteProblem
@@ -41,7 +41,6 @@ class FTPedelState(eqx.Module):
     value: Float[Array, " policy"]
     epoch: Int[Array, ""]
     finished: Bool[Array, ""]
-    plan: Float[Array, "horizon state action"]
 
 
 class FTPedel(AbstractMethod[FiniteProblem, Episodes, FTPedelState], AbstractTablePolicy):
@@ -112,7 +111,7 @@ class FTPedel(AbstractMethod[FiniteProblem, Episodes, FTPedelState], AbstractTab
                 f"{states}, {actions})"
             )
         features, count = features_of(problem, "FTPedel"), policies.shape[0]
-        state = FTPedelState(
+        return FTPedelState(
             problem,
             features,
             policies.astype(jnp.float32),
@@ -121,45 +120,49 @@ class FTPedel(AbstractMethod[FiniteProblem, Episodes, FTPedelState], AbstractTab
             jnp.zeros(count),
             jnp.ones((), jnp.int32),
             jnp.asarray(False),
-            jnp.zeros(features.shape[:3]),
         )
-        return self._planned(state)
 
     def update(self, state: FTPedelState, data: Episodes, *, key: PRNGKeyArray):
+        steps = state.features.shape[0]
         sums = add_episodes(state.sums, state.features, data, state.problem)
-        state = self._planned(eqx.tree_at(lambda s: s.sums, state, sums))
-        return state, {
-            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
-            "policies_left": jnp.sum(state.active).astype(jnp.float32),
-            "finished": state.finished.astype(jnp.float32),
-        }
-
-    def policy(self, state: FTPedelState, *, explore: bool):
-        if not explore:
-            return state.policies[jnp.argmax(jnp.where(state.active, state.value, -jnp.inf))]
-        return jnp.broadcast_to(state.plan, (self.num_explored, *state.plan.shape))
-
-    def _planned(self, state: FTPedelState) -> FTPedelState:
-        """An epoch further if the data suffice, and with the plan for what they lack."""
-        steps, size = state.features.shape[0], state.features.shape[-1]
-        covariance = state.sums.covariance.total + self.ridge * jnp.eye(size)[None]
-        inverse = jax.vmap(lambda matrix: solve(matrix, jnp.eye(size)))(covariance)
-        expected = expected_features(state, inverse)
-        weights = jnp.einsum("hfg,hg->hf", inverse, state.sums.reward.total)
+        state = eqx.tree_at(lambda s: s.sums, state, sums)
+        inverse, expected, turned = self._known(state)
+        weights = jnp.einsum("hfg,hg->hf", inverse, sums.reward.total)
         value = jnp.einsum("phf,hf->p", expected, weights)
-        turned = jnp.einsum("hfg,phg->phf", inverse, expected)
         width = jnp.sum(turned * expected, axis=-1)
         epoch = state.epoch.astype(jnp.float32)
         level = steps * 2.0**-epoch
         log = jnp.log(4.0 * steps**2 * len(state.policies) * epoch**2 / self.failure_probability)
         enough = level**2 / (self.width_factor * steps**2 * log)
         known = jnp.max(jnp.where(state.active[:, None], width, 0.0)) <= enough
+        over = known & ~state.finished
         best = jnp.max(jnp.where(state.active, value, -jnp.inf))
         kept = state.active & (value >= best - 2.0 * level)
-        over = known & ~state.finished
         active = jnp.where(over, kept, state.active)
-        # What is known least of those that are left.
-        least = jnp.argmax(jnp.where(active[:, None], width, -1.0))
+        finished = state.finished | (over & (level <= 0.25 * self.accuracy))
+        epochs = state.epoch + over.astype(jnp.int32)
+        metrics = {
+            "return": jnp.mean(jnp.sum(data.reward, axis=-1)),
+            "policies_left": jnp.sum(active).astype(jnp.float32),
+            "finished": finished.astype(jnp.float32),
+        }
+        state = FTPedelState(
+            state.problem, state.features, state.policies, sums, active, value, epochs, finished
+        )
+        return state, metrics
+
+    def policy(self, state: FTPedelState, *, explore: bool):
+        if not explore:
+            return state.policies[jnp.argmax(jnp.where(state.active, state.value, -jnp.inf))]
+        plan = self._plan(state)
+        return jnp.broadcast_to(plan, (self.num_explored, *plan.shape))
+
+    def _plan(self, state: FTPedelState) -> Float[Array, "horizon state action"]:
+        """Towards what is known least of the policies that are left."""
+        steps = state.features.shape[0]
+        _, expected, turned = self._known(state)
+        width = jnp.sum(turned * expected, axis=-1)
+        least = jnp.argmax(jnp.where(state.active[:, None], width, -1.0))
         policy, step = least // steps, least % steps
         towards = jnp.einsum("saf,f->sa", state.features[step], turned[policy, step]) ** 2
         here = jnp.arange(steps)[:, None, None] == step
@@ -168,18 +171,15 @@ class FTPedel(AbstractMethod[FiniteProblem, Episodes, FTPedelState], AbstractTab
         fitted = fitted_values(
             state.sums, state.features, reward, ridge=self.ridge, radius=0.0, **limits
         )
-        finished = state.finished | (over & (level <= 0.25 * self.accuracy))
-        return FTPedelState(
-            state.problem,
-            state.features,
-            state.policies,
-            state.sums,
-            active,
-            value,
-            state.epoch + over.astype(jnp.int32),
-            finished,
-            greedy_table(fitted.action_value)[0],
-        )
+        return greedy_table(fitted.action_value)[0]
+
+    def _known(self, state: FTPedelState) -> tuple[Array, Array, Array]:
+        """Inverses of the covariances, expected features, and these multiplied with those."""
+        size = state.features.shape[-1]
+        covariance = state.sums.covariance.total + self.ridge * jnp.eye(size)[None]
+        inverse = jax.vmap(lambda matrix: solve(matrix, jnp.eye(size)))(covariance)
+        expected = expected_features(state, inverse)
+        return inverse, expected, jnp.einsum("hfg,phg->phf", inverse, expected)
 
 
 def expected_features(
