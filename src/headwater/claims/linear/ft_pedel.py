@@ -16,7 +16,7 @@ from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 from headwater.methods.linear.ft_pedel import FTPedel
 from headwater.ops.tabular.planning import optimal_values, uniform_policy
 from headwater.runs.learn import learn
-from headwater.sources.episodes import FreshEpisodes, play_each
+from headwater.sources.episodes import FreshEpisodes, WholeLog, play_each
 
 
 def _arms(key, arms: int, size: int) -> tuple[FiniteProcess, jax.Array]:
@@ -43,7 +43,7 @@ def _run(method, process, features, policies, logging, rows: int, updates: int, 
     if rows:
         played = jnp.broadcast_to(logging, (rows, *logging.shape))
         data = play_each(process, played, key=log_key)
-        state = method.update(state, data, key=log_key)[0]
+        state = learn(method, problem, WholeLog(data), 1, state=state, key=log_key).state
 
     def good(state):
         found = method.policy(state, explore=False)
