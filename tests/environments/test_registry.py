@@ -58,7 +58,7 @@ def test_a_gymnasium_id_makes_a_task_that_is_described():
         ("pendulu", {}, "did you mean pendulum"),
         ("HalfCheeta-v5", {}, "did you mean HalfCheetah-v5"),
         ("Pendulum-v9", {}, "unknown environment 'Pendulum-v9': did you mean Pendulum-v1"),
-        ("qqqqqqqqqq", {}, "none of aliased-grid, cart-pole, .*nor a Gymnasium id such as HalfCheetah-v5"),
+        ("qqqqqqqqqq", {}, "none of aliased-grid, .*nor a Gymnasium id such as HalfCheetah-v5"),
         ("no_such_module:Thing-v0", {}, "there is no module 'no_such_module'"),
         ("pendulum", {"gravty": 1.0}, "pendulum: unknown option 'gravty': did you mean gravity"),
         ("CartPole-v1", {"banana": 3}, "cannot make 'CartPole-v1' with options"),
