@@ -343,6 +343,22 @@ def test_methods_that_a_base_may_call_change_it(taken):
     assert taken(more) != taken(foreign)
 
 
+def test_members_of_an_enumeration_count_where_they_are_named(taken):
+    def of(more="", value=1, base="Enum", name="FIRST"):
+        kinds = f"class Kind({base}):\n    FIRST = {value}\n    LAST = 9\n{more}"
+        kinds = f"import enum\nfrom enum import Enum, IntEnum, auto\n\n{kinds}"
+        run = f"from deck.kinds import Kind\n\ndef run():\n    return Kind.{name}\n"
+        return taken({"kinds.py": kinds, "run.py": run}, "deck.run")
+
+    assert of("    MIDDLE = 2\n") == of()
+    assert of("    MIDDLE = 2\n", base="enum.Enum") == of(base="enum.Enum")
+    assert of(value=2) != of() != of(name="LAST")
+    assert of(value=2, name="LAST") == of(name="LAST")
+    # A value may depend on those before it, and another base on all of them.
+    assert of("    MIDDLE = auto()\n") != of()
+    assert of("    MIDDLE = 2\n", base="IntEnum") != of(base="IntEnum")
+
+
 @pytest.mark.parametrize("change", SAME)
 def test_what_is_not_executed_leaves_it(taken, change):
     assert SAME[change] != FILES

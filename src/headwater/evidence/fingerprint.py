@@ -6,13 +6,15 @@ without docstrings, formatting, type annotations and the paths of modules. So it
 definition has moved to another file, a file to another folder, after files were renamed, or
 definitions and imports put in another order; another constant, default or callee changes it, and so
 does another name of a definition. A method of a class counts where its name is mentioned in what
-is reached: one that nothing asks for leaves the fingerprint as it is.
+is reached: one that nothing asks for leaves the fingerprint as it is. So does a member of an
+enumeration.
 
 Not seen are modules that are imported by a computed name (`importlib.import_module`), names given
-as text to `getattr`, functions that a decorator enters in a table, files that are not Python,
-modules imported only for what their import does, and the code of installed packages. A text that is
-the name of a method in the catalogue counts as naming it, since the catalogue builds methods by
-name. A method's own entry there (`Info`) is left out, as docstrings are.
+as text to `getattr`, members of an enumeration that is gone through, functions that a decorator
+enters in a table, files that are not Python, modules imported only for what their import does, and
+the code of installed packages. A text that is the name of a method in the catalogue counts as
+naming it, since the catalogue builds methods by name. A method's own entry there (`Info`) is left
+out, as docstrings are.
 """
 
 import ast
@@ -99,9 +101,9 @@ class Definition:
     mentioned: set[str] = dataclasses.field(default_factory=set)
     """All names and attributes that stand in it, and its texts, which may be names."""
     members: dict[str, list["Definition"]] = dataclasses.field(default_factory=dict)
-    """The methods of a class that are reached only where their names are mentioned."""
+    """What of a class is reached only where its name is mentioned: methods, or members."""
     within: str = ""
-    """The class that it is a method of."""
+    """The class that it is a method or a member of."""
 
 
 class _Import(NamedTuple):
@@ -234,7 +236,19 @@ class Code:
             and all(self._is_plain(file, base) for base in node.bases)
         )
 
+    def is_enumeration(self, file: "_File", node: ast.ClassDef) -> bool:
+        """Whether a class is an `enum.Enum` and nothing else."""
+        if node.decorator_list or node.keywords or len(node.bases) != 1:
+            return False
+        meant = self._meant(file, node.bases[0])
+        return meant in ([("enum.Enum", [])], [("enum", ["Enum"])])
+
     def _is_plain(self, file: "_File", base: ast.expr) -> bool:
+        meant = self._meant(file, base)
+        return bool(meant) and all(self._is_plain_base(meaning, left) for meaning, left in meant)
+
+    def _meant(self, file: "_File", base: ast.expr) -> list[tuple[_Meaning, list[str]]]:
+        """What the base of a class is, with the attributes that are left."""
         if isinstance(base, ast.Subscript):
             base = base.value
         names: list[str] = []
@@ -242,9 +256,8 @@ class Code:
             names.insert(0, base.attr)
             base = base.value
         if not isinstance(base, ast.Name):
-            return False
-        meant = [p for m in self.in_file(file, base.id) for p in self.attributes(m, names)]
-        return bool(meant) and all(self._is_plain_base(meaning, left) for meaning, left in meant)
+            return []
+        return [p for m in self.in_file(file, base.id) for p in self.attributes(m, names)]
 
     def _is_plain_base(self, meaning: _Meaning, left: list[str]) -> bool:
         if isinstance(meaning, str):
@@ -674,22 +687,29 @@ class _Reader:
         self._list(node.decorator_list, scope)
         self._list([*node.bases, *node.keywords], scope)
         by_name: list[tuple[str, ast.stmt]] = []
-        apart = node is self._definition.tree and self._code.has_plain_methods(self._file, node)
+        whole = node is self._definition.tree
+        apart = whole and self._code.has_plain_methods(self._file, node)
+        members = whole and self._code.is_enumeration(self._file, node)
         imported = {n: i for n, i in _bound(node.body).items() if i}
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):
                 self._field(statement, {**scope, **imported})
             elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
                 if apart and _is_called_by_name(statement):
-                    method = Definition(self._file, statement, within=node.name)
-                    self._definition.members.setdefault(statement.name, []).append(method)
+                    self._member(statement.name, statement, node.name)
                 else:
                     by_name.append((statement.name, statement))
+            elif members and (name := _constant_of(statement)):
+                self._member(name, statement, node.name)
             else:
                 self._statement(statement, {**scope, **imported})
         # In whatever order, but for one name that is defined repeatedly, as of properties.
         self._list([function for _, function in sorted(by_name, key=lambda pair: pair[0])], scope)
         self.words.append(")")
+
+    def _member(self, name: str, statement: ast.stmt, within: str) -> None:
+        member = Definition(self._file, statement, within=within)
+        self._definition.members.setdefault(name, []).append(member)
 
     def _field(self, node: ast.AnnAssign, scope: _Scope) -> None:
         if isinstance(node.value, ast.Call) and _root(node.value) == _CATALOGUE_ENTRY:
@@ -723,6 +743,15 @@ class _Reader:
         for node in nodes:
             self._part(node, scope)
         self.words.append("]")
+
+
+def _constant_of(node: ast.stmt) -> str:
+    """The name that a statement gives to a constant, if that is all that it does."""
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+        match node.targets:
+            case [ast.Name(id=name)] if not name.startswith("_"):
+                return name
+    return ""
 
 
 def _is_called_by_name(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
