@@ -125,6 +125,7 @@ CLAIMS = (
         "than a pool and 0.10 [0.00, 0.26] more than neighbours, which is not surely 0.2 for "
         "either: eight landscapes are few. Not every proposal was an equilibrium; it is none where "
         "all equilibria that the starts lead to were evaluated, since the best single change of "
-        "one then comes next. How often that was the case is not recorded.",
+        "one then comes next, as such changes do in batches of the authors' code, too. How often "
+        "that was the case is not recorded.",
     ),
 )

@@ -161,6 +161,10 @@ CLAIMS = (
         "a consequence of its figures on schedules, on the smallest tasks that need one",
         {"smoke": {**_TINY, "gradient_updates": 0}, "small": {**_SMALL, "gradient_updates": 600}},
         _schedules,
+        learned="With seeds 0 to 2 rules that know the lifetime end 3.5 [1.6, 6.2], 2.1 [0.9, 3.6] "
+        "and 5.8 [1.4, 8.4] % higher after 250 updates, none surely 5 %, and no higher after 20, "
+        "where entropy is lower with seed 1 alone. Rules found by gradients gain nothing by it, "
+        "and what learns by them returns more after 250: 0.91 to 0.93 against 0.84 to 0.90.",
     ),
     Claim(
         "drifts-that-know-the-lifetime-rise-in-it",
@@ -173,5 +177,9 @@ CLAIMS = (
         "its section on TA-LPO: optimistic updates early, conservative ones late",
         {"smoke": _TINY, "small": _SMALL},
         _drifts,
+        learned="After 20 updates the return of drifts that know the share is 0.010 [0.002, 0.017] "
+        "lower with seed 0, 0.008 [0.004, 0.012] higher with seed 1, and nothing can be told with "
+        "seed 2, nor with any after 250. Their drift rises in the lifetime on 0.44, 0.00 and 0.58 "
+        "of the grid, whose intervals with seeds 0 and 2 reach from 0.3 and less to 1.",
     ),
 )

@@ -41,7 +41,7 @@ class GameOpt(
     - `bonus_scale`: $c = \sqrt{\beta}$.
     - `maximiser`: `equilibria`, or for comparison `neighbours`, the single changes of the best
       point so far, or `pool`, points drawn at random.
-    - `num_restarts`: half of them are the best points so far, the others random.
+    - `num_restarts`: half of them are the best points so far, others random (all, in the paper).
     - `pool_size`: points of the pool.
     - `initial_points`: evaluations at random before the first proposal.
     - `kernel`, `hyperparameters`, `length_scale`, `signal_scale`, `noise_scale`, `fit_steps`: see
@@ -51,7 +51,7 @@ class GameOpt(
 
     **Differences from the paper:** equilibria are found by best responses alone, not by Hedge, and
     with one component a player. Of a batch each point is chosen after those before it were taken to
-    bring their means; the paper takes the best of one pool. Half of the starts are the best so far.
+    bring their means; the authors' code takes the best single changes of all equilibria together.
     """
 
     feed: ClassVar[Feed] = Feed.QUERIES
