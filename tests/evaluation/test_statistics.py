@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from rliable import metrics
+from scipy.stats import spearmanr
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.evaluation.statistics import (
@@ -13,6 +14,8 @@ from headwater.evaluation.statistics import (
     interval,
     performance_profile,
     probability_of_improvement,
+    rank_correlation,
+    rank_correlation_interval,
     seed_means,
 )
 
@@ -157,3 +160,30 @@ def test_bad_scores_are_refused_in_words():
         interval([1.0, 2.0, 3.0], level=1.5)
     with pytest.raises(DataError, match="average the episodes"):
         interval(np.zeros((2, 3, 4)))
+
+
+def test_rank_correlation_agrees_with_scipy_also_where_there_are_ties():
+    draw = np.random.default_rng(0)
+    first = draw.integers(0, 5, 30)
+    second = first + draw.integers(0, 4, 30)
+    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0], abs=1e-12)
+    assert rank_correlation(first, np.ones(30)) == 0.0
+    table = rank_correlation(first.reshape(5, 6), second.reshape(5, 6))
+    assert table == rank_correlation(first, second)
+
+
+def test_the_interval_of_a_rank_correlation_resamples_pairs():
+    draw = np.random.default_rng(1)
+    first = draw.normal(size=12)
+    second = first + draw.normal(size=12)
+    found = rank_correlation_interval(first, second, resamples=300, seed=4)
+    assert found.point == pytest.approx(spearmanr(first, second)[0]) and found.seeds == 12
+    # Another generator, and so other resamples: the ends are near, and not the same.
+    other = np.random.default_rng(5)
+    drawn = []
+    for _ in range(2_000):
+        rows = other.integers(0, 12, 12)
+        drawn.append(spearmanr(first[rows], second[rows])[0])
+    expected = np.quantile(drawn, (0.025, 0.975))
+    np.testing.assert_allclose((found.low, found.high), expected, atol=0.1)
+    assert rank_correlation_interval(first[:2], second[:2]).low is None

@@ -229,12 +229,46 @@ def performance_profile(
     return Band(point, low, high, level, seeds)
 
 
+def rank_correlation(first, second) -> float:
+    """Spearman's correlation, in which ties share a rank; 0 if one side is constant.
+
+    **Arguments:** `first`, `second`: of the same shape; all numbers count alike.
+    """
+    return float(_rank_correlations(np.ravel(first)[None], np.ravel(second)[None])[0])
+
+
+def rank_correlation_interval(
+    first, second, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Spearman's correlation over runs, with a percentile interval of the bootstrap over them.
+
+    **Arguments:** `first`, `second`: `[run]`; the rest as in `interval`.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    point, runs, level = rank_correlation(first, second), len(first), _level(level)
+    if runs < FEWEST_SEEDS:
+        return Interval(point, None, None, level, runs)
+    chosen = np.random.default_rng(seed).integers(0, runs, (resamples, runs))
+    drawn = _rank_correlations(first[chosen], second[chosen])
+    low, high = np.quantile(drawn, _tails(level, (runs, 1), False))
+    return Interval(point, float(low), float(high), level, runs)
+
+
 def _statistic(name: str) -> Callable[[np.ndarray], np.ndarray]:
     """A function from `[resample, seed, task]` to `[resample]`."""
     known = {"iqm": _interquartile_mean, "mean": _mean, "median": _median}
     if name not in known:
         raise SpecificationError(nearest(name, known, "statistic"))
     return known[name]
+
+
+def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each row of `[resample, run]`."""
+    from scipy.stats import rankdata
+
+    one, other = (rankdata(x, axis=1) - (x.shape[1] + 1) / 2.0 for x in (first, second))
+    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return (one * other).sum(axis=1) / np.where(size > 0.0, size, np.inf)
 
 
 def _interquartile_mean(drawn: np.ndarray) -> np.ndarray:

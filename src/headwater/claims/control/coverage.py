@@ -14,6 +14,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.environments.control.cart_pole import CartPole
 from headwater.environments.interaction import begin, interact, random_action
 from headwater.evaluation.returns import evaluate_returns
+from headwater.evaluation.statistics import rank_correlation
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.evidence.logs import dataset_of
 from headwater.runs.loop import run
@@ -122,16 +123,6 @@ def _table(
                 )
                 found[learner][i, j] = (returns.mean() - random) / (best - random)
     return found
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's, over all numbers; 0 if one side is constant."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(np.ravel(side)) for side in (first, second)]
-    if any(np.ptp(side) == 0 for side in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _quality(seed: int, **scale: int) -> Finding:

@@ -16,7 +16,11 @@ from headwater.analysis.effective_horizon import (
 )
 from headwater.core.finite import FiniteProcess
 from headwater.evaluation.instances import ExactReturn, learn_instances
-from headwater.evaluation.statistics import Interval
+from headwater.evaluation.statistics import (
+    Interval,
+    rank_correlation,
+    rank_correlation_interval,
+)
 from headwater.evidence.claim import Claim, Criterion, Finding
 from headwater.methods.tabular.online.q_learning import QLearning
 from headwater.methods.tabular.online.sqirl import SQIRL
@@ -73,7 +77,7 @@ def random_processes(
     # The predicted cost in steps: T³ A^H̄; the others go with the logarithm as they are.
     prediction = np.asarray(measures["stochastic effective horizon"])
     measures["stochastic effective horizon"] = prediction * math.log(_ACTIONS) + 2 * np.log(steps)
-    order = {name: _rank_correlation(values, cost) for name, values in measures.items()}
+    order = {name: rank_correlation(values, cost) for name, values in measures.items()}
     criteria = [
         Criterion(
             f"rank correlation with SQIRL's cost: effective horizon less {name}",
@@ -85,7 +89,7 @@ def random_processes(
     criteria.append(
         Criterion(
             "rank correlation of SQIRL's cost and Q-learning's",
-            _correlation_interval(np.log(cost), np.log(other), seed),
+            rank_correlation_interval(np.log(cost), np.log(other), resamples=1_000, seed=seed),
             at_least=0.6,
         )
     )
@@ -94,7 +98,7 @@ def random_processes(
         {
             "rank correlation with SQIRL's cost": {k: round(v, 3) for k, v in order.items()},
             "rank correlation with Q-learning's cost": {
-                k: round(_rank_correlation(v, other), 3) for k, v in measures.items()
+                k: round(rank_correlation(v, other), 3) for k, v in measures.items()
             },
             "kinds": [kind for _, kind in made],
             "cost of SQIRL": cost.tolist(),
@@ -170,37 +174,18 @@ def _q_learning_cost(process, problems, best, instances: int, episodes: int, see
     return found
 
 
-def _rank_correlation(left: Any, right: Any) -> float:
-    """Spearman's, with ties."""
-    from scipy.stats import rankdata
-
-    left, right = rankdata(left), rankdata(right)
-    if np.ptp(left) == 0.0 or np.ptp(right) == 0.0:
-        return 0.0
-    return float(np.corrcoef(left, right)[0, 1])
-
-
 def _difference(measure: Any, other: Any, cost: np.ndarray, seed: int) -> Interval:
     """How much better one measure goes with the cost than another, over resampled instances."""
     measure, other = np.asarray(measure), np.asarray(other)
 
     def gap(rows: Any) -> float:
-        return _rank_correlation(measure[rows], cost[rows]) - _rank_correlation(
-            other[rows], cost[rows]
-        )
+        own = rank_correlation(measure[rows], cost[rows])
+        return own - rank_correlation(other[rows], cost[rows])
 
-    return _resampled(gap, len(cost), seed)
-
-
-def _correlation_interval(left: np.ndarray, right: np.ndarray, seed: int) -> Interval:
-    return _resampled(lambda rows: _rank_correlation(left[rows], right[rows]), len(left), seed)
-
-
-def _resampled(statistic: Any, count: int, seed: int) -> Interval:
-    generator = np.random.default_rng(seed)
-    drawn = [statistic(generator.integers(0, count, count)) for _ in range(1000)]
+    count, generator = len(cost), np.random.default_rng(seed)
+    drawn = [gap(generator.integers(0, count, count)) for _ in range(1000)]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(statistic(np.arange(count)), float(low), float(high), 0.95, count)
+    return Interval(gap(np.arange(count)), float(low), float(high), 0.95, count)
 
 
 def _stack(trees: list[Any]) -> Any:
