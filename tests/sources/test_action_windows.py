@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.method import Agent
+from headwater.datasets.dataset import Dataset
 from headwater.methods.control.imitation.inverse_dynamics import InverseDynamics
+from headwater.runs.feeds.logged import windows_of
 from headwater.sources.action_windows import ActionWindowReplay
 
 
@@ -40,3 +42,23 @@ def test_windows_stay_in_their_episodes():
     agent = Agent(InverseDynamics(), None)
     _, drawn = source.draw(state, agent, key=jax.random.key(1))
     assert set(-np.asarray(drawn.action[:, 0])) == {1.0, 3.0, 5.0}
+
+
+def test_later_observations_end_where_nothing_more_was_observed():
+    # What stands behind terminal rows (90) is no observation of the episode.
+    data = Dataset.from_arrays(
+        np.arange(6.0)[:, None],
+        np.zeros(6, int),
+        np.zeros(6),
+        np.asarray([0, 0, 1, 0, 0, 1], bool),
+        next_observations=np.asarray([1.0, 2, 90, 4, 5, 90])[:, None],
+        action_count=2,
+    )
+    found = windows_of(data, np.arange(6), history=0, future=3).windows(jnp.arange(6))
+    np.testing.assert_array_equal(
+        found.observations[..., 0],
+        [[0, 1, 2, 2], [1, 2, 2, 2], [2, 90, 90, 90], [3, 4, 5, 5], [4, 5, 5, 5], [5, 90, 90, 90]],
+    )
+    cut = dataclasses.replace(data, terminals=np.zeros(6, bool), truncations=data.terminals)
+    found = windows_of(cut, np.arange(6), history=0, future=3).windows(jnp.arange(6))
+    np.testing.assert_array_equal(found.observations[:2, :, 0], [[0, 1, 2, 90], [1, 2, 90, 90]])

@@ -17,9 +17,9 @@ class ActionWindowReplay(AbstractSource[NoState, ActionWindows]):
     The columns of the log are kept as they are, and windows are cut out of them when drawn.
 
     **Arguments:** `observations`, `next_observations`: `[row, observation]`; `actions`: `[row, …]`;
-    `first`, `last`: of the episode of each row, its first and its last row, `[row]`; `rows`: those
-    that are drawn; `history`: earlier observations in a window; `future`: later ones; `batch_size`:
-    windows per draw.
+    `first`: the first row of the episode of each row, `[row]`; `last`: the last one of it whose
+    next observation may be read, `[row]`; `rows`: those that are drawn; `history`: earlier
+    observations in a window; `future`: later ones; `batch_size`: windows per draw.
     """
 
     observations: Float[Array, "row observation"]

@@ -265,7 +265,10 @@ def windows_of(
     windows per draw.
     """
     first = data.episode_starts[:-1][data.episode_of_row]
-    last = data.episode_starts[1:][data.episode_of_row] - 1
+    # Nothing was observed behind a terminal row: only its own window reads what stands there.
+    last = data.episode_starts[1:] - 1
+    last = (last - data.terminals[last])[data.episode_of_row]
+    last = np.maximum(last, np.arange(data.size))
     return ActionWindowReplay(
         jnp.asarray(data.observations),
         jnp.asarray(data.next_observations),
