@@ -12,16 +12,6 @@ from headwater.runs.trackers.tracker import AbstractTracker
 _DIRECTORY = "tensorboard"
 
 
-def check() -> None:
-    """Raises `SpecificationError` unless TensorBoard is installed."""
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError:
-        raise SpecificationError(
-            "tracking with tensorboard needs TensorBoard: pip install 'headwater[tensorboard]'"
-        ) from None
-
-
 class Tracker(AbstractTracker):
     """Event files in `directory`, a folder for each seed."""
 
@@ -30,10 +20,16 @@ class Tracker(AbstractTracker):
         self._writers: dict[int, Any] = {}
 
     @classmethod
+    def check(cls) -> None:
+        try:
+            import tensorboard  # noqa: F401
+        except ModuleNotFoundError:
+            raise SpecificationError(
+                "tracking with tensorboard needs TensorBoard: pip install 'headwater[tensorboard]'"
+            ) from None
+
+    @classmethod
     def open(cls, directory: Path) -> "Tracker":
-        check()
-        # What a run that was stopped wrote after its checkpoint would be shown twice.
-        shutil.rmtree(directory / _DIRECTORY, ignore_errors=True)
         return cls(directory / _DIRECTORY)
 
     def log(self, numbers: Mapping[str, float], *, seed: int, update: int) -> None:
@@ -41,6 +37,10 @@ class Tracker(AbstractTracker):
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        if not self._writers:
+            # What a run that was stopped wrote after its checkpoint would be shown twice. Not
+            # before, since another process may be busy with the run, and then this one is refused.
+            shutil.rmtree(self.directory, ignore_errors=True)
         if seed not in self._writers:
             self._writers[seed] = EventFileWriter(str(self.directory / f"seed-{seed}"))
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]

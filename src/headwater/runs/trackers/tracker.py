@@ -20,11 +20,13 @@ class AbstractTracker(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def open(cls, directory: Path) -> "AbstractTracker":
-        """A tracker of the run in `directory`, where it may write.
+    def check(cls) -> None:
+        """Raises `SpecificationError` unless what it needs is installed."""
 
-        Raises `SpecificationError` where what it needs is not installed.
-        """
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, directory: Path) -> "AbstractTracker":
+        """A tracker of the run in `directory`, where it may write once it is told something."""
 
     @abc.abstractmethod
     def log(self, numbers: Mapping[str, float], *, seed: int, update: int) -> None:
@@ -44,9 +46,9 @@ def tracker_class(name: str) -> type[AbstractTracker]:
     known = [module.name for module in pkgutil.iter_modules([folder]) if module.name != "tracker"]
     if name not in known:
         raise SpecificationError(nearest(name, known, "tracker"))
-    module = importlib.import_module(f"headwater.runs.trackers.{name}")
-    module.check()
-    return module.Tracker
+    tracker = importlib.import_module(f"headwater.runs.trackers.{name}").Tracker
+    tracker.check()
+    return tracker
 
 
 def numbers_of_metrics(
