@@ -195,6 +195,12 @@ def test_what_stays_near_the_offline_policy_counts_rewards_in_their_deviation():
     assert float(jnp.exp(state.soft.log_temperature)) == pytest.approx(scale, rel=1e-5)
 
 
+def test_there_has_to_be_a_policy_to_stay_near():
+    offline = learned("DiscreteCQL", DISCRETE).method
+    with pytest.raises(SpecificationError, match="DiscreteCQL has values and no actor"):
+        online_method(offline, True, near=True)
+
+
 def test_the_offline_temperature_can_be_left_behind():
     outcome = learned("CQL", **SAME_CRITICS)
     online = dataclasses.replace(online_method(outcome.method, False), initial_temperature=0.3)

@@ -144,7 +144,8 @@ def online_method(
 ) -> SAC | PROTO | DQN:
     """What follows `offline` online: the shapes of its actor, and WSRL's settings otherwise.
 
-    **Arguments:** `near`: hold it near the policy that it begins with.
+    **Arguments:** `near`: hold it near the policy that it begins with. Raises `SpecificationError`
+    for that if there is none.
 
     Ten layer-normalised critics, of which two drawn at random bound the target; four critic updates
     per environment step. Where the offline method has more than two critics, and they are
@@ -154,6 +155,11 @@ def online_method(
     shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
     shared["hidden_sizes"] = tuple(given["hidden_sizes"])
     if discrete and not isinstance(offline, AbstractActorCritic):
+        if near:
+            raise SpecificationError(
+                f"{type(offline).__name__} has values and no actor that could be stayed near: use "
+                "the recipe 'keep-data'"
+            )
         return DQN(**shared)
     members = given.get("num_critics", 2)
     taken = members > 2 and given.get("layer_norm") in ("critics", "both")
