@@ -117,8 +117,9 @@ def run(
             else:
                 judge = evaluate if stage.evaluated else None
                 keeps = selects and stage.evaluated
-                how_often = evaluations, logs
-                state = _run_stage(place, done, outcomes, log, judge, *how_often, keeps, patience)
+                state = _run_stage(
+                    place, done, outcomes, log, judge, evaluations, logs, keeps, patience
+                )
             outcomes[stage.name] = Outcome(stage.method, state)
     finally:
         log.close()

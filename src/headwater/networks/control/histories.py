@@ -33,8 +33,8 @@ class HistoryEncoder(eqx.Module):
         batch, width = observation.shape[:-1], self.cell.hidden_size
 
         def read(code, frame):
-            read = self.cell(frame, code)
-            return (jnp.where(frame[-1] > 0.5, read, code) if self.marked else read), None
+            after = self.cell(frame, code)
+            return (jnp.where(frame[-1] > 0.5, after, code) if self.marked else after), None
 
         def one(frames):
             return jax.lax.scan(read, jnp.zeros(width), frames)[0]
@@ -54,7 +54,8 @@ class Expected(eqx.Module):
     deviation: Float[Array, "*batch code"]
 
     def surprise(self, following: Float[Array, "*batch code"]) -> Float[Array, "*batch"]:
-        """Minus the log-density of the code that followed, the mean over its numbers."""
+        """Minus the log-density of the code that followed, but for a constant, the mean over its
+        numbers."""
         square = ((following - self.mean) / self.deviation) ** 2
         return jnp.mean(0.5 * square + jnp.log(self.deviation), axis=-1)
 
