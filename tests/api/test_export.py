@@ -182,7 +182,7 @@ def test_every_method_that_acts_can_be_exported(name, discrete, tmp_path):
     for format in RUNNERS:
         require(format)
         if name in LOOPS and format == "onnx":
-            with pytest.raises(SpecificationError, match="'scan' is not translated"):
+            with pytest.raises(SpecificationError, match=r"'scan'.* is not translated"):
                 headwater.export(run, tmp_path, format=format)
             continue
         check_equal(run, headwater.export(run, tmp_path, format=format), format, seed=0)

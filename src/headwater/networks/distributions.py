@@ -112,6 +112,23 @@ class Categorical(AbstractDistribution):
         return actions, log_probability, jnp.exp(log_probability)
 
 
+def divergence_from(
+    policy: AbstractDistribution, anchor: AbstractDistribution
+) -> Float[Array, "*batch"]:
+    """`KL(policy || anchor)` in nats, of two policies of the same kind.
+
+    Of squashed normals it is that of the normals: the squashing is the same. Of clipped ones, too,
+    though clipping is not undone.
+    """
+    if isinstance(policy, Categorical) and isinstance(anchor, Categorical):
+        own = jax.nn.log_softmax(policy.logits)
+        return jnp.sum(jnp.exp(own) * (own - jax.nn.log_softmax(anchor.logits)), axis=-1)
+    assert isinstance(policy, Normal | TanhNormal) and isinstance(anchor, Normal | TanhNormal)
+    wider = policy.log_std - anchor.log_std
+    away = (policy.mean - anchor.mean) * jnp.exp(-anchor.log_std)
+    return jnp.sum(0.5 * (jnp.exp(2.0 * wider) + away**2 - 1.0) - wider, axis=-1)
+
+
 def _single(distribution: AbstractDistribution, key):
     action, log_density = distribution.sample(key)
     return action[None], log_density[None], jnp.ones_like(log_density)[None]

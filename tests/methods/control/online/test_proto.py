@@ -9,9 +9,9 @@ import pytest
 
 from headwater.core.method import Agent
 from headwater.methods.control.offline.iql import IQL
-from headwater.methods.control.online.proto import PROTO, divergence_from
+from headwater.methods.control.online.proto import PROTO
 from headwater.methods.control.online.sac import SAC
-from headwater.networks.distributions import Categorical, Normal
+from headwater.networks.distributions import Categorical, Normal, divergence_from
 
 from ..numpy_twin import batch, problem, update
 

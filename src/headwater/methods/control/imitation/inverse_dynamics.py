@@ -91,7 +91,7 @@ class InverseDynamics(
     hidden_sizes: tuple[int, ...] = sizes((256, 256))
 
     def __check_init__(self):
-        if self.history + self.future < 1:
+        if self.history == self.future == 0:
             raise SpecificationError(
                 "InverseDynamics with history = 0 and future = 0 sees no change: take at least one"
             )

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
@@ -27,7 +27,7 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.control.actors import choose
 from headwater.networks.control.critics import candidate_values
-from headwater.networks.distributions import AbstractDistribution, Categorical, Normal, TanhNormal
+from headwater.networks.distributions import divergence_from
 from headwater.ops.control.ensemble import Reduction, reduce_members
 from headwater.ops.control.gradient_steps import descend, polyak
 from headwater.ops.control.pieces import step_on_pieces
@@ -75,10 +75,19 @@ class PROTO(
 
     **Arguments:**
 
+    - `discount`: weight of the next step's value.
     - `kl_weight`: λ, in units of value per nat: of rewards as the normaliser scales them.
     - `anchor_rate`: ρ, the Polyak rate of the anchor; 0 leaves it where it began.
+    - `initial_temperature`, `target_entropy`, `backup_entropy`: α at first, H̄, and the share of the
+      entropy bonus that the critics see, as in `SAC`.
+    - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`, `num_target_critics`: of critics, and of those in the target's minimum.
+    - `num_critic_updates`: steps of the critics before one of the actor; the rows are shared out.
     - `actor_reduction`: whether the actor climbs the lowest of the critics' gains or their mean.
-    - the others are those of `SAC`.
+    - `layer_norm`: which networks normalise their hidden layers.
+    - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Li, Hu, Xu, Liu, Zhan, Zhang (2023), arXiv:2305.15669.
 
@@ -185,16 +194,3 @@ class PROTO(
         actor, moments = descend(adam, gradients, soft.actor_optimiser, soft.actor)
         soft = dataclasses.replace(soft, actor=actor, actor_optimiser=moments)
         return soft, {"actor_loss": actor_loss, "entropy": entropy, "divergence": divergence}
-
-
-def divergence_from(
-    policy: AbstractDistribution, anchor: AbstractDistribution
-) -> Float[Array, "*batch"]:
-    """`KL(policy || anchor)` in nats, of two policies of the same kind."""
-    if isinstance(policy, Categorical) and isinstance(anchor, Categorical):
-        own = jax.nn.log_softmax(policy.logits)
-        return jnp.sum(jnp.exp(own) * (own - jax.nn.log_softmax(anchor.logits)), axis=-1)
-    assert isinstance(policy, Normal | TanhNormal) and isinstance(anchor, Normal | TanhNormal)
-    wider = policy.log_std - anchor.log_std
-    away = (policy.mean - anchor.mean) * jnp.exp(-anchor.log_std)
-    return jnp.sum(0.5 * (jnp.exp(2.0 * wider) + away**2 - 1.0) - wider, axis=-1)

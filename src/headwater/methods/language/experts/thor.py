@@ -77,11 +77,11 @@ class THOR(
             def read(texts: Completions):
                 logits = [decoder.logits(texts.tokens) for decoder in drawn]
                 first, second = (next_log_probabilities(each) for each in logits)
-                own = jnp.stack([of_tokens(each, texts) for each in logits], axis=1)
+                own = jnp.stack([of_tokens(each, texts) for each in logits], axis=-1)
                 return own, _disagreement(first, second)
 
             own, apart = texts_in_parts(read, texts, network.gradient_accumulation)
-            first, second = (-averaged(own[:, i], response, "token") for i in range(2))
+            first, second = (-averaged(own[..., i], response, "token") for i in range(2))
             apart = averaged(apart, response, "token")
             value = 0.5 * (first + second)
             metrics = {"loss": value, "disagreement": apart}
