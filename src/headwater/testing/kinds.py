@@ -570,7 +570,14 @@ _KINDS: dict[tuple[type, type], tuple[Kind, ...]] = {
         )
     ),
     (SearchSpace, Queries): tuple(
-        Kind(name, problem, lambda key, p=problem: _queries(key, p), False, _HARD_QUERIES)
+        Kind(
+            name,
+            problem,
+            lambda key, p=problem: _queries(key, p),
+            False,
+            _HARD_QUERIES,
+            last_resort=bool(problem.whole),
+        )
         for name, problem in (
             ("queries in a box", SearchSpace((-5.0, 1.0), (10.0, 15.0), capacity=20)),
             (
