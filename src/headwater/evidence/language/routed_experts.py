@@ -34,7 +34,10 @@ def cipher_experts(
     *,
     key: PRNGKeyArray,
 ) -> Gated:
-    """An expert for each cipher, along a first axis, on a decoder that has learned to copy."""
+    """An expert for each cipher, along a first axis, on a decoder that has learned to copy.
+
+    With no updates of experts or gates, nothing that learns is compiled for them.
+    """
     base_key, key = jax.random.split(key)
     architecture = Architecture(
         task.vocabulary,
@@ -57,7 +60,10 @@ def cipher_experts(
         adapted = Adapted(base.network, key=own, rank=_RANK, alpha=1.0, matrices=_MATRICES)
         problem = TokenProblem(adapted, task.end)
         source = FreshTexts(eqx.tree_at(lambda t: t.chosen, task, kind[None]), rows)
-        return learn(method, problem, source, expert_updates + gate_updates, key=own).state.expert
+        updates = expert_updates + gate_updates
+        if not updates:
+            return method.init(problem, key=own).expert
+        return learn(method, problem, source, updates, key=own).state.expert
 
     return jax.lax.map(expert, jnp.arange(KINDS))
 

@@ -126,7 +126,7 @@ CLAIMS = (
         paper="li2025glider",
         where="the abstract, on held-in and held-out tasks; the last two are consequences",
         scales={
-            "smoke": {"runs": 3, "width": 8, "copying": 0, "tuning": 1, "gating": 1, "rows": 4},
+            "smoke": {"runs": 3, "width": 8, "copying": 0, "tuning": 0, "gating": 0, "rows": 4},
             "small": {
                 "runs": 5,
                 "width": 32,
