@@ -29,7 +29,7 @@ GROUPS = {
 Recipe = Literal["wsrl", "keep-data", "proto", "rlpd", "continue", "scratch"]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
-"""The one that does not fall at first: see docs/real_run.md."""
+"""Unless another is asked for: what it is worth is in docs/real_run.md."""
 
 MOST_SEEDS = 10_000
 """More than this is a slip, which would fill the memory before anything is said."""
@@ -331,7 +331,7 @@ class Options:
         1,
         "texts",
         "Equal parts in which the model reads a batch for its gradient, one after the other: less "
-        "memory, about a third more time, and the gradient of the whole batch.",
+        "memory, more time (each is read twice), and the gradient of the whole batch.",
         least=1,
         most=_LARGEST_COUNT,
     )

@@ -147,7 +147,7 @@ def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
         taught(folder, "GRPO", "sums.jsonl", None, updates=None, epochs=1.0)
 
 
-def test_writtenare_cut_into_tokens_once(folder, monkeypatch):
+def test_texts_are_cut_into_tokens_once(folder, monkeypatch):
     counted, plain = [], texts._tokenised
 
     def counting(*arguments):

@@ -31,10 +31,10 @@ def test_it_is_fine_tuning_of_adapters_and_then_of_gates_alone(key):
     assert float(jnp.abs(plain.network.decoder.blocks.down.out_of).max()) > 0.01
     assert not any(np.any(np.asarray(gate)) for gate in three.expert.gates)
     # Then a step of Adam, which goes against the sign of the gradient by the learning rate.
-    five, metrics = learn(method, problem, texts(), key=key, updates=4)
+    four, metrics = learn(method, problem, texts(), key=key, updates=4)
     assert np.asarray(metrics["gates_learn"]).tolist() == [0.0, 0.0, 0.0, 1.0]
     for one, other in zip(
-        jax.tree.leaves(five.expert.adapted), jax.tree.leaves(three.expert.adapted)
+        jax.tree.leaves(four.expert.adapted), jax.tree.leaves(three.expert.adapted)
     ):
         np.testing.assert_allclose(one, other, atol=1e-6)
     data = texts()
@@ -47,7 +47,7 @@ def test_it_is_fine_tuning_of_adapters_and_then_of_gates_alone(key):
         told = jnp.asarray(data.response)[:, 1:]
         return -jnp.sum(jnp.where(told, own, 0.0)) / jnp.sum(told)
 
-    for found, gradient in zip(five.expert.gates, jax.jit(jax.grad(loss))(three.expert.gates)):
+    for found, gradient in zip(four.expert.gates, jax.jit(jax.grad(loss))(three.expert.gates)):
         large = np.abs(gradient) > 1e-5
         assert large.mean() > 0.5
         np.testing.assert_allclose(
