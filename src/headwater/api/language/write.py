@@ -19,6 +19,10 @@ _AT_ONCE = 64
 """Responses that are written side by side."""
 
 
+_generate = eqx.filter_jit(generate)
+"""Compiled once for all models of one architecture that are asked alike."""
+
+
 def generate_texts(
     model: LanguageModel,
     prompts: Sequence[str],
@@ -92,18 +96,22 @@ def answers(
     if samples < 1 or new_tokens < 1 or temperature <= 0.0:
         raise SpecificationError("samples, new tokens and temperature must be above zero")
     restrictions.check(model.decoder.vocabulary)
-    options = {"end": model.tokenizer.ends, "samples": samples, "greedy": greedy}
-    options |= {"restrictions": restrictions}
-    write = eqx.filter_jit(
-        lambda decoder, part, key: generate(
-            decoder, part, new_tokens, key=key, temperature=temperature, **options
-        )
-    )
     count = prompts.length.shape[0]
     at_once = min(count, max(_AT_ONCE // samples, 1))
     parts = []
     for start in range(0, count, at_once):
         index = np.minimum(np.arange(start, start + at_once), count - 1)
         part = jax.tree.map(lambda x, index=index: x[index], prompts)
-        parts.append(write(model.decoder, part, jax.random.fold_in(key, start)))
+        written = _generate(
+            model.decoder,
+            part,
+            new_tokens,
+            key=jax.random.fold_in(key, start),
+            end=model.tokenizer.ends,
+            samples=samples,
+            temperature=temperature,
+            restrictions=restrictions,
+            greedy=greedy,
+        )
+        parts.append(written)
     return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *parts)
