@@ -47,13 +47,20 @@ class Router(eqx.Module):
     def __call__(self, x: Float[Array, "token width"]) -> Routing:
         """What is decided for each token of one layer; equal logits go to the first expert."""
         logits = x.astype(jnp.float32) @ self.weight.astype(jnp.float32)
-        order = jnp.argsort(-logits, axis=-1, stable=True)
-        chosen = jnp.argsort(order, axis=-1) < self.active
+        chosen = largest(logits, self.active)
         probabilities = jax.nn.softmax(logits)
         weights = jnp.where(chosen, probabilities, 0.0)
         if self.weighting == "chosen":
             weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
         return Routing(probabilities, chosen, weights, chosen)
+
+
+def largest(
+    logits: Float[Array, "token expert"], active: int | Int[Array, ""]
+) -> Bool[Array, "token expert"]:
+    """The `active` largest for each token; of equal ones the first."""
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    return jnp.argsort(order, axis=-1) < active
 
 
 def fresh_router(
