@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractHiddenStates, AbstractTokenNetwork
 from headwater.ops.language.accumulation import texts_in_parts
-from headwater.ops.language.tokens import of_tokens
+from headwater.ops.language.tokens import of_tokens, preceding
 
 
 class Judged(NamedTuple):
@@ -67,8 +67,8 @@ class WithValue(AbstractTokenNetwork):
         def judged(texts: Completions) -> Judged:
             hidden = network.hidden(texts.tokens)
             value = jnp.einsum("...w,w->...", hidden.astype(jnp.float32), self.weights) + self.bias
-            before = jnp.concatenate([jnp.zeros_like(value[..., :1]), value[..., :-1]], axis=-1)
-            return Judged(of_tokens(network.unembed(hidden), texts, temperature), before)
+            own = of_tokens(network.unembed(hidden), texts, temperature)
+            return Judged(own, preceding(value))
 
         texts = Completions(jnp.asarray(data.tokens), jnp.asarray(data.response))
         return texts_in_parts(judged, texts, self.network.gradient_accumulation)

@@ -11,6 +11,7 @@ from headwater.decoding.instruction_routing import InstructionRouter
 from headwater.networks.adapters.gated import Gated, RoutedLinear, preferring, routed
 from headwater.networks.decoders.architecture import Architecture
 from headwater.networks.decoders.blocks import Linear
+from headwater.networks.decoders.changes import with_gradient_accumulation
 from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.low_rank_adapters import Adapted
 
@@ -52,6 +53,12 @@ def test_a_new_gate_lets_half_pass_and_only_gates_learn():
     assert float(jnp.abs(_logits(expert) - _logits(half)).max()) > 0.01
     learned = eqx.filter(expert, expert.trainable())
     assert [x.shape for x in jax.tree.leaves(learned)] == [(2, 8), (2, 8)]
+
+
+def test_gates_read_a_batch_in_as_many_parts_as_the_decoder():
+    adapted = _expert(0).adapted
+    parted = with_gradient_accumulation(adapted.decoder, 3)
+    assert Gated(eqx.tree_at(lambda a: a.decoder, adapted, parted)).gradient_accumulation == 3
 
 
 def test_one_routed_expert_is_its_adapter_whole():

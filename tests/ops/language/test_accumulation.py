@@ -51,6 +51,8 @@ WRITTEN = texts(3, 2, seed=4)
         # Each reads its network in a way of its own; what is left out does as KTO does.
         ("IQLearnLM", SOME),
         ("RaPTr", SOME),
+        ("THOR", SOME),
+        ("TLEG", SOME),
         ("RewardModel", PAIRS),
         ("KTO", LABELLED),  # Compares the rows of a batch with each other.
         ("PPO", WRITTEN),

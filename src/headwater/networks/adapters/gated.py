@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from headwater.core.errors import SpecificationError
 from headwater.core.tokens import AbstractTokenNetwork
-from headwater.networks.decoders.blocks import AbstractLinear, Linear
+from headwater.networks.decoders.blocks import AbstractLinear, Linear, Norm
 from headwater.networks.decoders.decoder import Decoder
+from headwater.networks.experts import largest
 from headwater.networks.low_rank_adapters import MATRICES, Adapted, AdaptedLinear
 
-_EPSILON = 1e-5
-"""Added to variances, as layer norms do."""
+_STANDARDISE = Norm(None, None, 1e-5)
+"""A layer norm without weights."""
 
 
 class GatedLinear(AbstractLinear):
@@ -57,6 +58,11 @@ class Gated(AbstractTokenNetwork):
     def context(self) -> int:
         """Positions at most."""
         return self.adapted.context
+
+    @property
+    def gradient_accumulation(self) -> int:
+        """Of the decoder."""
+        return self.adapted.gradient_accumulation
 
     def logits(
         self, tokens: Int[Array, "*batch position"]
@@ -102,11 +108,10 @@ class RoutedLinear(AbstractLinear):
         """Of each adapter for each token, zero for those that are not added."""
         gate = self.gate
         if self.standardised:
-            x, gate = _standardised(x), _standardised(gate)
+            x, gate = _STANDARDISE(x), _STANDARDISE(gate)
         scores = x @ gate.T / x.shape[-1] ** 0.5
         scores = scores + jnp.broadcast_to(self.preference, scores.shape)
-        order = jnp.argsort(-scores, axis=-1, stable=True)
-        chosen = jnp.argsort(order, axis=-1) < self.active
+        chosen = largest(scores, self.active)
         return jax.nn.softmax(jnp.where(chosen, scores, -jnp.inf), axis=-1)
 
 
@@ -170,8 +175,3 @@ def _with_linears(decoder: Decoder, linears: dict) -> Decoder:
     names = list(linears)
     place = lambda d: [getattr(d.blocks, name) for name in names]
     return eqx.tree_at(place, decoder, [linears[name] for name in names])
-
-
-def _standardised(x: Float[Array, "*batch number"]) -> Float[Array, "*batch number"]:
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + _EPSILON)

@@ -79,6 +79,11 @@ def of_tokens(
     return jnp.where(response, values, 0.0)
 
 
+def preceding(values: Float[Array, "*batch position"]) -> Float[Array, "*batch position"]:
+    """What stands at the token before each, which predicts it; zero at the first."""
+    return jnp.concatenate([jnp.zeros_like(values[..., :1]), values[..., :-1]], axis=-1)
+
+
 def lengths(data: Completions) -> Int[Array, "*batch"]:
     """Tokens in each response."""
     return jnp.sum(data.response, axis=-1)

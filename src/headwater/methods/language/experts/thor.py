@@ -14,7 +14,12 @@ from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.networks.decoders.changes import with_one_expert
 from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.accumulation import texts_in_parts
-from headwater.ops.language.tokens import averaged, next_log_probabilities, of_tokens
+from headwater.ops.language.tokens import (
+    averaged,
+    next_log_probabilities,
+    of_tokens,
+    preceding,
+)
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 from headwater.parts.language.experts import decoder_of, expert_decoder
 
@@ -106,6 +111,4 @@ def _disagreement(
 ) -> Float[Array, "*batch position"]:
     """Half of the sum of both divergences, at the token that each prediction is of."""
     difference = (jnp.exp(first) - jnp.exp(second)) * (first - second)
-    apart = 0.5 * jnp.sum(difference, axis=-1)[..., :-1]
-    # The first token is predicted by nothing.
-    return jnp.concatenate([jnp.zeros_like(apart[..., :1]), apart], axis=-1)
+    return preceding(0.5 * jnp.sum(difference, axis=-1))

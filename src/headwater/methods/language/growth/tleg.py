@@ -18,7 +18,13 @@ from headwater.networks.decoders.architecture import Architecture
 from headwater.networks.decoders.blocks import Blocks, fresh_blocks
 from headwater.networks.decoders.changes import with_layers
 from headwater.networks.decoders.decoder import Decoder
-from headwater.ops.language.tokens import averaged, next_log_probabilities, of_tokens
+from headwater.ops.language.accumulation import texts_in_parts
+from headwater.ops.language.tokens import (
+    averaged,
+    next_log_probabilities,
+    of_tokens,
+    preceding,
+)
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
 
@@ -57,6 +63,11 @@ class LinearExpansion(AbstractTokenNetwork):
     def context(self) -> int:
         """Positions at most."""
         return self.base.context
+
+    @property
+    def gradient_accumulation(self) -> int:
+        """Of the decoder."""
+        return self.base.gradient_accumulation
 
     def logits(
         self, tokens: Int[Array, "*batch position"]
@@ -127,18 +138,25 @@ class TLEG(
         return TuningState(state.network, teacher, state.optimiser, state.step)
 
     def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
-        tokens, response = jnp.asarray(data.tokens), jnp.asarray(data.response)
+        response = jnp.asarray(data.response)
+        texts = Completions(jnp.asarray(data.tokens), response)
         assert state.frozen is not None
-        teacher = next_log_probabilities(state.frozen.logits(tokens))
+        teacher = state.frozen
 
         def loss(network: AbstractTokenNetwork):
-            logits = network.logits(tokens)
-            own = next_log_probabilities(logits)
-            apart = jnp.sum(jnp.exp(teacher) * (teacher - own), axis=-1)[..., :-1]
-            # The first token is predicted by nothing.
-            apart = jnp.concatenate([jnp.zeros_like(apart[..., :1]), apart], axis=-1)
+            assert isinstance(network, LinearExpansion)
+            decoder = network.decoder(network.layers)
+
+            def read(texts: Completions):
+                logits = decoder.logits(texts.tokens)
+                own = next_log_probabilities(logits)
+                target = next_log_probabilities(teacher.logits(texts.tokens))
+                apart = jnp.sum(jnp.exp(target) * (target - own), axis=-1)
+                return of_tokens(logits, texts), preceding(apart)
+
+            own, apart = texts_in_parts(read, texts, network.gradient_accumulation)
             divergence = averaged(apart, response, "token")
-            surprise = -averaged(of_tokens(logits, data), response, "token")
+            surprise = -averaged(own, response, "token")
             weight = self.distillation_weight
             value = weight * divergence + (1.0 - weight) * surprise
             return value, {"loss": surprise, "teacher_divergence": divergence}

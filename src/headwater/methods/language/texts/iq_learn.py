@@ -14,7 +14,7 @@ from headwater.core.method import AbstractMethod, AbstractTokenPolicy, Info
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractTokenNetwork, TokenProblem
 from headwater.ops.language.accumulation import texts_in_parts
-from headwater.ops.language.tokens import averaged, of_tokens
+from headwater.ops.language.tokens import averaged, of_tokens, preceding
 from headwater.parts.clipped_policy import last_tokens
 from headwater.parts.fine_tuning import Decay, TuningState, begin_tuning, schedule_of, tune
 
@@ -90,7 +90,7 @@ class IQLearnLM(
             def read(texts: Completions):
                 logits = network.logits(texts.tokens).astype(jnp.float32)
                 log_policy = jax.nn.log_softmax(logits, axis=-1)
-                entropies = _before(-jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1))
+                entropies = preceding(-jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1))
                 return of_tokens(logits, texts), self._rewards(logits, texts, state.ends), entropies
 
             own, rewards, entropies = texts_in_parts(read, texts, network.gradient_accumulation)
@@ -128,10 +128,5 @@ class IQLearnLM(
             ended = last_tokens(response)
         value = jax.nn.logsumexp(logits, axis=-1)
         # What was chosen: its log-probability less what normalised it, which is V before it.
-        chosen = of_tokens(logits, data) + _before(value)
+        chosen = of_tokens(logits, data) + preceding(value)
         return jnp.where(response, chosen - self.discount * jnp.where(ended, 0.0, value), 0.0)
-
-
-def _before(values: Float[Array, "*batch position"]) -> Float[Array, "*batch position"]:
-    """Of the text before each token; zero before the first."""
-    return jnp.concatenate([jnp.zeros_like(values[..., :1]), values[..., :-1]], axis=-1)
