@@ -48,10 +48,10 @@ WRITTEN = texts(3, 2, seed=4)
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        # Each reads its network in a way of its own; what is left out does as KTO does.
+        # Each reads its network in a way of its own; what is left out does as KTO does, and THOR as
+        # IQLearnLM.
         ("IQLearnLM", SOME),
         ("RaPTr", SOME),
-        ("THOR", SOME),
         ("TLEG", SOME),
         ("RewardModel", PAIRS),
         ("KTO", LABELLED),  # Compares the rows of a batch with each other.
