@@ -6,7 +6,7 @@ few demonstrations.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -115,55 +115,35 @@ def _success(method: EncodedBC, states, mixtures, goals, persistence, keys) -> A
     return jax.vmap(counted)(states, mixtures, goals, keys)
 
 
-class _Goals(NamedTuple):
-    """Demonstrators' goals `[set, demonstration, 2]`, what they are seen through, and keys."""
-
-    mixtures: Mixture
-    goals: Array
-    keys: Array
-
-
-@eqx.filter_jit
-def _drawn(keys: Array, contexts: int, demonstrations: int) -> tuple[_Goals, _Goals, Array]:
-    """Goals of many, a new goal for each of the `contexts` of an instance, and keys to learn with.
-
-    Every demonstration of a new goal has the same.
-    """
-    split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
-    mixtures = jax.vmap(lambda key: draw_mixture(key=key))(split[:, 0])
-    draw = lambda key: jax.random.uniform(key, (demonstrations, 2), minval=-1.0, maxval=1.0)
-    many = _Goals(mixtures, jax.vmap(draw)(split[:, 1]), split[:, 3])
-    each = lambda x: jnp.repeat(x, contexts, axis=0)
-    new_keys = jax.vmap(jax.random.fold_in)(each(split[:, 4]), jnp.arange(len(keys) * contexts))
-    place = lambda key: jax.random.uniform(key, (1, 2), minval=-1.0, maxval=1.0)
-    goals = jnp.repeat(jax.vmap(place)(new_keys), max(_FEW), axis=1)
-    return many, _Goals(jax.tree.map(each, mixtures), goals, new_keys), split[:, 2]
-
-
-@eqx.filter_jit
-def _random_encodings(method: EncodedBC, keys: Array) -> Any:
-    return jax.vmap(lambda key: method.init(DistractedReach().spaces, key=key).encoding)(keys)
-
-
 class _Trial:
     """Demonstrations of one persistence, and what is made of them."""
 
     def __init__(self, persistence, keys, *, contexts, demonstrations, updates, batch):
         self.persistence = jnp.asarray(persistence, jnp.float32)
-        self.updates, self.batch, self.contexts = updates, batch, contexts
-        many, self.new, self.learn_keys = _drawn(keys, contexts, demonstrations)
-        self.many, self.few = (
-            _demonstrated(of.mixtures, of.goals, self.persistence, of.keys)
-            for of in (many, self.new)
+        self.updates, self.batch = updates, batch
+        split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
+        self.learn_keys, self.contexts = split[:, 2], contexts
+        mixtures = jax.vmap(lambda key: draw_mixture(key=key))(split[:, 0])
+        draw = lambda key: jax.random.uniform(key, (demonstrations, 2), minval=-1.0, maxval=1.0)
+        goals = jax.vmap(draw)(split[:, 1])
+        self.many = _demonstrated(mixtures, goals, self.persistence, split[:, 3])
+        # Each instance has several new goals.
+        each = lambda x: jnp.repeat(x, contexts, axis=0)
+        self.mixtures = jax.tree.map(each, mixtures)
+        self.keys = jax.vmap(jax.random.fold_in)(
+            each(split[:, 4]), jnp.arange(len(keys) * contexts)
         )
+        place = lambda key: jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+        self.goals = jax.vmap(place)(self.keys)
+        repeated = jnp.repeat(self.goals[:, None], max(_FEW), axis=1)
+        self.few = _demonstrated(self.mixtures, repeated, self.persistence, self.keys)
 
     def success(self, cloning: EncodedBC, encodings: Any) -> np.ndarray:
         """`[instance, number of demonstrations]`, over the new goals of each instance."""
         if encodings is not None:
-            encodings = jax.tree.map(lambda x: np.repeat(x, self.contexts, axis=0), encodings)
-        mixtures, goals, keys = self.new
-        states = _policies(cloning, encodings, self.few, keys, self.updates, self.batch // 2)
-        found = _success(cloning, states, mixtures, goals[:, 0], self.persistence, keys)
+            encodings = jax.tree.map(lambda x: jnp.repeat(x, self.contexts, axis=0), encodings)
+        states = _policies(cloning, encodings, self.few, self.keys, self.updates, self.batch // 2)
+        found = _success(cloning, states, self.mixtures, self.goals, self.persistence, self.keys)
         return np.asarray(found).reshape(-1, self.contexts, len(_FEW)).mean(1)
 
 
@@ -209,8 +189,8 @@ def _found(
             found[persistence, pretext] = trial.success(frozen, encodings)
         if persistence == _FAST:
             continue
-        begun = _random_encodings(frozen, keys)
-        found[persistence, "random features"] = trial.success(frozen, begun)
+        begun = lambda key: frozen.init(DistractedReach().spaces, key=key).encoding
+        found[persistence, "random features"] = trial.success(frozen, jax.vmap(begun)(keys))
         if controls:
             scratch = EncodedBC(train_encoder=True, **settings)
             found[persistence, "from scratch"] = trial.success(scratch, None)
