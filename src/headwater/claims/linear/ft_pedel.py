@@ -200,6 +200,10 @@ CLAIMS = (
             },
         },
         experiment=_bandits,
+        learned="With seeds 0 to 2 a log of 5 directions saves 7 to 8 in a hundred episodes, not a "
+        "quarter, and one of all directions no more than that; no instance was found where the log "
+        "alone seldom suffices. All policies found are good. Exploration is planned for the one "
+        "direction known least, and not for the whole design as in the paper, which may be why.",
     ),
     Claim(
         name="a-log-saves-episodes-of-three-steps",
@@ -226,5 +230,7 @@ CLAIMS = (
             },
         },
         experiment=_steps,
+        learned="With seeds 0 to 2 the log leaves 0.76, 0.75 and 0.70 of the episodes: about the "
+        "quarter that is asked, which only the last decides. All policies found are good.",
     ),
 )

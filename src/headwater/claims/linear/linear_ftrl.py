@@ -221,5 +221,9 @@ CLAIMS = (
             "small": {"instances": 8, "updates": 2_000, "simulated": 40},
         },
         experiment=_three_steps,
+        learned="With seeds 0 to 2 no leader has half the regret of the uniform policy: entropy at "
+        "0.1 comes to 0.68 to 0.70 of it, the log-barrier to 0.46 to 0.58 at 0.1 (undecided) and "
+        "to 0.64 to 0.68 at 1. At the same rate the barrier does better than entropy; a rate ten "
+        "times as high it does not bear.",
     ),
 )
