@@ -13,6 +13,7 @@ from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.drift import Drift
 from headwater.networks.meta.update_rule import clock_of
+from headwater.parts.clipped_policy import generalised_advantage
 from headwater.parts.meta.agents import bounded, play, taken, visited
 from headwater.parts.meta.evolution import Evolving, begin_evolution, evolve, policies_of_lifetime
 
@@ -114,7 +115,10 @@ class LPO(
         episodes = play(process, jax.nn.softmax(agent.policy), self.episodes_per_update, key=key)
         before = taken(jax.nn.log_softmax(agent.policy), episodes)
         value = visited(agent.value[..., None], episodes)[..., 0]
-        advantage = self._advantage(jnp.asarray(episodes.reward), value)
+        whole = jnp.ones_like(value, bool)
+        advantage = generalised_advantage(
+            jnp.asarray(episodes.reward), value, whole, 1.0, self.gae_lambda
+        )
         centred = advantage - jnp.mean(advantage)
         standard = centred / (jnp.sqrt(jnp.mean(centred**2)) + 1e-8)
         share_passed = self.lifetime_scale * clock_of(jnp.asarray(passed), lifetime)[0]
@@ -134,18 +138,6 @@ class LPO(
         sums = jnp.zeros_like(agent.value).at[places].add(advantage)
         change = self.value_learning_rate * sums / jnp.maximum(count, 1.0)
         return ClippingAgent(policy, agent.value + change)
-
-    def _advantage(
-        self, reward: Float[Array, "episode step"], value: Float[Array, "episode step"]
-    ) -> Float[Array, "episode step"]:
-        following = jnp.concatenate([value[:, 1:], jnp.zeros_like(value[:, :1])], axis=1)
-
-        def backwards(later, surprise):
-            total = surprise + self.gae_lambda * later
-            return total, total
-
-        surprise = (reward + following - value).T
-        return jax.lax.scan(backwards, jnp.zeros(len(value)), surprise, reverse=True)[1].T
 
 
 def _first_agent(process: FiniteProcess) -> ClippingAgent:
