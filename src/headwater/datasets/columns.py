@@ -14,8 +14,16 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
 from headwater.datasets.actions.confidence import MissingActions
-from headwater.datasets.dataset import COUNTS, Dataset, add_counts, truncate_at
-from headwater.datasets.ends import SIGNALS, EndOptions, Ends, Signal, combine, without_last_rows
+from headwater.datasets.dataset import COUNTS, Dataset, add_counts, remark, truncate_at
+from headwater.datasets.episodes.ends import (
+    SIGNALS,
+    EndOptions,
+    Ends,
+    Signal,
+    combine,
+    without_last_rows,
+)
+from headwater.datasets.episodes.successors import check_successors, unused_rows
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
 Mapping = dict[str, str | list[str]]
@@ -52,7 +60,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "time_out",
         "time_limit_truncated",
     ),
-    "dones": ("dones", "done", "is_done", "next_done"),
+    "dones": ("dones", "done", "is_done", "next_done", "dones_float"),
     "ends": (
         "is_last",
         "is_last_step",
@@ -73,6 +81,15 @@ ROLES: dict[str, tuple[str, ...]] = {
         "start_of_episode",
         "is_start",
         "is_init",
+    ),
+    "continues": (
+        "masks",
+        "continues",
+        "is_continue",
+        "nonterminals",
+        "nonterminal",
+        "non_terminals",
+        "non_terminal",
     ),
     "episodes": (
         "episodes",
@@ -199,6 +216,9 @@ _EPISODE = (
     "demonstrations?|patients?|subjects?|users?|customers?|participants?|dialogues?|conversations?"
 )
 _LOOKS: dict[str, re.Pattern[str]] = {
+    "whether anything follows": re.compile(
+        r"^(?:discounts?|not_?dones?|continues?|cont|(?:not|non)_?terminals?|not_?terminated)$"
+    ),
     "what follows a row": re.compile(
         r"^(?:next|new|following|successor)_(?!actions?|rewards?|dones?)|"
         r"_(?:next|prime|tp1)$|^(?:obs|observations?|states?|s)(?:2|_2)$"
@@ -429,6 +449,8 @@ def finish(
     remarks = metadata.pop("reading", None)
     metadata["reading"] = _reading_notes(options, ends.ignored, remarks)
     add_counts(metadata, {"unmarked_ends": int(np.count_nonzero(ends.unmarked))})
+    for note in _oddities(chunk, ends):
+        remark(metadata, note)
     rewards = chunk.get("rewards")
     if rewards is None:
         metadata["missing"] = ["rewards"]
@@ -455,9 +477,34 @@ def finish(
     )
 
 
+def _oddities(chunk: Chunk, ends: Ends) -> Iterator[str]:
+    """What is odd about these rows, as sentences."""
+    rows = _count(chunk)
+    arrays = (chunk["observations"], chunk.get("rewards", np.zeros(rows)))
+    observations, rewards = map(np.asarray, arrays)
+    if any(np.shape(values)[:1] != (rows,) for values in (rewards, chunk["actions"])):
+        return  # Said elsewhere.
+    following = chunk.get("next_observations")
+    if following is not None:
+        yield from check_successors(
+            observations, np.asarray(following), rewards, ends.terminals, ends.truncations
+        )
+    final = ends.terminals if ends.truncations is None else ends.terminals | ends.truncations
+    note = unused_rows(observations, np.asarray(chunk["actions"]), rewards, final)
+    if note is not None:
+        yield note
+
+
 def endings(chunk: Chunk, rows: int, options: Options, *, complete: bool = True) -> Ends:
     """Where the episodes of these rows end; `complete` if the last one is known to be whole."""
-    return combine(list(_signals(chunk, options)), rows, options.end_options, complete=complete)
+    looks = {} if options.reading is None else options.reading.looks
+    return combine(
+        list(_signals(chunk, options)),
+        rows,
+        options.end_options,
+        complete=complete,
+        candidates=[name for name, what in looks.items() if ROLE_OF_LOOKS[what] == "continues"],
+    )
 
 
 def _signals(chunk: Chunk, options: Options) -> Iterator[Signal]:
@@ -485,7 +532,7 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
         return
     for name, what in reading.looks.items():
         role = ROLE_OF_LOOKS[what]
-        if role not in ("next_observations", "propensities"):
+        if role not in ("next_observations", "propensities", "continues"):
             raise DataError(
                 f"all {rows:,} rows would be one episode, but the column '{name}' looks like "
                 f"{what}: say columns={{'{role}': '{name}'}} (`--column {role}={name}`), or, if it "

@@ -96,7 +96,8 @@ class Dataset:
         Without `next_observations` the successor of a row is the next row of its episode. The last
         row of a truncated episode then has no known successor and is dropped, as D4RL does; its
         observation lives on as the successor of the row before, which becomes the truncated one.
-        A terminal row keeps its own observation as a placeholder that methods ignore.
+        A terminal row keeps its own observation as a placeholder that methods ignore. So it is
+        where a truncated row's next observation is all NaN.
 
         **Arguments:** `observations`: `[row, …]`, flattened to vectors; `actions`: `[row,
         component]` in the user's units, or integers `[row]`; `rewards`, `terminals`,
@@ -146,9 +147,14 @@ class Dataset:
             truncations = truncations.copy()
             truncations[-1] = True
         dropped, lost = 0, np.zeros(0)
+        cut = truncations & ~terminals
         if next_observations is not None:
+            unknown = cut & _empty(next_observations, rows)
             following = _observations(
-                next_observations, "next_observations", unless=terminals, instead=observations
+                next_observations,
+                "next_observations",
+                unless=terminals | unknown,
+                instead=observations,
             )
             if following.shape != observations.shape:
                 raise DataError(
@@ -158,7 +164,9 @@ class Dataset:
         else:
             following = np.concatenate([observations[1:], observations[-1:]])
             following[terminals] = observations[terminals]
-            keep = ~(truncations & ~terminals)
+            unknown = cut
+        if next_observations is None or unknown.any():
+            keep = ~unknown
             # A row whose successor is dropped is the new end of its episode.
             ends = terminals | truncations
             truncations = truncations | np.append(~keep[1:] & ~ends[:-1], False)
@@ -675,6 +683,14 @@ def _finite(array: np.ndarray, column: str) -> None:
         f"{column} holds {array[(row, *rest)]} at row {row}{place}{others}: every number must be "
         "finite; remove or repair these rows"
     )
+
+
+def _empty(values, rows: int) -> np.ndarray:
+    """The rows that hold nothing but NaN, bool `[row]`."""
+    array = np.asarray(values)
+    if array.dtype.kind != "f" or array.ndim == 0 or array.shape[0] != rows:
+        return np.zeros(rows, bool)
+    return np.all(np.isnan(array.reshape(rows, -1)), axis=1)
 
 
 def _as_float(array: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def load(
     **Arguments:** `columns`: which column plays which role, where names are not the usual ones: a
     name, a list of names, or a family such as `obs_*`; the roles are observations, actions,
     rewards, next_observations, what says where episodes end (terminals, truncations, dones, ends,
-    starts, episodes, steps), how probable the logged actions were (propensities,
+    starts, continues, episodes, steps), how probable the logged actions were (propensities,
     log_propensities), how sure it is that they are those that were taken (action_confidence: 1
     where it was logged, 0 where there is none), and unused, for columns to be left alone;
     `action_low`, `action_high`, `discrete`, `action_count`, `action_labels`, `action_bounds`,

@@ -6,6 +6,7 @@ _SHOWN = 6
 """Columns of a role that are listed; of more, the first and the last."""
 
 ROLE_OF_LOOKS = {
+    "whether anything follows": "continues",
     "the end of an episode": "dones",
     "the start of an episode": "starts",
     "the number of an episode": "episodes",

@@ -11,7 +11,7 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Chunk, Options
-from headwater.datasets.ends import RECORDS
+from headwater.datasets.episodes.ends import RECORDS
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
 _SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson")

@@ -20,8 +20,8 @@ _Column = Annotated[
     _option(
         "Which column plays which role, as ROLE=COLUMN or ROLE=FAMILY_*; may be repeated. The "
         "roles: observations, actions, rewards, next_observations, terminals, truncations, dones, "
-        "ends, starts, episodes, steps, propensities, log_propensities, action_confidence; "
-        "and unused, to leave columns alone.",
+        "ends, starts, continues, episodes, steps, propensities, log_propensities, "
+        "action_confidence; and unused, to leave columns alone.",
         "ROLE=COLUMN",
     ),
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.datasets.columns import ROLES, Chunk, Mapping, Reading, resolve
-from headwater.datasets.ends import RECORDS
+from headwater.datasets.episodes.ends import RECORDS
 from headwater.datasets.formats.hdf5_file import damaged, open_file, read_columns
 
 _NUMBERED = re.compile(r"(.+?)_([0-9]{1,9})(?:_([0-9]{1,4}))?")

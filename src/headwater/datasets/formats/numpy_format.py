@@ -104,6 +104,12 @@ def _opened(archive: Any, files: list[str], mapping: Mapping | None):
     chunk: Chunk = {role: _read(archive, names) for role, names in reading.columns.items()}
     if is_padded(chunk):
         lengths = [name for name in reading.unused if is_length(name)]
+        if "continues" not in reading.declared:
+            # A mask of padded episodes says which steps count, not where something follows.
+            masks = [name for name in reading.columns.get("continues", ()) if is_length(name)]
+            if masks:
+                lengths += masks
+                chunk.pop("continues")
         chunk, note = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
         stored["metadata"] = {**(stored.get("metadata") or {}), "reading": [note]}
     return {**stored, "reading": reading}, iter([chunk])

@@ -6,12 +6,14 @@ import numpy as np
 
 from headwater.core.errors import DataError
 from headwater.datasets.columns import Chunk
-from headwater.datasets.ends import RECORDS
+from headwater.datasets.episodes.ends import RECORDS
 
 _LENGTHS = ("lengths", "length", "seq_lens", "seq_lengths", "num_steps", "n_steps")
 _LENGTHS += ("episode_lengths", "episode_length", "traj_lengths", "trajectory_lengths", "lens")
 _MASKS = ("mask", "masks", "valid", "valid_mask", "is_valid", "attention_mask", "validity")
-_FLAGS = ("terminals", "truncations", "dones", "ends", "starts")
+_FLAGS = ("terminals", "truncations", "dones", "ends", "starts", "continues")
+_NEARER = 0.5
+"""Distance between neighbours along the axis of steps, as a share of that along the other one."""
 
 
 def is_length(name: str) -> bool:
@@ -35,8 +37,14 @@ def unrolled(chunk: Chunk, extra: dict[str, np.ndarray]) -> tuple[Chunk, str]:
     not; `extra`: arrays that say how long the episodes are: `[episode]`, or `[episode, step]` where
     true or 1 means that the step counts.
 
-    Raises `DataError` if shapes do not fit, or if it is left open what is padding.
+    Where stored successors show that steps follow each other along the first axis, as in a buffer
+    of several environments `[step, environment, …]`, it is read so. Raises `DataError` if shapes do
+    not fit, or if it is left open what is padding, or which axis is that of steps.
     """
+    if not extra and _steps_come_first(chunk):
+        swapped = {role: _swapped(values) for role, values in chunk.items()}
+        rows, how = unrolled(swapped, {})
+        return rows, how.replace("[episode, step, …]", "[step, environment, …]", 1)
     episodes, steps = np.shape(chunk["rewards"])[:2]
     rewards = chunk["rewards"].reshape(episodes, steps)
     observations = chunk["observations"]
@@ -66,6 +74,43 @@ def unrolled(chunk: Chunk, extra: dict[str, np.ndarray]) -> tuple[Chunk, str]:
         rows["next_observations"] = observations[:, 1:][keep]
     rows[RECORDS] = np.repeat(np.arange(episodes), lengths)
     return rows, f"arrays are laid out [episode, step, …]: {how}"
+
+
+def _steps_come_first(chunk: Chunk) -> bool:
+    """Whether rows follow each other along the first axis rather than along the second.
+
+    Raises `DataError` if it looks so, but there are no successors to tell it from.
+    """
+    observations = chunk["observations"]
+    shape = np.shape(chunk["rewards"])[:2]
+    if observations.shape[:2] != shape or shape[0] < 2:
+        return False
+    following = chunk.get("next_observations")
+    if following is not None and following.shape == observations.shape:
+        along = _all(np.equal, following[:, :-1], shape[1], observations[:, 1:])
+        across = _all(np.equal, following[:-1], shape[1], observations[1:])
+        return bool(across.mean() > max(along.mean(), 0.5))
+    if not any(
+        np.any(np.asarray(chunk[role]).reshape(shape)[:, :-1])
+        for role in ("terminals", "truncations", "dones", "ends")
+        if np.size(chunk.get(role, ())) == np.prod(shape)
+    ):
+        return False
+    values = observations.reshape(*shape, -1).astype(np.float64)
+    along, across = (np.nanmedian(np.abs(np.diff(values, axis=axis))) for axis in (1, 0))
+    if across < _NEARER * along:
+        raise DataError(
+            f"arrays are laid out {list(shape)}, and episodes end within the second axis, along "
+            "which observations differ more than along the first, as in a buffer of several "
+            "environments [step, environment, …]: swap the first two axes of every array "
+            "(np.swapaxes(array, 0, 1)), or, if the second axis is that of steps, add an array "
+            f"'lengths' of {shape[0]:,} times {shape[1]:,}"
+        )
+    return False
+
+
+def _swapped(values: np.ndarray) -> np.ndarray:
+    return np.swapaxes(values, 0, 1) if values.ndim > 1 else values
 
 
 def _flags(values: np.ndarray, role: str, episodes: int, steps: int) -> np.ndarray:
@@ -130,11 +175,11 @@ def _lengths(
     return lengths, "zeros after the end of an episode are padding"
 
 
-def _all(test, values: np.ndarray, steps: int) -> np.ndarray:
+def _all(test, values: np.ndarray, steps: int, *others: np.ndarray) -> np.ndarray:
     """Where all components of a step pass: `[episode, step]`."""
     if values.dtype.kind not in "biuf":
         return np.zeros(values.shape[:2], bool)[:, :steps]
-    found = test(values[:, :steps])
+    found = test(values[:, :steps], *others)
     return found.all(axis=tuple(range(2, found.ndim)))
 
 

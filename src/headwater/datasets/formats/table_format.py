@@ -21,6 +21,8 @@ _Sizes = dict[str, tuple[int, ...]]
 """The shape of what a column holds in a row, by its name."""
 _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError)
 """What the library raises for damaged files; its own errors derive from these."""
+_GAPS = ("actions", "next_observations", "continues")
+"""Roles whose columns may be empty in rows: NaN stands there."""
 _WORDS = {
     "yes": True, "no": False, "y": True, "n": False, "true": True, "false": False,
     "t": True, "f": False, "on": True, "off": False,
@@ -159,11 +161,10 @@ def _stored(schema) -> dict[str, Any]:
 
 def _chunks(batches, roles: dict[str, list[str]]) -> Iterator[Chunk]:
     start = 0
-    for batch, sizes in _with_sizes(batches, roles.get("actions", [])):
+    gaps = [name for role in _GAPS for name in roles.get(role, ())]
+    for batch, sizes in _with_sizes(batches, gaps):
         yield {
-            role: _values(
-                batch, columns, start, role in ANYTHING, sizes if role == "actions" else None
-            )
+            role: _values(batch, columns, start, role in ANYTHING, sizes if role in _GAPS else None)
             for role, columns in roles.items()
         }
         start += batch.num_rows

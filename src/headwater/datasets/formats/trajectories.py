@@ -7,7 +7,7 @@ import numpy as np
 
 from headwater.core.errors import DataError
 from headwater.datasets.columns import Chunk
-from headwater.datasets.ends import RECORDS
+from headwater.datasets.episodes.ends import RECORDS
 
 READING = "each row of the table is an episode, whose columns hold a list of its steps"
 _FLAGS = ("terminals", "truncations", "dones")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.columns import Options, finish, whole_episodes
 from headwater.datasets.dataset import summed_counts
-from headwater.datasets.ends import EndOptions, Signal, combine
+from headwater.datasets.episodes.ends import EndOptions, Signal, combine
 from headwater.datasets.read import load, load_blocks
 from headwater.datasets.reading import reading_rows
 from headwater.datasets.write import convert, write
@@ -419,3 +419,62 @@ def test_blocks_hold_what_the_whole_does_even_where_they_alone_would_hold_nothin
     counts = summed_counts([block.metadata for block in blocks])
     assert counts == {name: whole.metadata[name] for name in counts}
     assert counts["dropped_rows"] == len(lengths)
+
+
+CONTINUES = {**ROLE, "masks": "continues", "discount": "continues"}
+
+
+def continued(columns, *declared, **said):
+    found = [
+        Signal(CONTINUES[name], name, values, name in declared) for name, values in columns.items()
+    ]
+    return combine(found, sum(LENGTHS), EndOptions(**said))
+
+
+def test_a_mask_says_which_ends_are_terminal():
+    known = signals()
+    masks = 1.0 - known["terminals"]
+    found = continued({"dones": known["dones"], "masks": masks})
+    np.testing.assert_array_equal(found.terminals, known["terminals"])
+    np.testing.assert_array_equal(found.truncations, known["timeouts"])
+    found = continued({"is_last": known["is_last"], "discount": 0.99 * masks}, "discount")
+    np.testing.assert_array_equal(found.terminals, known["terminals"])
+
+
+def test_a_mask_that_denies_terminals_is_asked_about():
+    known = signals()
+    columns = {"terminals": known["dones"], "masks": 1.0 - known["terminals"]}
+    with pytest.raises(DataError, match="as in OGBench") as raised:
+        continued(columns)
+    assert "--column ends=terminals --column continues=masks" in str(raised.value)
+    found = continued(columns, "masks")
+    np.testing.assert_array_equal(found.terminals, known["terminals"])
+    np.testing.assert_array_equal(found.truncations, known["timeouts"])
+
+
+def test_a_mask_that_says_something_else_is_not_used():
+    known = signals()
+    columns = {"terminals": known["terminals"], "timeouts": known["timeouts"]}
+    for masks, reason in ((np.ones(10), "it is nowhere 0"), (np.zeros(10), "it is 0 at row 0")):
+        found = continued({**columns, "masks": masks})
+        np.testing.assert_array_equal(found.terminals, known["terminals"])
+        assert found.ignored["masks"].startswith(reason)
+    with pytest.raises(DataError, match=r"contradict each other.*masks is 0 there"):
+        continued({**columns, "masks": np.zeros(10)}, "masks")
+
+
+def test_what_looks_like_a_mask_is_named_where_nothing_says_how_episodes_end(tmp_path):
+    path = tmp_path / "log.npz"
+    known = signals()
+    arrays = {
+        "observations": np.arange(10.0)[:, None],
+        "actions": np.linspace(-1, 1, 10)[:, None],
+        "rewards": np.ones(10),
+        "eps_id": known["eps_id"],
+        "not_done": 1 - known["terminals"],
+    }
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="'continues': 'not_done'"):
+        load(path)
+    data = load(path, columns={"continues": "not_done"})
+    assert np.flatnonzero(data.terminals).size == sum(TERMINAL)

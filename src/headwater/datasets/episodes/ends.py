@@ -10,7 +10,10 @@ from headwater.core.errors import DataError, SpecificationError, nearest
 RECORDS = "records"
 """The role of a number that changes where one record ends and the next begins: a file of several,
 or a row of an array of episodes. Formats give it; it is no column."""
-SIGNALS = ("terminals", "truncations", "dones", "ends", "starts", "episodes", "steps", RECORDS)
+SIGNALS = (
+    "terminals", "truncations", "dones", "ends", "starts", "episodes", "steps", RECORDS,
+    "continues",
+)  # fmt: skip
 """The roles that say where episodes end."""
 _FLAGS = ("terminals", "truncations", "dones", "ends", "starts")
 _MARKS = ("terminals", "truncations", "dones", "ends")
@@ -69,21 +72,27 @@ class _Claim(NamedTuple):
 
 
 def combine(
-    signals: Sequence[Signal], rows: int, options: EndOptions, *, complete: bool = True
+    signals: Sequence[Signal],
+    rows: int,
+    options: EndOptions,
+    *,
+    complete: bool = True,
+    candidates: Sequence[str] = (),
 ) -> Ends:
     """The ends of episodes that all signals together amount to.
 
     A row that is done but not terminal is truncated; an episode's number, a start or a counter that
     changes where no end is marked cuts the episode there, as `episodes_end` says.
 
-    **Arguments:** `rows`: how many; `complete`: whether the last episode is known to be whole.
+    **Arguments:** `rows`: how many; `complete`: whether the last episode is known to be whole;
+    `candidates`: other columns that look as if they were 0 where nothing follows.
 
     Raises `DataError`, with columns and row, for signals that contradict each other, and if they
     leave open whether the process ended.
     """
     _check_words(options)
     for signal in signals:
-        if signal.values.size != rows:
+        if signal.values.size != rows and not (signal.role == "continues" and not signal.declared):
             raise DataError(
                 f"{signal.column} has {signal.values.size:,} rows but observations has {rows:,}: "
                 "all columns must have the same length"
@@ -107,6 +116,8 @@ def combine(
             claims[role] = _flag_claim(role, found)
         elif role == "episodes":
             claims[role] = _number_claim(found)
+        elif role == "continues":
+            continue  # What it says depends on all others.
         elif role == RECORDS:
             # Within a record there may be any number of episodes, so it denies nothing.
             none = np.zeros(rows, bool)
@@ -116,8 +127,13 @@ def combine(
             ignored |= unused
             if claim is not None:
                 claims[role] = claim
+    for signal in [signal for signal in signals if signal.role == "continues"]:
+        reason = _told_by_continuation(claims, signal, rows, complete)
+        if reason is not None:
+            ignored[signal.column] = reason
+            candidates = (*candidates, signal.column)
     _refuse_contradictions(claims)
-    return _settled(claims, rows, options, complete, ignored)
+    return _settled(claims, rows, options, complete, ignored, candidates)
 
 
 def without_last_rows(
@@ -169,6 +185,7 @@ def _settled(
     options: EndOptions,
     complete: bool,
     ignored: dict[str, str],
+    candidates: Sequence[str],
 ) -> Ends:
     none = np.zeros(rows, bool)
     ends = {role: claim.ends for role, claim in claims.items()}
@@ -191,12 +208,19 @@ def _settled(
     elif options.episodes_end is not None:
         terminals = none
     else:
+        hint = ""
+        if candidates:
+            name = candidates[0]
+            hint = (
+                f"; the column '{name}' looks as if it were 0 where nothing follows: if it is, "
+                f"say columns={{'continues': '{name}'}} (`--column continues={name}`)"
+            )
         raise DataError(
             "no column says where the process ended (terminals): map one with "
             "columns={'terminals': 'NAME'}, or say never_terminal=True if episodes only ever end "
             "by a time limit, episodes_end='terminal' or 'truncated' if all of them end alike, or "
             "episode_per_row=True if every row is an episode of its own (as a command: `--column "
-            "terminals=NAME`, `--never-terminal`, `--episodes-end` or `--episode-per-row`)"
+            f"terminals=NAME`, `--never-terminal`, `--episodes-end` or `--episode-per-row`){hint}"
         )
     unmarked = boundary & ~marked
     whole = any(role in ends for role in ("starts", "episodes", "steps", RECORDS))
@@ -244,6 +268,67 @@ def _terminal_dones(
             "correct the horizon, or the column of dones"
         )
     return done & (step < options.horizon)
+
+
+def _told_by_continuation(
+    claims: dict[str, _Claim], signal: Signal, rows: int, complete: bool
+) -> str | None:
+    """Lets a column that is 0 where nothing follows say which ends are terminal.
+
+    What was called terminals then only says where episodes end. Returns why the column is not used,
+    if it is not. Raises `DataError` if it denies terminals without having been declared, or says
+    that nothing follows where they deny it.
+    """
+    name, values = signal.column, signal.values.reshape(-1)
+    terminals = claims.get("terminals")
+    if values.size != rows or values.dtype.kind not in "biuf":
+        if signal.declared:
+            raise DataError(f"{name} holds no numbers, so it cannot be 0 where nothing follows")
+        return "it has no number for each row"
+    nothing = values == 0
+    if not signal.declared:
+        if complete and not nothing.any():
+            return "it is nowhere 0"
+        boundary = np.logical_or.reduce([nothing & False, *(c.ends for c in claims.values())])
+        boundary[-1:] = True
+        beside = np.flatnonzero(nothing & ~boundary)
+        if beside.size:
+            return f"it is 0 at row {beside[0]}, where no other column ends an episode"
+    if terminals is not None:
+        denied = np.flatnonzero(nothing & ~terminals.ends)
+        if denied.size:
+            raise _contradiction(
+                int(denied[0]),
+                denied.size,
+                f"{name} is 0 there",
+                f"{terminals.name} is false",
+                name,
+            )
+        open_ends = np.flatnonzero(terminals.ends & ~nothing)
+        if not open_ends.size:
+            return None
+        if not signal.declared:
+            raise DataError(
+                f"{terminals.name} is true at row {open_ends[0]} (and at {open_ends.size - 1:,} "
+                f"more) where {name} is not 0, as if something followed: if {terminals.name} only "
+                f"marks where episodes end, as in OGBench, say columns={{'ends': "
+                f"'{terminals.name}', 'continues': '{name}'}} (`--column ends={terminals.name} "
+                f"--column continues={name}`); if {name} says something else, columns={{'unused': "
+                f"'{name}'}} (`--column unused={name}`)"
+            )
+        del claims["terminals"]
+        before = claims.get("ends", terminals)
+        claims["ends"] = terminals._replace(
+            ends=terminals.ends | before.ends, goes_on=terminals.goes_on & before.goes_on
+        )
+    claims["terminals"] = _Claim(
+        nothing,
+        ~nothing,
+        name,
+        lambda row: f"{name} is 0 at row {row}",
+        lambda row: f"{name} is not 0 at row {row}",
+    )
+    return None
 
 
 def _flag_claim(role: str, found: list[Signal]) -> _Claim:
