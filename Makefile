@@ -13,7 +13,7 @@ COMPLETE = import ensurepip, venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test check format .venv
+.PHONY: help demo docs test passed evidence check format .venv
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -24,8 +24,11 @@ demo: .venv/library-installed  ## Learn from a log, adapt online, and say how ma
 docs: .venv/docs-installed  ## Build the documentation as a site in site/ (open site/index.html).
 	$(BIN)/python docs/site/build.py
 
-test: check  ## Lint, check types and run every test (WORKERS=2 processes).
+test: check  ## Lint, check types and run the tests (WORKERS=2 processes).
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0
+
+passed: check  ## Repeat all tests and record in tests/passed.json which need not be repeated.
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 --repeat-all --record-passed
 
 evidence: .venv/tests-installed  ## Run the long tests that `make test` leaves out.
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --max-worker-restart 0 -m evidence

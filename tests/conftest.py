@@ -3,6 +3,7 @@
 The import hook has to be installed before anything of Headwater is imported, so it is first.
 """
 
+import functools
 import gc
 import os
 import resource
@@ -67,6 +68,57 @@ def pytest_collection_finish(session):
     gc.set_threshold(200_000, 20, 20)
 
 
+_PASSED = Path(__file__).parent / "passed.json"
+_PASSED_AS = "passed as"
+_METHODS = Path(__file__).parent / "methods"
+
+
+def pytest_addoption(parser):
+    """`--repeat-all` and `--record-passed`, for tests that are repeated when their code changes."""
+    group = parser.getgroup("tests that have passed as they are")
+    group.addoption("--repeat-all", action="store_true", help="repeat them")
+    group.addoption("--record-passed", action="store_true", help=f"write them to {_PASSED.name}")
+
+
+@functools.cache
+def _passed_tests():
+    from headwater.evidence.fingerprints.passed import PassedTests
+
+    return PassedTests(_PASSED)
+
+
+def _source(item) -> str | None:
+    """What the test executes, if it need not be repeated while that is the same.
+
+    What these tests cost would grow with the number of methods and claims, and not with what has
+    changed.
+    """
+    from headwater.evidence.fingerprints.passed import source_of_test
+    from headwater.evidence.registry import all_claims
+
+    mark = item.get_closest_marker("repeated_on_change")
+    if mark is None and not item.path.is_relative_to(_METHODS):
+        return None
+    fixtures = [d.func for found in item._fixtureinfo.name2fixturedefs.values() for d in found]
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    of_claim = mark is not None and mark.kwargs.get("claim")
+    claim = all_claims()[given["name"]] if of_claim else None
+    return source_of_test(item.function, fixtures, given, claim)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leaves out what has passed as it is, but for a sample."""
+    source = _source(item)
+    if source is None:
+        return
+    item.user_properties.append((_PASSED_AS, source))
+    passed = _passed_tests()
+    repeat = item.config.getoption("repeat_all") or passed.is_in_sample(item.nodeid)
+    if passed.holds(item.nodeid, source) and not repeat:
+        pytest.skip(f"has passed as it is: {_PASSED.name}")
+
+
 _BUDGET = 20.0
 """Seconds of processor time, processes included, from which on the summary names a test. It does
 not fail: what a test takes depends on the machine."""
@@ -90,14 +142,23 @@ def pytest_runtest_call(item):
     return result
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Names the tests that are over the budget."""
-    over = {
-        report.nodeid: value
-        for report in terminalreporter.stats.get("passed", ())
-        for name, value in getattr(report, "user_properties", ())
-        if name == _PROCESSOR_SECONDS
-    }
+def pytest_terminal_summary(terminalreporter, config):
+    """Names the tests that are over the budget, and writes what has passed if it is asked for."""
+
+    def noted(outcome, what):
+        return {
+            report.nodeid: value
+            for report in terminalreporter.stats.get(outcome, ())
+            for name, value in getattr(report, "user_properties", ())
+            if name == what
+        }
+
+    if config.getoption("record_passed"):
+        passed = noted("passed", _PASSED_AS)
+        whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword
+        known = {*passed, *noted("skipped", _PASSED_AS)} if whole else None
+        _passed_tests().record(passed, known)
+    over = noted("passed", _PROCESSOR_SECONDS)
     if over:
         terminalreporter.section(f"more than {_BUDGET:.0f} s of processor time", yellow=True)
     for test, seconds in sorted(over.items(), key=lambda each: -each[1]):

@@ -247,6 +247,7 @@ def suitable(name, shelf):
     return method, inputs, options
 
 
+@pytest.mark.repeated_on_change
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_trained_from_what_it_learns_from(name, shelf):
     method, inputs, options = suitable(name, shelf)
@@ -291,6 +292,7 @@ def test_what_a_stream_cannot_be(given, message):
 WRONG = ("transitions", "environment", "process", "model", "nothing", "everything", "strange")
 
 
+@pytest.mark.repeated_on_change
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("name", METHODS)
 def test_whatever_else_is_given_is_refused_in_one_sentence(name, wrong, shelf, tmp_path):

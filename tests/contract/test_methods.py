@@ -7,6 +7,7 @@ from headwater.testing import check_method
 from headwater.testing.exceptions import EXPECTED
 
 
+@pytest.mark.repeated_on_change
 @pytest.mark.parametrize("name", list(all_methods()))
 def test_method(name):
     report = check_method(all_methods()[name])

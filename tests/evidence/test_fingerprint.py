@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from headwater.evidence.fingerprint import Code, fingerprint, reached_by
+from headwater.evidence.fingerprints.code import Code
+from headwater.evidence.fingerprints.fingerprint import fingerprint, reached_by
 from headwater.evidence.registry import claim_named
 
 # A package `deck` of a few files -----------------------------------------------------------------

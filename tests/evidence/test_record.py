@@ -11,7 +11,7 @@ import pytest
 
 from headwater.core.errors import RunError, SpecificationError
 from headwater.evidence.claim import Claim
-from headwater.evidence.fingerprint import reached_by
+from headwater.evidence.fingerprints.fingerprint import reached_by
 from headwater.evidence.record import (
     Record,
     append,

@@ -81,6 +81,11 @@ def make_process(name: str, /, **options: Any) -> FiniteTask:
         raise SpecificationError(f"{proper} cannot be made of these options ({reason})") from None
 
 
+def process_place(name: str) -> tuple[str, str]:
+    """The module and the name of the function that makes the process called `name`."""
+    return _homes()[name], name.replace("-", "_")
+
+
 def _maker(name: str) -> Any:
     return getattr(importlib.import_module(_homes()[name]), name.replace("-", "_"))
 

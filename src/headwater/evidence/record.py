@@ -21,7 +21,7 @@ from headwater.core import json_text
 from headwater.core.errors import RunError, SpecificationError
 from headwater.evaluation.statistics import Interval, band
 from headwater.evidence.claim import SCALES, Claim, Criterion, Finding
-from headwater.evidence.fingerprint import fingerprint
+from headwater.evidence.fingerprints.fingerprint import fingerprint
 from headwater.runs.directory import surroundings
 from headwater.runs.files import explain
 

@@ -1,0 +1,1 @@
+"""Fingerprints of the code that an experiment or a test executes."""
