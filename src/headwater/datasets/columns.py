@@ -719,9 +719,17 @@ def _recognised(role: str, synonyms: Sequence[str], plain: dict[str, str]) -> li
         if alone:
             return alone[:1]
         if role in ("observations", "actions", "next_observations"):
-            family = _family(synonym + "_*", list(plain)) or _family(synonym + ".*", list(plain))
+            family = _family(synonym + "_*", list(plain), re.IGNORECASE) or _family(
+                synonym + ".*", list(plain), re.IGNORECASE
+            )
             if family:
                 return family
+    if role in ("observations", "actions", "next_observations"):
+        # Objects within an object, of any names.
+        for synonym in synonyms:
+            inside = [name for name in plain if name.lower().startswith(synonym + ".")]
+            if inside:
+                return inside
     return []
 
 
@@ -781,9 +789,9 @@ def _respelt(name: str, names: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _family(pattern: str, names: Sequence[str]) -> list[str]:
+def _family(pattern: str, names: Sequence[str], flags: int = 0) -> list[str]:
     before, _, after = pattern.partition("*")
-    expression = re.compile(re.escape(before) + r"([0-9]{1,9})" + re.escape(after))
+    expression = re.compile(re.escape(before) + r"([0-9]{1,9})" + re.escape(after), flags)
     matches = [(int(m.group(1)), name) for name in names if (m := expression.fullmatch(name))]
     numbers = sorted(number for number, _ in matches)
     if len(set(numbers)) < len(numbers):

@@ -21,6 +21,8 @@ from headwater.datasets.references import References, published_references
 
 COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
 """What metadata counts: where datasets are put together, the sum is meant."""
+ACTION_NAMES = "action_names"
+"""What metadata calls the words that discrete actions are written as, in their numbers' order."""
 _MOST_ACTIONS = 1_000_000
 _FEW_ACTIONS = 64
 """Up to so many numbers, actions that never occur are taken to exist."""
@@ -449,6 +451,11 @@ class Dataset:
             reason = first.spaces.mismatch(other.spaces)
             if reason is not None:
                 raise DataError(f"datasets 0 and {number} cannot be concatenated because {reason}")
+            if first.metadata.get(ACTION_NAMES) != other.metadata.get(ACTION_NAMES):
+                raise DataError(
+                    f"datasets 0 and {number} cannot be concatenated because the words of their "
+                    f"actions differ ({ACTION_NAMES} in their metadata): number them alike"
+                )
         offsets = np.cumsum([0, *(data.size for data in datasets)])
         starts = [data.episode_starts[:-1] + o for data, o in zip(datasets, offsets)]
         metadata = {

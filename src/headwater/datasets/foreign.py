@@ -1,5 +1,6 @@
 """What a file or a directory is that is not read, and how it becomes one that is."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -69,6 +70,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 """How the content of kinds of files begins that are not read, and what is said of them."""
 
+_NUMBER = rb"-?[0-9.]+(?:[eE][-+]?[0-9]+)?"
+_VOWPAL_WABBIT = re.compile(
+    rb"shared ?\||(?:ccb|slates) shared|[0-9]+:" + _NUMBER + rb":" + _NUMBER + rb"(?: [^|\n]*)?\|"
+    rb'|\{"_label_(?:cost|probability|Action)"'
+)
+"""How decisions begin there: `action:cost:probability | features`, of several actions, as JSON."""
 _RECORDS = (
     "TFRecord files, as RLDS and TensorFlow Datasets write them: with TensorFlow Datasets, "
     "`tfds.builder_from_directory(PATH).as_dataset(split='train')` gives the episodes; write their "
@@ -119,6 +126,13 @@ def _file(place: Path, head: bytes) -> str | None:
                 "give the data that was learned from"
             )
         return f"this is one of the {_RECORDS}"
+    if _VOWPAL_WABBIT.match(head):
+        return (
+            "this is a log of Vowpal Wabbit: write a row for each decision, with the features of "
+            "the context, the action, the reward (the cost with the other sign) and the "
+            "probability of the action, and load it with episode_per_row=True and "
+            "columns={'propensities': 'NAME'}"
+        )
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "this is a web page and no data: the address leads to a page about the file"

@@ -11,6 +11,7 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Chunk, Options
+from headwater.datasets.dataset import ACTION_NAMES
 from headwater.datasets.episodes.ends import RECORDS
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
@@ -211,3 +212,11 @@ def _refuse_other(place: Path, options: Options, first: Path, other: Options) ->
                 f"{place} says {name}={options._asdict()[name]} but {first} says {value}: files "
                 "that are read together must agree"
             )
+    words, others = ((o.metadata or {}).get(ACTION_NAMES) for o in (options, other))
+    if words != others:
+        odd = sorted({str(word) for word in (words or [])} ^ {str(word) for word in (others or [])})
+        raise DataError(
+            f"the actions of {place} and of {first} are not the same words (only one of them has "
+            f"'{odd[0] if odd else 'them in this order'}'), so their numbers would not mean the "
+            "same: join the files into one table, or number the actions alike in all of them"
+        )

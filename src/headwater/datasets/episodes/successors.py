@@ -87,6 +87,8 @@ def unused_rows(
     **Arguments:** arrays of a row each; `final`: `[row]`, where an end is marked.
     """
     rows = len(rewards)
+    if rows < _FEWEST:
+        return None
     zero = ~final & (rewards.reshape(rows, -1) == 0).all(1)
     for values in (observations, actions):
         if values.dtype.kind not in "biuf":

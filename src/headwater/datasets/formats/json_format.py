@@ -1,5 +1,6 @@
 """JSON and JSON Lines: an object for each step, or for each episode."""
 
+import importlib
 import io
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from headwater.datasets.formats.table_format import open_batches
 
 _LARGEST = 2**31 - 1
 """Bytes that the reader of lines takes at once."""
+_STEPS = ("steps", "transitions", "trajectory", "timesteps")
+"""What an episode calls the list of its steps."""
+_EPISODE = "episode_index"
+_POLICIES = "policy_batches."
+"""What precedes the columns of a policy in RLlib's batches of several agents."""
 
 
 def open_json(path: Path, mapping: Mapping | None, rows: int | None):
@@ -27,9 +33,58 @@ def open_json(path: Path, mapping: Mapping | None, rows: int | None):
     table = _lines(path, size) if path.suffix.lower() != ".json" else None
     if table is None:
         table = _document(path)
+    table, note = _steps_of_episodes(table)
     while any(_is_object(column.type) for column in table.columns):
         table = table.flatten()
-    return open_batches(table.schema, iter(table.to_batches(rows)), mapping)
+    table = _of_one_policy(table)
+    stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping, table.column)
+    if note:
+        before = stored.get("metadata") or {}
+        stored["metadata"] = {**before, "reading": [note, *before.get("reading", ())]}
+    return stored, chunks
+
+
+def _steps_of_episodes(table: Any) -> tuple[Any, str]:
+    """The steps of all episodes, where each row is an episode that lists them as objects."""
+    import pyarrow as arrow
+    import pyarrow.types as types
+
+    inner = [
+        name
+        for name in table.column_names
+        if types.is_list(table.schema.field(name).type)
+        and _is_object(table.schema.field(name).type.value_type)
+    ]
+    usual = [name for name in inner if name.lower() in _STEPS]
+    if len(usual) != 1:
+        return table, ""
+    (name,) = usual
+    lists = table.column(name).combine_chunks()
+    compute: Any = importlib.import_module("pyarrow.compute")
+    steps = arrow.Table.from_struct_array(compute.list_flatten(lists))
+    if _EPISODE not in steps.column_names:
+        steps = steps.append_column(_EPISODE, compute.list_parent_indices(lists))
+    others = [other for other in table.column_names if other != name]
+    left = f"; what else it has is left out: {', '.join(others)}" if others else ""
+    return steps, f"each object is an episode, whose steps are those in its list '{name}'{left}"
+
+
+def _of_one_policy(table: Any) -> Any:
+    """The batch of the only policy in what RLlib writes of several agents.
+
+    Raises `DataError` if there are several.
+    """
+    inside = [name for name in table.column_names if name.startswith(_POLICIES)]
+    if not inside:
+        return table
+    policies = sorted({name.removeprefix(_POLICIES).split(".")[0] for name in inside})
+    if len(policies) > 1:
+        raise DataError(
+            f"these are batches of {len(policies)} policies of RLlib ({', '.join(policies)}), "
+            "which are several logs: write the batches of each policy to a file of its own"
+        )
+    prefix = f"{_POLICIES}{policies[0]}."
+    return table.select(inside).rename_columns([name.removeprefix(prefix) for name in inside])
 
 
 def _lines(path: Path, size: int) -> Any:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,17 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolve, stored_options
-from headwater.datasets.dataset import Dataset
+from headwater.datasets.dataset import ACTION_NAMES, Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
+from headwater.datasets.formats.tables.cells import (
+    FLAGS,
+    action_words,
+    is_number,
+    no_number,
+    numbered,
+    words_note,
+)
 from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
 
 _KEY = b"headwater"
@@ -23,11 +31,6 @@ _BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryErro
 """What the library raises for damaged files; its own errors derive from these."""
 _GAPS = ("actions", "next_observations", "continues")
 """Roles whose columns may be empty in rows: NaN stands there."""
-_WORDS = {
-    "yes": True, "no": False, "y": True, "n": False, "true": True, "false": False,
-    "t": True, "f": False, "on": True, "off": False,
-}  # fmt: skip
-"""What flags are written as, where they are no numbers."""
 
 
 def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None):
@@ -37,11 +40,24 @@ def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None)
     column or values that are no numbers.
     """
     # The library takes what has a colon in it for an address, unless it is absolute.
-    return open_batches(*_open(path.absolute(), kind, rows), mapping)
+    import pyarrow as arrow
+
+    path = path.absolute()
+
+    def whole(name: str) -> Any:
+        _, batches = _open(path, kind, rows)
+        return arrow.chunked_array([batch.column(name) for batch in batches])
+
+    return open_batches(*_open(path, kind, rows), mapping, whole)
 
 
-def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
-    """What is stored beside the columns, and the columns in chunks: one for each Arrow batch."""
+def open_batches(
+    schema: Any, batches: Iterator[Any], mapping: Mapping | None, whole: Callable[[str], Any]
+):
+    """What is stored beside the columns, and the columns in chunks: one for each Arrow batch.
+
+    **Arguments:** `whole`: all rows of the column of a name.
+    """
     stored = _stored(schema)
     try:
         names = schema.names
@@ -56,8 +72,16 @@ def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
     if first is None:
         return {**stored, "reading": reading}, iter(())
     batches = itertools.chain([first], batches)
+    words = _words_of_actions(first, reading.columns, whole)
+    if words is not None:
+        name = reading.columns["actions"][0]
+        batches = _with_numbers(batches, name, words)
+        before = stored.get("metadata") or {}
+        notes = [*before.get("reading", ()), words_note(name, words)]
+        stored["metadata"] = {**before, ACTION_NAMES: words, "reading": notes}
     if is_trajectories(first, reading.columns):
-        kept = {**(stored.get("metadata") or {}), "reading": [READING]}
+        kept = dict(stored.get("metadata") or {})
+        kept["reading"] = [*kept.get("reading", ()), READING]
 
         def column(values: Any, name: str, start: int) -> np.ndarray:
             return _column(values, name, start, anything=False)
@@ -65,6 +89,27 @@ def open_batches(schema: Any, batches: Iterator[Any], mapping: Mapping | None):
         stored = {**stored, "reading": reading, "metadata": kept}
         return stored, unrolled(batches, reading.columns, column)
     return {**stored, "reading": reading}, _chunks(batches, reading.columns)
+
+
+def _words_of_actions(first: Any, roles: dict[str, list[str]], whole) -> list[str] | None:
+    """The words that actions are, in order, if they are words in a single column."""
+    import pyarrow.types as types
+
+    names = roles.get("actions", [])
+    if len(names) != 1:
+        return None
+    kind = first.column(names[0]).type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (types.is_string(kind) or types.is_large_string(kind)):
+        return None
+    return action_words(whole(names[0]).unique().drop_null().to_pylist())
+
+
+def _with_numbers(batches: Iterator[Any], name: str, words: list[str]) -> Iterator[Any]:
+    for batch in batches:
+        place = batch.schema.get_field_index(name)
+        yield batch.set_column(place, name, numbered(batch.column(place), words))
 
 
 def write_parquet(dataset: Dataset, path: Path) -> None:
@@ -258,25 +303,14 @@ def _column(
 def _flags(values, name: str, start: int, per_row: int) -> np.ndarray:
     """Text that says yes or no, as booleans."""
     known = values.unique().to_pylist()
-    strange = [text for text in known if text.strip().lower() not in _WORDS]
+    strange = [text for text in known if text.strip().lower() not in FLAGS]
     if strange:
         # What is a number, beside something else that is not, is not what to look for.
-        strange = next((text for text in strange if not _is_number(text)), strange[0])
+        strange = next((text for text in strange if not is_number(text)), strange[0])
         first = values.to_pylist().index(strange)
-        raise DataError(
-            f"column '{name}' has type string, which is not a number (it holds '{strange[:40]}' at "
-            f"row {start + first // max(per_row, 1)}): convert it, or map another column"
-        )
-    codes = {text: _WORDS[text.strip().lower()] for text in known}
+        raise no_number(name, strange, start + first // max(per_row, 1))
+    codes = {text: FLAGS[text.strip().lower()] for text in known}
     return np.array([codes[text] for text in values.to_pylist()], bool)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_missing(values, name: str, start: int, per_row: int) -> None:

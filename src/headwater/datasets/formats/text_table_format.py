@@ -16,6 +16,7 @@ from headwater.core.stored_size import refuse_beyond
 from headwater.datasets.columns import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
+from headwater.datasets.formats.tables.cells import with_lists
 
 _COLUMN_BYTES = 8_192
 """That the reader of CSV reserves for a column."""
@@ -35,6 +36,8 @@ _MISSING = frozenset(
 )
 """Words in the place of a number that are no units."""
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_OTHERS = (".txt", ".dat", ".data", ".log")
+"""What tables as text are also called, if their content is one."""
 
 
 class _Dialect(NamedTuple):
@@ -65,7 +68,10 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     packed = path.name.lower().endswith(".gz")
     dialect = _dialect(path, packed)
     table, decimal, grouped = _table(path, packed, dialect)
-    stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping)
+    lists: list[str] = []
+    if decimal == ".":
+        table, lists = with_lists(table)
+    stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping, table.column)
     found = [
         f"text in {dialect.encoding}" if not dialect.encoding.startswith("utf-8") else "",
         f"columns separated by {_DELIMITERS[dialect.delimiter]}" * (dialect.delimiter != ","),
@@ -80,8 +86,11 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
         notes.append(f"{count} above the header left out, from {_short(dialect.above)} on")
     if dialect.units:
         notes.append(f"the line under the header is no row but units: {_short(dialect.units)}")
+    if lists:
+        notes.append(f"lists written as text: {', '.join(lists)}")
     if notes:
-        stored["metadata"] = {"reading": notes}
+        before = stored.get("metadata") or {}
+        stored["metadata"] = {**before, "reading": [*notes, *before.get("reading", ())]}
     return stored, chunks
 
 
@@ -115,6 +124,21 @@ def _dialect(path: Path, packed: bool) -> _Dialect:
     units = _units(below, delimiter)
     under = below.index(units) + 1 if units else 0
     return _Dialect(encoding, delimiter, header, above, units, under, possible)
+
+
+def _is_table(head: bytes) -> bool:
+    """Whether text begins with lines of as many fields each, most of them numbers."""
+    if b"\0" in head:
+        return False
+    lines = [line for line in head.decode("latin-1").splitlines() if line.strip()]
+    if not lines or len(lines[:-1]) < 2:
+        return False
+    delimiter = _delimiter(lines[:-1], ",")
+    if delimiter is None:
+        return False
+    _, *rows = csv.reader(lines[:-1], delimiter=delimiter)
+    fields = [field for row in rows for field in row]
+    return sum(map(_is_number, fields)) * 2 > len(fields)
 
 
 def _encoding(head: bytes, path: Path, packed: bool) -> str:
@@ -319,7 +343,9 @@ class _TextTable(AbstractFormat):
     def recognises(self, place: Path, head: bytes) -> bool:
         name = place.name.lower()
         packed = head.startswith(b"\x1f\x8b")
-        return bool(head) and name.endswith(_SUFFIXES) and packed == name.endswith(".gz")
+        if name.endswith(_SUFFIXES):
+            return bool(head) and packed == name.endswith(".gz")
+        return name.endswith(_OTHERS) and not packed and _is_table(head)
 
     def open(self, place: Path, mapping: Mapping | None, rows: int | None):
         return open_text_table(place, mapping, rows)

@@ -1,0 +1,1 @@
+"""What tables hold in their cells beyond plain numbers."""
