@@ -14,8 +14,10 @@ from headwater.core.feed import Feed
 from headwater.core.method import AbstractMethod, AbstractPolicy, Info
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.testing import check_method, checks
-from headwater.testing.checks import Case
+from headwater.testing import check_method
+from headwater.testing.checks import capabilities, every_method
+from headwater.testing.checks.applicable import checks_for
+from headwater.testing.checks.case import Case
 from headwater.testing.exceptions import EXPECTED
 from headwater.testing.kinds import kinds_for
 
@@ -213,25 +215,37 @@ class MixesSeeds(_Planted):
 
 
 PLANTED = [
-    (MissesTermination, checks.check_terminal_rows_ignore_the_next_observation, "another one"),
-    (MultipliesByTheMask, checks.check_terminal_rows_ignore_the_next_observation, "a NaN"),
-    (TreatsTruncationAsTermination, checks.check_truncated_rows_bootstrap, "treated as terminal"),
-    (PythonNumberInState, checks.check_state_holds_arrays_only, "is no array"),
-    (DriftsInType, checks.check_update_keeps_the_structure, "float32.* becomes bfloat16"),
-    (DriftsInType, checks.check_second_call_does_not_retrace, "traced 2 times"),
-    (CountsInPython, checks.check_update_keeps_the_structure, "changes the tree"),
-    (CountsInPython, checks.check_second_call_does_not_retrace, "traced 4 times"),
-    (DrawsWithNumPy, checks.check_tracing_is_reproducible, "two programs"),
-    (DrawsWithNumPy, checks.check_scan_equals_loop, "Not equal to tolerance"),
-    (BranchesOnASetting, checks.check_scan_equals_loop, "boolean conversion|traced"),
-    (HasAStaticNumber, checks.check_floats_can_be_swept, "temperature is static"),
-    (ActsOutOfBounds, checks.check_actions_are_inside_the_space, "explore=False"),
-    (GreedyAtRandom, checks.check_greedy_actions_are_deterministic, "depend on the key"),
-    (NeverExplores, checks.check_greedy_actions_are_deterministic, "do not depend on the key"),
-    (LogsAVector, checks.check_update_keeps_the_structure, "not a floating-point scalar"),
-    (DividesByTheSpread, checks.check_finite_on_hard_inputs, "no rewards"),
-    (LooksAtTheFirstRow, checks.check_row_order_is_irrelevant, "permuted"),
-    (MixesSeeds, checks.check_vmap_equals_separate_runs, "run 0"),
+    (
+        MissesTermination,
+        every_method.check_terminal_rows_ignore_the_next_observation,
+        "another one",
+    ),
+    (MultipliesByTheMask, every_method.check_terminal_rows_ignore_the_next_observation, "a NaN"),
+    (
+        TreatsTruncationAsTermination,
+        every_method.check_truncated_rows_bootstrap,
+        "treated as terminal",
+    ),
+    (PythonNumberInState, every_method.check_state_holds_arrays_only, "is no array"),
+    (DriftsInType, every_method.check_update_keeps_the_structure, "float32.* becomes bfloat16"),
+    (DriftsInType, every_method.check_second_call_does_not_retrace, "traced 2 times"),
+    (CountsInPython, every_method.check_update_keeps_the_structure, "changes the tree"),
+    (CountsInPython, every_method.check_second_call_does_not_retrace, "traced 4 times"),
+    (DrawsWithNumPy, every_method.check_tracing_is_reproducible, "two programs"),
+    (DrawsWithNumPy, every_method.check_scan_equals_loop, "Not equal to tolerance"),
+    (BranchesOnASetting, every_method.check_scan_equals_loop, "boolean conversion|traced"),
+    (HasAStaticNumber, every_method.check_floats_can_be_swept, "temperature is static"),
+    (ActsOutOfBounds, capabilities.check_actions_are_inside_the_space, "explore=False"),
+    (GreedyAtRandom, capabilities.check_greedy_actions_are_deterministic, "depend on the key"),
+    (
+        NeverExplores,
+        capabilities.check_greedy_actions_are_deterministic,
+        "do not depend on the key",
+    ),
+    (LogsAVector, every_method.check_update_keeps_the_structure, "not a floating-point scalar"),
+    (DividesByTheSpread, every_method.check_finite_on_hard_inputs, "no rewards"),
+    (LooksAtTheFirstRow, every_method.check_row_order_is_irrelevant, "permuted"),
+    (MixesSeeds, every_method.check_vmap_equals_separate_runs, "run 0"),
 ]
 
 
@@ -248,7 +262,7 @@ def test_planted_mistake_is_caught(cls, check, message):
 
 def test_a_dead_setting_is_caught():
     with pytest.raises(AssertionError, match="no change within 4 updates: temperature"):
-        checks.check_every_number_matters([_case(HasADeadSetting)])
+        every_method.check_every_number_matters([_case(HasADeadSetting)])
 
 
 class TakesAnyWord(_Planted):
@@ -275,13 +289,13 @@ class RefusesWithoutTheName(_Planted):
 )
 def test_words_that_are_not_checked_are_caught(cls, said):
     with pytest.raises(AssertionError, match=said):
-        checks.check_misspelt_choices_are_refused(_case(cls))
+        every_method.check_misspelt_choices_are_refused(_case(cls))
 
 
 def test_a_sound_method_passes_everything():
     report = check_method(Sound)
     assert [o.check for o in report.outcomes if o.note] == ["misspelt choices are refused"]
-    expected = {check.__name__ for check in checks.checks_for(Sound(), kinds_for(Sound)[0])}
+    expected = {check.__name__ for check in checks_for(Sound(), kinds_for(Sound)[0])}
     assert len(report.outcomes) == len(expected) + 1
     assert str(report).startswith(
         "Sound keeps the contract:\n  continuous: state holds arrays only"

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod
-from headwater.testing.checks import Case, check_every_number_matters, checks_for
+from headwater.testing.checks.applicable import checks_for
+from headwater.testing.checks.case import Case
+from headwater.testing.checks.every_method import check_every_number_matters
 from headwater.testing.exceptions import EXPECTED
 from headwater.testing.kinds import kinds_for
 from headwater.testing.sizes import small
