@@ -11,7 +11,7 @@ from headwater.api import evaluate as verb
 from headwater.api.evaluate import evaluate
 from headwater.api.run import Run
 from headwater.api.train import train
-from headwater.core.errors import SpecificationError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.control.pendulum import Pendulum
 from headwater.evaluation.off_policy import evaluate_off_policy
@@ -123,3 +123,39 @@ def test_what_does_not_fit_is_said(run):
     )
     with pytest.raises(SpecificationError, match="clone does not fit the data: actions have size"):
         evaluate(run, env="none", data=other)
+
+
+def test_a_log_is_read_as_the_run_that_learned_from_it_read_it(tmp_path):
+    log = pendulum_log()
+    last = log.terminals | log.truncations
+    arrays = {
+        "obs": log.observations,
+        "torque": log.raw_actions(),
+        "reward": log.rewards,
+        "left": last,
+        "next_obs": log.next_observations,
+    }
+    path = tmp_path / "log.npz"
+    np.savez(path, **arrays)
+    options = {
+        "columns": {"actions": "torque", "dones": "left"},
+        "dones": "truncated",
+        "action_low": -2.0,
+        "action_high": 2.0,
+    }
+    made = train(
+        BC(hidden_sizes=(8,), stochastic=True), path, updates=2, seeds=1, batch_size=8, env="none",
+        out=tmp_path / "run", data_options=options, progress=False,
+    )  # fmt: skip
+    judged = {"estimators": ["wis"], "explore": True, "env": "none"}
+    found = evaluate(tmp_path / "run", data=path, **judged).estimates
+    other = tmp_path / "other.npz"
+    np.savez(other, **arrays)
+    with pytest.raises(DataError, match="no column is recognised as actions"):
+        evaluate(made, data=other, **judged)
+    again = evaluate(made, data=other, data_options=options, **judged).estimates
+    assert found[0]["wis"].effective_episodes == again[0]["wis"].effective_episodes is not None
+    with pytest.raises(SpecificationError, match="the data is read already"):
+        evaluate(made, data=log, data_options=options, **judged)
+    with pytest.raises(SpecificationError, match="data options are of logged transitions"):
+        evaluate(made, env="pendulum", data_options=options)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from headwater.api.evaluate import choose_estimators, discount_of, judge_seeds
+from headwater.api.inputs import read_log
 from headwater.api.run import Run, open_run
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractPolicy
 from headwater.datasets.dataset import Dataset, require_actions, require_rewards
-from headwater.datasets.read import load
 from headwater.environments.catalogue import (
     bandit_names,
     black_box_names,
@@ -239,6 +239,7 @@ def select(
     explore: bool = False,
     level: float = 0.95,
     seed: int = 0,
+    data_options: dict[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Selection:
     """Which of several runs to deploy, judged from a log alone, and how sure that is.
@@ -253,7 +254,8 @@ def select(
     those that fit a network leave these out); `explore`: judge the exploring policies, as an
     estimator does that needs the probabilities of continuous actions; `level`: of the intervals,
     and with what confidence a run must be better than the behaviour to be deployed; `seed`;
-    `progress`: of fits (default: on a terminal).
+    `data_options`: of `headwater.load`, as in `headwater.evaluate`; `progress`: of fits (default:
+    on a terminal).
 
     Raises `SpecificationError` if a run does not fit the data, names are no names, or the runs
     discount rewards differently.
@@ -265,7 +267,7 @@ def select(
         raise SpecificationError(f"level = {level}: it lies between 0.5 and 1")
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
     names = _different_names(opened, names)
-    data = data if isinstance(data, Dataset) else load(data)
+    data = read_log(data, data_options, opened)
     require_rewards(data.metadata, "off-policy evaluation")
     require_actions(data.action_confidence, data.metadata, "off-policy evaluation")
     discounts = {}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.inputs import as_task
+from headwater.api.inputs import as_task, read_log
 from headwater.api.language.score import score_texts
 from headwater.api.run import Run, open_run
 from headwater.api.specification import TaskChoice
@@ -20,7 +20,6 @@ from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTa
 from headwater.core.records import Pulls
 from headwater.datasets.dataset import Dataset, require_actions, require_rewards
 from headwater.datasets.pulls_files import check_pulls, read_pulls
-from headwater.datasets.read import load
 from headwater.environments.registry import acted_in
 from headwater.evaluation.bandits import as_transitions
 from headwater.evaluation.estimators.importance import WEIGHING
@@ -108,6 +107,7 @@ def evaluate(
     max_weight: float = float("inf"),
     reward: Any = None,
     seed: int = 0,
+    data_options: dict[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Evaluates every seed of a run: in its task and, if a log is given, from that log; a run in
@@ -122,7 +122,9 @@ def evaluate(
     actions, or with `explore`); if one needs the probabilities of continuous actions, all judge the
     exploring policy; `max_weight`: what ratios of probabilities are clipped at, for less variance
     and some bias; `reward`: of a language model's responses, if it was Python code, or another
-    one than the run's; `seed`; `progress`: of fits (default: on a terminal).
+    one than the run's; `seed`; `data_options`: of `headwater.load`, where `data` is a path
+    (default: those with which the run read it, if it learned from it); `progress`: of fits
+    (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
     that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.
@@ -133,6 +135,11 @@ def evaluate(
             raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
+    transitions = run.base is None and run.specification.flow.kind != "bandits"
+    if data_options and (
+        data is None or not transitions or isinstance(method, AbstractTablePolicy)
+    ):
+        raise SpecificationError("data options are of logged transitions: leave them out")
     if run.base is not None:
         if env not in (None, "none") or estimators or explore or isinstance(data, Dataset | Pulls):
             raise SpecificationError(
@@ -178,7 +185,7 @@ def evaluate(
             normalised = interval(run.normalised(seed_means(returns)))
     estimates = None
     if data is not None:
-        data = data if isinstance(data, Dataset) else load(data)
+        data = read_log(data, data_options, [run])
         require_rewards(data.metadata, "off-policy evaluation")
         require_actions(data.action_confidence, data.metadata, "off-policy evaluation")
         reason = run.spaces.mismatch(data.spaces, "in the run", "in the data")

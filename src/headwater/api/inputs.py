@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from headwater.api.run import open_run
+from headwater.api.run import Run, open_run
 from headwater.api.specification import (
     Given,
     JudgeChoice,
@@ -156,6 +156,38 @@ def as_process(
     return ProcessChoice(name, dict(made_with or {}), path, own, known), task
 
 
+def read_log(
+    data: Dataset | str | Path, options: dict[str, Any] | None, runs: Sequence[Run]
+) -> Dataset:
+    """The log to judge runs from, read as `options` of `headwater.load` say.
+
+    Without options it is read as the first of the runs that learned from it read it. Raises
+    `SpecificationError` for options of data that is read already, `DataError` as `load` does.
+    """
+    if isinstance(data, Dataset):
+        refuse_options(options)
+        return data
+    place = locate(data).resolve()
+    for run in [] if options else runs:
+        stage: Run | None = run
+        while stage is not None:
+            choice = stage.specification.data
+            known = None if choice is None else choice.place(stage.path)
+            if choice is not None and known is not None and known.resolve() == place:
+                return load(data, **choice.options)
+            stage = stage.upstream
+    return load(data, **(options or {}))
+
+
+def refuse_options(options: dict[str, Any] | None) -> None:
+    """Raises `SpecificationError` if there are options of reading, where nothing is read."""
+    if options:
+        raise SpecificationError(
+            f"{next(iter(options))} says how a file is read, and the data is read already: "
+            "leave it out"
+        )
+
+
 def choose_transitions(
     data: Any, options: dict[str, Any] | None, *, from_disk: bool = False
 ) -> tuple[DataChoice | None, Dataset | None]:
@@ -163,11 +195,7 @@ def choose_transitions(
     if data is None:
         return None, None
     if isinstance(data, Dataset):
-        if options:
-            raise SpecificationError(
-                f"{next(iter(options))} says how a file is read, and the data is read already: "
-                "leave it out"
-            )
+        refuse_options(options)
         return DataChoice(None, {}, data.fingerprint()), data
     if not isinstance(data, str | os.PathLike):
         raise SpecificationError(

@@ -13,6 +13,7 @@ from headwater.analysis.describe import describe
 from headwater.api.compare import Comparison, compare, task_of
 from headwater.api.evaluate import evaluate
 from headwater.api.evidence.papers import papers_of
+from headwater.api.inputs import read_log
 from headwater.api.run import Run, open_run
 from headwater.core.catalogue import all_methods
 from headwater.core.errors import HeadwaterError, SpecificationError, nearest
@@ -44,6 +45,7 @@ def report(
     data: Dataset | str | Path | None = None,
     episodes: bool = True,
     level: float = 0.95,
+    data_options: dict[str, Any] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes one self-contained HTML page about runs, and returns its path.
@@ -55,7 +57,8 @@ def report(
     **Arguments:** `runs`: or their directories; runs in different tasks get sections of their own;
     `out`: the page; `names`, `baseline`, `target`, `level`: as in `headwater.compare`; `data`: a
     log from which the policies are judged without acting; `episodes`: follow one episode of each
-    policy, where its task can be opened; `tell`: is told what takes long, before it begins.
+    policy, where its task can be opened; `data_options`: as in `headwater.evaluate`; `tell`: is
+    told what takes long, before it begins.
 
     Raises `SpecificationError` for names that do not fit, `RunError` for what is no run or a page
     that cannot be written.
@@ -91,7 +94,7 @@ def report(
         for number, (comparison, group) in enumerate(zip(comparisons, groups.values())):
             sections += _results(comparison, group, pictures / f"{number}", len(groups) > 1, level)
         if data is not None:
-            sections.append(("Judged from the log", _judged(by_name, data, tell)))
+            sections.append(("Judged from the log", _judged(by_name, data, data_options, tell)))
         if episodes:
             tell("following an episode of each policy")
             sections += _at_work(by_name, pictures)
@@ -220,8 +223,13 @@ def _results(
     return sections
 
 
-def _judged(runs: Mapping[str, Run], data: Any, tell: Callable[[str], None]) -> str:
-    log = data if isinstance(data, Dataset) else load(data)
+def _judged(
+    runs: Mapping[str, Run],
+    data: Any,
+    data_options: dict[str, Any] | None,
+    tell: Callable[[str], None],
+) -> str:
+    log = read_log(data, data_options, list(runs.values()))
     rows = []
     for name, run in runs.items():
         try:
@@ -273,11 +281,14 @@ def _logs(
 ) -> list[tuple[str, str]]:
     """What was learned from, as far as it is at hand and has not changed."""
     found: dict[tuple[Path | None, str | None], list[str]] = {}
+    options: dict[tuple[Path | None, str | None], dict[str, Any]] = {}
     for name, run in runs.items():
         while run is not None:
             choice = run.specification.data
             if choice is not None and run.base is None and run.process is None:
-                users = found.setdefault((choice.place(run.path), choice.fingerprint), [])
+                log_key = choice.place(run.path), choice.fingerprint
+                options.setdefault(log_key, choice.options)
+                users = found.setdefault(log_key, [])
                 users += [name] if name not in users else []
             run = run.upstream
     sections = []
@@ -288,7 +299,7 @@ def _logs(
         try:
             if path is None:
                 raise SpecificationError("it was held in memory and is not known any more")
-            log = load(path)
+            log = load(path, **options[path, fingerprint])
             if log.size > _LARGEST_LOG:
                 raise SpecificationError(f"{log.size:,} rows are described on their own")
             if fingerprint not in (None, log.fingerprint()):

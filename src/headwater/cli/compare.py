@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import print_json, print_table
 from headwater.core.errors import SpecificationError
 
@@ -23,6 +24,7 @@ def command(
     explore: Flag = False,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
+    reading: Reading = AS_IT_IS,
 ) -> None:
     """Set runs side by side: final returns with intervals, and how many samples a log saved.
 
@@ -62,6 +64,7 @@ def command(
             explore=explore,
             level=level,
             seed=seed,
+            data_options=reading.given(),
             progress=None if json else True,
         )
         if json:

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, Settings, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import chosen_task, print_json, print_table
 
 
@@ -22,6 +23,7 @@ def command(
     reward: Annotated[str | None, option("REWARD")] = None,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
+    reading: Reading = AS_IT_IS,
 ) -> None:
     """Measure every seed's policy by acting, and from a log without acting if one is given.
 
@@ -34,7 +36,8 @@ def command(
         explore: Act as in data collection instead of greedily.
         data: Logged experience for off-policy evaluation (expected discounted return; of a
             bandit, logged rounds); of a language model, texts to judge it on, by default those that
-            the run held out.
+            the run held out. What the run learned from is read as the run read it, unless you say
+            how.
         estimators: How to judge from the log: of fqe, is, wis, pdis, wpdis, dr, wdr, mis and drl;
             by default fqe, mis and drl, and wis and wdr where the policy has probabilities: over
             discrete actions, or with --explore.
@@ -57,6 +60,7 @@ def command(
         max_weight=max_weight,
         reward=reward,
         seed=seed,
+        data_options=reading.given(),
         progress=None if json else True,
     )
     if json:

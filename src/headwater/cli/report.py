@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from headwater.cli.arguments import Flag, option
+from headwater.cli.data.reading_options import AS_IT_IS, Reading
 from headwater.cli.frame import print_json
 
 
@@ -20,6 +21,7 @@ def command(
     no_episodes: Flag = False,
     level: Annotated[float, option("X")] = 0.95,
     json: Flag = False,
+    reading: Reading = AS_IT_IS,
 ) -> None:
     """Write one HTML page about runs: curves, intervals, savings, the policy at work, provenance.
 
@@ -47,6 +49,7 @@ def command(
         data=data,
         episodes=not no_episodes,
         level=level,
+        data_options=reading.given(),
         tell=(lambda line: None) if json else print,
     )
     if json:

@@ -503,7 +503,7 @@ def endings(chunk: Chunk, rows: int, options: Options, *, complete: bool = True)
         rows,
         options.end_options,
         complete=complete,
-        candidates=[name for name, what in looks.items() if ROLE_OF_LOOKS[what] == "continues"],
+        candidates={name: ROLE_OF_LOOKS[what] for name, what in looks.items()},
     )
 
 

@@ -476,5 +476,8 @@ def test_what_looks_like_a_mask_is_named_where_nothing_says_how_episodes_end(tmp
     np.savez(path, **arrays)
     with pytest.raises(DataError, match="'continues': 'not_done'"):
         load(path)
+    np.savez(path, **arrays, last_row=known["is_last"])
+    with pytest.raises(DataError, match="'last_row' looks as if it said where an episode is done"):
+        load(path)
     data = load(path, columns={"continues": "not_done"})
     assert np.flatnonzero(data.terminals).size == sum(TERMINAL)

@@ -1,6 +1,7 @@
 """Where episodes end, and how: all that a log says of it, put together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,13 @@ SIGNALS = (
 _FLAGS = ("terminals", "truncations", "dones", "ends", "starts")
 _MARKS = ("terminals", "truncations", "dones", "ends")
 MEANINGS = ("terminal", "truncated")
+_TOLD = {
+    "continues": "where nothing follows, by 0",
+    "dones": "where an episode is done",
+    "starts": "where an episode starts",
+    "episodes": "which episode a row is of",
+}
+"""What a column of a role says."""
 
 
 class Signal(NamedTuple):
@@ -77,7 +85,7 @@ def combine(
     options: EndOptions,
     *,
     complete: bool = True,
-    candidates: Sequence[str] = (),
+    candidates: Mapping[str, str] = MappingProxyType({}),
 ) -> Ends:
     """The ends of episodes that all signals together amount to.
 
@@ -85,7 +93,7 @@ def combine(
     changes where no end is marked cuts the episode there, as `episodes_end` says.
 
     **Arguments:** `rows`: how many; `complete`: whether the last episode is known to be whole;
-    `candidates`: other columns that look as if they were 0 where nothing follows.
+    `candidates`: other columns by name, and the roles that they look as if they played.
 
     Raises `DataError`, with columns and row, for signals that contradict each other, and if they
     leave open whether the process ended.
@@ -131,7 +139,7 @@ def combine(
         reason = _told_by_continuation(claims, signal, rows, complete)
         if reason is not None:
             ignored[signal.column] = reason
-            candidates = (*candidates, signal.column)
+            candidates = {signal.column: "continues", **candidates}
     _refuse_contradictions(claims)
     return _settled(claims, rows, options, complete, ignored, candidates)
 
@@ -185,7 +193,7 @@ def _settled(
     options: EndOptions,
     complete: bool,
     ignored: dict[str, str],
-    candidates: Sequence[str],
+    candidates: Mapping[str, str],
 ) -> Ends:
     none = np.zeros(rows, bool)
     ends = {role: claim.ends for role, claim in claims.items()}
@@ -208,13 +216,12 @@ def _settled(
     elif options.episodes_end is not None:
         terminals = none
     else:
-        hint = ""
-        if candidates:
-            name = candidates[0]
-            hint = (
-                f"; the column '{name}' looks as if it were 0 where nothing follows: if it is, "
-                f"say columns={{'continues': '{name}'}} (`--column continues={name}`)"
-            )
+        hint = "".join(
+            f"; the column '{name}' looks as if it said {_TOLD[role]}: if it does, say columns="
+            f"{{'{role}': '{name}'}} (`--column {role}={name}`)"
+            for name, role in candidates.items()
+            if role in _TOLD
+        )
         raise DataError(
             "no column says where the process ended (terminals): map one with "
             "columns={'terminals': 'NAME'}, or say never_terminal=True if episodes only ever end "
