@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 
+from headwater.core.errors import SpecificationError
 from headwater.environments.tabular.finite import random_process
+from headwater.methods.control.imitation.bc import BC
 from headwater.methods.tabular.online.ucbvi import UCBVI
 from headwater.runs import layout
 from headwater.runs.directory import RunDirectory
-from headwater.runs.layout import Place, default_layout, spread_rows
+from headwater.runs.layout import Place, default_layout, layout_of, spread_rows
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
 from headwater.sources.episodes import FreshEpisodes
@@ -95,6 +97,60 @@ def test_a_batch_over_two_devices_learns_the_same(rows):
 
     for one, other in zip(jax.tree.leaves(train("map")), jax.tree.leaves(train("batch"))):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def cloned(layout):
+    """A cloned policy, of which two weights are large enough to be cut."""
+    stage = Stage("only", BC(hidden_sizes=(64, 64)), source("replay"), 30)
+    return run([stage], SPACES, seeds=2, layout=layout)
+
+
+def test_a_model_over_two_devices_learns_the_same():
+    """Products of parts may round differently, and Adam divides by what is nearly nothing."""
+    one, other = cloned("map"), cloned("model")
+    states = one.outcomes["only"].state, other.outcomes["only"].state
+    for x, y in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+    for x, y in zip(one.metrics, other.metrics, strict=True):
+        assert x["update"] == y["update"]
+        np.testing.assert_allclose(
+            x["metrics"]["actor_loss"], y["metrics"]["actor_loss"], rtol=1e-4
+        )
+
+
+def test_each_device_holds_half_of_what_is_large():
+    found = {}
+    for leaf in jax.tree.leaves(cloned("model").outcomes["only"].state):
+        found.setdefault(leaf.shape[1:], set()).add(leaf.addressable_shards[0].data.shape[1:])
+    assert found[64, 64] <= {(32, 64), (64, 32)}
+    assert all(parts == {shape} for shape, parts in found.items() if np.prod(shape) <= 1024)
+
+
+def test_a_spread_model_goes_on_after_an_interruption(tmp_path):
+    calls = []
+
+    def stop(method, states, key):
+        calls.append(True)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((2, 1))
+
+    stages = [Stage("only", BC(hidden_sizes=(64, 64)), source("replay"), 30)]
+    directory = RunDirectory.create(tmp_path / "run", {})
+    given = {"seeds": 2, "layout": "model", "evaluations": 5}
+    with pytest.raises(KeyboardInterrupt):
+        run(stages, SPACES, directory=directory, evaluate=stop, **given)
+    went_on = run(stages, SPACES, directory=directory, evaluate=stop, **given)
+    whole = cloned("model").outcomes["only"].state
+    for x, y in zip(jax.tree.leaves(went_on.outcomes["only"].state), jax.tree.leaves(whole)):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_one_device_is_not_several(monkeypatch):
+    assert layout_of("seeds") is None and layout_of("model") == "model"
+    monkeypatch.setattr(jax, "devices", lambda: [None])
+    with pytest.raises(SpecificationError, match="parallel = model spreads over several devices"):
+        layout_of("model")
 
 
 def test_a_shared_batch_is_really_shared():

@@ -61,6 +61,7 @@ from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.files import fill_directory, write_json
+from headwater.runs.layout import layout_of
 from headwater.runs.loop import Evaluate, run
 from headwater.runs.trackers.tracker import tracker_class
 
@@ -310,6 +311,7 @@ def _carry_out(
                 patience=specification.options.patience,
                 trackers=trackers,
                 progress=progress,
+                layout=layout_of(specification.options.parallel),
                 earlier=earlier,
             )
     except KeyboardInterrupt as stop:

@@ -15,11 +15,16 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractTablePolicy, Agent
 from headwater.core.source import AbstractHostSource
 from headwater.runs.checkpoint import Position
+from headwater.runs.options import Parallel
 from headwater.runs.stage import Outcome, Outcomes, Stage
 
-SeedLayout = Literal["map", "vmap", "devices", "batch"]
+SeedLayout = Literal["map", "vmap", "devices", "batch", "model"]
 """How seeds lie on the hardware: one after the other, side by side in one batch, spread over all
-devices, or (`"batch"`) each update's batch spread over all devices, one seed after the other."""
+devices, or one after the other with the rows of each update's batch (`"batch"`) or the arrays of
+the learner's state (`"model"`) spread over all devices."""
+
+_SMALL_ARRAY = 2**10
+"""Numbers of one seed up to which an array is not cut: to send its parts would take longer."""
 
 _MOST_COPIED = 2**31
 """Bytes of data that may be held once for each processor, so that seeds run side by side."""
@@ -183,6 +188,15 @@ def spread_rows(data: Any, layout: SeedLayout) -> Any:
     return jax.tree.map(spread, data)
 
 
+def spread_model(tree: Any, layout: SeedLayout) -> Any:
+    """`tree`, whose arrays have a leading seed axis, with large arrays cut over all devices if that
+    is asked for: inside a compiled program, which would else choose by itself."""
+    if layout != "model":
+        return tree
+    mesh = _all_devices()
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _cut(x, mesh)), tree)
+
+
 def _devices(seeds: int) -> Mesh:
     """As many devices as share `seeds` evenly."""
     found = jax.devices()
@@ -190,8 +204,36 @@ def _devices(seeds: int) -> Mesh:
     return Mesh(np.asarray(found[:count]), ("seed",))
 
 
-def _on_every_device(tree: Any, seeds: int) -> Any:
-    everywhere = NamedSharding(_devices(seeds), PartitionSpec())
+def layout_of(parallel: Parallel) -> SeedLayout | None:
+    """The layout that spreads what is asked for; `None` leaves it to `default_layout`.
+
+    Raises `SpecificationError` if there is only one device to spread a batch or a model over.
+    """
+    if parallel == "seeds":
+        return None
+    if len(jax.devices()) < 2:
+        raise SpecificationError(
+            f"parallel = {parallel} spreads over several devices, but JAX sees only one: leave it "
+            "out, or let JAX see more (on processors JAX_NUM_CPU_DEVICES says how many)"
+        )
+    return parallel
+
+
+def _all_devices() -> Mesh:
+    return Mesh(np.asarray(jax.devices()), ("part",))
+
+
+def _cut(leaf: Any, mesh: Mesh) -> NamedSharding:
+    """How an array with a leading seed axis is cut: along its longest axis that devices share."""
+    axes = [axis for axis in range(1, leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
+    if not axes or math.prod(leaf.shape[1:]) <= _SMALL_ARRAY:
+        return NamedSharding(mesh, PartitionSpec())
+    longest = max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "part"))
+
+
+def _on_every_device(tree: Any, mesh: Mesh) -> Any:
+    everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.device_put(x, everywhere) if eqx.is_array(x) else x, tree)
 
 
@@ -224,9 +266,10 @@ class Place:
         self.layout: SeedLayout = layout or default_layout(
             len(seeds), source.shared, self._tables()
         )
-        if self.layout == "devices":
+        if self.layout in ("devices", "model"):
             # Once for all chunks: what all seeds look at is needed on every device.
-            source = source._replace(shared=_on_every_device(source.shared, len(seeds)))
+            mesh = _devices(len(seeds)) if self.layout == "devices" else _all_devices()
+            source = source._replace(shared=_on_every_device(source.shared, mesh))
         self.source = source._replace(own=self.spread(source.own))
         self.measure = measure._replace(own=self.spread(measure.own))
         keys, self.evaluation_key = _place_keys(
@@ -251,12 +294,18 @@ class Place:
 
     def spread(self, tree: Any) -> Any:
         """`tree`, whose arrays have a leading seed axis, where the compiled pieces want it."""
+        if self.layout == "model":
+            mesh = _all_devices()
+            return jax.tree.map(lambda x: jax.device_put(x, _cut(x, mesh)), tree)
         if self.layout != "devices":
             return tree
         return jax.device_put(tree, NamedSharding(_devices(len(self.seeds)), PartitionSpec("seed")))
 
     def gathered(self, tree: Any) -> Any:
-        """`tree` on one device, for what does not know of several."""
+        """`tree` on one device, for what does not know of several.
+
+        A model that is spread stays so, as it may be too large for one.
+        """
         return jax.device_put(tree, jax.devices()[0]) if self.layout == "devices" else tree
 
     def first_state(self, outcomes: Outcomes) -> Any:

@@ -25,7 +25,15 @@ from headwater.runs.compiled import forget_programs
 from headwater.runs.directory import RunDirectory
 from headwater.runs.interruption import raise_if_interrupted
 from headwater.runs.journal import Evaluate, Journal, finite_leaves
-from headwater.runs.layout import Place, SeedLayout, check_each, join, over_seeds, spread_rows
+from headwater.runs.layout import (
+    Place,
+    SeedLayout,
+    check_each,
+    join,
+    over_seeds,
+    spread_model,
+    spread_rows,
+)
 from headwater.runs.learn import advance, learn_draw, shapes_of_metrics, shapes_of_update
 from headwater.runs.progress import Progress
 from headwater.runs.stage import Outcome, Outcomes, Stage
@@ -260,7 +268,7 @@ def _chunk(fixed, changing):
 
     shared = (method, source.shared, measure.shared, first, count)
     own = (source.own, measure.own)
-    return over_seeds(one_seed, shared, (*changing, keys, own), layout)
+    return spread_model(over_seeds(one_seed, shared, (*changing, keys, own), layout), layout)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -274,7 +282,7 @@ def _update_each(fixed, changing):
         return learn_draw(method, join(measure, own), state, sums, data, key, pieces=pieces)
 
     each = (state, sums, data, keys, measure.own)
-    return over_seeds(one_seed, (method, measure.shared), each, layout)
+    return spread_model(over_seeds(one_seed, (method, measure.shared), each, layout), layout)
 
 
 @eqx.filter_jit

@@ -31,6 +31,9 @@ Recipe = Literal["wsrl", "keep-data", "proto", "rlpd", "continue", "scratch"]
 DEFAULT_RECIPE: Recipe = "keep-data"
 """Unless another is asked for: what it is worth is in docs/real_run.md."""
 
+Parallel = Literal["seeds", "batch", "model"]
+"""What is spread over several devices."""
+
 MOST_SEEDS = 10_000
 """More than this is a slip, which would fill the memory before anything is said."""
 LARGEST_SEED = 2**32 - 1
@@ -114,6 +117,13 @@ class Options:
         most=_LARGEST_COUNT,
     )  # fmt: skip
     seed: int = _option(0, "training", "Root of all randomness.")
+    parallel: Parallel = _option(  # noqa: RUF009 (that an alias cannot change is not seen)
+        "seeds",
+        "training",
+        "What is spread over several devices: seeds, as they fit; the rows of each `batch`; or the "
+        "arrays of the `model`, each cut along its longest axis, for one that fills a device.",
+        value="{seeds,batch,model}",
+    )
     precision: Literal["default", "bfloat16"] = _option(
         "default",
         "training",

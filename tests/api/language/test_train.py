@@ -135,6 +135,17 @@ def test_a_stopped_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, method,
     assert any(not np.array_equal(x, y) for x, y in zip(first, second))
 
 
+def test_one_model_over_two_devices_is_the_model_of_one(folder, tmp_path):
+    """Two virtual ones (see conftest.py). Products of parts may round differently."""
+    one = taught(folder, "SFT", "sums.jsonl", tmp_path / "one")
+    two = taught(folder, "SFT", "sums.jsonl", tmp_path / "two", parallel="model")
+    large = [x for x in jax.tree.leaves(two.state) if x.shape[1:] == (264, 16)]
+    assert large and all(x.addressable_shards[0].data.shape == (1, 132, 16) for x in large)
+    assert last(two) == pytest.approx(last(one), rel=1e-4)
+    for x, y in zip(jax.tree.leaves(one.state), jax.tree.leaves(two.state), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
 def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
     run = taught(folder, "SFT", "sums.jsonl", None, updates=None, epochs=2.5, held_out="0.25")
     # Six rows in batches of four, two and a half times.
