@@ -10,6 +10,7 @@ from headwater.api.compare import compare, select
 from headwater.api.run import Run
 from headwater.api.specification import MethodChoice, Specification, TaskChoice
 from headwater.api.train import train
+from headwater.cli.compare import print_comparison
 from headwater.core.errors import SpecificationError
 from headwater.datasets.dataset import Dataset
 from headwater.methods.control.imitation.bc import BC
@@ -35,6 +36,7 @@ def made(
     method = SAC(hidden_sizes=(8, 8)) if online else BC(hidden_sizes=(8, 8))
     choice = None if task is None else TaskChoice(task, {})
     chosen = {"updates": fields.pop("updates", 100), "recipe": fields.pop("recipe", None)}
+    chosen["keep_best"] = fields.pop("keep_best", False)
     options = Options(seeds=SEEDS, evaluations=2, episodes=2, batch_size=16, **chosen)
     specification = Specification("train", MethodChoice.of(method), options, task=choice, **fields)
     rows = [
@@ -130,6 +132,18 @@ def test_scores_are_normalised_where_references_are_known():
     found = compare([made({0: 0.0, 100: 98.5}, updates=100, references=references)], level=0.8)
     assert found.rows[0].normalised.point == pytest.approx(50.0)
     assert found.rows[0].score.level == 0.8
+
+
+def test_returns_by_which_runs_were_chosen_are_told_apart(capsys):
+    last, best = made({0: 0.0, 100: 5.0}), made({0: 9.0, 100: 5.0}, keep_best=True)
+    result = compare([last, best], names=["last", "best"])
+    assert [row.score.point for row in result.rows] == [6.5, 10.5]
+    (remark,) = result.remarks
+    assert remark.startswith("best: the best evaluation of each seed, by which it was chosen")
+    assert [row["keeps_best"] for row in result.to_json()["runs"]] == [False, True]
+    print_comparison(result)
+    assert remark in capsys.readouterr().out.replace("\n", " ")
+    assert not compare([last], names=["last"]).remarks
 
 
 def test_figures_are_drawn(tmp_path):

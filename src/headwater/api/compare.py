@@ -40,7 +40,8 @@ class Row:
     **Arguments:** `name`; `method`; `recipe`: how it went online, if it adapts another run;
     `seeds`; `updates`, `steps`: made so far, steps being new environment steps; `score`: final
     return; `normalised`: on the scale from random to expert, if that is known; `advantage`: over
-    the baseline; `savings`: of samples, against the baseline.
+    the baseline; `savings`: of samples, against the baseline; `keeps_best`: whether the score is
+    that of each seed's best evaluation, by which it was chosen.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Row:
     normalised: Interval | None
     advantage: Difference | None = None
     savings: Savings | None = None
+    keeps_best: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +71,17 @@ class Comparison:
     target: float | None
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What has to be known to read the scores right, one sentence each."""
+        kept = [row.name for row in self.rows if row.keeps_best]
+        if not kept:
+            return []
+        return [
+            f"{', '.join(kept)}: the best evaluation of each seed, by which it was chosen, so that "
+            "fresh returns are lower on average (`headwater evaluate` measures them)"
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
         return {
@@ -79,7 +92,15 @@ class Comparison:
                 {
                     **{
                         name: getattr(row, name)
-                        for name in ("name", "method", "recipe", "seeds", "updates", "steps")
+                        for name in (
+                            "name",
+                            "method",
+                            "recipe",
+                            "seeds",
+                            "updates",
+                            "steps",
+                            "keeps_best",
+                        )
                     },
                     "score": dataclasses.asdict(row.score),
                     "normalised": row.normalised and dataclasses.asdict(row.normalised),
@@ -179,6 +200,7 @@ def compare(
                 None if run.references is None else interval(run.normalised(final), level=level),
                 advantage,
                 savings,
+                run.finished and run.keeps_best,
             )
         )
     return Comparison(rows, tasks[0], baseline, target, acted)

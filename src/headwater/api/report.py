@@ -179,6 +179,8 @@ def _results(
     if any(row.seeds < FEWEST_SEEDS for row in comparison.rows):
         note += f" where there are at least {FEWEST_SEEDS} seeds"
     content += page.text(f"{note}.", kind="faint")
+    for remark in comparison.remarks:
+        content += page.text(f"{remark}.", kind="faint")
     if len(rows) > 1:
         dots = _named(stem, "intervals")
         draw_intervals({"": {row.name: row.score for row in comparison.rows}}, dots)

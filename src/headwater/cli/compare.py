@@ -145,6 +145,8 @@ def print_comparison(result) -> None:
         "interquartile mean over seeds of the last evaluation, with bootstrap intervals"
         + (" where there are at least three seeds" if few else "")
     )
+    for remark in result.remarks:
+        print(remark)
     for row in result.rows:
         if row.savings is not None:
             print(f"{row.name}: {row.savings.sentence}")
