@@ -51,6 +51,19 @@ class AbstractEnvironment(eqx.Module):
         """The next state and what is seen of it."""
 
 
+class AbstractLevels(eqx.Module):
+    """A capability of environments: an episode takes one of levels that are numbered."""
+
+    @property
+    @abc.abstractmethod
+    def levels(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def level(self, index: int | Int[Array, ""]) -> AbstractEnvironment:
+        """The task whose only level is number `index`; from `levels` on, one held out of it."""
+
+
 class Sketch(NamedTuple):
     """What a state looks like, as plain shapes in the units of `AbstractDrawable.view`.
 

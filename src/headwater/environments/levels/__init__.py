@@ -1,0 +1,1 @@
+"""Tasks that come in numbered levels, of which some are held out."""

@@ -1,0 +1,1 @@
+"""How policies do on levels that they never saw."""
