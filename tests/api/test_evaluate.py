@@ -1,8 +1,12 @@
 """What a run is worth, by acting and from a log."""
 
+import dataclasses
 import json
+from typing import ClassVar
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,9 +15,11 @@ from headwater.api import evaluate as verb
 from headwater.api.evaluate import evaluate
 from headwater.api.run import Run
 from headwater.api.train import train
+from headwater.cli.evaluate import command as shown
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.control.pendulum import Pendulum
+from headwater.environments.environment import AbstractEnvironment, AbstractLevels, Step
 from headwater.evaluation.off_policy import evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
 from headwater.methods.control.imitation.bc import BC
@@ -111,7 +117,51 @@ def test_estimators_follow_from_what_the_policy_knows(run, monkeypatch):
     assert calls[9:] == [(("fqe",), False, 0.99)] * 3
 
 
+class Weights(AbstractEnvironment, AbstractLevels):
+    """One step, which pays the action times one more than the number of the level."""
+
+    name: ClassVar[str] = "weights"
+    reference_returns: ClassVar[None] = None
+    first: int = 0
+    count: int = eqx.field(static=True, default=2)
+
+    @property
+    def spaces(self):
+        return dataclasses.replace(Pendulum().spaces, horizon=1)
+
+    @property
+    def levels(self):
+        return self.count
+
+    def level(self, index):
+        return dataclasses.replace(self, first=self.first + index, count=1)
+
+    def reset(self, *, key):
+        return self.first + jax.random.randint(key, (), 0, self.count), jnp.zeros(3)
+
+    def step(self, state, action, *, key):
+        over = jnp.ones((), bool)
+        return state, Step(jnp.zeros(3), (state + 1.0) * action[0], over, ~over)
+
+
+def test_levels_that_were_never_seen(run, capsys):
+    found = evaluate(run, env=Weights(), episodes=1, unseen_levels=5).generalisation
+    act = lambda state: run.method.act(state, jnp.zeros(3), key=jax.random.key(0), explore=False)[0]
+    action = float(jax.vmap(act)(run.state).mean())
+    assert found.seen.point == pytest.approx((1 + 2) / 2 * action, rel=1e-5)
+    assert found.unseen.point == pytest.approx((3 + 4 + 5 + 6 + 7) / 5 * action, rel=1e-5)
+    assert (found.seen_levels, found.unseen_levels) == (2, 5)
+    shown(run.path, env=Weights(), episodes=1, unseen_levels=5)
+    assert f"generalisation gap {found.gap}" in capsys.readouterr().out
+    with pytest.raises(SpecificationError, match="unseen_levels = -1: it must be at least 1"):
+        evaluate(run, env=Weights(), episodes=1, unseen_levels=-1)
+
+
 def test_what_does_not_fit_is_said(run):
+    with pytest.raises(SpecificationError, match="pendulum has no numbered levels"):
+        evaluate(run, episodes=1, unseen_levels=3)
+    with pytest.raises(SpecificationError, match="unseen levels are acted on: say in which"):
+        evaluate(run, env="none", data=pendulum_log(), unseen_levels=3)
     with pytest.raises(SpecificationError, match="clone: give an environment to act in, or data"):
         evaluate(run, env="none")
     with pytest.raises(SpecificationError, match="clone does not fit cart-pole: observations have"):

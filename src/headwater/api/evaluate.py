@@ -25,6 +25,12 @@ from headwater.evaluation.bandits import as_transitions
 from headwater.evaluation.estimators.importance import WEIGHING
 from headwater.evaluation.exact import returns_of
 from headwater.evaluation.fitted_value import FIT_UPDATES
+from headwater.evaluation.levels.generalisation_gap import (
+    GeneralisationGap,
+    generalisation_gap,
+    level_returns,
+    levels_of,
+)
 from headwater.evaluation.off_policy import (
     ESTIMATORS,
     WITH_VALUE,
@@ -49,7 +55,8 @@ class Evaluation:
     `score`, `normalised`: interquartile mean over seeds of the mean return, in its own units and on
     the scale from a random policy (0) to an expert (100); `estimates`: for each seed, what the
     estimators say of the expected discounted return, if a log was given; `policy_judged`: whether
-    they judge the `greedy` policy or the `exploring` one.
+    they judge the `greedy` policy or the `exploring` one; `generalisation`: what levels that the
+    run never saw cost, if they were asked for.
 
     Of a run of a language model: `measure`: `log-likelihood` of held-out responses (a token, on
     average), `accuracy` on held-out comparisons, or `reward` of the run's own responses; `data`:
@@ -72,6 +79,7 @@ class Evaluation:
     perplexity: Interval | None = None
     win_rate: Interval | None = None
     policy_judged: str | None = None
+    generalisation: GeneralisationGap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
@@ -93,6 +101,7 @@ class Evaluation:
             if self.estimates is None
             else [{name: e.to_json() for name, e in each.items()} for each in self.estimates],
             "policy_judged": self.policy_judged,
+            "generalisation": self.generalisation and dataclasses.asdict(self.generalisation),
         }
 
 
@@ -105,6 +114,7 @@ def evaluate(
     data: Dataset | Pulls | str | Path | None = None,
     estimators: Sequence[str] | None = None,
     max_weight: float = float("inf"),
+    unseen_levels: int = 0,
     reward: Any = None,
     seed: int = 0,
     data_options: dict[str, Any] | None = None,
@@ -121,10 +131,11 @@ def evaluate(
     probabilities, and the weighted and doubly robust ones where the policy has some: over discrete
     actions, or with `explore`); if one needs the probabilities of continuous actions, all judge the
     exploring policy; `max_weight`: what ratios of probabilities are clipped at, for less variance
-    and some bias; `reward`: of a language model's responses, if it was Python code, or another
-    one than the run's; `seed`; `data_options`: of `headwater.load`, where `data` is a path
-    (default: those with which the run read it, if it learned from it); `progress`: of fits
-    (default: on a terminal).
+    and some bias; `unseen_levels`: act also on as many levels that follow those of the task, of
+    which the run saw none, and on at most as many of its own; `reward`: of a language model's
+    responses, if it was Python code, or another one than the run's; `seed`; `data_options`: of
+    `headwater.load`, where `data` is a path (default: those with which the run read it, if it
+    learned from it); `progress`: of fits (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
     that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.
@@ -135,11 +146,14 @@ def evaluate(
             raise SpecificationError(nearest(estimator, ESTIMATORS, "estimator"))
     run = run if isinstance(run, Run) else open_run(run)
     method = run.method
-    transitions = run.base is None and run.specification.flow.kind != "bandits"
-    if data_options and (
-        data is None or not transitions or isinstance(method, AbstractTablePolicy)
-    ):
+    kind = run.specification.flow.kind
+    acts = run.base is None and kind != "bandits" and not isinstance(method, AbstractTablePolicy)
+    if data_options and (data is None or not acts):
         raise SpecificationError("data options are of logged transitions: leave them out")
+    if unseen_levels and not acts:
+        raise SpecificationError(
+            f"{run.name} acts in no environment, which alone has levels: leave out unseen_levels"
+        )
     if run.base is not None:
         if env not in (None, "none") or estimators or explore or isinstance(data, Dataset | Pulls):
             raise SpecificationError(
@@ -153,7 +167,7 @@ def evaluate(
         )
     if isinstance(method, AbstractTablePolicy):
         return _exactly(run, env, data)
-    if run.specification.flow.kind == "bandits":
+    if kind == "bandits":
         return _from_pulls(run, env, data, estimators, explore, max_weight, seed, progress)
     if isinstance(data, Pulls):
         raise SpecificationError(
@@ -170,7 +184,9 @@ def evaluate(
         raise SpecificationError(
             f"{run.name}: give an environment to act in, or data to judge from"
         )
-    returns = score = normalised = None
+    if unseen_levels and task is None:
+        raise SpecificationError("unseen levels are acted on: say in which environment (env)")
+    returns = score = normalised = gap = None
     if task is not None:
         reason = run.spaces.mismatch(task.spaces, "in the run", "in the environment")
         if reason is not None:
@@ -183,6 +199,8 @@ def evaluate(
         usual = run.specification.task
         if run.references is not None and (usual is None or usual.same_as(TaskChoice.of(task))):
             normalised = interval(run.normalised(seed_means(returns)))
+        if unseen_levels:
+            gap = _gap(method, run.state, task, unseen_levels, explore, key)
     estimates = None
     if data is not None:
         data = read_log(data, data_options, [run])
@@ -200,7 +218,25 @@ def evaluate(
         )
     name = None if task is None else task.name
     judged = None if estimates is None else "exploring" if explore else "greedy"
-    return Evaluation(run.name, name, returns, score, normalised, estimates, policy_judged=judged)
+    return Evaluation(
+        *(run.name, name, returns, score, normalised, estimates),
+        policy_judged=judged,
+        generalisation=gap,
+    )
+
+
+def _gap(
+    method: AbstractPolicy, state: Any, task: Any, unseen: int, explore: bool, key: Any
+) -> GeneralisationGap:
+    """What a run earns on levels of its task, and on the levels that follow them."""
+    own = levels_of(task).levels
+    if unseen < 1:
+        raise SpecificationError(f"unseen_levels = {unseen}: it must be at least 1, or left out")
+    found = [
+        level_returns(method, state, task, numbers, key=key, explore=explore)
+        for numbers in (range(min(own, unseen)), range(own, own + unseen))
+    ]
+    return generalisation_gap(*found)
 
 
 def choose_estimators(

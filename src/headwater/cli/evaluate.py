@@ -20,6 +20,7 @@ def command(
     estimators: Annotated[tuple[str, ...], option("NAME…")] = (),
     max_weight: Annotated[float, option("X")] = float("inf"),
     env_option: Settings = (),
+    unseen_levels: Annotated[int, option("N")] = 0,
     reward: Annotated[str | None, option("REWARD")] = None,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
@@ -43,6 +44,8 @@ def command(
             discrete actions, or with --explore.
         max_weight: What ratios of probabilities are clipped at, for less variance and some bias.
         env_option: An option of the environment; may be repeated.
+        unseen_levels: Act also on as many levels that follow those of the environment and were
+            never learned from, and on at most as many of its own, to see what is lost on new ones.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
             exact-match; by default what the run learned from.
         seed: Root of the randomness of the episodes or of what is written.
@@ -58,6 +61,7 @@ def command(
         data=data,
         estimators=estimators or None,
         max_weight=max_weight,
+        unseen_levels=unseen_levels,
         reward=reward,
         seed=seed,
         data_options=reading.given(),
@@ -76,6 +80,11 @@ def command(
             for i, r in enumerate(result.returns)
         ]
         print_table("", ["seed", "mean", "deviation", "lowest", "highest"], rows)
+    if result.generalisation is not None:
+        gap = result.generalisation
+        print(f"return on {gap.seen_levels:,} levels of its own {gap.seen}")
+        print(f"return on {gap.unseen_levels:,} levels that it never saw {gap.unseen}")
+        print(f"generalisation gap {gap.gap}")
     if result.score is not None and result.scores is not None:
         print(f"{result.run} on {result.data}, {result.scores.shape[1]} rows")
         print(f"{result.measure} {result.score}")
