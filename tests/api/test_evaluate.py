@@ -144,14 +144,18 @@ class Weights(AbstractEnvironment, AbstractLevels):
         return state, Step(jnp.zeros(3), (state + 1.0) * action[0], over, ~over)
 
 
-def test_levels_that_were_never_seen(run, capsys):
-    found = evaluate(run, env=Weights(), episodes=1, unseen_levels=5).generalisation
+def test_levels_that_were_never_seen(run, capsys, monkeypatch):
+    whole = evaluate(run, env=Weights(), episodes=1, unseen_levels=5)
+    found = whole.generalisation
     act = lambda state: run.method.act(state, jnp.zeros(3), key=jax.random.key(0), explore=False)[0]
     action = float(jax.vmap(act)(run.state).mean())
     assert found.seen.point == pytest.approx((1 + 2) / 2 * action, rel=1e-5)
     assert found.unseen.point == pytest.approx((3 + 4 + 5 + 6 + 7) / 5 * action, rel=1e-5)
     assert (found.seen_levels, found.unseen_levels) == (2, 5)
-    shown(run.path, env=Weights(), episodes=1, unseen_levels=5)
+    asked = {}
+    monkeypatch.setattr(verb, "evaluate", lambda run, **given: asked.update(given) or whole)
+    shown(run.path, episodes=1, unseen_levels=5)
+    assert asked["unseen_levels"] == 5
     assert f"generalisation gap {found.gap}" in capsys.readouterr().out
     with pytest.raises(SpecificationError, match="unseen_levels = -1: it must be at least 1"):
         evaluate(run, env=Weights(), episodes=1, unseen_levels=-1)
