@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -80,7 +81,7 @@ def test_lists_in_cells(tmp_path):
     ("reward", "said"),
     [
         ("12.5 %", "write plain numbers, without units"),
-        ("1'234", "the mark may be between thousands"),
+        ("1.234.567", "the mark may be between thousands"),
         ("reward", "the header stands again at row 3"),
         ("BCJNGGhAC4AAA", "output_compress_columns="),
     ],
@@ -164,4 +165,53 @@ def test_logs_of_vowpal_wabbit_are_named(tmp_path, line):
     path = tmp_path / ("log.json" if line.startswith("{") else "log.dat")
     path.write_text("\n".join([line] * 3))
     with pytest.raises(DataError, match="this is a log of Vowpal Wabbit"):
+        load(path)
+
+
+def test_structures_in_parquet(tmp_path):
+    columns = {
+        "obs": [{"position": [0.5 * row, 1.0], "speed": {"x": -row}} for row in range(4)],
+        "action": [[0.1]] * 4,
+        "reward": [1.0] * 4,
+        "terminated": [False, False, False, True],
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "log.parquet")
+    data = load(tmp_path / "log.parquet")
+    np.testing.assert_allclose(data.observations, [[0.5 * row, 1, -row] for row in range(4)])
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "table", "records"])
+def test_json_of_pandas(tmp_path, orient):
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(table([0.1, 0.2, 0.3])).to_json(tmp_path / "log.json", orient=orient)
+    data = load(tmp_path / "log.json")
+    np.testing.assert_allclose(data.observations, [[0, 1], [0.5, 0], [1, -1]])
+    assert data.terminals.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("mark", [" ", "\u00a0", "\u202f", "'"])
+def test_thousands_divided_by_what_is_no_decimal_mark(tmp_path, mark):
+    columns = table([0.1] * 6)
+    columns["reward"] = [f"1{mark}234", "-5", "2.5", f"1{mark}000{mark}000.5", "0", "7"]
+    data = load(text(tmp_path / "log.csv", columns))
+    assert data.rewards.tolist() == [1234, -5, 2.5, 1000000.5, 0, 7]
+    assert "thousands divided in reward" in dict(reading_rows(data.metadata))["read as"]
+
+
+def test_observations_in_a_group_of_a_flat_file(tmp_path):
+    with h5py.File(tmp_path / "log.hdf5", "w") as file:
+        file["observations/qpos"] = np.arange(8.0).reshape(4, 2)
+        file["observations/qvel"] = np.arange(4.0)
+        file["observations/images/top"] = np.zeros((4, 2, 2, 3), np.uint8)
+        file["action"] = np.full((4, 1), 0.5)
+    data = load(tmp_path / "log.hdf5", episodes_end="terminal")
+    np.testing.assert_allclose(data.observations[1], [2, 3, 1])
+    assert data.metadata["missing"] == ["rewards"]
+    assert "left out: observations/images" in dict(reading_rows(data.metadata))["read as"]
+
+
+def test_a_monitor_file_is_named(tmp_path):
+    path = tmp_path / "monitor.csv"
+    path.write_text('#{"t_start": 1.0, "env_id": "CartPole-v1"}\nr,l,t\n10.0,10,0.1\n')
+    with pytest.raises(DataError, match="monitor file of Stable-Baselines3"):
         load(path)

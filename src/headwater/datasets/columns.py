@@ -727,7 +727,8 @@ def _recognised(role: str, synonyms: Sequence[str], plain: dict[str, str]) -> li
     if role in ("observations", "actions", "next_observations"):
         # Objects within an object, of any names.
         for synonym in synonyms:
-            inside = [name for name in plain if name.lower().startswith(synonym + ".")]
+            prefixes = (synonym + ".", synonym + "/")
+            inside = [name for name in plain if name.lower().startswith(prefixes)]
             if inside:
                 return inside
     return []

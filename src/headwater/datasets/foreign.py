@@ -126,6 +126,11 @@ def _file(place: Path, head: bytes) -> str | None:
                 "give the data that was learned from"
             )
         return f"this is one of the {_RECORDS}"
+    if head.startswith(b'#{"t_start"'):
+        return (
+            "this is a monitor file of Stable-Baselines3: it has the returns of episodes and no "
+            "transitions; give the data that was collected"
+        )
     if _VOWPAL_WABBIT.match(head):
         return (
             "this is a log of Vowpal Wabbit: write a row for each decision, with the features of "

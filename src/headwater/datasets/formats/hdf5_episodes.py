@@ -96,7 +96,7 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
                 for name in ROLES[role]
                 if isinstance(first.get(name), h5py.Group)
             }
-            keys, left = _keys(first[nested["observations"]]) if nested else ([], [])
+            keys, left = vectors_of(first[nested["observations"]]) if nested else ([], [])
             environment = _environment(file)
         except DataError:
             raise
@@ -232,7 +232,7 @@ def _together(held: list[Chunk]) -> Chunk:
     return joined
 
 
-def _keys(group) -> tuple[list[str], list[str]]:
+def vectors_of(group) -> tuple[list[str], list[str]]:
     """The names of vectors in a group of observations, and of everything else."""
     import h5py
 

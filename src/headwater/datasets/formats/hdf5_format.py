@@ -8,7 +8,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Chunk, Mapping, resolve, stored_options
+from headwater.datasets.columns import ROLES, Chunk, Mapping, resolve, stored_options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.hdf5_episodes import (
@@ -16,6 +16,7 @@ from headwater.datasets.formats.hdf5_episodes import (
     is_numbered,
     open_groups,
     open_numbered,
+    vectors_of,
 )
 from headwater.datasets.formats.hdf5_file import damaged, is_array, item_of, open_file, read_columns
 
@@ -43,9 +44,16 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
             return open_numbered(path, names, mapping, rows)
         if groups_of_episodes(file):
             return open_groups(path, mapping, rows)
-        reading = resolve(names, mapping)
+        try:
+            parts, left = _parts_of_observations(file, names)
+        except Exception as error:  # As below.
+            raise damaged(error) from None
+        reading = resolve([*names, *parts], mapping)
         try:
             stored = _stored(file)
+            if left:
+                note = f"what is no vector is left out: {', '.join(left)}"
+                stored["metadata"] = {**stored.get("metadata", {}), "reading": [note]}
         except DataError:
             raise
         except Exception as error:  # The library raises whatever a damaged file makes it trip on.
@@ -75,6 +83,22 @@ def write_hdf5(dataset: Dataset, path: Path) -> None:
         file.flush()
         image = file.id.get_file_image()
     path.write_bytes(image)
+
+
+def _parts_of_observations(file, names: list[str]) -> tuple[list[str], list[str]]:
+    """The vectors in groups that are called as observations are, and what else is in them."""
+    import h5py
+
+    vectors, others = [], []
+    for role in ("observations", "next_observations"):
+        if any(name in ROLES[role] for name in names):
+            continue
+        for group in ROLES[role]:
+            if isinstance(file.get(group), h5py.Group):
+                found, rest = vectors_of(file[group])
+                vectors += [f"{group}/{name}" for name in found]
+                others += [f"{group}/{name}" for name in rest]
+    return vectors, others
 
 
 def _chunks(path: Path, roles: dict[str, list[str]], rows: int | None) -> Iterator[Chunk]:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ _LARGEST = 2**31 - 1
 _STEPS = ("steps", "transitions", "trajectory", "timesteps")
 """What an episode calls the list of its steps."""
 _EPISODE = "episode_index"
+_SPLIT = {"columns", "index", "data"}
+"""What pandas calls the parts of a table that it splits."""
 _POLICIES = "policy_batches."
 """What precedes the columns of a policy in RLlib's batches of several agents."""
 
@@ -122,6 +125,8 @@ def _document(path: Path) -> Any:
             raise DataError("this is no JSON, or it is cut off: write it again") from None
         return lines
     if isinstance(found, dict):
+        found = _of_pandas(found)
+    if isinstance(found, dict):
         inner = [value for value in found.values() if _is_rows(value)]
         found = inner[0] if len(inner) == 1 else [found]
     if not _is_rows(found):
@@ -137,6 +142,26 @@ def _document(path: Path) -> Any:
             f"the objects in this JSON are not alike ({reason}): every field needs the same kind "
             "of value in all of them"
         ) from None
+
+
+def _of_pandas(found: dict[str, Any]) -> Any:
+    """The rows of what `DataFrame.to_json` writes by default, by index, or split; else the same."""
+    names, data = found.get("columns"), found.get("data")
+    if isinstance(names, list) and isinstance(data, list) and set(found) <= _SPLIT:
+        return [dict(zip(map(str, names), row)) for row in data if isinstance(row, list)]
+    columns = list(found.values())
+    if len(columns) < 2 or not all(isinstance(column, dict) for column in columns):
+        return found
+    if all(name.isdecimal() for name in found) and all(map(_same_keys(columns[0]), columns)):
+        return columns
+    index = list(columns[0])
+    if all(name.isdecimal() for name in index) and all(map(_same_keys(columns[0]), columns)):
+        return [{name: column[row] for name, column in found.items()} for row in index]
+    return found
+
+
+def _same_keys(first: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    return lambda other: other.keys() == first.keys()
 
 
 def _is_rows(value: Any) -> bool:

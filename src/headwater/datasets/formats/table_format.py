@@ -165,11 +165,29 @@ def _open(path: Path, kind: str, rows: int | None) -> tuple[Any, Iterator[Any]]:
             refuse_large_parquet(path)
             file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
             batches = file.iter_batches(batch_size=rows or 65_536)
-            return file.schema_arrow, _guarded(bounded(batches, path.stat().st_size))
-        schema, batches = arrow_batches(path)
-        return schema, _guarded(batches)
+            return _flattened(file.schema_arrow, bounded(batches, path.stat().st_size))
+        return _flattened(*arrow_batches(path))
     except _BROKEN as error:
         raise _damaged(kind, error) from None
+
+
+def _flattened(schema: Any, batches: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
+    """The same with a column `NAME.PART` for each part of a column of structures."""
+    import pyarrow as arrow
+    import pyarrow.types as types
+
+    def flat(table: Any) -> Any:
+        while any(types.is_struct(kind) for kind in table.schema.types):
+            table = table.flatten()
+        return table
+
+    def rows() -> Iterator[Any]:
+        for batch in _guarded(batches):
+            yield from flat(arrow.Table.from_batches([batch])).combine_chunks().to_batches()
+
+    if not any(types.is_struct(kind) for kind in schema.types):
+        return schema, _guarded(batches)
+    return flat(schema.empty_table()).schema, rows()
 
 
 def _guarded(batches) -> Iterator[Any]:

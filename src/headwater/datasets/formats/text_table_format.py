@@ -28,6 +28,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]*([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r'"[+-]?(0,[0-9]+|[0-9]*,([0-9]{1,2}|[0-9]{4,}))"')
 """A quoted number whose comma divides no thousands, since other than three digits follow it, or
 nothing but zero precedes it."""
+_DIVIDING = (" ", "\u00a0", "\u202f", "'", "’")
+"""Marks between thousands that divide nothing else in a number."""
 _REMARK = re.compile(r"\s*(#|%|//)")
 _MOST_TITLES = 20
 """Lines of other fields that may stand above a header."""
@@ -234,19 +236,31 @@ def _units(lines: list[str], delimiter: str) -> str:
 def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str, list[str]]:
     """The table, its decimal mark, the one with which fewer columns are left as text, and the
     columns whose numbers have marks between thousands."""
-    table, grouped = _grouped(_read(path, packed, dialect, "."), ",", ".")
+    table, grouped = _ungrouped(_read(path, packed, dialect, "."), ",", ".")
     if dialect.decimal_comma and _texts(table):
-        other, others = _grouped(_read(path, packed, dialect, ","), ".", ",")
+        other, others = _ungrouped(_read(path, packed, dialect, ","), ".", ",")
         if _texts(other) < _texts(table):
             return other, ",", others
     return table, ".", grouped
+
+
+def _ungrouped(table, group: str, decimal: str) -> tuple[Any, list[str]]:
+    """The table with numbers where texts are numbers divided by `group`, a space or an apostrophe,
+    and the names of these columns."""
+    names: list[str] = []
+    for mark in (group, *_DIVIDING):
+        if not _texts(table):
+            break
+        table, found = _grouped(table, mark, decimal)
+        names += found
+    return table, names
 
 
 def _grouped(table, group: str, decimal: str) -> tuple[Any, list[str]]:
     """The table with numbers where texts are numbers with marks between thousands.
 
     One of a column's numbers must have two such marks, or one beside a decimal mark: `1,234` alone
-    may be one and a fraction.
+    may be one and a fraction. Spaces and apostrophes are no decimal marks, so one suffices.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -254,7 +268,10 @@ def _grouped(table, group: str, decimal: str) -> tuple[Any, list[str]]:
     pc: Any = importlib.import_module("pyarrow.compute")  # whose functions are made at run time
     g, d = re.escape(group), re.escape(decimal)
     whole = rf"[+-]?([1-9][0-9]{{0,2}}({g}[0-9]{{3}})+|[0-9]+)"
-    certain = rf"^\s*[+-]?[1-9][0-9]{{0,2}}(({g}[0-9]{{3}}){{2,}}|{g}[0-9]{{3}}{d}[0-9]*)"
+    if group in _DIVIDING:
+        certain = rf"[0-9]{g}[0-9]{{3}}"
+    else:
+        certain = rf"^\s*[+-]?[1-9][0-9]{{0,2}}(({g}[0-9]{{3}}){{2,}}|{g}[0-9]{{3}}{d}[0-9]*)"
     found = []
     for place, name in enumerate(table.column_names):
         column = table.column(place)
