@@ -32,6 +32,9 @@ SMALL = {
     "num_predictions": 3,
     "recurrent_size": 8,
     "drift_size": 8,
+    "num_phases": 2,
+    "updates_per_phase": 1,
+    "updates_per_turn": 1,
     # Larger, not smaller: of two losses that are as close as MeZO's, the difference is rounding.
     "perturbation_scale": 0.1,
 }

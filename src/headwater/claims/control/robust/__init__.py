@@ -1,0 +1,1 @@
+"""Claims about policies that are attacked."""

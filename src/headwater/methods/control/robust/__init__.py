@@ -1,0 +1,1 @@
+"""Methods whose policies have to do well although what they observe is tampered with."""

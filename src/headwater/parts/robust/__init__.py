@@ -1,0 +1,1 @@
+"""Attacks on what policies observe, and policies that learn under them."""
