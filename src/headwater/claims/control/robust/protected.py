@@ -249,5 +249,17 @@ CLAIMS = (
             },
         },
         experiment=_adaptation,
+        learned=(
+            "With three seeds of three runs each the regret to the best of the set is 0.03 to 0.06 "
+            "of the range. What EXP3 earns beyond the policy for the worst case is 0.31, 0.12 and "
+            "0.44 with switches, and 0.41, 0.22 and 0.57 without attacks, but only with the last "
+            "seed is the interval clear of the bound; more runs than three in one would decide. It "
+            "is not that no other policy replaces those that are discovered: among four policies "
+            "learned under random networks as attacks EXP3 earns as much (0.02 more, 0.07 and 0.04 "
+            "less, no interval clear of 0), and these keep 0.86 and more without attacks, where "
+            "the discovered ones after the first have 0.73 to 0.97 and the last one for the worst "
+            "case 0.39 to 0.76. Under the slope of the value the first policy, which knows no "
+            "attack, is the best of the discovered ones with two seeds of three."
+        ),
     ),
 )
