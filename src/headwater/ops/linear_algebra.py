@@ -48,6 +48,13 @@ def symmetric_eigen(matrix: _Matrix) -> tuple[Float[Array, " size"], _Matrix]:
     return _one_by_one(_symmetric_eigen, matrix)
 
 
+def singular_decomposition(
+    matrix: Float[Array, "row column"],
+) -> tuple[Float[Array, "row rank"], Float[Array, " rank"], Float[Array, "rank column"]]:
+    """Left singular vectors as columns, singular values descending, and right vectors as rows."""
+    return _one_by_one(_singular_decomposition, matrix)
+
+
 def random_orthogonal(
     key: PRNGKeyArray, shape: tuple[int, int], *, scale: float
 ) -> Float[Array, "row column"]:
@@ -62,6 +69,10 @@ def _cholesky_solve(root, right):
 
 def _symmetric_eigen(matrix):
     return tuple(jnp.linalg.eigh(matrix))
+
+
+def _singular_decomposition(matrix):
+    return tuple(jnp.linalg.svd(matrix, full_matrices=False))
 
 
 def _one_by_one(function: Callable[..., Any], *arguments: Any) -> Any:

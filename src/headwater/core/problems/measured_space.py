@@ -5,6 +5,9 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from headwater.core.errors import SpecificationError
 from headwater.core.problems.search_space import SearchSpace
@@ -15,7 +18,9 @@ class MeasuredSpace(eqx.Module):
 
     **Arguments:** `space`: of solutions; `measure_low`, `measure_high`: what each measure lies
     between, in its own units; `frame_size`: numbers of the picture of what a solution did (0: there
-    is none).
+    is none); `shapes`: of the arrays that the components are the numbers of, one after the other
+    (empty: they are in no arrays); `seeds`: solutions that are known beforehand, in the user's
+    units, for methods that begin with them.
 
     Raises `SpecificationError` for what is no such space.
     """
@@ -24,6 +29,8 @@ class MeasuredSpace(eqx.Module):
     measure_low: tuple[float, ...] = eqx.field(static=True)
     measure_high: tuple[float, ...] = eqx.field(static=True)
     frame_size: int = eqx.field(static=True, default=0)
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True, default=())
+    seeds: Float[Array, "seed component"] | None = None
 
     def __check_init__(self):
         low, high = self.measure_low, self.measure_high
@@ -44,6 +51,19 @@ class MeasuredSpace(eqx.Module):
             raise SpecificationError(
                 "solutions are varied, so that they need bounds and not a list of candidates"
             )
+        held = sum(math.prod(shape) for shape in self.shapes)
+        if self.shapes and held != self.size:
+            raise SpecificationError(
+                f"arrays of the shapes {self.shapes} hold {held} numbers, and a solution has "
+                f"{self.size}"
+            )
+        given: Any = self.seeds
+        # Not what stands for an array while a program is traced or mapped.
+        whole = isinstance(given, np.ndarray | jnp.ndarray) and given.ndim == 2
+        if whole and (given.shape[1] != self.size or not given.shape[0]):
+            raise SpecificationError(
+                f"seeds have shape {given.shape}: rows of {self.size} components are needed"
+            )
 
     @property
     def size(self) -> int:
@@ -54,6 +74,11 @@ class MeasuredSpace(eqx.Module):
     def measures(self) -> int:
         """Number of measures."""
         return len(self.measure_low)
+
+    @property
+    def unit_seeds(self) -> Float[Array, "seed component"] | None:
+        """The seeds in the unit cube."""
+        return None if self.seeds is None else self.space.to_unit(self.seeds)
 
     @property
     def capacity(self) -> int:
@@ -80,6 +105,8 @@ class MeasuredSpace(eqx.Module):
             "measure_low": list(self.measure_low),
             "measure_high": list(self.measure_high),
             "frame_size": self.frame_size,
+            "shapes": [list(shape) for shape in self.shapes],
+            "seeds": None if self.seeds is None else np.asarray(self.seeds).tolist(),
         }
 
     @classmethod
@@ -88,9 +115,12 @@ class MeasuredSpace(eqx.Module):
 
         Raises `KeyError`, `TypeError`, `ValueError` or `SpecificationError` for anything else.
         """
+        seeds = stored["seeds"]
         return cls(
             SearchSpace.from_json(stored["space"]),
             tuple(map(float, stored["measure_low"])),
             tuple(map(float, stored["measure_high"])),
             int(stored["frame_size"]),
+            tuple(tuple(map(int, shape)) for shape in stored["shapes"]),
+            None if seeds is None else jnp.asarray(seeds, jnp.float32),
         )
