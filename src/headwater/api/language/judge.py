@@ -19,8 +19,9 @@ from headwater.ops.language.generation import Restrictions
 from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.options import check_seed
+from headwater.texts.fitting import TooLong
 from headwater.texts.models import LanguageModel, prompts_within
-from headwater.texts.texts import TooLong, read_comparisons, read_completions
+from headwater.texts.texts import read_comparisons, read_completions
 
 
 def evaluate_language(
