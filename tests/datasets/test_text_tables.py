@@ -253,3 +253,16 @@ def test_blocks_of_a_text_table(tmp_path):
     blocks = list(load_blocks(path, 10))
     assert [block.size for block in blocks] == [20, 9]
     assert all("decimal commas" in block.metadata["reading"]["notes"][0] for block in blocks)
+
+
+def test_a_table_without_a_header_is_named(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("0.5,1.0,0.25,False\n0.75,2.0,0.5,False\n1.0,3.0,0.75,True\n")
+    with pytest.raises(DataError, match="the table has no header: its first line holds values"):
+        load(path)
+    # Names that pandas gives to columns that have none.
+    path.write_text("0,1,2,3\n" + path.read_text())
+    roles = {"observations": "0", "actions": "2", "rewards": "1", "terminals": "3"}
+    assert load(path, columns=roles).rewards.tolist() == [1, 2, 3]
+    path.write_text(",0,1,2,3\n0,0.5,1.0,0.25,False\n1,0.75,2.0,0.5,True\n")
+    assert load(path, columns=roles).rewards.tolist() == [1, 2]

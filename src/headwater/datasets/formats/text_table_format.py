@@ -70,6 +70,7 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     packed = path.name.lower().endswith(".gz")
     dialect = _dialect(path, packed)
     table, decimal, grouped = _table(path, packed, dialect)
+    _refuse_values_as_names(table.column_names)
     lists: list[str] = []
     if decimal == ".":
         table, lists = with_lists(table)
@@ -94,6 +95,22 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
         before = stored.get("metadata") or {}
         stored["metadata"] = {**before, "reading": [*notes, *before.get("reading", ())]}
     return stored, chunks
+
+
+def _refuse_values_as_names(names: list[str]) -> None:
+    """Raises `DataError` if the names of columns are a row, as where a table has no header.
+
+    Numbers from 0 on are names: pandas gives them to columns that have none.
+    """
+    named = [name for name in names if name.strip()]
+    if named == [str(place) for place in range(len(named))]:
+        return
+    values = sum(_is_number(name) or name.lower() in _MISSING for name in named)
+    if 2 * values > len(names):
+        raise DataError(
+            f"the table has no header: its first line holds values ({_short(', '.join(names))}) "
+            "and no names of columns; write a line of names above it"
+        )
 
 
 def _short(line: str) -> str:
