@@ -1,0 +1,1 @@
+"""Rewards that are written by a proposer, tried, and improved by what a judge says (ICPL)."""
