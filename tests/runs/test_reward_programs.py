@@ -83,6 +83,8 @@ def test_the_best_of_all_rounds_is_returned_with_what_was_told():
     assert [r.worst.text for r in found.rounds] == [near(1.0), near(0.8), near(1.0)]
     assert [r.champion.text for r in found.rounds] == [near(0.4), near(0.2), near(0.2)]
     assert proposer.told == found.rounds[:2]
+    # Three of each three, and three with the champion from the second round on.
+    assert found.comparisons == 3 * 3 + 2 * 3
     np.testing.assert_allclose(np.abs(found.practice.policy), 0.2, atol=1e-6)
     assert found.practice.inside.shape == (2, 200, 2) and found.practice.inside.all()
     tried = found.rounds[1].best

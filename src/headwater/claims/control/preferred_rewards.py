@@ -348,7 +348,7 @@ CLAIMS = (
         "its main comparison with PrefPPO and with an open loop, without the language model",
         {
             "smoke": {"instances": 1, "rounds": 1, "plans": 5, "updates": 2},
-            "small": {"instances": 10, "rounds": 12, "plans": 40, "updates": 150},
+            "small": {"instances": 20, "rounds": 12, "plans": 40, "updates": 150},
         },
         _experiment,
     ),
