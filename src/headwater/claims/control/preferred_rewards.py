@@ -130,7 +130,8 @@ class _Search(eqx.Module):
         def improve(carry, key):
             mean, spread = carry
             draw_key, try_key = jax.random.split(key)
-            drawn = mean + spread * jax.random.normal(draw_key, (self.plans, *_WEIGHTS))
+            noise = jax.random.normal(draw_key, (self.plans, *_WEIGHTS))
+            drawn = mean[None] + spread[None] * noise
             # All meet the same beginnings.
             found = jax.vmap(lambda weights: self.episodes(weights, 4, try_key))(drawn)
             worth = jnp.sum(reward_from(found), axis=(1, 2))
@@ -203,7 +204,7 @@ _SPREAD = 1.0
 @eqx.filter_jit
 def _explored(search: _Search, weights: Array, key) -> Practice:
     draw_key, look_key = jax.random.split(key)
-    near = weights + _SPREAD * jax.random.normal(draw_key, (_DRAWN, *_WEIGHTS))
+    near = weights[None] + _SPREAD * jax.random.normal(draw_key, (_DRAWN, *_WEIGHTS))
     keys = jax.random.split(look_key, _DRAWN)
     return jax.vmap(lambda each, key: search.episodes(each, 1, key))(near, keys)
 
@@ -348,7 +349,7 @@ CLAIMS = (
         "its main comparison with PrefPPO and with an open loop, without the language model",
         {
             "smoke": {"instances": 1, "rounds": 1, "plans": 5, "updates": 2},
-            "small": {"instances": 20, "rounds": 12, "plans": 40, "updates": 150},
+            "small": {"instances": 40, "rounds": 12, "plans": 40, "updates": 150},
         },
         _experiment,
     ),
