@@ -46,14 +46,11 @@ class _Place(eqx.Module):
 class _RoundTheHazard(AbstractEnvironment):
     """A point with inertia, a goal and a hazard between. The reward is what the judge goes by."""
 
+    name: ClassVar[str] = "round-the-hazard"
     reference_returns: ClassVar[None] = None
 
     goal: Float[Array, " 2"]
     hazard: Float[Array, " 2"]
-
-    @property
-    def name(self) -> str:
-        return "round the hazard"
 
     @property
     def spaces(self) -> Spaces:
