@@ -350,8 +350,8 @@ CLAIMS = (
         },
         _experiment,
         learned=(
-            "Fails in its first part: in 40 instances 0.78 (0.68 to 0.86) of the true reward's score. "
-            "Wrong answers are most of the reason: with a judge who does not err it is 0.89 (0.85 to "
+            "Fails in its first part: in 40 instances 0.78 (0.68 to 0.86) of the true score. Wrong "
+            "answers are most of the reason: with a judge who does not err it is 0.89 (0.85 to "
             "0.93), where the best of 30 without feedback comes to 0.75 (0.64 to 0.86). That the "
             "rounds come to 0.1 more than no feedback is undecided: 0.19 (0.03 to 0.34)."
         ),
