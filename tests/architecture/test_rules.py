@@ -286,6 +286,7 @@ _OUTSIDE = {
     "Protocol",
     "TypedDict",
     "StrEnum",
+    "IntEnum",
 }
 _ERRORS = {"HeadwaterError", "BaseHTTPRequestHandler", "HTMLParser", "Handler", "Enum", "Extension"}
 """Errors form a family on purpose; the rest are bases that libraries ask for."""
