@@ -176,6 +176,8 @@ def test_large_data_on_disk_is_drawn_through_a_pool(tmp_path, monkeypatch):
     path, _ = numbered_directory(tmp_path)
     assert type(_logged(path).source(METHOD, 4)) is OutOfCoreReplay
     monkeypatch.setattr(logged, "_LARGE", 100)
+    # A pool of its usual size would be filled with these few rows a million times.
+    monkeypatch.setattr(pooled, "_POOL_BYTES", 2**16)
     assert type(_logged(path).source(METHOD, 4)) is PooledReplay
     train(METHOD, path, from_disk=True, env=None, updates=4, batch_size=4, progress=False)
 
