@@ -35,7 +35,8 @@ from logs import Finite, Log, all_logs
 from headwater.analysis.measures import measure
 from headwater.core.catalogue import build_method
 from headwater.core.method import AbstractPolicy
-from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import lacks_rewards
 from headwater.datasets.transform import top_episodes
 from headwater.runs.learn import learn
 from headwater.sources.replay import Replay

@@ -7,8 +7,9 @@ import numpy as np
 
 from headwater.analysis.coverage import duplicate_rows, saco, unique_pairs
 from headwater.core.errors import DataError
-from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.minari_format import discontinuities
+from headwater.datasets.metadata import lacks_rewards
 from headwater.datasets.reading import dropped_sentence, reading_rows
 from headwater.datasets.transform import (
     advantage_weights,

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import lacks_rewards
 from headwater.datasets.reading import ROLE_OF_LOOKS
 from headwater.datasets.transform import positive_sided_variance, scaled_to_unit
 

@@ -12,7 +12,8 @@ from headwater.api.inputs import read_log
 from headwater.api.run import Run, open_run
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.method import AbstractPolicy
-from headwater.datasets.dataset import Dataset, require_actions, require_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import require_actions, require_rewards
 from headwater.environments.catalogue import (
     bandit_names,
     black_box_names,

@@ -18,7 +18,8 @@ from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
 from headwater.core.records import Pulls
-from headwater.datasets.dataset import Dataset, require_actions, require_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import require_actions, require_rewards
 from headwater.datasets.pulls_files import check_pulls, read_pulls
 from headwater.environments.registry import acted_in
 from headwater.evaluation.bandits import as_transitions

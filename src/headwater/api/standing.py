@@ -8,7 +8,8 @@ import numpy as np
 from headwater.api.compare import select
 from headwater.api.run import Run
 from headwater.core.method import AbstractPolicy
-from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import lacks_rewards
 from headwater.evaluation.estimators.selection import Candidate
 from headwater.evaluation.statistics import short
 

@@ -14,7 +14,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.core.spaces import Box
 from headwater.datasets.actions.confidence import MissingActions
-from headwater.datasets.dataset import COUNTS, Dataset, add_counts, remark, truncate_at
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.episodes.ends import (
     SIGNALS,
     EndOptions,
@@ -23,7 +23,9 @@ from headwater.datasets.episodes.ends import (
     combine,
     without_last_rows,
 )
+from headwater.datasets.episodes.returns import truncate_at
 from headwater.datasets.episodes.successors import check_successors, unused_rows
+from headwater.datasets.metadata import COUNTS, add_counts, remark
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
 Mapping = dict[str, str | list[str]]

@@ -3,35 +3,31 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.errors import DataError, SpecificationError
+from headwater.core.errors import DataError
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics, read_parts
+from headwater.datasets.actions.canonical import ActionOptions, canonical_actions
 from headwater.datasets.actions.confidence import filled, read_confidence
 from headwater.datasets.actions.propensities import canonical_log_propensities, log_volume
+from headwater.datasets.episodes.returns import returns_to_go, starts_of, truncate_at
+from headwater.datasets.metadata import ACTION_NAMES, add_counts, remark, summed_counts
 from headwater.datasets.references import References, published_references
-
-COUNTS = ("dropped_rows", "dropped_reward_rows", "dropped_reward_sum", "unmarked_ends")
-"""What metadata counts: where datasets are put together, the sum is meant."""
-ACTION_NAMES = "action_names"
-"""What metadata calls the words that discrete actions are written as, in their numbers' order."""
-_MOST_ACTIONS = 1_000_000
-_FEW_ACTIONS = 64
-"""Up to so many numbers, actions that never occur are taken to exist."""
-_PIECE = 512
-"""Rows of an episode whose returns are summed one after the other."""
-_BLOCK = 4096
-"""Rows that are computed with in double precision at once."""
-_ROUNDING = 1e-4
-"""Actions may lie outside their bounds by this fraction of the range: 32-bit rounding."""
+from headwater.datasets.values import (
+    blocks,
+    check_finite,
+    empty_rows,
+    flags,
+    observations_of,
+    scalars,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,27 +117,27 @@ class Dataset:
 
         Raises `DataError`, with column, row and remedy, for anything that cannot be learned from.
         """
-        observations = _observations(observations, "observations")
+        observations = observations_of(observations, "observations")
         rows = observations.shape[0]
         if rows == 0:
             raise DataError("the data has no rows: at least one transition is needed")
         if horizon is not None and horizon < 1:
             raise DataError(f"horizon is {horizon}: a time limit is at least one step")
-        rewards = _scalars(rewards, "rewards", rows)
-        terminals = _flags(terminals, "terminals", rows)
+        rewards = scalars(rewards, "rewards", rows)
+        terminals = flags(terminals, "terminals", rows)
         if truncations is not None:
-            truncations = _flags(truncations, "truncations", rows)
+            truncations = flags(truncations, "truncations", rows)
         elif horizon is not None:
             truncations = truncate_at(terminals, horizon)
         else:
             truncations = np.zeros(rows, bool)
         details = dict(metadata or {})
-        options = _ActionOptions(
+        options = ActionOptions(
             action_low, action_high, discrete, action_count, action_labels, action_bounds
         )
         confidence = read_confidence(actions, action_confidence, missing_actions, rows)
         actions = filled(actions, confidence, options.kind, options.usual)
-        actions, action_space = _actions(actions, rows, options, details)
+        actions, action_space = canonical_actions(actions, rows, options, details)
         if confidence is not None:
             actions[confidence == 0] = 0
         chances = canonical_log_propensities(propensities, log_propensities, actions, action_space)
@@ -151,8 +147,8 @@ class Dataset:
         dropped, lost = 0, np.zeros(0)
         cut = truncations & ~terminals
         if next_observations is not None:
-            unknown = cut & _empty(next_observations, rows)
-            following = _observations(
+            unknown = cut & empty_rows(next_observations, rows)
+            following = observations_of(
                 next_observations,
                 "next_observations",
                 unless=terminals | unknown,
@@ -206,7 +202,7 @@ class Dataset:
             following,
             terminals,
             truncations,
-            _starts(terminals | truncations),
+            starts_of(terminals | truncations),
             spaces,
             details,
             chances,
@@ -366,7 +362,7 @@ class Dataset:
             raise DataError("no rows were selected: a dataset needs at least one")
         last = np.append(np.diff(rows) > 1, rows[-1] + 1 < self.size)
         truncations = self.truncations[rows] | (last & ~self.terminals[rows])
-        starts = _starts(self.terminals[rows] | truncations)
+        starts = starts_of(self.terminals[rows] | truncations)
         return with_statistics(self._taken(rows, truncations, starts))
 
     def _taken(self, rows: np.ndarray, truncations: np.ndarray, starts: np.ndarray) -> "Dataset":
@@ -517,7 +513,7 @@ def check_columns(columns: dict[str, np.ndarray], starts: np.ndarray, spaces: Sp
     `episode_starts`.
     """
     for name in ("observations", "next_observations", "rewards", "actions"):
-        _finite(columns[name], name)
+        check_finite(columns[name], name)
     actions = columns["actions"]
     low, high = (0, spaces.action_size - 1) if spaces.discrete else (-1.0, 1.0)
     if actions.min() < low or actions.max() > high:
@@ -540,7 +536,7 @@ def with_statistics(dataset: Dataset) -> Dataset:
     """The dataset with the statistics of its spaces computed from its columns."""
     returns, rewards = dataset.episode_returns(), dataset.rewards
     mean = dataset.observations.mean(0, dtype=np.float64)
-    squares = sum(((block - mean) ** 2).sum(0) for block in _blocks(dataset.observations))
+    squares = sum(((block - mean) ** 2).sum(0) for block in blocks(dataset.observations))
     statistics = Statistics(
         observation_mean=_single(mean),
         observation_std=_single(np.sqrt(squares / len(dataset.observations))),
@@ -560,446 +556,5 @@ def with_statistics(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, spaces=spaces)
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Some rows at a time: in double precision all of them are slow to find room for."""
-    for begin in range(0, len(array), _BLOCK):
-        yield array[begin : begin + _BLOCK]
-
-
 def _single(value) -> jax.Array:
     return jnp.asarray(value, jnp.float32)
-
-
-def add_counts(metadata: dict[str, Any], more: dict[str, Any]) -> None:
-    """Adds to what `metadata` counts; whatever else a file may hold there is replaced."""
-    for name in COUNTS:
-        number = more.get(name, 0)
-        if _is_number(number) and number:
-            before = metadata.get(name, 0)
-            metadata[name] = number + (before if _is_number(before) else 0)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def lacks_rewards(metadata: dict[str, Any]) -> bool:
-    """Whether the data that has this metadata came without rewards: its rewards are all zero."""
-    missing = metadata.get("missing")
-    return isinstance(missing, list) and "rewards" in missing
-
-
-def require_rewards(metadata: dict[str, Any], who: str) -> None:
-    """Raises `DataError` if the data has no rewards, which `who` learns from or is judged by."""
-    if lacks_rewards(metadata):
-        raise DataError(
-            f"{metadata.get('source') or metadata.get('name') or 'the data'}: {who} needs rewards, "
-            "and no column is recognised as them: say which one it is with columns={'rewards': "
-            "'NAME'}, or as a command with `--column rewards=NAME`; without "
-            "rewards only imitation learns, such as BC"
-        )
-
-
-def require_actions(confidence: np.ndarray | None, metadata: dict[str, Any], who: str) -> None:
-    """Raises `DataError` if rows have no action, which `who` learns from or is judged by.
-
-    **Arguments:** `confidence`: the column of a dataset, or of columns on the disk.
-    """
-    missing = 0 if confidence is None else int(np.count_nonzero(confidence == 0))
-    if missing:
-        assert confidence is not None
-        raise DataError(
-            f"{metadata.get('source') or metadata.get('name') or 'the data'}: {missing:,} of "
-            f"{len(confidence):,} rows have no action, and {who} needs them: infer them (train "
-            "InverseDynamics on this log, then `headwater data label`, in Python hw.label), or "
-            "leave these rows out with missing_actions='drop' (`--missing-actions drop`) when the "
-            "file is read"
-        )
-
-
-def summed_counts(datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the metadata of several datasets count, together."""
-    total: dict[str, Any] = {}
-    for metadata in datasets:
-        add_counts(total, metadata)
-    return total
-
-
-def _starts(last: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.flatnonzero(last) + 1]).astype(np.int64)
-
-
-def returns_to_go(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
-    """Discounted sum of rewards from each row to the end of its episode, float64 `[row]`.
-
-    **Arguments:** `rewards`: `[row]`; `starts`: `[episode + 1]`, first row of each episode and,
-    last, the number of rows; `discount`.
-    """
-    rewards = rewards.astype(np.float64)
-    # Episodes are cut into pieces, all of which are summed at once, and then joined again.
-    pieces = np.concatenate([np.arange(a, b, _PIECE) for a, b in itertools.pairwise(starts)])
-    pieces = np.append(pieces, starts[-1])
-    totals = _returns_within(rewards, pieces, discount)
-    powers = discount ** np.arange(_PIECE, 0, -1)
-    inside = np.flatnonzero(~np.isin(pieces[1:-1], starts))
-    for begin, end in zip(pieces[inside][::-1], pieces[inside + 1][::-1], strict=True):
-        totals[begin:end] += powers[begin - end :] * totals[end]
-    return totals
-
-
-def _returns_within(rewards: np.ndarray, starts: np.ndarray, discount: float) -> np.ndarray:
-    """The same for short episodes: all of them at once, from each one's last step to its first."""
-    lengths = np.diff(starts)
-    totals = np.empty_like(rewards)
-    order = np.argsort(-lengths, kind="stable")
-    last, sorted_lengths = starts[1:][order] - 1, -lengths[order]
-    following = np.zeros(lengths.size)
-    for back in range(int(lengths.max())):
-        alive = int(np.searchsorted(sorted_lengths, -back, side="left"))
-        rows = last[:alive] - back
-        following = rewards[rows] + discount * following[:alive]
-        totals[rows] = following
-    return totals
-
-
-def _numbers(values, column: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{column} is no rectangular array of numbers ({error}): give one row per step, all of "
-            "the same shape"
-        ) from None
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{column} has type {array.dtype}, which is not a number: convert it "
-            "to float32 or int32"
-        )
-    return array
-
-
-def _finite(array: np.ndarray, column: str) -> None:
-    good = np.isfinite(array)
-    if good.all():
-        return
-    row, *rest = (int(index) for index in np.argwhere(~good)[0])
-    place = f", component {rest[0]}" if rest else ""
-    count = int(array.size - np.count_nonzero(good))
-    others = f" (and {count - 1:,} more such values)" if count > 1 else ""
-    raise DataError(
-        f"{column} holds {array[(row, *rest)]} at row {row}{place}{others}: every number must be "
-        "finite; remove or repair these rows"
-    )
-
-
-def _empty(values, rows: int) -> np.ndarray:
-    """The rows that hold nothing but NaN, bool `[row]`."""
-    array = np.asarray(values)
-    if array.dtype.kind != "f" or array.ndim == 0 or array.shape[0] != rows:
-        return np.zeros(rows, bool)
-    return np.all(np.isnan(array.reshape(rows, -1)), axis=1)
-
-
-def _as_float(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
-
-
-def _observations(values, column: str, unless=None, instead=None) -> np.ndarray:
-    array = _numbers(values, column)
-    if array.ndim == 0:
-        raise DataError(f"{column} is a single number: give one row per step")
-    array = _as_float(array.reshape(array.shape[0], int(np.prod(array.shape[1:], dtype=int))))
-    if array.shape[0] and array.shape[1] == 0:
-        raise DataError(f"{column} has rows without components: at least one number is needed")
-    if unless is not None and instead is not None and array.shape == instead.shape:
-        # What follows a terminal row means nothing and is often written as NaN.
-        unusable = unless & ~np.isfinite(array).all(1)
-        if unusable.any():
-            array = array.copy()
-            array[unusable] = instead[unusable]
-    _finite(array, column)
-    return array
-
-
-def _one_per_row(values, column: str, rows: int) -> np.ndarray:
-    array = _numbers(values, column)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise DataError(f"{column} has shape {array.shape}: one number per row is needed")
-    _length(array, column, rows)
-    return array
-
-
-def _length(array: np.ndarray, column: str, rows: int) -> None:
-    if array.shape[0] != rows:
-        raise DataError(
-            f"{column} has {array.shape[0]:,} rows but observations has {rows:,}: all columns must "
-            "have the same length"
-        )
-
-
-def _scalars(values, column: str, rows: int) -> np.ndarray:
-    array = _as_float(_one_per_row(values, column, rows))
-    _finite(array, column)
-    return array
-
-
-def _flags(values, column: str, rows: int) -> np.ndarray:
-    array = _one_per_row(values, column, rows)
-    if array.dtype == bool:
-        return array
-    wrong = np.flatnonzero((array != 0) & (array != 1))
-    if wrong.size:
-        raise DataError(
-            f"{column} holds {array[wrong[0]]} at row {wrong[0]}: a flag is 0 or 1, false or true"
-        )
-    return array.astype(bool)
-
-
-def truncate_at(terminals: np.ndarray, horizon: int) -> np.ndarray:
-    """Flags `[row]` of the rows at which a time limit of `horizon` steps cut an episode."""
-    if horizon < 1:
-        raise DataError(f"horizon is {horizon}: a time limit is at least one step")
-    starts = np.concatenate([[0], np.flatnonzero(terminals) + 1])
-    starts = starts[starts < terminals.size]
-    lengths = np.diff(np.append(starts, terminals.size))
-    step = np.arange(1, terminals.size + 1) - np.repeat(starts, lengths)
-    return (step % horizon == 0) & ~terminals
-
-
-class _ActionOptions(NamedTuple):
-    """What the user says of actions; see `Dataset.from_arrays`."""
-
-    low: Any
-    high: Any
-    discrete: bool | None
-    size: int | None
-    labels: Any
-    bounds: str | None
-
-    @property
-    def kind(self) -> bool | None:
-        """Whether they are discrete, as far as the user says so."""
-        if self.size is not None or self.labels is not None:
-            return True
-        bounded = self.low is not None or self.high is not None or self.bounds is not None
-        return False if bounded else self.discrete
-
-    @property
-    def usual(self) -> Any:
-        """Some action that there surely is."""
-        if self.kind:
-            return 0 if self.labels is None else self.labels[0]
-        return -1.0 if self.low is None else self.low
-
-
-def remark(metadata: dict[str, Any], sentence: str) -> None:
-    """Notes in `metadata` how something was read."""
-    reading = metadata.get("reading")
-    if not isinstance(reading, dict) or not isinstance(reading.get("notes"), list):
-        reading = {"columns": {}, "unused": [], "looks": {}, "ignored": {}, "notes": []}
-    metadata["reading"] = {**reading, "notes": [*reading["notes"], sentence]}
-
-
-def _actions(
-    values, rows: int, options: _ActionOptions, metadata: dict[str, Any]
-) -> tuple[np.ndarray, Box | Discrete]:
-    array = _numbers(values, "actions")
-    low, high, discrete, count = options.low, options.high, options.discrete, options.size
-    if options.bounds not in (None, "data"):
-        raise SpecificationError(f"action_bounds is '{options.bounds}': the only choice is 'data'")
-    bounded = low is not None or high is not None or options.bounds is not None
-    finite = count is not None or options.labels is not None
-    hot = None if discrete is False or (bounded and not finite) else _hot(array, discrete or finite)
-    if hot is not None:
-        _length(array, "actions", rows)
-        size = array.shape[1]
-        if count not in (None, size):
-            raise DataError(f"actions are one-hot rows of {size}, but action_count is {count}")
-        remark(
-            metadata,
-            f"each row of actions is a single 1 among zeros: read as one of {size} discrete "
-            "actions (discrete=False for a continuous vector)",
-        )
-        array, count, discrete = hot, size if options.labels is None else None, True
-        if options.labels is not None:
-            array = _labels(options.labels, size)[hot]
-    if discrete is None:
-        one_each = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-        discrete = finite or (array.dtype.kind in "biu" and one_each and not bounded)
-    if discrete:
-        if bounded:
-            raise DataError("discrete actions have no bounds: leave out action_low and action_high")
-        one_each = _one_per_row(array, "actions", rows)
-        return _discrete_actions(one_each, count, options.labels, metadata)
-    if options.labels is not None:
-        raise DataError("action_labels is for discrete actions, but these are declared continuous")
-    if count is not None:
-        raise DataError("action_count is for discrete actions, but these are declared continuous")
-    if array.ndim == 0:
-        raise DataError("actions is a single number: give one row per step")
-    _length(array, "actions", rows)
-    array = _as_float(array.reshape(rows, int(np.prod(array.shape[1:], dtype=int))))
-    if array.shape[1] == 0:
-        raise DataError("actions has rows without components: at least one number is needed")
-    _finite(array, "actions")
-    if options.bounds is not None:
-        low, high = _data_bounds(array, low, high)
-        remark(metadata, "the bounds of the actions are the smallest and the largest in the data")
-    space = Box(
-        low=_bound(-1.0 if low is None else low, array.shape[1], "action_low"),
-        high=_bound(1.0 if high is None else high, array.shape[1], "action_high"),
-    )
-    lower, upper = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
-    if np.any(lower >= upper):
-        component = int(np.argmax(lower >= upper))
-        raise DataError(
-            f"action_low is {lower[component]:g} and action_high {upper[component]:g} for "
-            f"component {component}: the lower bound must be below the upper"
-        )
-    slack = _ROUNDING * (upper - lower)
-    outside = (array < lower - slack) | (array > upper + slack)
-    if outside.any():
-        row, component = (int(index) for index in np.argwhere(outside)[0])
-        affected = int(np.count_nonzero(outside.any(1)))
-        remedy = (
-            "correct the bounds or clip these actions"
-            if bounded
-            else "if actions are in other units, declare their bounds with action_low and "
-            f"action_high (here they span {array.min():g} to {array.max():g}), or take those of "
-            "the data with action_bounds='data', in Python, in a file NAME.columns.toml beside the "
-            "data, or with a command's `--action-low`, `--action-high` or `--action-bounds data`"
-        )
-        raise DataError(
-            f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "
-            f"the bounds {lower[component]:g} to {upper[component]:g} (so do {affected:,} of "
-            f"{rows:,} rows): {remedy}"
-        )
-    canonical = np.empty_like(array)
-    for block, to in zip(_blocks(array), _blocks(canonical), strict=True):
-        # In double precision, which is exact for the usual bounds.
-        np.clip(
-            space.to_canonical(block.astype(np.float64)), -1.0, 1.0, out=to, casting="same_kind"
-        )
-    return canonical, space
-
-
-def _bound(value, size: int, name: str) -> tuple[float, ...]:
-    array = _numbers(value, name).astype(np.float64).reshape(-1)
-    if array.size not in (1, size):
-        raise DataError(
-            f"{name} has {array.size} components but actions have {size}: give one number, or one "
-            "per component"
-        )
-    if not np.isfinite(array).all():
-        raise DataError(f"{name} is {array.tolist()}: bounds of actions must be finite")
-    return tuple(float(bound) for bound in np.broadcast_to(array, (size,)))
-
-
-def _data_bounds(array: np.ndarray, low, high) -> tuple[Any, Any]:
-    """The smallest and the largest value of each component, where the user gave no bounds."""
-    lower, upper = array.min(0).astype(np.float64), array.max(0).astype(np.float64)
-    constant = np.flatnonzero(lower == upper)
-    if constant.size and (low is None or high is None):
-        raise DataError(
-            f"component {constant[0]} of the actions is always {lower[constant[0]]:g}, which "
-            "bounds nothing: leave it out, or declare action_low and action_high"
-        )
-    return (lower if low is None else low), (upper if high is None else high)
-
-
-def _hot(array: np.ndarray, required: bool) -> np.ndarray | None:
-    """The place of the single 1 in each row, if every row is so."""
-    if array.ndim != 2 or array.shape[1] < 2 or not array.shape[0]:
-        return None
-    if not np.all((array == 0) | (array == 1)) or not np.all(array.sum(1) == 1):
-        return None
-    places = array.argmax(1)
-    # Rows that are all alike may be anything.
-    return places if required or np.ptp(places) > 0 else None
-
-
-def _labels(given: Any, size: int | None = None) -> np.ndarray:
-    labels = _numbers(given, "action_labels").reshape(-1)
-    whole = labels.size and np.all(labels == np.floor(labels)) and np.all(np.abs(labels) < 2**31)
-    if not whole or np.unique(labels).size != labels.size:
-        raise DataError("action_labels must be different whole numbers, one for each action")
-    if size is not None and labels.size != size:
-        raise DataError(f"there are {labels.size} action_labels for {size} actions")
-    return labels.astype(np.int64)
-
-
-def _discrete_actions(
-    array: np.ndarray, count: int | None, given: Any, metadata: dict[str, Any]
-) -> tuple[np.ndarray, Discrete]:
-    _finite(array, "actions")
-    broken = np.flatnonzero(array != np.floor(array)) if array.dtype.kind == "f" else np.array([])
-    if broken.size:
-        raise DataError(
-            f"actions holds {array[broken[0]]:g} at row {broken[0]}: discrete actions are whole "
-            "numbers; for continuous actions say discrete=False"
-        )
-    if given is not None:
-        labels = _labels(given, count)
-        wrong = np.flatnonzero(~np.isin(array, labels))
-        if wrong.size:
-            raise DataError(
-                f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, which is none of the "
-                f"{labels.size} action_labels: correct them"
-            )
-    else:
-        labels = _inferred_labels(array, count, metadata)
-    if labels is None:
-        count = int(array.max()) + 1 if count is None else count
-        if count > _MOST_ACTIONS:
-            raise DataError(
-                f"there would be {count:,} discrete actions: correct action_count, give "
-                "action_labels, or say discrete=False if they are no set"
-            )
-        return array.astype(np.int32), Discrete(count)
-    order = np.argsort(labels)
-    places = order[np.searchsorted(labels[order], array)]
-    return places.astype(np.int32), Discrete.of(labels.tolist())
-
-
-def _inferred_labels(
-    array: np.ndarray, count: int | None, metadata: dict[str, Any]
-) -> np.ndarray | None:
-    """The numbers of actions where nobody gives them; `None` for 0, 1, 2 and so on."""
-    low, high = int(array.min()), int(array.max())
-    span = high - low + 1
-    if count is not None:
-        if low >= 0 and high < count:
-            return None
-        if span != count:
-            wrong = np.flatnonzero((array < 0) | (array >= count))
-            raise DataError(
-                f"actions holds {int(array[wrong[0]])} at row {wrong[0]}, but discrete actions are "
-                f"numbered 0 to {count - 1}: renumber them, correct action_count, or give "
-                "action_labels"
-            )
-        remark(metadata, f"actions are numbered {low} to {high}")
-        return np.arange(low, high + 1)
-    found = np.unique(array).astype(np.int64)
-    if span > _FEW_ACTIONS and 2 * found.size < span:
-        if found.size > _MOST_ACTIONS:
-            raise DataError(
-                f"there would be {found.size:,} discrete actions: say discrete=False if they are "
-                "no set"
-            )
-        remark(
-            metadata,
-            f"the actions are the {found.size:,} numbers that occur between {low} and {high}; say "
-            "action_labels or action_count if there are others",
-        )
-        return found
-    if low < 0 or (low == 1 and found.size == high > 1):
-        remark(
-            metadata,
-            f"actions are numbered {low} to {high}; say action_labels or action_count if there are "
-            "others",
-        )
-        return np.arange(low, high + 1)
-    return None

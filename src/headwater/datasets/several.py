@@ -11,8 +11,8 @@ import numpy as np
 from headwater.core.errors import DataError
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Chunk, Options
-from headwater.datasets.dataset import ACTION_NAMES
 from headwater.datasets.episodes.ends import RECORDS
+from headwater.datasets.metadata import ACTION_NAMES
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
 _SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson")

@@ -8,7 +8,8 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.problems.history import frames_of, history_spaces
 from headwater.datasets.actions.confidence import inferred
-from headwater.datasets.dataset import Dataset, lacks_rewards, with_statistics
+from headwater.datasets.dataset import Dataset, with_statistics
+from headwater.datasets.metadata import lacks_rewards
 
 
 def return_weights(dataset: Dataset, temperature: float = 0.1) -> np.ndarray:

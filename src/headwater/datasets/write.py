@@ -10,9 +10,10 @@ from typing import Any
 
 from headwater.core.errors import DataError, SpecificationError, nearest
 from headwater.datasets.columns import Options
-from headwater.datasets.dataset import COLUMNS, Dataset, summed_counts
+from headwater.datasets.dataset import COLUMNS, Dataset
 from headwater.datasets.format import AbstractFormat, all_formats, is_dataset_directory, variants
 from headwater.datasets.formats.directory_format import write_directory
+from headwater.datasets.metadata import summed_counts
 from headwater.datasets.read import load, load_blocks, locate
 
 

@@ -18,7 +18,7 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Transitions
 from headwater.core.source import AbstractHostSource, Keys
-from headwater.datasets.dataset import returns_to_go
+from headwater.datasets.episodes.returns import returns_to_go
 from headwater.datasets.formats.directory_format import open_columns
 
 _MOST_ROWS = 2**31 - 1

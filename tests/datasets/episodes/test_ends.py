@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.columns import Options, finish, whole_episodes
-from headwater.datasets.dataset import summed_counts
 from headwater.datasets.episodes.ends import EndOptions, Signal, combine
+from headwater.datasets.metadata import summed_counts
 from headwater.datasets.read import load, load_blocks
 from headwater.datasets.reading import reading_rows
 from headwater.datasets.write import convert, write

@@ -18,7 +18,8 @@ from headwater.core.catalogue import build_method, method_class
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractLabeller
 from headwater.core.papers import citation
-from headwater.datasets.dataset import Dataset, lacks_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import lacks_rewards
 from headwater.datasets.read import load
 from headwater.evaluation.savings import Savings
 from headwater.evaluation.statistics import Difference, Interval, difference, interval, seed_means

@@ -14,7 +14,8 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.method import AbstractHistory, AbstractLabeller, AbstractRewardModel
 from headwater.core.records import ActionWindows
 from headwater.datasets import transform
-from headwater.datasets.dataset import Dataset, require_actions
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import require_actions
 from headwater.datasets.read import load
 from headwater.runs.feeds.logged import windows_of
 

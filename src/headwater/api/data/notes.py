@@ -9,8 +9,9 @@ import numpy as np
 from headwater.analysis.describe import serious_notes
 from headwater.core.errors import DataError, printable
 from headwater.core.method import AbstractLabeller, AbstractMethod
-from headwater.datasets.dataset import Dataset, require_actions, require_rewards
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
+from headwater.datasets.metadata import require_actions, require_rewards
 from headwater.datasets.reading import dropped_sentence, reading_rows
 
 

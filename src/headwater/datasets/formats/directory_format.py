@@ -15,14 +15,9 @@ from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.stored_size import require_regular
 from headwater.datasets.columns import Mapping, lasting
-from headwater.datasets.dataset import (
-    COLUMNS,
-    OPTIONAL_COLUMNS,
-    Dataset,
-    check_columns,
-    summed_counts,
-)
+from headwater.datasets.dataset import COLUMNS, OPTIONAL_COLUMNS, Dataset, check_columns
 from headwater.datasets.format import AbstractFormat
+from headwater.datasets.metadata import summed_counts
 
 _DESCRIPTION = "dataset.json"
 _FORMAT = "headwater-columns-1"

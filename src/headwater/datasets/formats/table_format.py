@@ -11,7 +11,7 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolve, stored_options
-from headwater.datasets.dataset import ACTION_NAMES, Dataset
+from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet
 from headwater.datasets.formats.tables.cells import (
@@ -23,6 +23,7 @@ from headwater.datasets.formats.tables.cells import (
     words_note,
 )
 from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
+from headwater.datasets.metadata import ACTION_NAMES
 
 _KEY = b"headwater"
 _Sizes = dict[str, tuple[int, ...]]

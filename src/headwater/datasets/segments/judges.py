@@ -3,7 +3,8 @@
 import numpy as np
 
 from headwater.core.errors import SpecificationError
-from headwater.datasets.dataset import Dataset, require_rewards
+from headwater.datasets.dataset import Dataset
+from headwater.datasets.metadata import require_rewards
 from headwater.datasets.segments.answers import Answer, SegmentAnswers, possible_begins
 
 
