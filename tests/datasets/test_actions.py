@@ -6,7 +6,7 @@ import pytest
 import headwater
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.datasets.columns import Options
+from headwater.datasets.columns.options import Options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import read_directory
 from headwater.datasets.read import load, load_blocks

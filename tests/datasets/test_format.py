@@ -14,7 +14,7 @@ NEW = '''"""Rows of numbers after a line that says so: a format for the tests.""
 
 import numpy as np
 
-from headwater.datasets.columns import resolve
+from headwater.datasets.columns.roles import resolve
 from headwater.datasets.format import AbstractFormat
 
 NAMES = ("observations", "actions", "rewards", "terminals", "truncations")

@@ -242,7 +242,7 @@ def test_the_last_row_of_an_episode_may_be_an_observation_alone(tmp_path):
 
 
 def _options(**said):
-    from headwater.datasets.columns import Options
+    from headwater.datasets.columns.options import Options
 
     return Options(**said)
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.datasets.columns import Options
+from headwater.datasets.columns.options import Options
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.read import load, load_blocks
 from headwater.datasets.write import write

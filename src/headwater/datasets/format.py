@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headwater.datasets.columns import Chunk, Mapping
+from headwater.datasets.columns.roles import Chunk, Mapping
 from headwater.datasets.dataset import Dataset
 
 _ROOM = Path(__file__).parent / "formats"

@@ -13,7 +13,10 @@ from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import require_regular
 from headwater.datasets.actions.confidence import MissingActions
-from headwater.datasets.columns import Chunk, Mapping, Options, finish, join, whole_episodes
+from headwater.datasets.columns.blocks import join, whole_episodes
+from headwater.datasets.columns.finish import finish
+from headwater.datasets.columns.options import Options
+from headwater.datasets.columns.roles import Chunk, Mapping
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.foreign import HEAD, refuse_directory, refuse_file
 from headwater.datasets.format import AbstractFormat, all_formats, format_of

@@ -10,7 +10,8 @@ import numpy as np
 
 from headwater.core.errors import DataError
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Chunk, Options
+from headwater.datasets.columns.options import Options
+from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.episodes.ends import RECORDS
 from headwater.datasets.metadata import ACTION_NAMES
 

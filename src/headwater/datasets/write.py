@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.errors import DataError, SpecificationError, nearest
-from headwater.datasets.columns import Options
+from headwater.datasets.columns.options import Options
 from headwater.datasets.dataset import COLUMNS, Dataset
 from headwater.datasets.format import AbstractFormat, all_formats, is_dataset_directory, variants
 from headwater.datasets.formats.directory_format import write_directory

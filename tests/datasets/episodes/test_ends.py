@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.core.errors import DataError, SpecificationError
-from headwater.datasets.columns import Options, finish, whole_episodes
+from headwater.datasets.columns.blocks import whole_episodes
+from headwater.datasets.columns.finish import finish
+from headwater.datasets.columns.options import Options
 from headwater.datasets.episodes.ends import EndOptions, Signal, combine
 from headwater.datasets.metadata import summed_counts
 from headwater.datasets.read import load, load_blocks

@@ -14,7 +14,8 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import Mapping, lasting
+from headwater.datasets.columns.options import lasting
+from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.dataset import COLUMNS, OPTIONAL_COLUMNS, Dataset, check_columns
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.metadata import summed_counts

@@ -9,7 +9,7 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import ROLES, Chunk, Mapping, Reading, resolve
+from headwater.datasets.columns.roles import ROLES, Chunk, Mapping, Reading, resolve
 from headwater.datasets.episodes.ends import RECORDS
 from headwater.datasets.formats.hdf5_file import damaged, open_file, read_columns
 

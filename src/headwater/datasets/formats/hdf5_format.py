@@ -8,7 +8,8 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import ROLES, Chunk, Mapping, resolve, stored_options
+from headwater.datasets.columns.options import stored_options
+from headwater.datasets.columns.roles import ROLES, Chunk, Mapping, resolve
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.hdf5_episodes import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Mapping
+from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
 

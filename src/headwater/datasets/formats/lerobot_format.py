@@ -5,7 +5,8 @@ from typing import Any
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Mapping, Options
+from headwater.datasets.columns.options import Options
+from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_table
 from headwater.datasets.several import files_of_directory, open_several

@@ -15,7 +15,8 @@ from headwater.core import json_text
 from headwater.core.errors import DataError
 from headwater.core.spaces import Box, parts_of
 from headwater.core.stored_size import require_regular
-from headwater.datasets.columns import ROLES, Chunk, Mapping, lasting
+from headwater.datasets.columns.options import lasting
+from headwater.datasets.columns.roles import ROLES, Chunk, Mapping
 from headwater.datasets.dataset import OPTIONAL_COLUMNS, Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, refuse_large_parquet

@@ -10,7 +10,8 @@ import numpy as np
 from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError
 from headwater.core.stored_size import refuse_beyond, require_regular
-from headwater.datasets.columns import ROLES, Chunk, Mapping, resolve, stored_options
+from headwater.datasets.columns.options import stored_options
+from headwater.datasets.columns.roles import ROLES, Chunk, Mapping, resolve
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.directory_format import is_column_directory

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Chunk
+from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.episodes.ends import RECORDS
 
 _LENGTHS = ("lengths", "length", "seq_lens", "seq_lengths", "num_steps", "n_steps")

@@ -10,7 +10,8 @@ import numpy as np
 
 from headwater.core import json_text
 from headwater.core.errors import DataError
-from headwater.datasets.columns import ANYTHING, Chunk, Mapping, Options, resolve, stored_options
+from headwater.datasets.columns.options import Options, stored_options
+from headwater.datasets.columns.roles import ANYTHING, Chunk, Mapping, resolve
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.arrow_messages import arrow_batches, bounded, refuse_large_parquet

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from headwater.core.errors import DataError
 from headwater.core.stored_size import refuse_beyond
-from headwater.datasets.columns import Mapping
+from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
 from headwater.datasets.formats.tables.cells import with_lists

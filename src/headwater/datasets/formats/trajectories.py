@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from headwater.core.errors import DataError
-from headwater.datasets.columns import Chunk
+from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.episodes.ends import RECORDS
 
 READING = "each row of the table is an episode, whose columns hold a list of its steps"
