@@ -17,7 +17,9 @@ from headwater.evidence.logs import record
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.discrete_cql import DiscreteCQL
 from headwater.methods.control.offline.iql import IQL
+from headwater.methods.control.online.dqn import DQN
 from headwater.runs.learn import learn, seed_key
+from headwater.sources.collect import Collect
 from headwater.sources.replay import Replay
 
 _ERRORS = 0.1
@@ -167,6 +169,68 @@ def _gap(
     )
 
 
+def _online(
+    seed: int,
+    *,
+    instances: int,
+    levels: int,
+    rows: int,
+    updates: int,
+    online_updates: int,
+    judged: int,
+    width: int,
+    copies: int = 32,
+    batch: int = 128,
+) -> Finding:
+    methods = {name: method for name, method in _methods(width).items() if name != "IQL"}
+    # From a pilot: with a discount of 0.95 it learned less.
+    acting = DQN(
+        discount=0.9,
+        learning_rate=1e-3,
+        final_exploration_rate=0.1,
+        exploration_decay_updates=online_updates / 2,
+        target_update_interval=200,
+        hidden_sizes=(width, width),
+    )
+    found: dict[str, list[dict[str, float]]] = {}
+    for index in range(instances):
+        task = MazeLevels(jnp.asarray(10_000 * (instances * seed + index), jnp.int32), levels)
+        key = seed_key(seed, index, 1)
+        data = _log(task, rows, seed_key(seed, index, 2))
+        for name, method in methods.items():
+            state = _learned(method, task.spaces, data, updates, batch, key)
+            success = _success(method, state, task, judged, key, explore=True)
+            found.setdefault(name, []).append(success)
+        state = _acted(acting, task, online_updates, batch, copies, key)
+        found.setdefault("DQN", []).append(
+            _success(acting, state, task, judged, key, explore=False)
+        )
+    success = {
+        kind: {name: np.asarray([each[kind] for each in all_of]) for name, all_of in found.items()}
+        for kind in ("seen", "unseen")
+    }
+    return Finding(
+        tuple(
+            Criterion(
+                f"unseen levels: success of DQN, which acts, less that of {name}",
+                mean_of(success["unseen"]["DQN"] - success["unseen"][name]),
+                at_least=0.0,
+            )
+            for name in methods
+        ),
+        {kind: {name: mean_of(each) for name, each in of.items()} for kind, of in success.items()},
+    )
+
+
+@eqx.filter_jit
+def _acted(method: DQN, task: MazeLevels, updates: int, batch: int, copies: int, key: jax.Array):
+    source = Collect(
+        task, 50_000, batch, steps_per_draw=copies, copies=copies, random_steps=40 * copies
+    )
+    state = learn(method, task.spaces, source, updates, key=key).state
+    return jax.tree.map(lambda x: x[None], state)
+
+
 CLAIMS = (
     Claim(
         "levels-and-not-rows-close-the-gap-of-clones",
@@ -210,5 +274,41 @@ CLAIMS = (
         "cloning by actions drawn from its policy and CQL by its best ones: where both take the "
         "best one, cloning lost 20 points of its 50 there, and was 4 points before CQL instead of "
         "24.",
+    ),
+    Claim(
+        "learning-online-meets-unseen-levels-better",
+        "Q-learning that acts in the 100 mazes of a log, for 640,000 steps instead of the 40,000 "
+        "that were logged, reaches the goal of mazes that it never saw at least as often as "
+        "cloning the log and as conservative Q-learning from it.",
+        ("DQN", "BC", "DiscreteCQL"),
+        "mediratta2024generalization",
+        "its comparison of online with offline learning, with deep Q-learning instead of PPO and "
+        "mazes instead of Procgen",
+        {
+            "smoke": {
+                "instances": 3,
+                "levels": 2,
+                "rows": 100,
+                "updates": 2,
+                "online_updates": 4,
+                "judged": 4,
+                "width": 8,
+                "copies": 2,
+                "batch": 16,
+            },
+            "small": {
+                "instances": 3,
+                "levels": 100,
+                "rows": 40_000,
+                "updates": 4_000,
+                "online_updates": 20_000,
+                "judged": 400,
+                "width": 128,
+            },
+        },
+        _online,
+        learned="In a pilot on other levels Q-learning came to 87 per cent of the mazes that it "
+        "acted in, and to 11 per cent of others. PPO, the paper's online learner, draws its "
+        "actions as cloning does; on vectors it is not in the catalogue.",
     ),
 )
