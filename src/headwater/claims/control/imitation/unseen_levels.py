@@ -182,7 +182,8 @@ def _online(
     copies: int = 32,
     batch: int = 128,
 ) -> Finding:
-    methods = {name: method for name, method in _methods(width).items() if name != "IQL"}
+    methods: dict[str, Any] = _methods(width)
+    del methods["IQL"]
     # From a pilot: with a discount of 0.95 it learned less.
     acting = DQN(
         discount=0.9,
