@@ -271,10 +271,12 @@ CLAIMS = (
             },
         },
         _gap,
-        learned="Settings were chosen on two instances of seed 100. The paper's code judges "
-        "cloning by actions drawn from its policy and CQL by its best ones: where both take the "
-        "best one, cloning lost 20 points of its 50 there, and was 4 points before CQL instead of "
-        "24.",
+        learned="Settings were chosen on two instances of seed 100. That cloning is before CQL is "
+        "no matter of what was learned: the paper's code draws the actions of cloning from its "
+        "policy and takes CQL's best ones. Where both take the best one, cloning comes to 0.26 in "
+        "new mazes and CQL to 0.25 (0.28 and 0.26 with seed 1); where it draws, to 0.46. In a new "
+        "maze a policy without noise walks into a wall, or to and fro, until the episode is over. "
+        "IQL draws too, and does as cloning does.",
     ),
     Claim(
         "learning-online-meets-unseen-levels-better",
@@ -308,8 +310,10 @@ CLAIMS = (
             },
         },
         _online,
-        learned="In a pilot on other levels Q-learning came to 87 per cent of the mazes that it "
-        "acted in, and to 11 per cent of others. PPO, the paper's online learner, draws its "
-        "actions as cloning does; on vectors it is not in the catalogue.",
+        learned="It fails by 35 and 15 points with seed 0, and not for want of learning: of the "
+        "mazes that it acted in, Q-learning solves 92 per cent, and of others 10. CQL, from a "
+        "sixteenth of the steps, solves 26 per cent of others. PPO, the paper's online learner, "
+        "draws its actions as cloning does, which is worth 20 points in new mazes; it is not in "
+        "the catalogue for vectors, and would decide what the paper says.",
     ),
 )
