@@ -32,12 +32,7 @@ from headwater.evaluation.levels.generalisation_gap import (
     level_returns,
     levels_of,
 )
-from headwater.evaluation.off_policy import (
-    ESTIMATORS,
-    WITH_VALUE,
-    Estimate,
-    evaluate_off_policy,
-)
+from headwater.evaluation.off_policy import ESTIMATORS, WITH_VALUE, Estimate, evaluate_off_policy
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.runs.options import check_seed

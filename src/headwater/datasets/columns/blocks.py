@@ -10,9 +10,7 @@ from headwater.datasets.columns.finish import count_rows, endings, finish
 from headwater.datasets.columns.options import Options
 from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.episodes.ends import (
-    Ends,
-)
+from headwater.datasets.episodes.ends import Ends
 from headwater.datasets.episodes.returns import truncate_at
 from headwater.datasets.metadata import COUNTS
 

@@ -9,13 +9,7 @@ from headwater.core.errors import DataError
 from headwater.datasets.columns.options import Options
 from headwater.datasets.columns.roles import Chunk, Reading
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.episodes.ends import (
-    SIGNALS,
-    Ends,
-    Signal,
-    combine,
-    without_last_rows,
-)
+from headwater.datasets.episodes.ends import SIGNALS, Ends, Signal, combine, without_last_rows
 from headwater.datasets.episodes.successors import check_successors, unused_rows
 from headwater.datasets.metadata import add_counts, remark
 from headwater.datasets.reading import ROLE_OF_LOOKS

@@ -9,9 +9,7 @@ from headwater.core.spaces import Box
 from headwater.datasets.actions.confidence import MissingActions
 from headwater.datasets.columns.roles import Mapping, Reading
 from headwater.datasets.dataset import Dataset
-from headwater.datasets.episodes.ends import (
-    EndOptions,
-)
+from headwater.datasets.episodes.ends import EndOptions
 
 
 class Options(NamedTuple):

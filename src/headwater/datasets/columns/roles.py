@@ -10,9 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError, nearest
-from headwater.datasets.episodes.ends import (
-    SIGNALS,
-)
+from headwater.datasets.episodes.ends import SIGNALS
 
 Mapping = dict[str, str | list[str]]
 """From a role to the column that plays it, to a family (`obs_*`), or to a list of columns."""

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headwater.environments.reward_programs.language import (
-    MOST_TERMS,
-    Term,
-    features_in,
-    terms_in,
-)
+from headwater.environments.reward_programs.language import MOST_TERMS, Term, features_in, terms_in
 from headwater.environments.reward_programs.rewarded import StepFeatures
 from headwater.runs.recipes.reward_programs.feedback import Attempt, Round
 
