@@ -8,7 +8,8 @@ import pytest
 
 from headwater.api.compare import compare, select
 from headwater.api.run import Run
-from headwater.api.specification import MethodChoice, Specification, TaskChoice
+from headwater.api.specifications.choices import MethodChoice, TaskChoice
+from headwater.api.specifications.specification import Specification
 from headwater.api.train import train
 from headwater.cli.compare import print_comparison
 from headwater.core.errors import SpecificationError

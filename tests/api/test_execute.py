@@ -18,7 +18,7 @@ import headwater
 from headwater.api import execute
 from headwater.api.execute import resume
 from headwater.api.run import open_run
-from headwater.api.specification import Specification
+from headwater.api.specifications.specification import Specification
 from headwater.api.train import train
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 import headwater
 from headwater.api.run import Policy, Run
-from headwater.api.specification import MethodChoice, Specification
+from headwater.api.specifications.choices import MethodChoice
+from headwater.api.specifications.specification import Specification
 from headwater.core.catalogue import all_methods, build_method, settings
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.feed import Feed

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from headwater.api.run import Policy, Run, open_run
-from headwater.api.specification import MethodChoice, Specification
+from headwater.api.specifications.choices import MethodChoice
+from headwater.api.specifications.specification import Specification
 from headwater.api.train import train
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.spaces import Box, Discrete, Part

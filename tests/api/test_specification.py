@@ -6,14 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from headwater.api.specification import (
-    Given,
-    MethodChoice,
-    Specification,
-    TaskChoice,
-    plan,
-    updates_of,
-)
+from headwater.api.specifications.choices import MethodChoice, TaskChoice
+from headwater.api.specifications.plan import Given, plan
+from headwater.api.specifications.specification import Specification, updates_of
 from headwater.core.errors import RunError, SpecificationError
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask

@@ -14,14 +14,9 @@ import numpy as np
 from headwater.api.execute import execute
 from headwater.api.inputs import as_task, choose_transitions
 from headwater.api.run import Run, open_run
-from headwater.api.specification import (
-    UPSTREAM,
-    Given,
-    MethodChoice,
-    Specification,
-    TaskChoice,
-    updates_of,
-)
+from headwater.api.specifications.choices import MethodChoice, TaskChoice
+from headwater.api.specifications.plan import UPSTREAM, Given
+from headwater.api.specifications.specification import Specification, updates_of
 from headwater.api.train import default_block
 from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import DataError, RunError, SpecificationError

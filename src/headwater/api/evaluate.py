@@ -12,7 +12,7 @@ import numpy as np
 from headwater.api.inputs import as_task, read_log
 from headwater.api.language.score import score_texts
 from headwater.api.run import Run, open_run
-from headwater.api.specification import TaskChoice
+from headwater.api.specifications.choices import TaskChoice
 from headwater.core.catalogue import settings
 from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import FiniteProcess

@@ -19,17 +19,19 @@ from headwater.api.run import (
     open_run,
     state_shapes,
 )
-from headwater.api.specification import (
+from headwater.api.specifications.plan import (
     ARMS_FILE,
     PROCESS_FILE,
     SPACE_FILE,
     UPSTREAM,
     Given,
     Plan,
-    Specification,
-    check_numbers,
     open_problem,
     plan,
+)
+from headwater.api.specifications.specification import (
+    Specification,
+    check_numbers,
     stages_done,
     updates_of,
 )

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from headwater.api.run import Run, open_run
-from headwater.api.specification import Given, JudgeChoice, ModelChoice, ProcessChoice, TaskChoice
+from headwater.api.specifications.choices import JudgeChoice, ModelChoice, ProcessChoice, TaskChoice
+from headwater.api.specifications.plan import Given
 from headwater.core.catalogue import build_method, method_class
 from headwater.core.errors import DataError, HeadwaterError, RunError, SpecificationError
 from headwater.core.finite import FiniteProcess

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headwater.api.specification import Specification, updates_of
+from headwater.api.specifications.specification import Specification, updates_of
 from headwater.core.errors import RunError, SpecificationError
 from headwater.evaluation.statistics import interval, seed_means
 from headwater.runs import checkpoint

@@ -11,13 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from headwater.api.specification import (
-    UPSTREAM,
-    Specification,
-    begin_of,
-    is_finished,
-    open_problem,
-)
+from headwater.api.specifications.plan import UPSTREAM, begin_of, open_problem
+from headwater.api.specifications.specification import Specification, is_finished
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import AbstractPartialView
 from headwater.core.hypotheses import FiniteTask

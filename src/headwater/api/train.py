@@ -8,7 +8,9 @@ from typing import Any
 from headwater.api.execute import execute
 from headwater.api.inputs import Chosen, as_method, open_inputs
 from headwater.api.run import Run
-from headwater.api.specification import Given, MethodChoice, Specification
+from headwater.api.specifications.choices import MethodChoice
+from headwater.api.specifications.plan import Given
+from headwater.api.specifications.specification import Specification
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod, AbstractPolicy
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask

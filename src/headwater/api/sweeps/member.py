@@ -69,7 +69,7 @@ def lacks(directory: str, token: str) -> str:
 
 def _begin_or_resume(directory: Path, name: str) -> None:
     from headwater.api.execute import execute, resume
-    from headwater.api.specification import Specification
+    from headwater.api.specifications.specification import Specification
     from headwater.sweeps.directory import SweepDirectory
 
     kept = SweepDirectory.open(directory)

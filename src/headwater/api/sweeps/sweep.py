@@ -13,14 +13,8 @@ import numpy as np
 
 from headwater.api.execute import complete
 from headwater.api.inputs import Chosen, open_inputs
-from headwater.api.specification import (
-    Given,
-    Plan,
-    Specification,
-    check_numbers,
-    plan,
-    updates_of,
-)
+from headwater.api.specifications.plan import Given, Plan, plan
+from headwater.api.specifications.specification import Specification, check_numbers, updates_of
 from headwater.api.train import build_specification
 from headwater.core.catalogue import method_class
 from headwater.core.errors import HeadwaterError, RunError, SpecificationError, nearest
@@ -35,13 +29,7 @@ from headwater.runs.options import GROUPS, Options, seed_list
 from headwater.runs.progress import Progress
 from headwater.sweeps.directory import Member, SweepDirectory, is_sweep
 from headwater.sweeps.table import MOST_RUNS, Setting, Table, named, read_table, settings_of
-from headwater.sweeps.workers import (
-    AGAIN,
-    AbstractWorkers,
-    Ended,
-    LocalWorkers,
-    available_cores,
-)
+from headwater.sweeps.workers import AGAIN, AbstractWorkers, Ended, LocalWorkers, available_cores
 
 PLACES = ("local", "ray")
 """Where a sweep can be carried out."""
