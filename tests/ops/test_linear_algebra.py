@@ -59,6 +59,18 @@ def test_every_solution_of_a_batch_solves_its_own_system(batch):
         np.testing.assert_allclose(product(system, found), right, rtol=1e-3, atol=1e-3)
 
 
+def test_singular_vectors_of_a_batch_are_orthogonal_and_make_up_each_matrix(batch):
+    wide = batch[..., :3, :]
+    left, value, right = _twice(ours.singular_decomposition)(wide)
+    assert left.shape[-2:] == (3, 3) and right.shape[-2:] == (3, 5)
+    np.testing.assert_allclose((left * value[..., None, :]) @ right, wide, rtol=1e-4, atol=1e-4)
+    for rows in (left.mT, right):
+        np.testing.assert_allclose(
+            rows @ rows.mT, np.broadcast_to(np.eye(3), left.shape), atol=1e-5
+        )
+    assert np.all(np.diff(value) <= 0.0) and np.all(value >= 0.0)
+
+
 def test_eigenvectors_of_a_batch_belong_to_their_eigenvalues(batch):
     values, vectors = _twice(ours.symmetric_eigen)(batch)
     assert bool(jnp.all(jnp.diff(values) >= 0))
