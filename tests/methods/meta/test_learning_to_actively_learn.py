@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from headwater.core.errors import SpecificationError
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.evidence.claim import with_numbers
 from headwater.methods.meta.learning_to_actively_learn import LearningToActivelyLearn
@@ -83,3 +84,9 @@ def test_particles_stay_in_their_class_and_begin_anew_at_tasks():
     fresh = update(1.0, 1e9, 1e9)
     rows = np.arange(2 * 3 * 4) % 16
     np.testing.assert_allclose(fresh.reshape(-1, 3), np.asarray(means)[rows, 0, 0], atol=1e-6)
+
+
+def test_rewards_that_are_not_zero_or_one_are_refused():
+    problem = FiniteProblem(1, 3, 1, tasks=2, reward_range=jnp.asarray([0.0, 5.0]))
+    with pytest.raises(SpecificationError, match="whose rewards are zero or one: give expected"):
+        LearningToActivelyLearn().init(problem, key=jax.random.key(0))

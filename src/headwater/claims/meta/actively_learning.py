@@ -60,7 +60,7 @@ def _mistake(policy, means: Array, key: jax.Array, budget: int) -> jax.Array:
     best = jnp.argmax(means)
     if isinstance(policy, SuccessiveHalving):
         seed = jax.random.randint(key, (), 0, 2**31 - 1)
-        bandit = _Shuffled(means, seed)
+        bandit = _Shuffled(means=means, seed=seed)
         state = learn(policy, bandit.problem, LivePulls(bandit), budget, key=key).state
         found = policy.probabilities(state, *no_context(_ARMS), key=key, explore=False)
         return 1.0 - found[jnp.argmax(bandit.reset())]

@@ -1,5 +1,6 @@
 """Learning to actively learn: a way to find the best arm, trained against an adversary."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.fields import integer, non_negative, positive, share, sizes
+from headwater.core.fields import between, integer, non_negative, share, sizes
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.sampler import Sampler
@@ -89,8 +91,8 @@ class LearningToActivelyLearn(
     )
 
     budget: int = integer(20)
-    easiest_class: float = positive(1.5)
-    hardest_class: float = positive(24.0)
+    easiest_class: float = between(1.0, math.inf, 1.5)
+    hardest_class: float = between(1.0, math.inf, 24.0)
     num_classes: int = integer(3)
     num_particles: int = integer(64)
     episodes_per_particle: int = integer(4)
@@ -103,14 +105,18 @@ class LearningToActivelyLearn(
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> ActiveLearnerState:
         tasks = problem.require_tasks("LearningToActivelyLearn")
+        if problem.reward_range is not None:
+            raise SpecificationError(
+                "LearningToActivelyLearn needs arms whose rewards are zero or one: give expected "
+                "rewards between 0 and 1"
+            )
         sampler_key, means_key = jax.random.split(key)
         keys = jax.random.split(sampler_key, self.num_classes + 1)
         samplers = jax.vmap(lambda key: Sampler(self.hidden_sizes, key=key))(keys)
-        adam = optax.adam(self.learning_rate)
         shape = (2, self.num_classes, self.num_particles)
         return ActiveLearnerState(
             samplers,
-            jax.vmap(lambda sampler: begin(adam, sampler))(samplers),
+            jax.vmap(lambda sampler: begin(optax.adam(self.learning_rate), sampler))(samplers),
             within_class(jax.random.uniform(means_key, (*shape, problem.actions)), self._limits()),
             jnp.full(shape, 1.0 - 1.0 / problem.actions, jnp.float32),
             jnp.zeros((), jnp.int32),
@@ -126,19 +132,15 @@ class LearningToActivelyLearn(
         against = drawn[: rows * each].reshape(rows, each, self.budget, 2)
 
         alone, together = state.losses
-        best = self._worst(alone)
-        excess = (together - best[:, None]).reshape(-1)
+        excess = (together - self._worst(alone)[:, None]).reshape(-1)
         weights = jnp.stack([self._weights(alone), self._weights(excess).reshape(alone.shape)])
 
-        def by_row(x):
-            """Against each class the policy that plays in it: its specialist, then the last."""
+        def by_row(x):  # Who plays against each class: its specialist, then the last.
             return jnp.concatenate([x[:-1], jnp.repeat(x[-1:], classes, axis=0)])
 
-        gradients, wrong, scores = jax.vmap(slopes)(
-            jax.tree.map(by_row, state.samplers),
-            *(x.reshape(rows, *x.shape[2:]) for x in (state.means, state.losses, weights)),
-            against,
-        )
+        players = jax.tree.map(by_row, state.samplers)
+        flat = [x.reshape(rows, *x.shape[2:]) for x in (state.means, state.losses, weights)]
+        gradients, wrong, scores = jax.vmap(slopes)(players, flat[0], flat[1], flat[2], against)
         gradients = jax.tree.map(
             lambda x: jnp.concatenate([x[:classes], jnp.sum(x[classes:], axis=0, keepdims=True)]),
             gradients,
@@ -148,10 +150,9 @@ class LearningToActivelyLearn(
         means, losses = self._moved(state, wrong, scores, given)
 
         last = jax.tree.map(lambda x: x[-1], samplers)
-        policies = recommended(last, given, drawn[rows * each :])[-1]
+        policies = recommended(last, given, drawn[rows * each :])[-1].reshape(state.policies.shape)
         worst = self._worst(losses)
         metrics = {"specialist_loss": jnp.mean(worst[0]), "excess": jnp.max(worst[1] - worst[0])}
-        policies = policies.reshape(state.policies.shape)
         state = ActiveLearnerState(samplers, optimisers, means, losses, state.step + 1, policies)
         return state, metrics
 
@@ -169,7 +170,6 @@ class LearningToActivelyLearn(
 
     def _moved(self, state: ActiveLearnerState, wrong: Array, scores: Array, given: Array):
         """Particles after a step up the loss, the least dangerous anew, and their losses."""
-        limits = self._limits()
         logits = jax.scipy.special.logit(jnp.clip(state.means, _EDGE, 1.0 - _EDGE))
         moves = self.particle_learning_rate * scores.reshape(logits.shape)
         running = wrong.reshape(state.losses.shape)
@@ -184,14 +184,12 @@ class LearningToActivelyLearn(
         begun = given[rows].reshape(logits.shape)
         means = jnp.where(anew[..., None], begun, jax.nn.sigmoid(logits + moves))
         typical = jnp.broadcast_to(jnp.mean(running, axis=-1, keepdims=True), running.shape)
-        return within_class(means, limits), jnp.where(anew, typical, running)
+        return within_class(means, self._limits()), jnp.where(anew, typical, running)
 
     def _limits(self) -> Float[Array, "2 class particle"]:
         """The largest difficulty of each particle."""
-        ends = (jnp.asarray(x, jnp.float32) for x in (self.easiest_class, self.hardest_class))
-        limits = jnp.geomspace(*ends, self.num_classes)
-        shape = (2, self.num_classes, self.num_particles)
-        return jnp.broadcast_to(limits[:, None], shape)
+        limits = jnp.geomspace(self.easiest_class, self.hardest_class, self.num_classes)
+        return jnp.broadcast_to(limits[:, None], (2, self.num_classes, self.num_particles))
 
     def _weights(self, losses: Float[Array, "*class particle"]) -> Float[Array, "*class particle"]:
         return jax.nn.softmax(self.adversary_weight * losses)

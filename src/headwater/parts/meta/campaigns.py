@@ -46,7 +46,8 @@ def campaigns(
     _, (pulls, earned, arm) = jax.lax.scan(
         pull, (start, start), (jnp.swapaxes(uniform, 0, 1), left)
     )
-    return Campaigns(*(jnp.concatenate([start[None], x]) for x in (pulls, earned)), arm)
+    pulls, earned = (jnp.concatenate([start[None], x]) for x in (pulls, earned))
+    return Campaigns(pulls, earned, arm)
 
 
 def slopes(
