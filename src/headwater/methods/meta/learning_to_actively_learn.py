@@ -15,9 +15,9 @@ from headwater.core.fields import between, integer, non_negative, share, sizes
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
 from headwater.networks.meta.sampler import Sampler
-from headwater.ops.bandits.difficulty import within_class
 from headwater.ops.control.gradient_steps import begin, descend
 from headwater.parts.meta.campaigns import recommended, slopes
+from headwater.parts.meta.difficulty import within_class
 
 _EDGE = 1e-3
 """How far the means that an adversary moves stay away from 0 and 1."""

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.ops.bandits.difficulty import difficulty, within_class
+from headwater.parts.meta.difficulty import difficulty, within_class
 
 
 def test_difficulty_is_the_mean_inverse_square_of_gaps():
