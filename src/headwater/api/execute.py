@@ -19,16 +19,8 @@ from headwater.api.run import (
     open_run,
     state_shapes,
 )
-from headwater.api.specifications.plan import (
-    ARMS_FILE,
-    PROCESS_FILE,
-    SPACE_FILE,
-    UPSTREAM,
-    Given,
-    Plan,
-    open_problem,
-    plan,
-)
+from headwater.api.specifications.choices import ARMS_FILE, PROCESS_FILE, SPACE_FILE
+from headwater.api.specifications.plan import UPSTREAM, Given, Plan, open_problem, plan
 from headwater.api.specifications.specification import (
     Specification,
     check_numbers,

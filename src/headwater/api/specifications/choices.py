@@ -5,13 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from headwater.api.specifications.plan import PROCESS_FILE
 from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import DataError, RunError
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import (
-    AbstractMethod,
-)
+from headwater.core.method import AbstractMethod
 from headwater.datasets.finite_files import read_process
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
@@ -26,6 +23,13 @@ from headwater.texts.models import (
     model_and_adapters,
     model_fingerprint,
 )
+
+PROCESS_FILE = "process.npz"
+"""Where a run's directory holds the finite process and what the method was told of it."""
+ARMS_FILE = "arms.npz"
+"""Where it holds what the method was told of a bandit."""
+SPACE_FILE = "space.json"
+"""Where it holds what the method was told of a black box."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from headwater.api.data.notes import check_actions, check_rewards
+from headwater.api.specifications.choices import ARMS_FILE, PROCESS_FILE, SPACE_FILE
 from headwater.api.specifications.specification import Specification
 from headwater.core import json_text
 from headwater.core.catalogue import learns_from
 from headwater.core.errors import RunError, SpecificationError
 from headwater.core.finite import FiniteProcess
 from headwater.core.hypotheses import FiniteTask
-from headwater.core.method import (
-    AbstractArchiving,
-    AbstractMethod,
-    AbstractProposer,
-)
+from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Spaces
@@ -38,18 +35,10 @@ from headwater.runs.feeds.table import feed
 from headwater.runs.recipes import online as recipes
 from headwater.runs.recipes.online import Start
 from headwater.runs.stage import Stage, continue_from
-from headwater.texts.models import (
-    LanguageModel,
-)
+from headwater.texts.models import LanguageModel
 
 UPSTREAM = "offline"
 """The stage that a run adapts."""
-PROCESS_FILE = "process.npz"
-"""Where a run's directory holds the finite process and what the method was told of it."""
-ARMS_FILE = "arms.npz"
-"""Where it holds what the method was told of a bandit."""
-SPACE_FILE = "space.json"
-"""Where it holds what the method was told of a black box."""
 
 
 class Given(NamedTuple):

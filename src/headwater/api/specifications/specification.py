@@ -15,9 +15,7 @@ from headwater.api.specifications.choices import (
 from headwater.core import json_text
 from headwater.core.catalogue import method_class
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.method import (
-    AbstractModelBased,
-)
+from headwater.core.method import AbstractModelBased
 from headwater.ops.products import check_name
 from headwater.runs.checkpoint import Position
 from headwater.runs.feeds.flow import Flow
