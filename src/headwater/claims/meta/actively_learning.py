@@ -235,5 +235,11 @@ CLAIMS = (
             },
         },
         experiment=_difficulties,
+        learned="Against successive halving, and pulling all arms equally often, all is clear: in "
+        "the easiest class the policy is wrong in 4 to 5 % of its campaigns, they in 38 and 17 %. "
+        "Against other training little is: the specialist of the hardest class, judged twice in "
+        "its own class, differs from itself by 0.024 (seed 0) and 0.014 (seed 1), as much as most "
+        "excesses. One network seems good at every difficulty here, whatever it was trained on; "
+        "more episodes and more trained policies would tell.",
     ),
 )
