@@ -159,13 +159,13 @@ def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
 
 
 def test_texts_are_cut_into_tokens_once(folder, monkeypatch):
-    counted, plain = [], texts._tokenised
+    counted, plain = [], texts.tokenised
 
     def counting(*arguments):
         counted.append(arguments)
         return plain(*arguments)
 
-    monkeypatch.setattr(texts, "_tokenised", counting)
+    monkeypatch.setattr(texts, "tokenised", counting)
     taught(folder, "DPO", "pairs.jsonl", None, updates=None, epochs=0.5, held_out="0.25")
     # 8 pairs.
     assert len(counted) == 16
