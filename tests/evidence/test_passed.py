@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headwater.core.errors import DataError
 from headwater.core.listing import method_modules
@@ -45,6 +47,15 @@ def test_it_is_of_the_test_what_makes_its_arguments_and_the_method():
     assert len({source, *others}) == 6
 
 
+@given(st.integers())
+def drawn(number):
+    assert number is not None
+
+
+def test_a_test_whose_code_is_not_found_is_always_repeated():
+    assert source_of_test(drawn) is None
+
+
 def test_it_is_of_the_claim_at_its_smallest_scale():
     names = ("optimism-dives-deep", "a-log-barrier-bears-high-rates")
     sources = {source_of_test(contract, claim=claim_named(name)) for name in names}
@@ -67,11 +78,27 @@ def test_annotations_count(tmp_path, before, after):
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text("")
         (folder / "a.py").write_text(written)
-        for annotated in (True, False):
-            code = Code(folder, annotated=annotated)
+        for for_tests in (True, False):
+            code = Code(folder, for_tests=for_tests)
             found.append(code.fingerprint(code.definitions("deck.a", "value")))
     assert found[0] != found[2]
     assert (found[1] == found[3]) == (before != "x + 1")
+
+
+def test_what_the_catalogue_says_of_rewards_counts(tmp_path):
+    """The contract checks it; what it says of papers stands in documents alone."""
+    text = 'class Clone:\n    info: ClassVar[Info] = Info("{}", "clones"{})\n'
+    found = []
+    for number, written in enumerate((("a", ""), ("b", ""), ("a", ", rewards=False"))):
+        folder = tmp_path / str(number) / "deck"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+        (folder / "a.py").write_text(text.format(*written))
+        for for_tests in (True, False):
+            code = Code(folder, for_tests=for_tests)
+            found.append(code.fingerprint(code.definitions("deck.a", "Clone")))
+    assert found[0] == found[2] != found[4]
+    assert found[1] == found[3] == found[5]
 
 
 def test_what_environments_are_named_is_reached():
@@ -94,6 +121,16 @@ def test_a_test_holds_with_its_source_and_these_versions_only(tmp_path):
     content["made_with"]["jax"] = "0.0.1"
     path.write_text(json.dumps(content))
     assert not PassedTests(path).holds("b", "3")
+
+
+def test_what_fails_is_repeated_until_it_passes(tmp_path):
+    path = tmp_path / "passed.json"
+    PassedTests(path).record({"a": "1", "b": "2"})
+    PassedTests(path).withdraw({"b", "c"})
+    assert PassedTests(path).holds("a", "1") and not PassedTests(path).holds("b", "2")
+    before = path.stat()
+    PassedTests(path).withdraw({"b"})
+    assert path.stat().st_ino == before.st_ino
 
 
 def test_one_in_twenty_is_repeated_and_others_after_a_commit(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Tests that have passed as they are, and need not be repeated until their code changes."""
 
 import functools
+import inspect
 import json
 import platform
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,16 +32,18 @@ def source_of_test(
     fixtures: Iterable[Callable[..., Any]] = (),
     given: Mapping[str, Any] | None = None,
     claim: Claim | None = None,
-) -> str:
-    """A fingerprint of what a test executes.
+) -> str | None:
+    """A fingerprint of what a test executes; `None` if the code of the test itself is not found.
 
     Beside what fingerprints of experiments are of, annotations count, since tests check shapes, and
-    so do environments and processes that are named by a text.
+    so do what the catalogue says of rewards, and environments and processes named by a text.
 
     **Arguments:** `function`: the test; `fixtures`: the functions that make what it is given;
     `given`: its parameters, of which those that name a method stand for it; `claim`: the claim that
     it runs at its smallest scale, if any.
     """
+    if not _code().definitions_of(inspect.unwrap(function)):
+        return None  # As of what Hypothesis makes of a function: its name alone would be left.
     given = dict(given or {})
     values = [value for value in given.values() if isinstance(value, str)]
     methods = [value for value in values if value in method_modules()]
@@ -55,8 +58,9 @@ class PassedTests:
     """The tests that have passed as they are, as a JSON file keeps them.
 
     A test counts as passed while its fingerprint is the one with which it passed, under the
-    installed versions. What a fingerprint cannot see (a module imported by a computed name, data)
-    is found by repeating one in twenty, others after each commit.
+    installed versions. What a fingerprint cannot see (a module imported by a computed name, data,
+    what all tests run under) is found by repeating one in twenty, others after each commit; what
+    then fails is withdrawn.
 
     **Arguments:** `path`: the file; if there is none, no test has passed.
 
@@ -99,7 +103,15 @@ class PassedTests:
         kept = {
             test: source for test, source in self._sources.items() if known is None or test in known
         }
-        self._sources = dict(sorted({**kept, **passed}.items()))
+        self._write({**kept, **passed})
+
+    def withdraw(self, failed: Collection[str]) -> None:
+        """Takes tests that failed out of the file, so that they are repeated until they pass."""
+        if not self._sources.keys().isdisjoint(failed):
+            self._write({t: source for t, source in self._sources.items() if t not in failed})
+
+    def _write(self, sources: Mapping[str, str]) -> None:
+        self._sources = dict(sorted(sources.items()))
         content = {"made_with": self._made_with, "tests": self._sources}
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -113,4 +125,4 @@ def _code() -> Code:
         cls = environment_class(name)
         named[name] = cls.__module__, cls.__name__
     named |= {name: process_place(name) for name in process_names()}
-    return Code(PACKAGE, named, annotated=True)
+    return Code(PACKAGE, named, for_tests=True)
