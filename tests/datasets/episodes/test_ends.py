@@ -465,6 +465,34 @@ def test_a_mask_that_says_something_else_is_not_used():
         continued({**columns, "masks": np.zeros(10)}, "masks")
 
 
+@pytest.mark.parametrize(("name", "said"), [("dones", {"dones": "terminal"}), ("eps_id", {})])
+def test_a_mask_says_the_same_in_blocks_of_which_some_hold_no_terminal_row(tmp_path, name, said):
+    """Also against what is said for want of something better."""
+    known = signals(terminal=(True, False, False, False))
+    masks = 1.0 - known["terminals"]
+    path = table(tmp_path / "log.parquet", **NONE | {name: known[name], "masks": masks})
+    whole = load(path, **said)
+    assert np.flatnonzero(whole.terminals).tolist() == [2]
+    # Of four rows, so that the last block is what is left.
+    blocks = list(load_blocks(path, 4, Options(**said)))
+    assert len(blocks) > 1
+    for column in ("terminals", "truncations", "rewards"):
+        together = np.concatenate([getattr(block, column) for block in blocks])
+        np.testing.assert_array_equal(together, getattr(whole, column))
+
+
+def test_a_mask_that_shows_nothing_in_the_first_of_several_blocks_is_asked_about(tmp_path):
+    known = signals()
+    columns = {"dones": known["dones"], "masks": np.ones(10)}
+    path = table(tmp_path / "log.parquet", **NONE | columns)
+    with pytest.raises(DataError, match="masks is nowhere 0 in the first") as raised:
+        list(load_blocks(path, 2, Options(dones="terminal")))
+    assert "--column continues=masks" in str(raised.value)
+    assert load(path, dones="terminal").terminals.sum() == 4
+    unused = Options(dones="terminal", columns={"unused": "masks"})
+    assert sum(block.terminals.sum() for block in load_blocks(path, 2, unused)) == 4
+
+
 def test_what_looks_like_a_mask_is_named_where_nothing_says_how_episodes_end(tmp_path):
     path = tmp_path / "log.npz"
     known = signals()

@@ -25,6 +25,7 @@ def whole_episodes(
     held: list[Chunk] = []
     # A block waits for what follows: rows of which nothing is kept cannot stand alone.
     waiting: tuple[int, Chunk, Ends] | None = None
+    ignored: dict[str, str] | None = None
     start = 0
     threshold = rows
     for chunk in chunks:
@@ -33,7 +34,7 @@ def whole_episodes(
             continue
         together = _joined(held)
         with _counted_from(start):
-            ends = endings(together, count_rows(together), options, complete=False)
+            ends = endings(together, count_rows(together), options, complete=False, before=ignored)
         end = _last_end(ends, options)
         block = {role: values[:end] for role, values in together.items()}
         if not _keeps_rows(block, _part(ends, 0, end)):
@@ -45,12 +46,13 @@ def whole_episodes(
             yield _finished(*waiting, options)
             options = _without_counts(options)
         waiting = start, block, _part(ends, 0, end)
+        ignored = ends.ignored if ignored is None else ignored
         held, threshold = [{role: values[end:] for role, values in together.items()}], rows
         start += end
     rest = _joined(held) if held else {}
     if rest and count_rows(rest):
         with _counted_from(start):
-            ends = endings(rest, count_rows(rest), options)
+            ends = endings(rest, count_rows(rest), options, before=ignored)
         if waiting is not None and not _keeps_rows(rest, ends):
             start, block, before = waiting
             rest, ends, waiting = _joined([block, rest]), _followed_by(before, ends), None

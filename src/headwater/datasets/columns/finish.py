@@ -82,14 +82,26 @@ def _oddities(chunk: Chunk, ends: Ends) -> Iterator[str]:
         yield note
 
 
-def endings(chunk: Chunk, rows: int, options: Options, *, complete: bool = True) -> Ends:
-    """Where the episodes of these rows end; `complete` if the last one is known to be whole."""
+def endings(
+    chunk: Chunk,
+    rows: int,
+    options: Options,
+    *,
+    complete: bool = True,
+    before: dict[str, str] | None = None,
+) -> Ends:
+    """Where the episodes of these rows end.
+
+    **Arguments:** `complete`: whether the last one is known to be whole; `before`: what was
+    `ignored` in the file's first rows, if these are others.
+    """
     looks = {} if options.reading is None else options.reading.looks
     return combine(
         list(_signals(chunk, options)),
         rows,
         options.end_options,
         complete=complete,
+        before=before,
         candidates={name: ROLE_OF_LOOKS[what] for name, what in looks.items()},
     )
 

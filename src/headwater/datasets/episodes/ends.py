@@ -26,6 +26,7 @@ _TOLD = {
     "episodes": "which episode a row is of",
 }
 """What a column of a role says."""
+_NOWHERE = "it is nowhere 0"
 
 
 class Signal(NamedTuple):
@@ -85,6 +86,7 @@ def combine(
     options: EndOptions,
     *,
     complete: bool = True,
+    before: Mapping[str, str] | None = None,
     candidates: Mapping[str, str] = MappingProxyType({}),
 ) -> Ends:
     """The ends of episodes that all signals together amount to.
@@ -93,7 +95,8 @@ def combine(
     changes where no end is marked cuts the episode there, as `episodes_end` says.
 
     **Arguments:** `rows`: how many; `complete`: whether the last episode is known to be whole;
-    `candidates`: other columns by name, and the roles that they look as if they played.
+    `before`: if these rows follow others, what was `ignored` there; `candidates`: other columns by
+    name, and the roles that they look as if they played.
 
     Raises `DataError`, with columns and row, for signals that contradict each other, and if they
     leave open whether the process ended.
@@ -136,7 +139,7 @@ def combine(
             if claim is not None:
                 claims[role] = claim
     for signal in [signal for signal in signals if signal.role == "continues"]:
-        reason = _told_by_continuation(claims, signal, rows, complete)
+        reason = _told_by_continuation(claims, signal, rows, complete, before)
         if reason is not None:
             ignored[signal.column] = reason
             candidates = {signal.column: "continues", **candidates}
@@ -278,13 +281,18 @@ def _terminal_dones(
 
 
 def _told_by_continuation(
-    claims: dict[str, _Claim], signal: Signal, rows: int, complete: bool
+    claims: dict[str, _Claim],
+    signal: Signal,
+    rows: int,
+    complete: bool,
+    before: Mapping[str, str] | None,
 ) -> str | None:
     """Lets a column that is 0 where nothing follows say which ends are terminal.
 
     What was called terminals then only says where episodes end. Returns why the column is not used,
     if it is not. Raises `DataError` if it denies terminals without having been declared, or says
-    that nothing follows where they deny it.
+    that nothing follows where they deny it, or if these rows do not show what it says and others
+    may.
     """
     name, values = signal.column, signal.values.reshape(-1)
     terminals = claims.get("terminals")
@@ -294,9 +302,18 @@ def _told_by_continuation(
         return "it has no number for each row"
     nothing = values == 0
     if not signal.declared:
-        if complete and not nothing.any():
-            return "it is nowhere 0"
+        if before and before.get(name, _NOWHERE) != _NOWHERE:
+            return before[name]
+        if not nothing.any() and (terminals is not None or (complete and before is None)):
+            return _NOWHERE
         boundary = np.logical_or.reduce([nothing & False, *(c.ends for c in claims.values())])
+        if not nothing.any() and before is None and boundary.any():
+            raise DataError(
+                f"{name} is nowhere 0 in the first {rows:,} rows, so it cannot be seen there "
+                f"whether it is 0 where nothing follows: if it is, say columns={{'continues': "
+                f"'{name}'}} (`--column continues={name}`), else columns={{'unused': '{name}'}} "
+                f"(`--column unused={name}`)"
+            )
         boundary[-1:] = True
         beside = np.flatnonzero(nothing & ~boundary)
         if beside.size:
@@ -324,9 +341,9 @@ def _told_by_continuation(
                 f"'{name}'}} (`--column unused={name}`)"
             )
         del claims["terminals"]
-        before = claims.get("ends", terminals)
+        known = claims.get("ends", terminals)
         claims["ends"] = terminals._replace(
-            ends=terminals.ends | before.ends, goes_on=terminals.goes_on & before.goes_on
+            ends=terminals.ends | known.ends, goes_on=terminals.goes_on & known.goes_on
         )
     claims["terminals"] = _Claim(
         nothing,
