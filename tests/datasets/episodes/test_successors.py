@@ -84,6 +84,13 @@ def test_successors_taken_from_the_next_episode_are_told(tmp_path):
     assert note.startswith("the successor of each of 3 truncated rows")
 
 
+def test_rows_that_all_end_show_nothing_of_a_record(tmp_path):
+    arrays = columns()
+    arrays["next_observations"] = np.roll(arrays["observations"], -1, axis=0)
+    every = {**arrays, "terminals": np.ones(ROWS, bool), "truncations": np.zeros(ROWS, bool)}
+    assert notes(read(tmp_path / "log.npz", every)) == []
+
+
 def test_the_unused_part_of_a_buffer_is_told(tmp_path):
     arrays = {
         name: np.concatenate([values, np.zeros((9, *values.shape[1:]), values.dtype)])

@@ -37,14 +37,14 @@ def check_successors(
     notes = []
     breaks = np.flatnonzero(within & ~follows)
     if breaks.size:
-        share = breaks.size / max(np.count_nonzero(within), 1)
+        share = breaks.size / np.count_nonzero(within)
         notes.append(
             f"{breaks.size:,} rows within episodes ({share:.0%}, the first is row {breaks[0]:,}) "
             "have a successor that is not the next row's observation: rows are missing or not in "
             "order, or an episode ends there unmarked; what learns from single transitions may use "
             "them, what learns from sequences must not"
         )
-    if ends.size < _FEWEST or not follows[ends].all() or np.mean(follows[within]) < _MOST:
+    if ends.size < _FEWEST or not follows[ends].all() or not _mostly(follows[within]):
         return notes
     if np.all(rewards[ends + 1] == 0) and np.mean(rewards != 0) > 0.5:
         notes.append(
@@ -69,7 +69,7 @@ def _refuse_late(follows: np.ndarray, ends: np.ndarray, within: np.ndarray) -> N
         return
     other = within.copy()
     other[later - 1] = False
-    if not other.any() or np.mean(follows[other]) < _MOST:
+    if not _mostly(follows[other]):
         return
     raise DataError(
         f"the ends of episodes stand a row late: row {later[0]:,} is marked as one (and "
@@ -77,6 +77,10 @@ def _refuse_late(follows: np.ndarray, ends: np.ndarray, within: np.ndarray) -> N
         "row, while that of the row before it is not: the flag stands in the first row of the "
         "next episode; move the column up by a row"
     )
+
+
+def _mostly(follows: np.ndarray) -> bool:
+    return follows.size > 0 and bool(np.mean(follows) >= _MOST)
 
 
 def unused_rows(
