@@ -63,6 +63,14 @@ def interrupt(monkeypatch):
     return interrupt
 
 
+def test_nothing_is_left_where_there_are_not_the_devices_that_are_asked_for(tmp_path, monkeypatch):
+    log = pendulum_log()
+    monkeypatch.setattr(jax, "devices", lambda: [None])
+    with pytest.raises(SpecificationError, match="parallel = model spreads over several devices"):
+        train(CLONE, log, **{**OFFLINE, "out": tmp_path / "run", "parallel": "model"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_keeps_its_precision_when_it_goes_on(tmp_path, interrupt, monkeypatch):
     multiplied = []
     monkeypatch.setattr(execute, "check_precision", lambda precision: None)

@@ -82,6 +82,7 @@ def execute(
     """
     check_numbers(specification)
     check_precision(specification.options.precision)
+    layout_of(specification.options.parallel)
     if out is not None:
         RunDirectory.refuse(out)
     if specification.options.track is not None:
