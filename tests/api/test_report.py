@@ -74,6 +74,8 @@ def test_a_run_of_a_log_shows_its_policy_and_its_log(tmp_path):
 def test_names_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(SpecificationError, match="2 runs are called a, a: give at least one run"):
         report([scratch(), adapted()], tmp_path / "page.html", names=["a", "a"])
+    with pytest.raises(SpecificationError, match="horizon says how a file is read, and no data"):
+        report([scratch()], tmp_path / "x.html", data_options={"horizon": 5})
     with pytest.raises(SpecificationError, match="unknown run 'scrath': did you mean scratch"):
         report([scratch()], tmp_path / "x.html", names=["scratch"], baseline="scrath")
     assert not list(tmp_path.iterdir())

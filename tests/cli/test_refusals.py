@@ -171,6 +171,7 @@ COLLECT = "data collect pendulum -o new "
         ("evaluate run --data good.npz --estimators guess", "unknown estimator 'guess'"),
         ("compare run", "run was never evaluated"),
         ("compare run --target nan", "target = nan: it must be a return, a finite number"),
+        ("compare run --horizon 5", "horizon says how a file is read, and no data is given: leave"),
         ("compare", "0 runs are called nothing: give at least one run"),
         ("export nowhere", "nowhere is no run"),
         ("export run -f safetensors -o good.npz/new", "a file where a directory is needed"),

@@ -174,12 +174,11 @@ def read_log(
     return load(data, **(options or {}))
 
 
-def refuse_options(options: dict[str, Any] | None) -> None:
-    """Raises `SpecificationError` if there are options of reading, where nothing is read."""
+def refuse_options(options: dict[str, Any] | None, why: str = "the data is read already") -> None:
+    """Raises `SpecificationError` if there are options of reading, where `why` nothing is read."""
     if options:
         raise SpecificationError(
-            f"{next(iter(options))} says how a file is read, and the data is read already: "
-            "leave it out"
+            f"{next(iter(options))} says how a file is read, and {why}: leave it out"
         )
 
 

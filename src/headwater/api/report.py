@@ -13,7 +13,7 @@ from headwater.analysis.describe import describe
 from headwater.api.compare import Comparison, compare, task_of
 from headwater.api.evaluate import evaluate
 from headwater.api.evidence.papers import papers_of
-from headwater.api.inputs import read_log
+from headwater.api.inputs import read_log, refuse_options
 from headwater.api.run import Run, open_run
 from headwater.core.catalogue import all_methods
 from headwater.core.errors import HeadwaterError, SpecificationError, nearest
@@ -71,6 +71,8 @@ def report(
             f"{len(opened)} runs are called {', '.join(names) or 'nothing'}: give at least one "
             "run, and as many different names as runs"
         )
+    if data is None:
+        refuse_options(data_options, "no data is given")
     if baseline is not None and baseline not in names:
         raise SpecificationError(nearest(baseline, names, "run"))
     by_name = dict(zip(names, opened))

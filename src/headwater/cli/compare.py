@@ -49,6 +49,7 @@ def command(
         json: Print the result as JSON.
     """
     from headwater.api.compare import compare, select
+    from headwater.api.inputs import refuse_options
 
     if data is not None:
         if baseline is not None or target is not None or figure is not None:
@@ -72,6 +73,7 @@ def command(
         else:
             print_selection(selection)
         return
+    refuse_options(reading.given(), "no data is given")
     result = compare(runs, names=names or None, baseline=baseline, target=target, level=level)
     drawn = None if figure is None else result.draw(figure)
     if json:
