@@ -75,3 +75,13 @@ def remark(metadata: dict[str, Any], sentence: str) -> None:
     if not isinstance(reading, dict) or not isinstance(reading.get("notes"), list):
         reading = {"columns": {}, "unused": [], "looks": {}, "ignored": {}, "notes": []}
     metadata["reading"] = {**reading, "notes": [*reading["notes"], sentence]}
+
+
+def remark_of_format(metadata: dict[str, Any] | None, *sentences: str) -> dict[str, Any]:
+    """What a format stores of a file, with sentences that say how it read it.
+
+    **Arguments:** `metadata`: as stored so far, of which `reading` is a list of such sentences.
+    """
+    before = (metadata or {}).get("reading")
+    before = before if isinstance(before, list) else []
+    return {**(metadata or {}), "reading": [*before, *sentences]}

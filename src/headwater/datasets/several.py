@@ -13,7 +13,7 @@ from headwater.core.stored_size import require_regular
 from headwater.datasets.columns.options import Options
 from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.episodes.ends import RECORDS
-from headwater.datasets.metadata import ACTION_NAMES
+from headwater.datasets.metadata import ACTION_NAMES, remark_of_format
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
 _SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson")
@@ -87,9 +87,7 @@ def open_several(
         require_regular(place) if not place.is_dir() else None
     options, first = _opened(places[0], open_one)
     note = f"{len(places):,} files were read, in the order of the numbers in their names"
-    metadata = dict(options.metadata or {})
-    before = metadata.get("reading")
-    metadata["reading"] = [*(before if isinstance(before, list) else []), note]
+    metadata = remark_of_format(options.metadata, note)
     return options._replace(metadata=metadata), _chain(places, options, first, open_one)
 
 

@@ -20,6 +20,7 @@ from headwater.datasets.formats.hdf5_episodes import (
     vectors_of,
 )
 from headwater.datasets.formats.hdf5_file import damaged, is_array, item_of, open_file, read_columns
+from headwater.datasets.metadata import remark_of_format
 
 _PREFIX = "headwater_"
 
@@ -54,7 +55,7 @@ def open_hdf5(path: Path, mapping: Mapping | None, rows: int | None):
             stored = _stored(file)
             if left:
                 note = f"what is no vector is left out: {', '.join(left)}"
-                stored["metadata"] = {**stored.get("metadata", {}), "reading": [note]}
+                stored["metadata"] = remark_of_format(stored.get("metadata"), note)
         except DataError:
             raise
         except Exception as error:  # The library raises whatever a damaged file makes it trip on.

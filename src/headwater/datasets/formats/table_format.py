@@ -24,7 +24,7 @@ from headwater.datasets.formats.tables.cells import (
     words_note,
 )
 from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
-from headwater.datasets.metadata import ACTION_NAMES
+from headwater.datasets.metadata import ACTION_NAMES, remark_of_format
 
 _KEY = b"headwater"
 _Sizes = dict[str, tuple[int, ...]]
@@ -78,18 +78,15 @@ def open_batches(
     if words is not None:
         name = reading.columns["actions"][0]
         batches = _with_numbers(batches, name, words)
-        before = stored.get("metadata") or {}
-        notes = [*before.get("reading", ()), words_note(name, words)]
-        stored["metadata"] = {**before, ACTION_NAMES: words, "reading": notes}
+        metadata = remark_of_format(stored.get("metadata"), words_note(name, words))
+        stored["metadata"] = {**metadata, ACTION_NAMES: words}
     if is_trajectories(first, reading.columns):
-        kept = dict(stored.get("metadata") or {})
-        kept["reading"] = [*kept.get("reading", ()), READING]
 
         def column(values: Any, name: str, start: int) -> np.ndarray:
             return _column(values, name, start, anything=False)
 
-        stored = {**stored, "reading": reading, "metadata": kept}
-        return stored, unrolled(batches, reading.columns, column)
+        stored["metadata"] = remark_of_format(stored.get("metadata"), READING)
+        return {**stored, "reading": reading}, unrolled(batches, reading.columns, column)
     return {**stored, "reading": reading}, _chunks(batches, reading.columns)
 
 
