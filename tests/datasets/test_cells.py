@@ -103,6 +103,9 @@ def test_a_table_by_another_suffix(tmp_path):
     known = load(text(tmp_path / "log.tsv", table(), "\t"))
     again = load(text(tmp_path / "log.dat", table(), "\t"))
     np.testing.assert_array_equal(again.observations, known.observations)
+    # Lines longer than what other files are recognised by.
+    wide = table(**{f"OBS_{number}": [0.125] * 6 for number in range(200)})
+    assert load(text(tmp_path / "wide.txt", wide)).observations.shape == (6, 200)
     (tmp_path / "notes.txt").write_text("On Monday, we ran it,\nand it, again,\nwas well\n")
     with pytest.raises(DataError, match="its format is not recognised"):
         load(tmp_path / "notes.txt")
@@ -187,6 +190,18 @@ def test_json_of_pandas(tmp_path, orient):
     data = load(tmp_path / "log.json")
     np.testing.assert_allclose(data.observations, [[0, 1], [0.5, 0], [1, -1]])
     assert data.terminals.tolist() == [False, False, True]
+
+
+def test_json_that_only_looks_like_that_of_pandas(tmp_path):
+    columns = table([0.1, 0.2, 0.3])
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values())]
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"columns": list(columns), "data": rows}))
+    assert load(path).terminals.tolist() == [False, False, True]
+    short = [list(row.values())[: 5 - number] for number, row in enumerate(rows)]
+    path.write_text(json.dumps({"columns": list(columns), "data": short}))
+    with pytest.raises(DataError, match="no column is recognised as observations"):
+        load(path)
 
 
 @pytest.mark.parametrize("mark", [" ", "\u00a0", "\u202f", "'"])

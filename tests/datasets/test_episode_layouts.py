@@ -200,16 +200,21 @@ def padded(fill=0.0, longer=True, flags=True):
     return arrays
 
 
-@pytest.mark.parametrize("how", ["lengths", "mask", "NaN", "zeros"])
+@pytest.mark.parametrize("how", ["lengths", "mask", "masks", "NaN", "zeros"])
 def test_an_axis_of_episodes(tmp_path, how):
     path = tmp_path / "log.npz"
     fill = np.nan if how == "NaN" else 0.0 if how == "zeros" else 0.25
     extra = {
         "lengths": {"episode_lengths": np.array(LENGTHS)},
         "mask": {"mask": np.arange(12) < np.array(LENGTHS)[:, None]},
+        # Elsewhere, it says where nothing follows.
+        "masks": {"masks": np.arange(12) < np.array(LENGTHS)[:, None]},
     }.get(how, {})
     np.savez(path, **padded(fill, flags=how == "zeros"), **extra)
-    check_whole(load(path), episodes())
+    data = load(path)
+    check_whole(data, episodes())
+    assert "continues" not in data.metadata["reading"]["columns"]
+    assert set(extra) <= set(data.metadata["reading"]["unused"])
 
 
 def test_full_episodes_need_no_length_and_end_with_their_row(tmp_path):

@@ -11,6 +11,7 @@ from headwater.core.errors import DataError
 from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
+from headwater.datasets.metadata import remark_of_format
 
 _LARGEST = 2**31 - 1
 """Bytes that the reader of lines takes at once."""
@@ -42,8 +43,7 @@ def open_json(path: Path, mapping: Mapping | None, rows: int | None):
     table = _of_one_policy(table)
     stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping, table.column)
     if note:
-        before = stored.get("metadata") or {}
-        stored["metadata"] = {**before, "reading": [note, *before.get("reading", ())]}
+        stored["metadata"] = remark_of_format(stored.get("metadata"), note)
     return stored, chunks
 
 
@@ -148,7 +148,9 @@ def _of_pandas(found: dict[str, Any]) -> Any:
     """The rows of what `DataFrame.to_json` writes by default, by index, or split; else the same."""
     names, data = found.get("columns"), found.get("data")
     if isinstance(names, list) and isinstance(data, list) and set(found) <= _SPLIT:
-        return [dict(zip(map(str, names), row)) for row in data if isinstance(row, list)]
+        if not all(isinstance(row, list) and len(row) == len(names) for row in data):
+            return found
+        return [dict(zip(map(str, names), row, strict=True)) for row in data]
     columns = list(found.values())
     if len(columns) < 2 or not all(isinstance(column, dict) for column in columns):
         return found

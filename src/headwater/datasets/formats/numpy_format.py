@@ -16,6 +16,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.directory_format import is_column_directory
 from headwater.datasets.formats.padded import is_length, is_padded, unrolled
+from headwater.datasets.metadata import remark_of_format
 
 _OPTIONS = (
     "action_low",
@@ -105,14 +106,16 @@ def _opened(archive: Any, files: list[str], mapping: Mapping | None):
     chunk: Chunk = {role: _read(archive, names) for role, names in reading.columns.items()}
     if is_padded(chunk):
         lengths = [name for name in reading.unused if is_length(name)]
-        if "continues" not in reading.declared:
+        masks = [name for name in reading.columns.get("continues", ()) if is_length(name)]
+        if masks and "continues" not in reading.declared:
             # A mask of padded episodes says which steps count, not where something follows.
-            masks = [name for name in reading.columns.get("continues", ()) if is_length(name)]
-            if masks:
-                lengths += masks
-                chunk.pop("continues")
+            lengths += masks
+            del chunk["continues"]
+            others = dict(reading.columns)
+            unused = (*reading.unused, *others.pop("continues"))
+            reading = reading._replace(columns=others, unused=unused)
         chunk, note = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
-        stored["metadata"] = {**(stored.get("metadata") or {}), "reading": [note]}
+        stored["metadata"] = remark_of_format(stored.get("metadata"), note)
     return {**stored, "reading": reading}, iter([chunk])
 
 

@@ -17,6 +17,7 @@ from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
 from headwater.datasets.formats.tables.cells import with_lists
+from headwater.datasets.metadata import remark_of_format
 
 _COLUMN_BYTES = 8_192
 """That the reader of CSV reserves for a column."""
@@ -92,8 +93,7 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     if lists:
         notes.append(f"lists written as text: {', '.join(lists)}")
     if notes:
-        before = stored.get("metadata") or {}
-        stored["metadata"] = {**before, "reading": [*notes, *before.get("reading", ())]}
+        stored["metadata"] = remark_of_format(stored.get("metadata"), *notes)
     return stored, chunks
 
 
@@ -149,13 +149,12 @@ def _is_table(head: bytes) -> bool:
     """Whether text begins with lines of as many fields each, most of them numbers."""
     if b"\0" in head:
         return False
-    lines = [line for line in head.decode("latin-1").splitlines() if line.strip()]
-    if not lines or len(lines[:-1]) < 2:
-        return False
-    delimiter = _delimiter(lines[:-1], ",")
+    # The last line may be cut.
+    lines = [line for line in head.decode("latin-1").splitlines() if line.strip()][:-1]
+    delimiter = _delimiter(lines, ",") if len(lines) > 1 else None
     if delimiter is None:
         return False
-    _, *rows = csv.reader(lines[:-1], delimiter=delimiter)
+    _, *rows = csv.reader(lines, delimiter=delimiter)
     fields = [field for row in rows for field in row]
     return sum(map(_is_number, fields)) * 2 > len(fields)
 
@@ -379,7 +378,11 @@ class _TextTable(AbstractFormat):
         packed = head.startswith(b"\x1f\x8b")
         if name.endswith(_SUFFIXES):
             return bool(head) and packed == name.endswith(".gz")
-        return name.endswith(_OTHERS) and not packed and _is_table(head)
+        # Of a directory there is no head.
+        if packed or not head or not name.endswith(_OTHERS):
+            return False
+        with place.open("rb") as file:
+            return _is_table(file.read(_SAMPLE))
 
     def open(self, place: Path, mapping: Mapping | None, rows: int | None):
         return open_text_table(place, mapping, rows)
