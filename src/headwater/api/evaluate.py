@@ -215,7 +215,12 @@ def evaluate(
     name = None if task is None else task.name
     judged = None if estimates is None else "exploring" if explore else "greedy"
     return Evaluation(
-        *(run.name, name, returns, score, normalised, estimates),
+        run.name,
+        name,
+        returns,
+        score,
+        normalised,
+        estimates,
         policy_judged=judged,
         generalisation=gap,
     )

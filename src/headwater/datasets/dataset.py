@@ -94,8 +94,8 @@ class Dataset:
         Without `next_observations` the successor of a row is the next row of its episode. The last
         row of a truncated episode then has no known successor and is dropped, as D4RL does; its
         observation lives on as the successor of the row before, which becomes the truncated one.
-        A terminal row keeps its own observation as a placeholder that methods ignore. So it is
-        where a truncated row's next observation is all NaN.
+        With `next_observations`, this happens where that of a truncated row is all NaN. A terminal
+        row keeps its own observation as a placeholder that methods ignore.
 
         **Arguments:** `observations`: `[row, …]`, flattened to vectors; `actions`: `[row,
         component]` in the user's units, or integers `[row]`; `rewards`, `terminals`,
