@@ -162,16 +162,15 @@ def read_log(
     if isinstance(data, Dataset):
         refuse_options(options)
         return data
+    if options:
+        return load(data, **options)
     place = locate(data).resolve()
-    for run in [] if options else runs:
-        stage: Run | None = run
-        while stage is not None:
-            choice = stage.specification.data
-            known = None if choice is None else choice.place(stage.path)
-            if choice is not None and known is not None and known.resolve() == place:
-                return load(data, **choice.options)
-            stage = stage.upstream
-    return load(data, **(options or {}))
+    for learned in (each for run in runs for each in run.lineage):
+        choice = learned.specification.data
+        known = None if choice is None else choice.place(learned.path)
+        if choice is not None and known is not None and known.resolve() == place:
+            return load(data, **choice.options)
+    return load(data)
 
 
 def refuse_options(options: dict[str, Any] | None, why: str = "the data is read already") -> None:

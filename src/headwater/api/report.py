@@ -286,15 +286,14 @@ def _logs(
     """What was learned from, as far as it is at hand and has not changed."""
     found: dict[tuple[Path | None, str | None], list[str]] = {}
     options: dict[tuple[Path | None, str | None], dict[str, Any]] = {}
-    for name, run in runs.items():
-        while run is not None:
+    for name, last in runs.items():
+        for run in last.lineage:
             choice = run.specification.data
             if choice is not None and run.base is None and run.process is None:
                 log_key = choice.place(run.path), choice.fingerprint
                 options.setdefault(log_key, choice.options)
                 users = found.setdefault(log_key, [])
                 users += [name] if name not in users else []
-            run = run.upstream
     sections = []
     for number, ((path, fingerprint), users) in enumerate(found.items()):
         title = "The log" if len(found) == 1 else f"Log {number + 1}"

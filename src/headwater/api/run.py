@@ -94,6 +94,11 @@ class Run:
         return type(self.method).__name__ if self.path is None else self.path.name
 
     @property
+    def lineage(self) -> "list[Run]":
+        """This run, the one that it adapts, what that one adapts, and so on."""
+        return [self, *([] if self.upstream is None else self.upstream.lineage)]
+
+    @property
     def seeds(self) -> int:
         """How many seeds were trained."""
         return len(self.specification.seeds)
