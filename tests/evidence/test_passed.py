@@ -13,6 +13,7 @@ from headwater.environments.registry import make
 from headwater.evidence.fingerprints.code import Code
 from headwater.evidence.fingerprints.passed import PassedTests, source_of_test
 from headwater.evidence.registry import claim_named
+from headwater.methods.control.imitation.bc import BC
 from headwater.testing import check_method
 
 OWN = Path(__file__).parents[1] / "passed.json"
@@ -78,27 +79,20 @@ def test_annotations_count(tmp_path, before, after):
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text("")
         (folder / "a.py").write_text(written)
-        for for_tests in (True, False):
-            code = Code(folder, for_tests=for_tests)
+        for annotated in (True, False):
+            code = Code(folder, annotated=annotated)
             found.append(code.fingerprint(code.definitions("deck.a", "value")))
     assert found[0] != found[2]
     assert (found[1] == found[3]) == (before != "x + 1")
 
 
-def test_what_the_catalogue_says_of_rewards_counts(tmp_path):
+def test_what_the_catalogue_says_of_rewards_counts(monkeypatch):
     """The contract checks it; what it says of papers stands in documents alone."""
-    text = 'class Clone:\n    info: ClassVar[Info] = Info("{}", "clones"{})\n'
-    found = []
-    for number, written in enumerate((("a", ""), ("b", ""), ("a", ", rewards=False"))):
-        folder = tmp_path / str(number) / "deck"
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text("")
-        (folder / "a.py").write_text(text.format(*written))
-        for for_tests in (True, False):
-            code = Code(folder, for_tests=for_tests)
-            found.append(code.fingerprint(code.definitions("deck.a", "Clone")))
-    assert found[0] == found[2] != found[4]
-    assert found[1] == found[3] == found[5]
+    before = source_of_test(contract, (), {"name": "BC"})
+    monkeypatch.setattr(BC, "info", BC.info._replace(summary="clones"))
+    assert source_of_test(contract, (), {"name": "BC"}) == before
+    monkeypatch.setattr(BC, "info", BC.info._replace(rewards=True))
+    assert source_of_test(contract, (), {"name": "BC"}) != before
 
 
 def test_what_environments_are_named_is_reached():

@@ -24,18 +24,17 @@ class Code:
     """The definitions of a package, and of files that use it, read once and only when needed.
 
     **Arguments:** `package`: its folder, whose name is what it is imported by; `named`: module and
-    name of definitions that are also reached by a text, as a catalogue does; `for_tests`: whether
-    what only tests look at counts: annotations, since shapes are checked, and what the catalogue
-    says of rewards.
+    name of definitions that are also reached by a text, as a catalogue does; `annotated`: whether
+    annotations count, as they do where shapes are checked.
     """
 
     def __init__(
         self,
         package: Path,
         named: Mapping[str, tuple[str, str]] | None = None,
-        for_tests: bool = False,
+        annotated: bool = False,
     ):
-        self.for_tests = for_tests
+        self.annotated = annotated
         self._package = package.resolve()
         self._named = dict(named or {})
         self._files: dict[Path, File] = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headwater.core.catalogue import method_class
 from headwater.core.errors import DataError
 from headwater.core.listing import method_modules
 from headwater.environments.catalogue import (
@@ -36,7 +37,8 @@ def source_of_test(
     """A fingerprint of what a test executes; `None` if the code of the test itself is not found.
 
     Beside what fingerprints of experiments are of, annotations count, since tests check shapes, and
-    so do what the catalogue says of rewards, and environments and processes named by a text.
+    so do environments and processes named by a text, and which of the methods that stand in `given`
+    read no rewards: the contract compares that with what they do.
 
     **Arguments:** `function`: the test; `fixtures`: the functions that make what it is given;
     `given`: its parameters, of which those that name a method stand for it; `claim`: the claim that
@@ -48,6 +50,7 @@ def source_of_test(
     values = [value for value in given.values() if isinstance(value, str)]
     methods = [value for value in values if value in method_modules()]
     settings: list[Any] = [list(fixtures), given]
+    settings += [name for name in methods if not method_class(name).info.rewards]
     if claim is not None:
         settings += [claim.experiment, claim.scales["smoke"]]
         methods += claim.methods
@@ -125,4 +128,4 @@ def _code() -> Code:
         cls = environment_class(name)
         named[name] = cls.__module__, cls.__name__
     named |= {name: process_place(name) for name in process_names()}
-    return Code(PACKAGE, named, for_tests=True)
+    return Code(PACKAGE, named, annotated=True)

@@ -165,7 +165,7 @@ class Reader:
         if not isinstance(node, ast.Lambda):
             self.words.append(node.name)
             self._list(node.decorator_list, scope)
-            if self._code.for_tests and node.returns is not None:
+            if self._code.annotated and node.returns is not None:
                 self.words.append(ast.unparse(node.returns))
         names: list[str] = []
         for kind in ("posonlyargs", "args", "vararg", "kwonlyargs", "kwarg"):
@@ -174,7 +174,7 @@ class Reader:
             own = [a.arg for a in parts]
             self.words += [kind, *own]
             names += own
-            if self._code.for_tests:
+            if self._code.annotated:
                 self.words += [_annotation(a) for a in parts]
         self._list(given.defaults, scope)
         self._list(given.kw_defaults, scope)
@@ -218,12 +218,8 @@ class Reader:
 
     def _field(self, node: ast.AnnAssign, scope: Scope) -> None:
         if isinstance(node.value, ast.Call) and root(node.value) == _CATALOGUE_ENTRY:
-            # All that tests check of it, and what is learned does not depend on.
-            for given in node.value.keywords:
-                if self._code.for_tests and given.arg == "rewards":
-                    self.write(given, scope)
             return
-        if self._code.for_tests:
+        if self._code.annotated:
             self.words.append(ast.unparse(node.annotation))
         kind = node.annotation
         if isinstance(kind, ast.Constant) and isinstance(kind.value, str):
