@@ -81,7 +81,8 @@ class CycleQD(
     Language Models via CycleQD, arXiv:2410.14735.
 
     **Differences from the paper:** an update has any number of children in place of one; arrays
-    of one axis are mutated too, as columns; without seeds the experts are uniform solutions.
+    of one axis are mutated too, as columns; without seeds the experts are uniform solutions; at the
+    end the best of the archives are not merged into one model.
     """
 
     feed: ClassVar[Feed] = Feed.QUERIES
