@@ -80,7 +80,7 @@ def test_the_gap_and_its_intervals_are_those_of_seeds_and_levels():
         interval = getattr(found, name)
         width = 2 * 1.96 * variance**0.5
         assert interval.high - interval.low == pytest.approx(width, rel=0.06)
-    # The same in another order of seeds; of two seeds, only levels are drawn anew.
+    # Of two seeds, only levels are drawn anew.
     again = generalisation_gap(seen[:2], unseen[:2], resamples=8000)
     width = 2 * 1.96 * of_levels**0.5
     assert again.gap.high - again.gap.low == pytest.approx(width, rel=0.06)
