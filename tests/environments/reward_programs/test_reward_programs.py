@@ -136,7 +136,7 @@ REFUSED = {
     "x: exp(far": "'\\)' is expected instead of the end of the line",
     "x: clip(far, 1)": "',' is expected instead of '\\)'",
     "x: far far": "'far' is not expected where it stands",
-    "x: exp": "unknown feature or function 'exp'|a value is expected",
+    "x: exp": "term 'x' of the reward: '\\(' is expected instead of the end of the line",
     "x:": "line 1 of the reward is no term",
     "x = far": "line 1 of the reward is no term",
     "x: far\nx: speed": "line 2 of the reward: there is a term 'x' already",

@@ -191,7 +191,7 @@ class _Reader:
         elif token == "(":
             self._sum()
             self._expect(")")
-        elif token in FUNCTIONS and self._next() == "(":
+        elif token in FUNCTIONS:
             self._call(FUNCTIONS[token])
         elif token in self._features:
             place = self._features.index(token)
