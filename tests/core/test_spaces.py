@@ -25,6 +25,11 @@ def test_units_there_and_back(value):
     np.testing.assert_allclose(BOX.to_canonical(BOX.from_canonical(value)), value, atol=1e-6)
 
 
+def test_half_ranges_are_one_where_a_component_has_no_bound():
+    box = Box((-1.0, -8.0, -np.inf, 0.0), (1.0, 8.0, 5.0, np.inf))
+    np.testing.assert_array_equal(box.half_ranges, [1.0, 8.0, 1.0, 1.0])
+
+
 def test_infinite_bounds_are_no_action_space():
     with pytest.raises(SpecificationError, match="infinite bounds"):
         Box((-np.inf,), (1.0,)).to_canonical(np.zeros(1, np.float32))

@@ -69,6 +69,12 @@ class Box(eqx.Module):
         """Whether every component has two finite bounds."""
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
+    @property
+    def half_ranges(self) -> np.ndarray:
+        """Half of what each component ranges over, and 1 where that is without a bound."""
+        half = 0.5 * np.subtract(self.high, self.low)
+        return np.where(np.isfinite(half), half, 1.0)
+
     def to_canonical(self, value):
         """Maps the user's units onto [-1, 1] (arrays of shape `[..., size]`)."""
         low, high = self._bounds()

@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from headwater.core.errors import SpecificationError
@@ -68,9 +67,7 @@ class Attacked(AbstractEnvironment):
         return reached, Step(shown, seen.reward, seen.terminal, seen.truncated)
 
     def _shown(self, observation: Observation) -> Observation:
-        box = self.task.spaces.observation
-        half = 0.5 * (np.asarray(box.high) - np.asarray(box.low))
-        half = jnp.asarray(np.where(np.isfinite(half), half, 1.0), observation.dtype)
+        half = jnp.asarray(self.task.spaces.observation.half_ranges, observation.dtype)
         return observation + self.radius * half * jnp.clip(self.direction(observation), -1.0, 1.0)
 
 

@@ -60,14 +60,6 @@ class Attack(eqx.Module):
         return observation + jnp.broadcast_to(self.reach, share.shape) * share
 
 
-def half_ranges(problem: Spaces) -> Float[Array, " observation"]:
-    """Half of what each component of an observation ranges over, and 1 where that is not known."""
-    low, high = (
-        jnp.asarray(end, jnp.float32) for end in (problem.observation.low, problem.observation.high)
-    )
-    return jnp.where(jnp.isfinite(high - low), 0.5 * (high - low), 1.0)
-
-
 def begin_member(
     settings: AttackedSettings, problem: Spaces, *, key: PRNGKeyArray
 ) -> DeterministicActorCritic:
