@@ -70,7 +70,8 @@ def pytest_collection_finish(session):
 
 _PASSED = Path(__file__).parent / "passed.json"
 _PASSED_AS = "passed as"
-_METHODS = Path(__file__).parent / "methods"
+_UNITS = [Path(__file__).parent / room for room in ("methods", "networks", "ops", "parts")]
+"""What is tested there is named in the tests themselves, so that a fingerprint reaches it."""
 
 
 def pytest_addoption(parser):
@@ -97,7 +98,7 @@ def _source(item) -> str | None:
     from headwater.evidence.registry import all_claims
 
     mark = item.get_closest_marker("repeated_on_change")
-    concerned = mark is not None or item.path.is_relative_to(_METHODS)
+    concerned = mark is not None or any(map(item.path.is_relative_to, _UNITS))
     if not concerned or jax.default_backend() != "cpu":
         return None
     fixtures = [d.func for found in item._fixtureinfo.name2fixturedefs.values() for d in found]
