@@ -19,7 +19,7 @@ from headwater.testing.checks import capabilities, every_method
 from headwater.testing.checks.applicable import checks_for
 from headwater.testing.checks.case import Case
 from headwater.testing.exceptions import EXPECTED
-from headwater.testing.kinds import kinds_for
+from headwater.testing.kinds.declared import kinds_for
 
 from .test_rules import check_final, check_lengths
 

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from headwater.core.errors import DataError
 from headwater.core.listing import method_modules
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
 from headwater.environments.registry import make
 from headwater.evidence.fingerprints.code import Code
 from headwater.evidence.fingerprints.passed import PassedTests, source_of_test
 from headwater.evidence.registry import claim_named
 from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.offline.iql import IQL
 from headwater.testing import check_method
+from headwater.testing.kinds.declared import maker_for
+from headwater.testing.kinds.kind import makers
 
 OWN = Path(__file__).parents[1] / "passed.json"
 
@@ -29,6 +34,10 @@ def acts():
 
 def acts_elsewhere():
     return make("pendulum")
+
+
+def other_kinds():
+    return []
 
 
 def grown(code):
@@ -46,6 +55,14 @@ def test_it_is_of_the_test_what_makes_its_arguments_and_the_method():
         source_of_test(acts_elsewhere),
     }
     assert len({source, *others}) == 6
+
+
+def test_it_is_of_the_kinds_of_data_that_the_method_takes_and_of_no_others(monkeypatch):
+    before = {name: source_of_test(contract, (), {"name": name}) for name in ("IQL", "UCBVI")}
+    maker_for(IQL)  # So that the makers are there.
+    monkeypatch.setitem(makers, (Spaces, Transitions), other_kinds)
+    after = {name: source_of_test(contract, (), {"name": name}) for name in before}
+    assert after["IQL"] != before["IQL"] and after["UCBVI"] == before["UCBVI"]
 
 
 @given(st.integers())

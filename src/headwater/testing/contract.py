@@ -10,7 +10,7 @@ from headwater.testing.checks.applicable import checks_for
 from headwater.testing.checks.case import Case
 from headwater.testing.checks.every_method import check_every_number_matters
 from headwater.testing.exceptions import EXPECTED
-from headwater.testing.kinds import kinds_for
+from headwater.testing.kinds.declared import kinds_for
 from headwater.testing.sizes import small
 
 _LONGEST = 600
@@ -64,7 +64,7 @@ def check_method(method: type[AbstractMethod] | AbstractMethod) -> Report:
     if not kinds:
         raise SpecificationError(
             f"{name} refuses every problem that headwater.testing knows: add one to "
-            "headwater/testing/kinds.py"
+            "headwater/testing/kinds"
         )
     cases = [Case(given, kind) for kind in kinds]
     work: list[tuple[str, str, Callable[[], Any]]] = []

@@ -23,6 +23,7 @@ from headwater.evidence.fingerprints.code import Code
 from headwater.evidence.fingerprints.fingerprint import PACKAGE, fingerprint
 from headwater.evidence.fingerprints.values import short
 from headwater.runs.directory import surroundings
+from headwater.testing.kinds.declared import maker_for
 
 _SAMPLE = 20
 """One of so many tests is repeated although nothing has changed."""
@@ -37,8 +38,8 @@ def source_of_test(
     """A fingerprint of what a test executes; `None` if the code of the test itself is not found.
 
     Beside what fingerprints of experiments are of, annotations count, since tests check shapes, and
-    so do environments and processes named by a text, and which of the methods that stand in `given`
-    read no rewards: the contract compares that with what they do.
+    so do environments and processes named by a text, and of the methods that stand in `given` which
+    read no rewards and what kinds of data they take: the contract looks both up by the method.
 
     **Arguments:** `function`: the test; `fixtures`: the functions that make what it is given;
     `given`: its parameters, of which those that name a method stand for it; `claim`: the claim that
@@ -51,6 +52,7 @@ def source_of_test(
     methods = [value for value in values if value in method_modules()]
     settings: list[Any] = [list(fixtures), given]
     settings += [name for name in methods if not method_class(name).info.rewards]
+    settings += [maker_for(method_class(name)) for name in methods]
     if claim is not None:
         settings += [claim.experiment, claim.scales["smoke"]]
         methods += claim.methods

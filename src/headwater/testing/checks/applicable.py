@@ -54,7 +54,7 @@ from headwater.testing.checks.every_method import (
     check_update_keeps_the_structure,
     check_vmap_equals_separate_runs,
 )
-from headwater.testing.kinds import Kind
+from headwater.testing.kinds.kind import Kind
 
 CHECKS = (
     check_state_holds_arrays_only,

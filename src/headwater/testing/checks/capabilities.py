@@ -17,9 +17,9 @@ from headwater.core.method import (
     AbstractProposer,
     AbstractTablePolicy,
 )
-from headwater.testing import kinds
 from headwater.testing.checks.case import Case, jit
 from headwater.testing.checks.comparing import assert_close, same
+from headwater.testing.kinds.kind import ROWS
 
 
 def check_actions_are_inside_the_space(case: Case) -> None:
@@ -142,10 +142,10 @@ def check_archiving(case: Case) -> None:
     """Solutions in the unit cube, before and after learning, and an archive of what was told."""
     method, space = case.method, case.kind.problem
     assert isinstance(method, AbstractArchiving)
-    offspring = jit(lambda s, key: method.offspring(s, kinds.ROWS, key=key))
+    offspring = jit(lambda s, key: method.offspring(s, ROWS, key=key))
     for state in (case.first, case.trained):
         points = np.asarray(offspring(state, case.key))
-        assert points.shape == (kinds.ROWS, space.size) and points.dtype == np.float32, points
+        assert points.shape == (ROWS, space.size) and points.dtype == np.float32, points
         assert np.all((points >= 0.0) & (points <= 1.0)), f"outside of the space: {points}"
         other = offspring(state, jax.random.fold_in(case.key, 1))
         assert not same(points, other), "offspring do not depend on the key"
@@ -217,6 +217,6 @@ def check_labels(case: Case) -> None:
     assert bool(jnp.all((confidence >= 0) & (confidence <= 1))), "a confidence is no probability"
     without = dataclasses.replace(data, action=jnp.zeros_like(data.action))
     assert same(method.label(case.trained, without), (label, confidence)), "the label is read"
-    half = jax.tree.map(lambda x: x[: kinds.ROWS // 2], data)
-    first = jax.tree.map(lambda x: x[: kinds.ROWS // 2], (label, confidence))
+    half = jax.tree.map(lambda x: x[: ROWS // 2], data)
+    first = jax.tree.map(lambda x: x[: ROWS // 2], (label, confidence))
     assert_close(method.label(case.trained, half), first, "half of the rows")

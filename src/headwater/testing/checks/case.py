@@ -34,9 +34,8 @@ from headwater.core.records import (
     Transition,
     Transitions,
 )
-from headwater.testing import kinds
 from headwater.testing.checks.comparing import numbers
-from headwater.testing.kinds import Kind
+from headwater.testing.kinds.kind import ROWS, Kind
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Tiny programs that run a few times: compiling them well would be most of the cost."""
@@ -141,7 +140,7 @@ class Case:
                     state, data.context[0], data.features[0], key=key, explore=explore
                 )
         if isinstance(method, AbstractArchiving):
-            answers["offspring"] = method.offspring(state, kinds.ROWS, key=key)
+            answers["offspring"] = method.offspring(state, ROWS, key=key)
             answers["archive"] = method.archive(state)
         if isinstance(method, AbstractProposer):
             answers["propose"] = method.propose(state, key=key)

@@ -17,9 +17,9 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.fields import choices_of
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Transition, Transitions
+from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
-from headwater.testing import kinds
 from headwater.testing.checks.case import TOGETHER, UPDATES, Case, jit
 from headwater.testing.checks.comparing import (
     assert_close,
@@ -29,6 +29,7 @@ from headwater.testing.checks.comparing import (
     swept,
     with_setting,
 )
+from headwater.testing.kinds.kind import ROWS, TERMINAL, TRUNCATED
 
 # State ------------------------------------------------------------------------------------------
 
@@ -236,20 +237,20 @@ def check_finite_on_hard_inputs(case: Case) -> None:
 
 def check_terminal_rows_ignore_the_next_observation(case: Case) -> None:
     """Nothing follows the end of a process: not even a NaN there may reach the learner."""
-    reference = case.changed(lambda data: _marked(data, kinds.TERMINAL))
+    reference = case.changed(lambda data: _marked(data, TERMINAL))
     for what, value in (("another one", 7.5), ("a NaN", jnp.nan)):
-        edited = case.changed(lambda data, v=value: _next_observation(data, kinds.TERMINAL, v))
+        edited = case.changed(lambda data, v=value: _next_observation(data, TERMINAL, v))
         assert same(edited, reference), f"{what} behind a terminal row changes the update"
 
 
 def check_truncated_rows_bootstrap(case: Case) -> str | None:
     """Where the next observation counts at all, it counts behind a truncated row too."""
-    reference = case.changed(lambda data: _marked(data, kinds.TRUNCATED))
-    ordinary = slice(kinds.TRUNCATED.stop, None)
+    reference = case.changed(lambda data: _marked(data, TRUNCATED))
+    ordinary = slice(TRUNCATED.stop, None)
     unmarked = case.changed(lambda data: _marked(data, ordinary))
     if same(case.changed(lambda data: _next_observation(data, ordinary, 7.5)), unmarked):
         return "the update never looks at the next observation"
-    edited = case.changed(lambda data: _next_observation(data, kinds.TRUNCATED, 7.5))
+    edited = case.changed(lambda data: _next_observation(data, TRUNCATED, 7.5))
     assert not same(edited, reference), "a truncated row is treated as terminal"
 
 
@@ -277,14 +278,14 @@ def check_row_order_is_irrelevant(case: Case) -> str | None:
     one = case.update(case.method, case.first, data, case.key)
     if not same(one, case.update(case.method, case.first, data, other)):
         return "the update draws random numbers for each row"
-    order = np.random.default_rng(0).permutation(kinds.ROWS)
+    order = np.random.default_rng(0).permutation(ROWS)
     permuted = jax.tree.map(lambda x: x[order], data)
     assert_close(case.update(case.method, case.first, permuted, case.key), one, "permuted")
 
 
 def check_missing_columns_are_explained(case: Case) -> None:
     """Without statistics and logged-only columns a method works, or says in words what it needs."""
-    problem = kinds.without_statistics(case.kind.problem)
+    problem = _without_statistics(case.kind.problem)
     state = eqx.filter_eval_shape(case.method.init, problem, key=case.key)
     data = case.batches[0]
     if isinstance(data, Transitions):
@@ -296,6 +297,11 @@ def check_missing_columns_are_explained(case: Case) -> None:
         assert any(word in str(error) for word in missing), error
 
 
+def _without_statistics(problem: Spaces) -> Spaces:
+    """The same problem when nothing was logged."""
+    return Spaces(problem.observation, problem.action, problem.horizon)
+
+
 def _marked(data: Any, rows: slice) -> Any:
     """The data in which `rows` are what they are called: a single step is made what is asked for.
 
@@ -305,8 +311,8 @@ def _marked(data: Any, rows: slice) -> Any:
         return data
     return dataclasses.replace(
         data,
-        terminal=jnp.asarray(rows == kinds.TERMINAL),
-        truncated=jnp.asarray(rows == kinds.TRUNCATED),
+        terminal=jnp.asarray(rows == TERMINAL),
+        truncated=jnp.asarray(rows == TRUNCATED),
     )
 
 
