@@ -3,11 +3,9 @@
 import dataclasses
 import datetime
 import fcntl
-import functools
 import json
 import math
 import os
-import subprocess
 import time
 import traceback
 import typing
@@ -22,7 +20,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.evaluation.statistics import Interval, band
 from headwater.evidence.claim import SCALES, Claim, Criterion, Finding
 from headwater.evidence.fingerprints.fingerprint import fingerprint
-from headwater.runs.directory import surroundings
+from headwater.runs.directory import source_state, surroundings
 from headwater.runs.files import explain
 
 Outcome = Literal["holds", "fails", "undecided", "error"]
@@ -33,7 +31,6 @@ _POSITIONS = 32
 """Most positions of a curve that are kept."""
 _DIGITS = 5
 _MESSAGE = 600
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Curve(NamedTuple):
@@ -214,16 +211,8 @@ def source_of(claim: Claim, scale: str) -> str:
     return fingerprint(claim.experiment, claim.methods, {scale: claim.scales[scale]})
 
 
-@functools.cache
-def _source_state() -> tuple[str | None, bool | None]:
-    """Commit, and whether the source tree has changes."""
-    commit = _git(_PACKAGE, "rev-parse", "HEAD")
-    changes = None if commit is None else _git(_PACKAGE, "status", "--porcelain", "--", ".")
-    return commit, None if changes is None else bool(changes)
-
-
 def _record(claim: Claim, scale, seed, outcome, seconds, message, found) -> Record:
-    commit, dirty = _source_state()
+    commit, dirty = source_state()
     made_with = {k: v for k, v in surroundings().items() if k != "commit"}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return Record(
@@ -341,17 +330,3 @@ def _reason(error: Exception) -> str:
     ours = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
     where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     return f"{type(error).__name__}: {text}{where}"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -1,10 +1,12 @@
 """A run directory: specification, metrics, evaluations and checkpoints."""
 
 import fcntl
+import functools
 import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -16,6 +18,7 @@ from headwater.core.errors import RunError
 from headwater.runs.checkpoint import Position
 from headwater.runs.files import explain, no_link, write_atomically, write_json
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("headwater", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco")
 
 
@@ -199,15 +202,32 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
-        "commit": _commit(),
+        "commit": source_state()[0],
     }
 
 
-def _commit() -> str | None:
-    """The commit of the source tree that is running, if it is one."""
-    root = Path(__file__).resolve().parents[3] / ".git"
+@functools.cache
+def source_state() -> tuple[str | None, bool | None]:
+    """The commit of the source tree that is running, and whether it has changes beside it.
+
+    Both are `None` for an installed package, whatever repository it is installed in.
+    """
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    changes = _git("status", "--porcelain", "--", ".")
+    return _git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the package's folder; `None` if it fails or is not there."""
     try:
-        head = (root / "HEAD").read_text().strip()
-        return (root / head.removeprefix("ref: ")).read_text().strip() if ":" in head else head
-    except OSError:
+        done = subprocess.run(
+            ["git", "-C", str(_PACKAGE), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()
