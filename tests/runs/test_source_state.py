@@ -34,7 +34,7 @@ def test_it_is_that_of_the_source_tree_with_packed_references_and_in_worktrees(t
     _git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("__pycache__\n")
     assert _state(tmp_path) == "(None, None)", "nothing of it is in the repository yet"
-    _git(tmp_path, "add", "headwater")
+    _git(tmp_path, "add", ".gitignore", "headwater")
     _git(tmp_path, "commit", "-q", "-m", "Begin")
     _git(tmp_path, "pack-refs", "--all")
     commit = _git(tmp_path, "rev-parse", "HEAD")
