@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from headwater.core.listing import method_modules
-from headwater.evidence.fingerprints.code import Code
+from headwater.evidence.fingerprints.code import Code, short
 from headwater.evidence.fingerprints.files import Definition
-from headwater.evidence.fingerprints.values import Values, short
+from headwater.evidence.fingerprints.values import Values
 
 PACKAGE = Path(__file__).resolve().parents[2]
 """The folder of this library."""

@@ -19,9 +19,8 @@ from headwater.environments.catalogue import (
 )
 from headwater.environments.processes import process_names, process_place
 from headwater.evidence.claim import Claim
-from headwater.evidence.fingerprints.code import Code
+from headwater.evidence.fingerprints.code import Code, short
 from headwater.evidence.fingerprints.fingerprint import PACKAGE, fingerprint
-from headwater.evidence.fingerprints.values import short
 from headwater.runs.directory import surroundings
 from headwater.testing.kinds.declared import maker_for
 

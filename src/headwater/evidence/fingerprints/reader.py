@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headwater.evidence.fingerprints.files import (
     Definition,
@@ -14,10 +14,7 @@ from headwater.evidence.fingerprints.files import (
     does_nothing,
     root,
 )
-
-if TYPE_CHECKING:
-    from headwater.evidence.fingerprints.code import Code
-
+from headwater.evidence.fingerprints.meanings import Meanings
 
 _NOT_EXECUTED = frozenset(
     ("ctx", "annotation", "returns", "type_comment", "type_params", "kind", "simple")
@@ -43,10 +40,15 @@ _PLAIN_DECORATORS = (
 
 
 class Reader:
-    """Writes a syntax tree as words, and notes what its names mean."""
+    """Writes a syntax tree as words, and notes what its names mean.
 
-    def __init__(self, code: "Code", definition: Definition):
-        self._code = code
+    **Arguments:** `meanings`: of names; `definition`: where the tree stands, on which is noted what
+    it reaches; `annotated`: whether annotations count.
+    """
+
+    def __init__(self, meanings: Meanings, definition: Definition, annotated: bool):
+        self._meanings = meanings
+        self._annotated = annotated
         self._file = definition.file
         self._definition = definition
         self._named = definition.named
@@ -108,7 +110,7 @@ class Reader:
         self.words.append(repr(value))
         if isinstance(value, str):
             self._definition.mentioned.add(value)
-            self._note(self._code.by_text(value))
+            self._note(self._meanings.by_text(value))
 
     def _attribute(self, node: ast.Attribute, scope: Scope) -> None:
         names, root = [node.attr], node.value
@@ -127,10 +129,10 @@ class Reader:
         if node.id in scope:
             found: list[Meaning] = []
             for imported in scope[node.id]:
-                found += self._code.imported(self._file.path, imported)
+                found += self._meanings.imported(self._file.path, imported)
         else:
-            found = self._code.in_file(self._file, node.id)
-        pairs = [p for m in found for p in self._code.attributes(m, attributes)]
+            found = self._meanings.in_file(self._file, node.id)
+        pairs = [p for m in found for p in self._meanings.attributes(m, attributes)]
         if not pairs:
             pairs = [(node.id, attributes)]
         written = set()
@@ -139,7 +141,7 @@ class Reader:
                 self._note([meaning])
                 written.add(".".join([meaning.name, *left]))
             elif isinstance(meaning, Module):
-                self._note(Found("", definition) for definition in self._code.all_of(meaning))
+                self._note(Found("", definition) for definition in self._meanings.all_of(meaning))
                 written.add(".".join(["<module>", *left]))
             else:
                 written.add(".".join([meaning, *left]))
@@ -165,7 +167,7 @@ class Reader:
         if not isinstance(node, ast.Lambda):
             self.words.append(node.name)
             self._list(node.decorator_list, scope)
-            if self._code.annotated and node.returns is not None:
+            if self._annotated and node.returns is not None:
                 self.words.append(ast.unparse(node.returns))
         names: list[str] = []
         for kind in ("posonlyargs", "args", "vararg", "kwonlyargs", "kwarg"):
@@ -174,7 +176,7 @@ class Reader:
             own = [a.arg for a in parts]
             self.words += [kind, *own]
             names += own
-            if self._code.annotated:
+            if self._annotated:
                 self.words += [_annotation(a) for a in parts]
         self._list(given.defaults, scope)
         self._list(given.kw_defaults, scope)
@@ -193,8 +195,8 @@ class Reader:
         self._list([*node.bases, *node.keywords], scope)
         by_name: list[tuple[str, ast.stmt]] = []
         whole = node is self._definition.tree
-        apart = whole and self._code.has_plain_methods(self._file, node)
-        members = whole and self._code.is_enumeration(self._file, node)
+        apart = whole and self._meanings.has_plain_methods(self._file, node)
+        members = whole and self._meanings.is_enumeration(self._file, node)
         imported = {n: i for n, i in bound_in(node.body).items() if i}
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):
@@ -219,7 +221,7 @@ class Reader:
     def _field(self, node: ast.AnnAssign, scope: Scope) -> None:
         if isinstance(node.value, ast.Call) and root(node.value) == _CATALOGUE_ENTRY:
             return
-        if self._code.annotated:
+        if self._annotated:
             self.words.append(ast.unparse(node.annotation))
         kind = node.annotation
         if isinstance(kind, ast.Constant) and isinstance(kind.value, str):

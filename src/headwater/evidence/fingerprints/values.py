@@ -1,26 +1,22 @@
 """The values that an experiment is given, as text, and the code behind them."""
 
 import functools
-import hashlib
 import inspect
 import types
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-if TYPE_CHECKING:
-    from headwater.evidence.fingerprints.code import Code
-    from headwater.evidence.fingerprints.files import Definition
-
-_HEX = 16
+from headwater.evidence.fingerprints.code import Code
+from headwater.evidence.fingerprints.files import Definition
 
 
 class Values:
     """Describes values by what they hold and the code behind them, and collects that code."""
 
-    def __init__(self, code: "Code"):
+    def __init__(self, code: Code):
         self._code = code
         self._open: list[Any] = []
         self.definitions: list[Definition] = []
@@ -80,8 +76,3 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return "<empty>"
-
-
-def short(texts: Iterable[str]) -> str:
-    """A digest of texts, as 16 hexadecimal digits."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:_HEX]
