@@ -42,7 +42,11 @@ def refusal(path):
             b"version https://git-lfs.github.com/spec/v1\n",
             "this is a pointer of Git LFS",
         ),
-        ("log.hdf5", b"<!DOCTYPE html><html></html>", "this is a web page and no data"),
+        ("log.hdf5", b"<!DOCTYPE html><html></html>", "this is a web page: if you meant a file"),
+        ("log.html", b"<table><tr><td>1</td></tr></table>", "this is a table in HTML: pandas.read"),
+        ("log.dta", b"<stata_dta><header>", "this is a file of Stata: pandas.read_stata reads it"),
+        ("log.RDS", b"\x1f\x8b\x08" + bytes(9), "this is a file of R: there, arrow::write_parquet"),
+        ("log.yaml", b"- action: 1\n", "this is a YAML file: pandas.DataFrame(yaml.safe_load"),
         ("log.csv.zst", b"\x28\xb5\x2f\xfd" + bytes(9), "this is a zstd archive: unpack it first"),
         ("log.npz.gz", b"\x1f\x8b\x08" + bytes(9), "this is a gzip archive, of which only text"),
         (
@@ -66,6 +70,13 @@ def refusal(path):
 def test_files(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name).startswith(sentence)
+
+
+@pytest.mark.parametrize("name", ["log.xlsx", "buffer.pt"])
+def test_a_broken_archive_is_not_called_another(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(99))
+    with pytest.raises(DataError, match=r"this \.(xlsx|pt) file, .* is truncated or corrupt"):
+        load(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,39 @@ def test_delimiters_and_decimal_marks(tmp_path, delimiter, words, decimal):
     )
 
 
+@pytest.mark.parametrize("name", ["log.txt", "log.csv", "log.dat"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_spaces_however_many(tmp_path, name, decimal):
+    rows = [line.split() for line in text(" ", decimal).splitlines()]
+    aligned = "".join("  ".join(f"{field:>9}" for field in row) + " \r\n" for row in rows)
+    (tmp_path / name).write_text(aligned)
+    more = ", decimal commas" if decimal == "," else ""
+    reading = f"the text table was read as columns separated by spaces{more}"
+    check(load(tmp_path / name), reading)
+
+
+def test_what_numpy_writes_as_text(tmp_path):
+    table, terminal = numbers()
+    path = tmp_path / "log.txt"
+    np.savetxt(path, np.column_stack([table, terminal]), header=" ".join(NAMES))
+    check(load(path), "the text table was read as columns separated by spaces")
+
+
+def test_quoted_names_keep_their_spaces(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text(text(" ", names=['"room  warm"', '"out side"', *NAMES[2:]]))
+    data = load(path, columns={"observations": ["room  warm", "out side"]})
+    check(data, "the text table was read as columns separated by spaces")
+
+
+def test_a_time_with_a_space_is_divided_by_commas(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = text().splitlines()
+    times = ["time", *(f"2024-01-01 10:{i:02}" for i in range(ROWS))]
+    path.write_text("\n".join(f"{a},{b}" for a, b in zip(times, lines)) + "\n")
+    np.testing.assert_allclose(load(path).rewards, numbers()[0][:-1, 3], atol=1e-6)
+
+
 def test_a_header_may_hold_the_other_delimiter(tmp_path):
     path = tmp_path / "log.csv"
     names = ["time, local", "power, used", "gain"]

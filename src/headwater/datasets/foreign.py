@@ -70,6 +70,31 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 """How the content of kinds of files begins that are not read, and what is said of them."""
 
+_R = (
+    "this is a file of R: there, arrow::write_parquet(TABLE, 'log.parquet') writes a table of it "
+    "(readRDS reads an .rds file, load an .RData file)"
+)
+_SUFFIXES = {
+    ".dta": f"this is a file of Stata: pandas.read_stata reads it, and {_PANDAS}",
+    ".sas7bdat": f"this is a file of SAS: pandas.read_sas reads it, and {_PANDAS}",
+    ".xpt": f"this is a file of SAS: pandas.read_sas reads it, and {_PANDAS}",
+    ".sav": f"this is a file of SPSS: pandas.read_spss reads it, and {_PANDAS}",
+    ".rds": _R,
+    ".rda": _R,
+    ".rdata": _R,
+    ".arff": "this is an ARFF file: pandas.DataFrame(scipy.io.arff.loadarff(PATH)[0]) reads it, "
+    f"and {_PANDAS}",
+    ".xml": f"this is an XML file: pandas.read_xml reads its table, and {_PANDAS}",
+    ".yaml": "this is a YAML file: pandas.DataFrame(yaml.safe_load(open(PATH))) reads a list of "
+    f"rows, and {_PANDAS}",
+    ".yml": "this is a YAML file: pandas.DataFrame(yaml.safe_load(open(PATH))) reads a list of "
+    f"rows, and {_PANDAS}",
+    ".msgpack": f"this is a MessagePack file: unpack it with msgpack.unpack, and write {_COLUMNS}",
+    ".md": "this is a text in Markdown: write the table of it as CSV",
+    ".ods": "this is a spreadsheet: save the sheet as CSV",
+}
+"""What is said of kinds of files that are told by their names."""
+
 _NUMBER = rb"-?[0-9.]+(?:[eE][-+]?[0-9]+)?"
 _VOWPAL_WABBIT = re.compile(
     rb"shared ?\||(?:ccb|slates) shared|[0-9]+:" + _NUMBER + rb":" + _NUMBER + rb"(?: [^|\n]*)?\|"
@@ -110,6 +135,8 @@ def _file(place: Path, head: bytes) -> str | None:
     if suffix in (".pkl", ".pickle") or (head[:1] == b"\x80" and head[1:2] <= b"\x05"):
         what = "a file of PyTorch" if suffix in (".pt", ".pth") else "a pickle"
         return f"this is {what}: {_NEVER_LOADED}; {_TRUSTED}"
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
     if head.startswith(b"PK"):
         return _archive(place)
     if head[257:262] == b"ustar":
@@ -140,7 +167,12 @@ def _file(place: Path, head: bytes) -> str | None:
         )
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return "this is a web page and no data: the address leads to a page about the file"
+        return (
+            "this is a web page: if you meant a file, the address leads to a page about it; a "
+            f"table in the page is read by pandas.read_html, and {_PANDAS}"
+        )
+    if text.startswith(b"<table"):
+        return f"this is a table in HTML: pandas.read_html reads it, and {_PANDAS}"
     return None
 
 
@@ -150,6 +182,11 @@ def _archive(place: Path) -> str | None:
         with zipfile.ZipFile(place) as archive:
             names = archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
+        if place.suffix.lower() not in ("", ".npz", ".zip"):
+            return (
+                f"this {place.suffix} file, which should be a ZIP archive, is truncated or "
+                "corrupt: copy or download it again"
+            )
         # Damaged, or of a version of ZIP that Python does not read (a `RuntimeError`): whoever
         # opens it says what is wrong with it.
         return None

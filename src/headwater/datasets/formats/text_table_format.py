@@ -25,6 +25,9 @@ _BLOCK = 2**20
 _SAMPLE = 2**16
 """Bytes from the beginning by which the dialect is told."""
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SPACES = " "
+"""Any number of them, as of aligned columns: tried where nothing else divides the lines."""
+_NAMES = {**_DELIMITERS, _SPACES: "spaces"}
 _NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]*([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r'"[+-]?(0,[0-9]+|[0-9]*,([0-9]{1,2}|[0-9]{4,}))"')
 """A quoted number whose comma divides no thousands, since other than three digits follow it, or
@@ -78,7 +81,7 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     stored, chunks = open_batches(table.schema, iter(table.to_batches(rows)), mapping, table.column)
     found = [
         f"text in {dialect.encoding}" if not dialect.encoding.startswith("utf-8") else "",
-        f"columns separated by {_DELIMITERS[dialect.delimiter]}" * (dialect.delimiter != ","),
+        f"columns separated by {_NAMES[dialect.delimiter]}" * (dialect.delimiter != ","),
         "decimal commas" * (decimal == ","),
         f"thousands divided in {', '.join(grouped)}" if grouped else "",
     ]
@@ -150,11 +153,12 @@ def _is_table(head: bytes) -> bool:
     if b"\0" in head:
         return False
     # The last line may be cut.
-    lines = [line for line in head.decode("latin-1").splitlines() if line.strip()][:-1]
+    lines = head.decode("latin-1").splitlines()[:-1]
+    lines = [line for line in lines if line.strip() and not _REMARK.match(line)]
     delimiter = _delimiter(lines, ",") if len(lines) > 1 else None
     if delimiter is None:
         return False
-    _, *rows = csv.reader(lines, delimiter=delimiter)
+    _, *rows = _rows(lines, delimiter)
     fields = [field for row in rows for field in row]
     return sum(map(_is_number, fields)) * 2 > len(fields)
 
@@ -193,11 +197,11 @@ def _header(lines: list[str], first: str) -> tuple[str, int]:
         delimiter = _delimiter(rest, first)
         if delimiter is None:
             continue
-        names, *rows = csv.reader(rest, delimiter=delimiter)
+        names, *rows = _rows(rest, delimiter)
         named = not any(_is_number(name) or not name.strip() for name in names)
         if number == begin:
             remark = _REMARK.sub("", lines[begin - 1], count=1) if begin else ""
-            above = next(csv.reader([remark], delimiter=delimiter), [])
+            above = next(iter(_rows([remark], delimiter)), [])
             if not named and len(above) == len(names) and not any(map(_is_number, above)):
                 return delimiter, begin - 1
             return delimiter, begin
@@ -216,9 +220,11 @@ def _is_number(field: str) -> bool:
 def _delimiter(lines: list[str], first: str) -> str | None:
     """What divides all of these lines into as many fields, of which most are numbers."""
     best, highest = None, (0.0, 1)
-    for delimiter in (first, *(other for other in _DELIMITERS if other != first)):
+    for delimiter in (first, *(other for other in _DELIMITERS if other != first), _SPACES):
+        if delimiter == _SPACES and best is not None:
+            break  # As in `2024-01-01 10:00, 0.5`.
         try:
-            rows = list(csv.reader(lines, delimiter=delimiter))
+            rows = _rows(lines, delimiter)
         except csv.Error:
             continue
         counts = {len(row) for row in rows}
@@ -226,16 +232,32 @@ def _delimiter(lines: list[str], first: str) -> str | None:
             continue
         fields = [field for row in rows[1:] for field in row]
         score = (sum(map(_is_number, fields)) / max(len(fields), 1), max(counts))
-        if score > highest:
+        # Words of a sentence have spaces between them as well.
+        if score > highest and (delimiter != _SPACES or 2 * score[0] > 1):
             best, highest = delimiter, score
     return best
+
+
+def _rows(lines: list[str], delimiter: str) -> list[list[str]]:
+    """The fields of each line. Raises `csv.Error` for what cannot be divided."""
+    if delimiter == _SPACES:
+        lines = [_with_single_spaces(line) for line in lines]
+    return list(csv.reader(lines, delimiter=delimiter))
+
+
+def _with_single_spaces(text: str) -> str:
+    """Text with one space in the place of several or tabs, but in quotes, and none at the edges of
+    a line."""
+    parts = text.split('"')
+    parts[::2] = [re.sub(r"[ \t]+", " ", part) for part in parts[::2]]
+    return re.sub(r"(?m)^ +| +$", "", '"'.join(parts))
 
 
 def _units(lines: list[str], delimiter: str) -> str:
     """The first of these lines if it says units where all others have numbers, else nothing."""
     lines = [line for line in lines if line.strip()]
     try:
-        rows = list(csv.reader(lines, delimiter=delimiter))
+        rows = _rows(lines, delimiter)
     except csv.Error:
         return ""
     if len(rows) < 2 or len({len(row) for row in rows}) != 1:
@@ -309,12 +331,19 @@ def _read(path: Path, packed: bool, dialect: _Dialect, decimal: str):
 
     # The library takes what has a colon in it for an address, unless it is absolute.
     source: Any = path.absolute()
-    if packed or not dialect.encoding.startswith("utf-8"):
+    spaces = dialect.delimiter == _SPACES
+    if packed or spaces or not dialect.encoding.startswith("utf-8"):
         source = io.BytesIO()
         decoder = codecs.getincrementaldecoder(dialect.encoding)()
         for block in _blocks(path, packed):
             source.write(decoder.decode(block).encode())
         source.write(decoder.decode(b"", final=True).encode())
+        if spaces:
+            text = source.getvalue().decode().replace("\r\n", "\n")
+            lines = _with_single_spaces(text).split("\n")
+            # A sign for a remark is no name.
+            lines[dialect.lines] = re.sub(r"^[#%] ", "", lines[dialect.lines])
+            source = io.BytesIO("\n".join(lines).encode())
     try:
         with source if isinstance(source, io.BytesIO) else source.open("rb") as file:
             file.seek(0)
@@ -339,7 +368,7 @@ def _read(path: Path, packed: bool, dialect: _Dialect, decimal: str):
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
-            f"it is no table with columns separated by {_DELIMITERS[dialect.delimiter]} "
+            f"it is no table with columns separated by {_NAMES[dialect.delimiter]} "
             f"({reason}): every line needs as many fields as the header; correct or remove the "
             "lines that have others"
         ) from None
