@@ -25,6 +25,7 @@ from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.environments.registry import acted_in
 from headwater.runs.options import ADAPT, Recipe
+from headwater.runs.recipes.dagger import check_clones
 from headwater.runs.recipes.online import (
     WARM_STARTS,
     WITH_LOG,
@@ -60,7 +61,9 @@ def adapt(
     with PROTO, which is held near the offline policy: for such logs; `"wsrl"` starts SAC without
     the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from
     nothing, with a share of every batch from the log; `"continue"` goes on with the offline method
-    and a share of every batch from the log; `"scratch"` is the online method of `wsrl` from nothing
+    and a share of every batch from the log; `"dagger"` does so with a policy that clones, and
+    learns from what an expert, whom the environment knows, would have done where the policy came
+    to; `"scratch"` is the online method of `wsrl` from nothing
     and without the log: the twin that says what the log was worth. Where the offline critics are of
     other shapes than those that go online, or say nothing of the offline actor, `wsrl`,
     `keep-data` and `proto` first fit fresh ones to it, on the log.
@@ -182,7 +185,9 @@ def _method(
     Raises `SpecificationError` for changes that would be of no effect.
     """
     offline = upstream.method
-    if recipe == "continue":
+    if recipe == "dagger":
+        check_clones(offline)
+    if recipe in ("continue", "dagger"):
         method = _changed(continuing(offline), changes)
         check_same_start(offline, method)
         return method, None

@@ -64,6 +64,14 @@ class AbstractLevels(eqx.Module):
         """The task whose only level is number `index`; from `levels` on, one held out of it."""
 
 
+class AbstractExpert(eqx.Module):
+    """A capability of environments: it is known what somebody does who sees all of the state."""
+
+    @abc.abstractmethod
+    def expert_action(self, state: PyTree, *, key: PRNGKeyArray) -> UnbatchedAction:
+        """What an expert does in this state, which may show more than the observation does."""
+
+
 class Sketch(NamedTuple):
     """What a state looks like, as plain shapes in the units of `AbstractDrawable.view`.
 

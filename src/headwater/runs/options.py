@@ -26,7 +26,7 @@ GROUPS = {
 }
 """Groups of options, and what each is called."""
 
-Recipe = Literal["wsrl", "keep-data", "proto", "rlpd", "continue", "scratch"]
+Recipe = Literal["wsrl", "keep-data", "proto", "rlpd", "continue", "dagger", "scratch"]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
 """Unless another is asked for: what it is worth is in docs/real_run.md."""
@@ -201,14 +201,14 @@ class Options:
         None,
         "adapting",
         "How to go online.",
-        value="{wsrl,keep-data,proto,rlpd,continue,scratch}",
+        value="{wsrl,keep-data,proto,rlpd,continue,dagger,scratch}",
         short="-r",
     )
     keep_data: float | None = _option(
         None,
         "adapting",
-        "Share of every batch that is from the log, in `keep-data`, `proto`, `rlpd` and "
-        "`continue`; by default half.",
+        "Share of every batch that is from the log, in `keep-data`, `proto`, `rlpd`, "
+        "`continue` and `dagger`; by default half.",
         above=0.0,
         below=1.0,
         value="X",

@@ -226,7 +226,7 @@ def begin_of(specification: Specification, method: AbstractMethod, *, fitted: bo
             fresh_critics=specification.fits_critics,
             fitted=recipes.CRITICS_FIT if specification.fits_critics and fitted else None,
         )
-    if specification.recipe == "continue":
+    if specification.recipe in ("continue", "dagger"):
         return continue_from(UPSTREAM)
     return None
 

@@ -23,6 +23,7 @@ from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.feeds.logged import Logged, compared_and_logged
 from headwater.runs.options import Options
+from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.model_based import model_stages
 from headwater.runs.recipes.online import Task, online_stage, rows_per_update
 from headwater.runs.stage import Stage
@@ -87,9 +88,8 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         )
     rows = logged.transitions(method) if isinstance(logged, Logged) else None
     share = 0.5 if options.keep_data is None else options.keep_data
-    stage = online_stage(
-        method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin
-    )
+    staged = dagger_stage if options.recipe == "dagger" else online_stage
+    stage = staged(method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin)
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
 
 

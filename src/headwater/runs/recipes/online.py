@@ -41,12 +41,14 @@ RECIPES: dict[Recipe, str] = {
     "proto": "keep-data, with PROTO, which stays near the offline policy, for narrow logs",
     "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
     "continue": "the offline method goes on, part of every batch from the log",
+    "dagger": "a policy that clones goes on, part of every batch from the log and the rest what "
+    "an expert, whom the task knows, would have done where it came to",
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
 WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto")
 """Those that begin another method from what the offline one has learned."""
-WITH_LOG: tuple[Recipe, ...] = ("keep-data", "proto", "rlpd", "continue")
+WITH_LOG: tuple[Recipe, ...] = ("keep-data", "proto", "rlpd", "continue", "dagger")
 """Those whose batches hold rows of the log."""
 CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
@@ -67,6 +69,7 @@ _FIRST_STATE = (
 RECIPE_PAPERS = {
     "wsrl": "zhou2025efficient",
     "proto": "li2023proto",
+    "dagger": "ross2011reduction",
     "rlpd": "ball2023efficient",
 }
 """Keys of the papers that recipes are from."""

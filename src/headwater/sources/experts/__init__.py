@@ -1,0 +1,1 @@
+"""Sources in which an expert says what would have been right."""
