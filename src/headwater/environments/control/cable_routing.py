@@ -1,6 +1,6 @@
 """Route a cable through one clip after the other, with primitives that may fail."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -48,8 +48,8 @@ class CableRouting(AbstractEnvironment, AbstractExpert):
     probability, a policy of `clip-insertion` that presses the cable in; `slip`: of the cable while
     it does.
 
-    Raises `SpecificationError` for less than one clip or more than twelve, or a skill for other
-    observations or actions than those of `clip-insertion`.
+    Raises `SpecificationError` for less than one clip or more than twelve, a probability or a noise
+    that cannot be one, or a skill that is no `Agent`.
     """
 
     name: ClassVar[str] = "cable-routing"
@@ -60,7 +60,8 @@ class CableRouting(AbstractEnvironment, AbstractExpert):
     noise: float | Float[Array, ""] = 0.3
     horizon: int = eqx.field(static=True, default=25)
     slip: float | Float[Array, ""] = 0.107
-    skill: Agent | None = None
+    # An `Agent`; from a command line it may be anything.
+    skill: Any = None
 
     def __check_init__(self):
         if not 1 <= self.clips <= _VIEW - 4 or self.horizon < 1:
@@ -68,6 +69,13 @@ class CableRouting(AbstractEnvironment, AbstractExpert):
                 f"{self.name}: clips = {self.clips} must be between 1 and {_VIEW - 4}, and "
                 f"horizon = {self.horizon} at least 1"
             )
+        chance, noise = self.route_success, self.noise
+        if isinstance(chance, int | float) and not 0.0 <= chance <= 1.0:
+            raise SpecificationError(
+                f"{self.name}: route_success = {chance} is no probability: it must be in [0, 1]"
+            )
+        if isinstance(noise, int | float) and noise < 0.0:
+            raise SpecificationError(f"{self.name}: noise = {noise} must not be negative")
         if self.skill is not None and not isinstance(self.skill, Agent):
             raise SpecificationError(
                 f"{self.name}: skill must be an Agent, which is a method and what it has learned"
@@ -140,6 +148,6 @@ class CableRouting(AbstractEnvironment, AbstractExpert):
 
 
 def _directions(facts: int) -> Float[np.ndarray, "fact view"]:
-    """How each fact shows: one of the directions of a view, which are at right angles."""
-    drawn = np.random.default_rng(0).normal(size=(_VIEW, facts))
-    return np.linalg.qr(drawn)[0].T.astype(np.float32)
+    """How each fact shows: rows of a Hadamard matrix, which are at right angles, of length one."""
+    signs = [[(-1) ** (i & j).bit_count() for j in range(_VIEW)] for i in range(facts)]
+    return np.asarray(signs, np.float32) / _VIEW**0.5

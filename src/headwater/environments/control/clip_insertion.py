@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Spaces
 from headwater.environments.environment import AbstractEnvironment, AbstractExpert, Step
 
@@ -40,6 +41,8 @@ class ClipInsertion(AbstractEnvironment, AbstractExpert):
 
     **Arguments:** `slip`: deviation of what each step moves it to the side; `horizon`: steps of an
     attempt.
+
+    Raises `SpecificationError` for a negative slip or a horizon below one.
     """
 
     name: ClassVar[str] = "clip-insertion"
@@ -47,6 +50,13 @@ class ClipInsertion(AbstractEnvironment, AbstractExpert):
 
     slip: float | Float[Array, ""] = 0.107
     horizon: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        if self.horizon < 1 or (isinstance(self.slip, int | float) and self.slip < 0.0):
+            raise SpecificationError(
+                f"{self.name}: slip = {self.slip} must not be negative, and horizon = "
+                f"{self.horizon} must be at least 1"
+            )
 
     @property
     def spaces(self) -> Spaces:
