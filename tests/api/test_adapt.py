@@ -5,6 +5,7 @@ import shutil
 from contextlib import nullcontext
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,8 +16,14 @@ from headwater.api.run import Run, open_run
 from headwater.api.train import train
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
+from headwater.environments.control.cable_routing import CableRouting
+from headwater.environments.experts import Advised, corrected
+from headwater.environments.history import WithHistory
+from headwater.environments.interaction import begin
+from headwater.evidence.logs import dataset_of
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.cql import CQL
+from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
 from headwater.runs.journal import Journal
@@ -207,6 +214,30 @@ def test_continue_brings_the_log_along(tmp_path, offline, monkeypatch):
     # It went on from the state that it had: as many steps more as it made updates.
     np.testing.assert_array_equal(whole.state.step, [20 + 40, 20 + 40])
     assert differ(whole, dataclasses.replace(offline))
+
+
+def test_dagger_goes_on_with_what_the_expert_says(tmp_path, offline):
+    task = WithHistory(CableRouting(), 2)
+    advised = Advised(task)
+    rows = corrected(
+        advised,
+        begin(advised, 4, key=jax.random.key(0)),
+        lambda observation, key: jnp.zeros((), jnp.int32),
+        expert_share=1.0,
+        steps=25,
+        key=jax.random.key(1),
+    )[1]
+    log = dataset_of(task, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
+    clone = BC(hidden_sizes=(8,), learning_rate=1e-2)
+    before = train(clone, log, env=task, progress=False, **OFFLINE)
+    run = adapt(before, data=log, recipe="dagger", **{**ONLINE, "evaluations": 1, "steps": 24})
+    assert run.method == clone and run.metrics[-1]["environment_steps"] == 24
+    np.testing.assert_array_equal(run.state.step, [20 + 24, 20 + 24])
+    with pytest.raises(SpecificationError, match="pendulum does not say what an expert would do"):
+        adapt(offline, recipe="dagger", **ONLINE)
+    critic = train(IQL(hidden_sizes=(8,)), cart_pole_log(), env="none", progress=False, **OFFLINE)
+    with pytest.raises(SpecificationError, match="IQL learns from rewards, which are those of"):
+        adapt(critic, env="cart-pole", data=cart_pole_log(), recipe="dagger", **ONLINE)
 
 
 def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):

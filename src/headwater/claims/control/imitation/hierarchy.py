@@ -25,6 +25,7 @@ from headwater.methods.control.imitation.bc import BC
 from headwater.runs.learn import learn, seed_key
 from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.online import Budget
+from headwater.sources.mixed import Mixed
 from headwater.sources.replay import Replay
 
 _FRAMES = 2
@@ -41,9 +42,10 @@ _ARMS = {
 """Demonstrations: slip of the cable in them, and noise of the view."""
 
 
-def _demonstrations(task: AbstractEnvironment, pieces: int, steps: int, key: Array) -> Transitions:
-    """What the expert of `task` does in `pieces` pieces of a log."""
+def _demonstrations(task: AbstractEnvironment, pieces: int, key: Array) -> Transitions:
+    """What the expert of `task` does, in `pieces` pieces of a log as long as its horizon."""
     advised = Advised(task)
+    assert task.spaces.horizon is not None
     start_key, walk_key = jax.random.split(key)
     rows = corrected(
         advised,
@@ -51,7 +53,7 @@ def _demonstrations(task: AbstractEnvironment, pieces: int, steps: int, key: Arr
         # The expert acts in its place, always.
         lambda observation, key: random_action(task.spaces, key=key),
         expert_share=1.0,
-        steps=steps,
+        steps=task.spaces.horizon,
         key=walk_key,
     )[1]
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
@@ -69,7 +71,7 @@ def _skills(method: BC, keys: Array, attempts: int, updates: int, batch: int, ep
 
     def one(key):
         data_key, learn_key, judge_key = jax.random.split(key, 3)
-        data = _demonstrations(task, attempts, task.horizon, data_key)
+        data = _demonstrations(task, attempts, data_key)
         state = learn(method, task.spaces, Replay(data, batch), updates, key=learn_key).state
         return state, _success(task, Agent(method, state), episodes, judge_key)
 
@@ -119,9 +121,10 @@ def _selectors(
         task = WithHistory(CableRouting(noise=noise, skill=skill), _FRAMES)
         easier = WithHistory(CableRouting(noise=noise, slip=slip, skill=skill), _FRAMES)
         data_key, learn_key, correct_key, judge_key = jax.random.split(key, 4)
-        data = _demonstrations(easier, pieces, task.task.horizon, data_key)
+        data = _demonstrations(easier, pieces, data_key)
         clone = learn(method, task.spaces, Replay(data, batch), updates, key=learn_key).state
         stage = dagger_stage(method, task, rounds, data=data, copies=copies)
+        assert isinstance(stage.source, Mixed)
         corrected_clone = learn(
             method,
             task.spaces,
