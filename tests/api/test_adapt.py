@@ -18,7 +18,6 @@ from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.control.cable_routing import CableRouting
 from headwater.environments.experts import Advised, corrected
-from headwater.environments.history import WithHistory
 from headwater.environments.interaction import begin
 from headwater.evidence.logs import dataset_of
 from headwater.methods.control.imitation.bc import BC
@@ -217,7 +216,7 @@ def test_continue_brings_the_log_along(tmp_path, offline, monkeypatch):
 
 
 def test_dagger_goes_on_with_what_the_expert_says(tmp_path, offline):
-    task = WithHistory(CableRouting(), 2)
+    task = CableRouting()
     advised = Advised(task)
     rows = corrected(
         advised,
@@ -229,7 +228,7 @@ def test_dagger_goes_on_with_what_the_expert_says(tmp_path, offline):
     )[1]
     log = dataset_of(task, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
     clone = BC(hidden_sizes=(8,), learning_rate=1e-2)
-    before = train(clone, log, env=task, progress=False, **OFFLINE)
+    before = train(clone, log, env="cable-routing", progress=False, **OFFLINE)
     run = adapt(before, data=log, recipe="dagger", **{**ONLINE, "evaluations": 1, "steps": 24})
     assert run.method == clone and run.metrics[-1]["environment_steps"] == 24
     np.testing.assert_array_equal(run.state.step, [20 + 24, 20 + 24])
