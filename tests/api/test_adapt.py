@@ -18,6 +18,7 @@ from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.control.cable_routing import CableRouting
 from headwater.environments.experts import Advised, corrected
+from headwater.environments.history import WithHistory
 from headwater.environments.interaction import begin
 from headwater.evidence.logs import dataset_of
 from headwater.methods.control.imitation.bc import BC
@@ -215,8 +216,9 @@ def test_continue_brings_the_log_along(tmp_path, offline, monkeypatch):
     assert differ(whole, dataclasses.replace(offline))
 
 
-def test_dagger_goes_on_with_what_the_expert_says(tmp_path, offline):
-    task = CableRouting()
+def test_dagger_goes_on_with_what_the_expert_says(offline):
+    # Observations of two frames; the task is an object, which no name stands for.
+    task = WithHistory(CableRouting(), 2)
     advised = Advised(task)
     rows = corrected(
         advised,
@@ -228,10 +230,13 @@ def test_dagger_goes_on_with_what_the_expert_says(tmp_path, offline):
     )[1]
     log = dataset_of(task, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
     clone = BC(hidden_sizes=(8,), learning_rate=1e-2)
-    before = train(clone, log, env="cable-routing", progress=False, **OFFLINE)
-    run = adapt(before, data=log, recipe="dagger", **{**ONLINE, "evaluations": 1, "steps": 24})
+    before = train(clone, log, env=task, progress=False, **OFFLINE)
+    how = {**ONLINE, "evaluations": 1, "steps": 24}
+    run = adapt(before, env=task, data=log, recipe="dagger", **how)
     assert run.method == clone and run.metrics[-1]["environment_steps"] == 24
     np.testing.assert_array_equal(run.state.step, [20 + 24, 20 + 24])
+    with pytest.raises(RunError, match=r"'cable-routing \(2 frames\)' was passed as an object"):
+        adapt(before, data=log, recipe="dagger", **how)
     with pytest.raises(SpecificationError, match="pendulum does not say what an expert would do"):
         adapt(offline, recipe="dagger", **ONLINE)
     critic = train(IQL(hidden_sizes=(8,)), cart_pole_log(), env="none", progress=False, **OFFLINE)

@@ -10,9 +10,13 @@ from headwater.api.specifications.choices import MethodChoice, TaskChoice
 from headwater.api.specifications.plan import Given, plan
 from headwater.api.specifications.specification import Specification, updates_of
 from headwater.core.errors import RunError, SpecificationError
+from headwater.core.method import Agent
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask
+from headwater.environments.control.cable_routing import CableRouting
 from headwater.environments.control.point_maze import PointMaze
+from headwater.environments.history import WithHistory
+from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.cal_ql import CalQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.offline.prdc import PRDC
@@ -72,6 +76,7 @@ def test_everything_survives_json():
     "task",
     [
         PointMaze(dense=0.5, ends_at_goal=True),
+        CableRouting(noise=0.5),
         GymnasiumTask("Pendulum-v1", (("g", 9.0), ("max_episode_steps", 30))),
     ],
 )
@@ -89,6 +94,9 @@ def test_objects_of_the_user_have_no_name():
     assert choice == TaskChoice("mine", {}, own=True)
     with pytest.raises(RunError, match="'mine' was passed as an object: pass it again"):
         choice.build()
+    # Nor has an environment that holds others, or what was learned.
+    for task in (WithHistory(PointMaze(), 2), CableRouting(skill=Agent(BC(), ()))):
+        assert TaskChoice.of(task) == TaskChoice(task.name, {}, own=True)
 
 
 def test_plans_of_offline_learning():

@@ -13,6 +13,7 @@ from headwater.datasets.finite_files import read_process
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
 from headwater.environments.black_boxes.measured_box import MeasuredBox
+from headwater.environments.catalogue import environment_names
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
 from headwater.environments.registry import Acted, make, make_recorded
@@ -63,7 +64,10 @@ class TaskChoice:
         if isinstance(task, BlackBox | MeasuredBox):
             return cls(task.name, {}, own=True)
         if isinstance(task, AbstractEnvironment | AbstractBandit | AbstractBlackBox):
-            return cls(task.name, dict(vars(task)))
+            options = {name: value for name, value in vars(task).items() if value is not None}
+            if isinstance(task, AbstractEnvironment) and not _can_be_named(task.name, options):
+                return cls(task.name, {}, own=True)
+            return cls(task.name, options)
         options = getattr(task, "options", None)
         return cls(task.name, dict(options or ()), own=options is None)
 
@@ -85,6 +89,12 @@ class TaskChoice:
             )
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
         return (make if named else make_recorded)(self.name, **options)
+
+
+def _can_be_named(name: str, options: dict[str, Any]) -> bool:
+    """Whether an environment is all that its name and numbers say, and holds no other objects."""
+    numbers = all(isinstance(value, bool | int | float) for value in options.values())
+    return numbers and name in environment_names()
 
 
 @dataclasses.dataclass(frozen=True)
