@@ -109,12 +109,25 @@ def execute(
             specification = dataclasses.replace(
                 specification, data=dataclasses.replace(specification.data, path=name)
             )
+        later = {
+            f"{_DATA_DIRECTORY}-{number}": log
+            for number, (choice, log) in enumerate(zip(specification.later, given.later), 2)
+            if choice.path is None
+        }
+        named = iter(later)
+        placed = tuple(
+            dataclasses.replace(choice, path=next(named)) if choice.path is None else choice
+            for choice in specification.later
+        )
+        specification = dataclasses.replace(specification, later=placed)
 
         def fill(temporary: Path) -> None:
             if copied and isinstance(given.data, Dataset):
                 write(given.data, temporary / _DATA_DIRECTORY, "columns")
             elif copied:
                 _write_log(temporary / _LOG_FILE, given.data, planned.problem)
+            for name, log in later.items():
+                write(log, temporary / name, "columns")
             if specification.flow.kind == "finite":
                 write_process(temporary / PROCESS_FILE, _known_task(planned))
             if specification.flow.kind == "bandits":
@@ -131,6 +144,8 @@ def execute(
         and progress is not False
     ):
         tell_of(given.data, specification.data.path)
+        for log, choice in zip(given.later, specification.later):
+            tell_of(log, choice.path)
     return _carry_out(specification, planned, directory, upstream, given, progress)
 
 

@@ -52,6 +52,7 @@ class Chosen(NamedTuple):
     model: ModelChoice | None = None
     reward: JudgeChoice | None = None
     judge: JudgeChoice | None = None
+    later: tuple[DataChoice, ...] = ()
 
 
 def as_method(method: AbstractMethod | str | type) -> AbstractMethod:
@@ -258,15 +259,26 @@ def open_inputs(
     judge_choice = None if judge is None else JudgeChoice("object", _name_of(judge))
     judge = open_function(judge) if isinstance(judge, str) else judge
     if flow.kind == "control":
-        chosen, data = choose_transitions(data, data_options, from_disk=options.from_disk)
+        tasks = data if isinstance(data, list | tuple) else [data]
+        if not tasks:
+            raise SpecificationError("the list of logs is empty: give one of each task")
+        from_disk = options.from_disk
+        found = [choose_transitions(one, data_options, from_disk=from_disk) for one in tasks]
+        chosen, data = found[0]
+        later = tuple(choice for choice, _ in found[1:] if choice is not None)
+        if len(later) < len(found) - 1 or (chosen is None and later):
+            raise SpecificationError("a log in the list is None: give one of each task")
         if chosen is not None and options.comparisons is not None:
             chosen = _with_comparisons(chosen, Path(options.comparisons))
-        recorded = None if chosen is None else recorded_task(chosen, data)
+        # The policy that there is in the end acts in the last task.
+        last = later[-1] if later else chosen
+        recorded = None if last is None else recorded_task(last, found[-1][1])
         # What is no policy is evaluated nowhere, wherever the data comes from.
         used = "env" in flow.needs or (policy and "env" in flow.takes)
         task = as_task(env, recorded if used else None)
         made = None if task is None else TaskChoice.of(task)
-        return Chosen(chosen, made), Given(data, task)
+        others = tuple(log for _, log in found[1:])
+        return Chosen(chosen, made, later=later), Given(data, task, later=others)
     if data_options:
         raise SpecificationError("data options are of logged transitions: leave them out")
     chosen, data = choose_file(data)

@@ -20,6 +20,7 @@ from headwater.core.method import (
     AbstractArchiving,
     AbstractArmPolicy,
     AbstractCertificate,
+    AbstractContinual,
     AbstractMethod,
     AbstractModelBased,
     AbstractPolicy,
@@ -112,6 +113,26 @@ class Run:
                 "observations"
             )
         return self.problem
+
+    def for_task(self, task: int) -> "Run":
+        """This run with the policy that acts in one of the tasks that were learned, from 0.
+
+        Raises `SpecificationError` if it learned one task only, or there is no such task.
+        """
+        tasks = 1 + len(self.specification.later)
+        if not isinstance(self.method, AbstractContinual):
+            raise SpecificationError(
+                f"{self.name} is a run of {type(self.method).__name__}, which learns one task: "
+                "leave out the task"
+            )
+        if not 0 <= task < tasks:
+            raise SpecificationError(
+                f"task = {task}: {self.name} learned {tasks} task{'s' * (tasks != 1)}, which are "
+                "counted from 0"
+            )
+        method = self.method
+        state = jax.vmap(lambda state: method.for_task(state, jnp.asarray(task)))(self.state)
+        return dataclasses.replace(self, state=state)
 
     @property
     def policy(self) -> Any:

@@ -46,7 +46,8 @@ def train(
     **Arguments:**
 
     - `method`: as an object with its hyper-parameters set, or the name or class of one.
-    - `data`: logged transitions (a `Dataset`, a file or a directory); episodes or comparisons of a
+    - `data`: logged transitions (a `Dataset`, a file or a directory), or a list of them, one for
+      each task, for methods that learn tasks one after the other; episodes or comparisons of a
       finite process, or evaluations of a black box (an object, or a file); or a file of texts.
     - `env`: where to evaluate, and for online methods to act: a task or its name. Unless given, the
       one recorded in the data, if it is known here; `"none"` for no evaluation.

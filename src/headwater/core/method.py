@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from headwater.core.feed import Feed
 from headwater.core.fields import check_fields
 from headwater.core.finite import FiniteProcess
-from headwater.core.records import Completions, ModelPrediction, ModelStep
+from headwater.core.records import Completions, ModelPrediction, ModelStep, TaskLog
 from headwater.core.tokens import AbstractTokenNetwork
 
 Problem = TypeVar("Problem")
@@ -346,6 +346,28 @@ class AbstractModelBased(eqx.Module, Generic[State]):
         self, state: State, observation: Observation, action: UnbatchedAction, *, key: PRNGKeyArray
     ) -> ModelStep:
         """One step of a rollout, with the reward that is to be learned from."""
+
+
+class AbstractContinual(eqx.Module, Generic[Problem, State]):
+    """Capability: learns one task after the other, and is to forget none."""
+
+    num_tasks: eqx.AbstractVar[int]
+    """How many it has room for."""
+
+    @abc.abstractmethod
+    def next_task(
+        self, state: State, log: TaskLog, problem: Problem, *, key: PRNGKeyArray
+    ) -> State:
+        """The state with which the next task begins, of the same tree, shapes and types.
+
+        **Arguments:** `log`: of the task that ends, of which nothing is seen later but what the
+        state keeps; `problem`: the next task; `key`.
+        """
+
+    @abc.abstractmethod
+    def for_task(self, state: State, task: Int[Array, ""]) -> State:
+        """The state whose policy acts in one of the tasks, counted from 0. Learning does not go on
+        from it."""
 
 
 class AbstractRewardModel(eqx.Module, Generic[State]):

@@ -53,6 +53,16 @@ class Transitions(eqx.Module):
     whole_log: LoggedPairs | None = None
 
 
+class TaskLog(eqx.Module):
+    """The whole log of one task.
+
+    **Arguments:** `rows`: `[row, …]`; `starts`: the first row of each episode.
+    """
+
+    rows: Transitions
+    starts: Int[Array, " episode"]
+
+
 class ActionWindows(eqx.Module):
     """What was observed before and after actions of a log, each window within one episode.
 

@@ -48,7 +48,8 @@ class Stage(eqx.Module):
     source: Source | Sequence[Source]
     updates: int = eqx.field(static=True)
     updates_per_draw: int = eqx.field(static=True, default=1)
-    begin: Begin | None = eqx.field(static=True, default=None)
+    # Not static: what a stage begins with may be computed from arrays that it holds.
+    begin: Begin | None = None
     measure: Measure | Sequence[Measure] | None = None
     evaluated: bool = eqx.field(static=True, default=True)
 

@@ -26,6 +26,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "pulls are rounds, of which one in a batch is looked at",
         "check_every_number_matters": "its rate acts at the end of a batch of many rounds",
     },
+    "OER": {
+        "check_every_number_matters": "cloning of earlier tasks begins with the second task",
+    },
     "SERENE": {
         "check_every_number_matters": "its patience ends emitters, which take generations for it",
     },

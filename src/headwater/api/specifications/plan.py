@@ -50,13 +50,14 @@ class Given(NamedTuple):
     model: LanguageModel | None = None
     reward: Any = None
     judge: Any = None
+    later: tuple[Any, ...] = ()
 
 
 class Plan(NamedTuple):
     """What the loop needs.
 
     **Arguments:** `fed`: the stage and its problem; `references`: see `Specification`; `task`,
-    `process`: evaluated in, if any; `first`: the stage before it, if there is one.
+    `process`: evaluated in, if any; `before`: the stages before it, if there are any.
     """
 
     fed: Fed
@@ -64,12 +65,12 @@ class Plan(NamedTuple):
     task: Acted | None
     process: FiniteTask | None
     model: LanguageModel | None
-    first: Stage | None = None
+    before: tuple[Stage, ...] = ()
 
     @property
     def stages(self) -> list[Stage]:
         """The stages of the run."""
-        return [self.fed.stage] if self.first is None else [self.first, self.fed.stage]
+        return [*self.before, self.fed.stage]
 
     @property
     def problem(self) -> Any:
@@ -121,6 +122,7 @@ def plan(
     if model is None and specification.model is not None:
         model = specification.model.open(specification.options)
     mixes = specification.recipe is None or specification.recipe in recipes.WITH_LOG
+    later: tuple[Logged, ...] = ()
     if kind == "control":
         if specification.data is not None and not mixes and done:
             data = None
@@ -128,6 +130,7 @@ def plan(
             data = Logged(specification.data, specification.options, directory, data)
             check_rewards(method, data.data, data.metadata)
             check_actions(method, data.action_confidence, data.metadata)
+            later = _later(specification, method, directory, given.later)
         elif task is None:
             raise SpecificationError("there is nothing to learn from: give data or an environment")
     elif data is None and specification.data is not None:
@@ -135,17 +138,19 @@ def plan(
         if data is None:
             raise RunError("this run's data was held in memory and is not known any more")
         specification.data.check_unchanged(data)
-    first = None
+    fits: tuple[Stage, ...] = ()
     if specification.fits_critics:
         assert specification.start is not None
         first = recipes.fit_stage(method, specification.start, UPSTREAM)
         if isinstance(data, Logged):
             drawn = data.source(first.method, specification.start.fit_rows)
             first = dataclasses.replace(first, source=drawn)
+        fits = (first,)
     inputs = Inputs(
         data if mixes else None, task, process, model, given.reward, given.judge,
         specification.budget,
         begin_of(specification, method),
+        later,
     )  # fmt: skip
     fed = feed(method, inputs, specification.options)
     references = None
@@ -163,7 +168,21 @@ def plan(
             stage = dataclasses.replace(fed.stage, measure=regret_of(process.process))
             fed = fed._replace(stage=stage)
         references = _exact_references(process.process)
-    return Plan(fed, references, task, process, model, first or fed.first)
+    return Plan(fed, references, task, process, model, fits or fed.before)
+
+
+def _later(
+    specification: Specification, method: AbstractMethod, directory: Path | None, given: tuple
+) -> tuple[Logged, ...]:
+    """The logs of the tasks behind the first."""
+    found = []
+    for number, choice in enumerate(specification.later):
+        data = given[number] if given else None
+        logged = Logged(choice, specification.options, directory, data)
+        check_rewards(method, logged.data, logged.metadata)
+        check_actions(method, logged.action_confidence, logged.metadata)
+        found.append(logged)
+    return tuple(found)
 
 
 class Opened(NamedTuple):

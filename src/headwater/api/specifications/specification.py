@@ -34,7 +34,7 @@ class Specification:
     in, and judged by; `budget`: of acting in an environment; `start`: what a method that begins
     from another takes over; `spaces`: of a control problem, with its statistics; `score`: what
     evaluations give; `references`: random and expert return that normalise scores, and where they
-    come from.
+    come from; `later`: logs of the tasks that follow that of `data`, in their order.
     """
 
     verb: Literal["train", "adapt"]
@@ -51,6 +51,7 @@ class Specification:
     spaces: dict[str, Any] | None = None
     score: str = "return"
     references: list[Any] | None = None
+    later: tuple[DataChoice, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -73,6 +74,9 @@ class Specification:
         if self.fits_critics:
             assert self.start is not None
             return [self.start.fit_updates]
+        if self.later:
+            assert self.options.updates is not None
+            return [self.options.updates] * len(self.later)
         if self.verb != "train" or self.budget is not None:
             return []
         # Others are not built: of a run, settings may be wrong that nobody asks for.
@@ -119,6 +123,9 @@ class Specification:
                     held = given[name]
                     given[name] = part(held) if name == "options" else part(**held)
                     _check_types(given[name])
+            given["later"] = tuple(DataChoice(**held) for held in given.get("later", ()))
+            for held in given["later"]:
+                _check_types(held)
             specification = cls(**given)
             _check_types(specification)
             if specification.options.seeds is None:

@@ -23,6 +23,7 @@ from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.feeds.logged import Logged, compared_and_logged
 from headwater.runs.options import Options
+from headwater.runs.recipes.continual import task_stages
 from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.model_based import model_stages
 from headwater.runs.recipes.online import Task, online_stage, rows_per_update
@@ -39,7 +40,11 @@ def _offline(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         first, stage = model_stages(
             method, logged, options.updates, options.batch_size, begin=inputs.begin
         )
-        return Fed(stage, _spaces(logged, _task(inputs)), first=first)
+        return Fed(stage, _spaces(logged, _task(inputs)), before=(first,))
+    if inputs.later:
+        logs = (logged, *inputs.later)
+        *before, stage = task_stages(method, logs, options.updates, options.batch_size)
+        return Fed(stage, _spaces(logged, _task(inputs)), before=tuple(before))
     rows = len(options.seed_list) * rows_per_update(method, options.batch_size)
     pieces = logged.updates_per_draw(options.updates, rows)
     source = logged.source(method, pieces * options.batch_size)

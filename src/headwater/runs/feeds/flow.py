@@ -60,7 +60,7 @@ class Inputs:
     **Arguments:** `data`: logged transitions, or where episodes, comparisons or texts lie (or these
     themselves); `task`: to act in; `process`: a finite one; `model`: a language model; `reward`,
     `judge`: of what is done or written; `budget`: of acting, `begin`: see `Stage`, both of a run
-    that acts.
+    that acts; `later`: logged transitions of the tasks behind the first, in their order.
     """
 
     data: Logged | Path | TextFile | Episodes | EpisodeComparisons | Pulls | Queries | None = None
@@ -71,6 +71,7 @@ class Inputs:
     judge: AbstractPreference | AbstractJudge | Callable[..., Any] | None = None
     budget: Budget | None = None
     begin: Any = None
+    later: tuple[Logged, ...] = ()
 
 
 class HeldOut(NamedTuple):
@@ -97,15 +98,15 @@ class Fed(NamedTuple):
     """A stage, and what is known of it.
 
     **Arguments:** `stage`; `problem`: what the method is initialised for; `held_out`: of language
-    models; `tokens`: that one update learns from, about; `first`: a stage before it, in which what
-    the method builds on is learned.
+    models; `tokens`: that one update learns from, about; `before`: the stages before it, in which
+    what the method builds on is learned.
     """
 
     stage: Stage
     problem: Any
     held_out: HeldOut | None = None
     tokens: float | None = None
-    first: Stage | None = None
+    before: tuple[Stage, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from headwater.core.method import (
     AbstractArchiving,
     AbstractArmPolicy,
     AbstractCertificate,
+    AbstractContinual,
     AbstractDynamics,
     AbstractLabeller,
     AbstractLikelihood,
@@ -26,6 +27,7 @@ from headwater.testing.checks.capabilities import (
     check_archiving,
     check_arm_policy,
     check_certificate,
+    check_continual,
     check_dynamics,
     check_greedy_actions_are_deterministic,
     check_labels,
@@ -112,4 +114,6 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
         found.append(check_dynamics)
     if isinstance(method, AbstractModelBased):
         found.append(check_model_based)
+    if isinstance(method, AbstractContinual):
+        found.append(check_continual)
     return found

@@ -10,16 +10,19 @@ from headwater.core.method import (
     AbstractArchiving,
     AbstractArmPolicy,
     AbstractCertificate,
+    AbstractContinual,
     AbstractDynamics,
     AbstractLabeller,
     AbstractLikelihood,
     AbstractModelBased,
+    AbstractPolicy,
     AbstractProposer,
     AbstractTablePolicy,
 )
+from headwater.core.records import TaskLog
 from headwater.testing.checks.case import Case, jit
-from headwater.testing.checks.comparing import assert_close, same
-from headwater.testing.kinds.kind import ROWS
+from headwater.testing.checks.comparing import assert_close, numbers, same
+from headwater.testing.kinds.kind import ROWS, TERMINAL
 
 
 def check_actions_are_inside_the_space(case: Case) -> None:
@@ -205,6 +208,32 @@ def check_model_based(case: Case) -> None:
     imagined, step = jit(ask)(case.trained, jax.random.fold_in(case.key, 7))
     assert_close(imagined._replace(reward=step.reward), step, "rollouts do not follow the model")
     assert np.isfinite(np.asarray(imagined.reward)), "a reward of a rollout is not finite"
+
+
+def check_continual(case: Case) -> None:
+    """The next task begins with a state of the same tree, and `for_task` decides how it acts."""
+    method, problem, data = case.method, case.kind.problem, case.batches[0]
+    assert isinstance(method, AbstractContinual) and isinstance(method, AbstractPolicy)
+    log, zero = TaskLog(data, jnp.asarray([0, TERMINAL.stop])), jnp.zeros((), jnp.int32)
+
+    def ask(state, key):
+        begun = method.next_task(state, log, problem, key=key)
+        after = case.method.update(begun, data, key=key)[0]
+        acts = [
+            method.act(
+                method.for_task(after, zero + i), data.observation[0], key=key, explore=False
+            )
+            for i in range(2)
+        ]
+        return begun, after, acts
+
+    begun, after, acts = jit(ask)(case.trained, case.key)
+    for state in (begun, after):
+        assert jax.tree.structure(state) == jax.tree.structure(case.trained), "another tree"
+        for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(case.trained), strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype), "another shape or type"
+    assert all(np.isfinite(x).all() for x in numbers(after)), "the second task is not finite"
+    assert not same(*acts), "it acts alike in all tasks"
 
 
 def check_labels(case: Case) -> None:

@@ -12,8 +12,9 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import LoggedPairs, Transitions
 from headwater.methods.control.imitation.bc import BC
-from headwater.methods.control.offline.prdc import PRDC, nearest_rows
+from headwater.methods.control.offline.prdc import PRDC
 from headwater.methods.control.offline.td3_bc import TD3BC
+from headwater.ops.control.nearest import nearest_rows
 from headwater.runs.stage import Stage
 from headwater.sources.mixed import interleave
 from headwater.sources.replay import NoState, Replay

@@ -1,0 +1,1 @@
+"""Claims about methods that learn one task after the other."""

@@ -1,0 +1,1 @@
+"""What learning one task after the other is worth."""

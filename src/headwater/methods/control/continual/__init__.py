@@ -1,0 +1,1 @@
+"""Methods that learn one task after the other, each from its log."""

@@ -1,0 +1,1 @@
+"""What methods share that learn one task after the other."""
