@@ -67,11 +67,11 @@ def transfer_scores(matrix: np.ndarray, untrained: np.ndarray | None = None) -> 
     forward = None
     if untrained is not None:
         before = np.diagonal(matrix, offset=1, axis1=-2, axis2=-1)
-        forward = (before - np.asarray(untrained)[..., 1:]).mean(-1)
+        forward = np.asarray((before - np.asarray(untrained)[..., 1:]).mean(-1))
     return TransferScores(
-        average=last.mean(-1),
-        backward_transfer=(last - own)[..., :-1].mean(-1),
-        forgetting=(best - last[..., :-1]).mean(-1),
+        average=np.asarray(last.mean(-1)),
+        backward_transfer=np.asarray((last - own)[..., :-1].mean(-1)),
+        forgetting=np.asarray((best - last[..., :-1]).mean(-1)),
         forward_transfer=forward,
     )
 

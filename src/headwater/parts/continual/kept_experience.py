@@ -107,13 +107,14 @@ def rows_along_rollouts(
     # What never changes is of no use to tell rows by.
     varies = deviation > _SMALLEST_DEVIATION
     weight = jnp.where(varies, 1.0 / jnp.where(varies, deviation, 1.0), 0.0)
-    places = logged * weight
+    places = logged * jnp.broadcast_to(weight, logged.shape)
 
     def starts(key: PRNGKeyArray) -> Int[Array, " rollout"]:
         return log.starts[jax.random.randint(key, (rollouts,), 0, len(log.starts))]
 
     def advance(rows: Int[Array, " rollout"], key: PRNGKeyArray):
-        nearest = nearest_rows(step(logged[rows]) * weight, places)
+        there = step(logged[rows])
+        nearest = nearest_rows(there * jnp.broadcast_to(weight, there.shape), places)
         ended: Bool[Array, " rollout"] = log.rows.terminal[rows]
         return jnp.where(ended, starts(key), nearest), rows
 

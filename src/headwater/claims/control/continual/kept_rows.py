@@ -38,7 +38,7 @@ _EPISODES = 20
 
 
 class _Held(AbstractEnvironment):
-    """A light pendulum that is to be held at an angle, which is not observed.
+    """A light pendulum that hangs at first and is to be held at an angle, which is not observed.
 
     **Arguments:** `angle`: in radians from upright.
     """
@@ -52,7 +52,9 @@ class _Held(AbstractEnvironment):
         return _LIGHT.spaces
 
     def reset(self, *, key: PRNGKeyArray):
-        return _LIGHT.reset(key=key)
+        angle, velocity = jax.random.uniform(key, (2,), minval=-0.2, maxval=0.2)
+        state = PendulumState(_turn(jnp.pi + angle), velocity, jnp.zeros((), jnp.int32))
+        return state, jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), velocity])
 
     def step(self, state: PendulumState, action: Array, *, key: PRNGKeyArray):
         reached, step = _LIGHT.step(state, action, key=key)
@@ -169,6 +171,8 @@ def _kept_rows(
     updates: int,
     width: int,
     batch: int,
+    discount: float,
+    polyak_rate: float,
 ) -> Finding:
     angles = jnp.asarray(_ANGLES[:tasks], jnp.float32)
     keys = jax.random.split(jax.random.key(seed), (seeds, tasks))
@@ -193,6 +197,8 @@ def _kept_rows(
         "rollout_steps": rollout_steps,
         "hidden_sizes": (width, width),
         "learning_rate": 1e-3,
+        "discount": discount,
+        "polyak_rate": polyak_rate,
     }
     runs = jax.random.split(jax.random.key(seed + 1), seeds)
     found, matrices = {}, {}
@@ -261,6 +267,8 @@ CLAIMS = (
                 "updates": 8,
                 "width": 8,
                 "batch": 16,
+                "discount": 0.95,
+                "polyak_rate": 0.02,
             },
             "small": {
                 "seeds": 3,
@@ -273,6 +281,8 @@ CLAIMS = (
                 "updates": 2_000,
                 "width": 64,
                 "batch": 128,
+                "discount": 0.95,
+                "polyak_rate": 0.02,
             },
         },
         _kept_rows,

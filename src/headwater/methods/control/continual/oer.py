@@ -74,7 +74,7 @@ class OER(
     - `selection`: how they are chosen: `model`, at `random`, or by the highest `reward`.
     - `rollout_steps`: after which a rollout that chooses rows is cut.
     - `dual_cloning`: learn $\mu_n$ apart from π.
-    - `cloning_weight`: λ.
+    - `replay_weight`: λ.
     - `discount`: weight of the next step's value.
     - `alpha`: α of TD3+BC; larger trusts the critic more.
     - `target_policy_noise`, `target_noise_clip`: σ and c of the noise on the target's action.
@@ -108,7 +108,7 @@ class OER(
     selection: Selection = choice("model")
     rollout_steps: int = integer(200)
     dual_cloning: bool = flag(True)
-    cloning_weight: float = non_negative(1.0)
+    replay_weight: float = non_negative(1.0)
     discount: float = share(0.99)
     alpha: float = non_negative(2.5)
     target_policy_noise: float = non_negative(0.2)
@@ -149,7 +149,7 @@ class OER(
         )
         known, past, done = state.kept.draw(state.task, len(data.reward), key=draw_key)
         past = with_task(own.normaliser(past), known, self.num_tasks)
-        weight = jnp.where(state.task > 0, self.cloning_weight, 0.0)
+        weight = jnp.where(state.task > 0, self.replay_weight, 0.0)
 
         def forgets(actor: DeterministicActor) -> Float[Array, ""]:
             return weight * jnp.mean((actor(past) - done) ** 2)
