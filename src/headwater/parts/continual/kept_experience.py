@@ -1,14 +1,13 @@
 """A few rows of each task's log, kept for when the task is over, and how they are chosen."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.records import TaskLog
 from headwater.ops.control.nearest import nearest_rows
@@ -54,7 +53,7 @@ class KeptExperience(eqx.Module):
         return task, self.observation[task, row], self.action[task, row]
 
 
-Step = Callable[[Float[Array, "rollout observation"]], Float[Array, "rollout observation"]]
+Step = Callable[[Float[Array, "row observation"]], Float[Array, "row observation"]]
 """From observations to where a policy leads from there, in a model."""
 
 
@@ -93,15 +92,16 @@ def rows_of_reward(log: TaskLog, count: int) -> Int[Array, " row"]:
 def rows_along_rollouts(
     step: Step, log: TaskLog, count: int, *, rollout_steps: int, key: PRNGKeyArray
 ) -> Int[Array, " row"]:
-    """`count` rows that lie where rollouts lead; a row that lies on several is there several times.
+    """`count` different rows that lie where rollouts lead; some twice only if the log has fewer.
 
     Rollouts begin where episodes do. Each step goes to the logged row whose observation is nearest
     to the next one, components counted in their deviations in the log, and goes on from that row,
-    so that no error of the model adds up. Behind a terminal row another episode begins.
+    so that no error of the model adds up. Rows that were chosen before are passed over: where steps
+    are shorter than rows are apart, a rollout would stay at one row for ever. Behind a terminal row
+    another rollout begins.
 
     **Arguments:** `rollout_steps`: after which a rollout is cut.
     """
-    rollouts = math.ceil(count / rollout_steps)
     logged = log.rows.observation
     deviation = jnp.std(logged, axis=0)
     # What never changes is of no use to tell rows by.
@@ -109,16 +109,19 @@ def rows_along_rollouts(
     weight = jnp.where(varies, 1.0 / jnp.where(varies, deviation, 1.0), 0.0)
     places = logged * jnp.broadcast_to(weight, logged.shape)
 
-    def starts(key: PRNGKeyArray) -> Int[Array, " rollout"]:
-        return log.starts[jax.random.randint(key, (rollouts,), 0, len(log.starts))]
+    def start(key: PRNGKeyArray) -> Float[Array, " observation"]:
+        return logged[log.starts[jax.random.randint(key, (), 0, len(log.starts))]]
 
-    def advance(rows: Int[Array, " rollout"], key: PRNGKeyArray):
-        there = step(logged[rows])
-        nearest = nearest_rows(there * jnp.broadcast_to(weight, there.shape), places)
-        ended: Bool[Array, " rollout"] = log.rows.terminal[rows]
-        return jnp.where(ended, starts(key), nearest), rows
+    def advance(carry, given):
+        point, taken = carry
+        number, key = given
+        left = jnp.where(jnp.broadcast_to(taken[:, None], places.shape), jnp.inf, places)
+        row = nearest_rows((point * weight)[None], left)[0]
+        ends = log.rows.terminal[row] | ((number + 1) % rollout_steps == 0)
+        point = jnp.where(ends, start(key), step(logged[row][None])[0])
+        taken = taken.at[row].set(True)
+        return (point, taken & ~jnp.all(taken)), row
 
     first_key, key = jax.random.split(key)
-    keys = jax.random.split(key, math.ceil(count / rollouts))
-    _, visited = jax.lax.scan(advance, starts(first_key), keys)
-    return visited.reshape(-1)[:count]
+    begun = start(first_key), jnp.zeros(len(logged), bool)
+    return jax.lax.scan(advance, begun, (jnp.arange(count), jax.random.split(key, count)))[1]

@@ -53,14 +53,23 @@ def _places(log: TaskLog, rows) -> list[int]:
 def test_rollouts_go_on_from_the_logged_rows_so_that_errors_do_not_add_up():
     log, key = _corridor(), jax.random.key(0)
     # Each step is wrong by 0.4, and the component that never changes by much more.
-    step = lambda x: x + jnp.asarray([[1.4, 90.0]])
-    rows = rows_along_rollouts(step, log, 7, rollout_steps=8, key=key)
-    assert _places(log, rows) == [0, 1, 2, 3, 4, 5, 6]
-    # Two rollouts of half the rows, from the one beginning that there is.
-    rows = rows_along_rollouts(step, log, 6, rollout_steps=4, key=key)
-    assert _places(log, rows) == [0, 0, 1, 1, 2, 2]
-    ended = rows_along_rollouts(step, _corridor(ends=2), 6, rollout_steps=8, key=key)
-    assert _places(log, ended) == [0, 1, 2, 0, 1, 2]
+    step = lambda x: x + jnp.asarray([[2.4, 90.0]])
+    rows = rows_along_rollouts(step, log, 5, rollout_steps=8, key=key)
+    assert _places(log, rows) == [0, 2, 4, 6, 8]
+    # Another rollout begins at the row nearest to the beginning that is not chosen yet.
+    rows = rows_along_rollouts(step, log, 6, rollout_steps=3, key=key)
+    assert _places(log, rows) == [0, 2, 4, 1, 3, 5]
+    ended = _corridor(ends=2)
+    rows = rows_along_rollouts(step, ended, 6, rollout_steps=8, key=key)
+    assert _places(ended, rows) == [0, 2, 1, 3, 5, 7]
+
+
+@pytest.mark.oracle
+def test_a_rollout_that_stands_still_takes_the_rows_around_it():
+    log = _corridor()
+    rows = rows_along_rollouts(lambda x: x + 0.2, log, 12, rollout_steps=20, key=jax.random.key(0))
+    # Once all were chosen, they may be again.
+    assert _places(log, rows) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 8]
 
 
 @pytest.mark.oracle

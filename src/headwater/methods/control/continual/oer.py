@@ -61,9 +61,9 @@ class OER(
     Without it, π is itself the actor of TD3+BC, with the second term in its loss.
 
     What is kept of a task (model-based experience selection): from a logged beginning, $\mu_n$ and
-    a model of the process say where the next step leads; the logged row that is nearest to it is
-    kept, and the rollout goes on from that row. The rows lie where the policy leads, which rows
-    drawn at random do not.
+    a model of the process say where the next step leads; the logged row that is nearest to it,
+    of those that are not kept yet, is kept, and the rollout goes on from that row. The rows lie
+    where the policy leads, which rows drawn at random do not.
 
     Which task is acted in has to be told: `for_task`, or `run.for_task`. The last one is usual.
 
@@ -92,8 +92,8 @@ class OER(
 
     **Differences from the paper:** the task is an input of the networks and not one of several
     output layers; the model predicts one change and no distribution; distances are in deviations of
-    each component; values start at the level of the log (see `parts/logged_values.py`); every task
-    begins with a fresh $\mu_n$, critics and model.
+    each component, and no row is kept twice; values start at the level of the log (see
+    `parts/logged_values.py`); every task begins with a fresh $\mu_n$, critics and model.
     """
 
     feed: ClassVar[Feed] = Feed.STORED
