@@ -1,5 +1,8 @@
 """Off-policy evaluation against the exact values of a small finite process."""
 
+import dataclasses
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -218,6 +221,33 @@ def test_few_effective_episodes_are_refused():
     assert str(found).startswith("wis: refused, only ")
     assert "neither value nor interval can be trusted; use fqe, mis or drl" in str(found)
     assert found.to_json()["value"] is None
+
+
+def test_a_refusal_names_no_estimator_that_is_refused_as_well():
+    data, _ = logged(30)
+    never = dataclasses.replace(data, actions=np.ones_like(data.actions))
+    other = Table(jnp.asarray(np.full((STATES, ACTIONS), [0.999, 0.001]), jnp.float32))
+    behaviour = np.full(data.size, np.log(0.98))
+    found = evaluate_off_policy(
+        never, POLICY, other, estimators=("wis", "mis"), discount=DISCOUNT, behaviour=behaviour
+    )
+    assert found["mis"].refused is not None
+    assert "trusted; judge a policy nearer to the log" in str(found["wis"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_what_was_never_done_is_noticed(share):
+    """Weights of rows can balance the flow of a policy all of whose actions are missing."""
+    data, _ = logged(100)
+    never = dataclasses.replace(data, actions=np.ones_like(data.actions))
+    other = Table(jnp.asarray(np.full((STATES, ACTIONS), [share, 1 - share]), jnp.float32))
+    found = evaluate_off_policy(never, POLICY, other, estimators=("mis",), discount=DISCOUNT)["mis"]
+    if share:
+        assert found.refused is not None
+        told = re.match(r"about (\d+)% of what the policy does was never logged, so", found.refused)
+        assert told is not None and 0.15 < float(told[1]) / 100 <= share
+    else:
+        assert found.refused is None
 
 
 def test_wrong_behaviour_probabilities_are_warned_of(estimates):

@@ -28,13 +28,15 @@ class Marginal(NamedTuple):
 
     **Arguments:** `weights`: `[row]`; `effective_episodes`: how many episodes of the policy itself
     would weigh as much; `negative`: share of the weight that has the wrong sign: where it is large,
-    the log does not hold what the policy does; `influence`: `[episode]`, of the value that the same
-    features give.
+    the log does not hold what the policy does; `beyond`: about what share of what the policy does
+    is unlike anything in the log, as an action that was never taken is; `influence`: `[episode]`,
+    of the value that the same features give.
     """
 
     weights: np.ndarray
     effective_episodes: float
     negative: float
+    beyond: float
     influence: np.ndarray
 
 
@@ -93,16 +95,16 @@ def marginal_weights(
     **Arguments:** `data`; `first`, `following`: what the policy does in the first observation of
     each episode, and in the next observation of each row; `discount`; `seed`: of the features.
     """
-    features = _Features(data, seed)
+    features, rng = _Features(data, seed), np.random.default_rng(seed)
     size, count = _FEATURES + 1, data.episodes
-    flow, squares, gained = np.zeros((size, size)), np.zeros(size), np.zeros(size)
+    flow, products, gained = np.zeros((size, size)), np.zeros((size, size)), np.zeros(size)
     for rows in _blocks(data.size):
         here, change = _change(features, data, following, rows, discount)
         flow += here.T @ change
-        squares += (here**2).sum(0)
+        products += here.T @ here
         gained += here.T @ data.rewards[rows].astype(np.float64)
     start = features.expected(data.observations[data.episode_starts[:-1]], first)
-    ridge = _RIDGE * squares.mean() * np.eye(size)
+    ridge = _RIDGE * np.diag(products).mean() * np.eye(size)
     visits = np.linalg.solve(flow.T + ridge, start.sum(0))
     values = np.linalg.solve(flow + ridge, gained)
     weights, errors = np.zeros(data.size), np.zeros(data.size)
@@ -117,8 +119,33 @@ def marginal_weights(
         weights,
         float(kept * count / data.size),
         float(np.abs(weights[weights < 0]).sum() / max(total, 1e-300)),
+        max(
+            _beyond(start[rng.permutation(count)[:_ROWS_TO_MEASURE]], products, ridge),
+            _beyond(_next(features, data, following, rng), products, ridge),
+        ),
         start @ values + within,
     )
+
+
+def _next(features: _Features, data: Dataset, following: Choices, rng) -> np.ndarray:
+    """Features of what the policy does after some of the rows that no terminal one is among."""
+    rows = rng.permutation(np.flatnonzero(~data.terminals))[:_ROWS_TO_MEASURE]
+    actions = following.actions
+    part = Choices(None if actions is None else actions[rows], following.weights[rows])
+    return features.expected(data.next_observations[rows], part)
+
+
+def _beyond(features: np.ndarray, products: np.ndarray, ridge: np.ndarray) -> float:
+    """The length of these features in directions that the log's rows do not have, as a share.
+
+    Functions that differ there alone are all alike to the log, so that whatever they say of these
+    rows is made up. A policy that does in one step of five what was never done has about a fifth.
+    """
+    if not len(features):
+        return 0.0
+    missing = np.linalg.solve(products + ridge, ridge @ features.T).T
+    shares = (features * missing).sum(1) / np.maximum((features**2).sum(1), 1e-300)
+    return float(np.sqrt(np.clip(shares.mean(), 0.0, 1.0)))
 
 
 def marginal_estimate(data: Dataset, marginal: Marginal) -> Judged:
