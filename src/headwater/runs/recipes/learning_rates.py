@@ -67,6 +67,7 @@ def train_with_chosen_rates(
     low: float = 1e-5,
     high: float = 1.0,
     field: str = "learning_rate",
+    state: Any = None,
     key: Array,
 ) -> Trained:
     """Trains in stages, each with the learning rate that promises most for its end.
@@ -82,7 +83,7 @@ def train_with_chosen_rates(
     **Arguments:** `loss`: the metric to minimise, as the method logs it; `updates`: of the first
     stage; each has twice as many as the one before, up to `longest`; `exploration`: share of a
     stage that a rate is tried for; `low`, `high`: rates lie between; `field`: of the method, which
-    holds the rate.
+    holds the rate; `state`: begin from it and not from `method.init`.
 
     Reference: Jin et al. (2021), AutoLRS, ICLR. Differences: points that fit worst are left out of
     the fit in place of a spline that smooths, the training loss is used throughout, and the last
@@ -106,7 +107,9 @@ def train_with_chosen_rates(
             "stage are needed"
         )
     init_key, source_key, prepare_key, key = jax.random.split(key, 4)
-    state, source_state = method.init(problem, key=init_key), source.init(key=source_key)
+    if state is None:
+        state = method.init(problem, key=init_key)
+    source_state = source.init(key=source_key)
     source_state = source.prepare(source_state, Agent(method, state), key=prepare_key)
     carry = state, source_state
     shapes = shapes_of_metrics(method, source, None, *carry, 1)
