@@ -77,8 +77,8 @@ def _chosen(
     widths: tuple[int, ...] = (32, 32),
 ) -> Finding:
     method = BC(normalise_observations=False, hidden_sizes=widths)
-    # Each of the rates that are tried costs a tenth of the stage.
-    alone, total = stages * updates // _ROW, stages * (10 + candidates) * updates // (10 * _ROW)
+    # Each of the rates that are tried costs a tenth of the stage, and so does a rate of zero.
+    alone, total = stages * updates // _ROW, stages * (11 + candidates) * updates // (10 * _ROW)
     falling = 0.5 * (1.0 + np.cos(np.pi * (np.arange(total) + 0.5) / total))
     constants = np.tile(np.asarray(rates)[:, None], (1, total))
     plans = np.concatenate([constants, constants * falling])

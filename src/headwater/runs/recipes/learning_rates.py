@@ -24,9 +24,8 @@ _ROWS = 20
 _GRID, _BY_MEAN = 33, 3
 """Rates that can be tried, evenly spaced in logarithms, and how many of those tried, the last, are
 the ones of which most is expected."""
-_DECAYS, _ROUNDS, _LEFT_OUT = 50, 3, 0.1
-"""Decays that are tried, twice; rounds of fitting, and the share of the points each leaves out."""
-_DIVERGED = 1e30
+_DECAYS, _ROUNDS, _LEFT_OUT = 100, 3, 0.1
+"""Decays that are tried; rounds of fitting, and the share of the points that each leaves out."""
 
 
 class Tried(NamedTuple):
@@ -73,10 +72,11 @@ def train_with_chosen_rates(
     """Trains in stages, each with the learning rate that promises most for its end.
 
     Before a stage each of `candidates` rates is tried from where training stands, for a share of
-    the stage; an exponential is fitted to the loss and says what it would be at the end, and a
-    Gaussian process says which rate to try next: first where least is known, the last three where
-    most is expected. Then everything is put back (optimiser and source too), and the stage is
-    trained with the best. The search costs `candidates * exploration` of the training again.
+    the stage, and so is a rate of zero on the same rows; an exponential is fitted to how far the
+    losses of the two are apart and says what the loss would be at the end, and a Gaussian process
+    says which rate to try next: first where least is known, the last three where most is expected.
+    Then everything is put back (optimiser and source too), and the stage is trained with the best.
+    The search costs `(candidates + 1) * exploration` of the training again.
 
     Too short an exploration favours small rates, whose loss falls at once.
 
@@ -85,12 +85,13 @@ def train_with_chosen_rates(
     stage that a rate is tried for; `low`, `high`: rates lie between; `field`: of the method, which
     holds the rate; `state`: begin from it and not from `method.init`.
 
-    Reference: Jin et al. (2021), AutoLRS, ICLR. Differences: points that fit worst are left out of
-    the fit in place of a spline that smooths, the training loss is used throughout, and the last
-    rates are chosen by the mean.
+    Reference: Jin et al. (2021), AutoLRS, ICLR. Differences: the exponential is fitted to the
+    difference from a rate of zero and not to the loss itself, of which it often promised less than
+    nothing; points that fit worst are left out in place of a spline that smooths; the training loss
+    is used throughout; and the last rates are chosen by the mean.
 
     Raises `SpecificationError` if the method has no such field or metric, or numbers do not fit;
-    `RunError` if no rate keeps the loss finite.
+    `RunError` if the loss is not finite where a stage begins, or no rate keeps it finite.
     """
     numbers = [f.name for f in dataclasses.fields(method) if isinstance(f.default, float)]
     if field not in numbers:
@@ -123,12 +124,19 @@ def train_with_chosen_rates(
         stage_key = jax.random.fold_in(key, stage)
         tried: list[Tried] = []
         search = _Search(candidates, low, high, stage_key)
+
+        given = (loss, stage_key, done, step)
+        still = np.asarray(_trained(method, source, carry, field, 0.0, *given)[1])
+        if not np.isfinite(still).all():
+            raise RunError(
+                f"the loss is not finite where stage {stage + 1} begins: try rates below {high:g}"
+            )
         for _ in range(candidates):
             rate = search.ask()
-            _, curve = _trained(method, source, carry, field, rate, loss, stage_key, done, step)
-            forecast = forecast_loss(np.asarray(curve), length / step - 0.5)
+            curve = np.asarray(_trained(method, source, carry, field, rate, *given)[1])
+            forecast = forecast_loss(curve, still, length / step - 0.5)
             tried.append(Tried(rate, forecast))
-            search.tell(rate, forecast, float(curve[0]))
+            search.tell(rate, forecast, float(still.mean()))
         best = min(tried, key=lambda each: each.forecast)
         if best.forecast == np.inf:
             raise RunError(
@@ -145,40 +153,45 @@ def train_with_chosen_rates(
     return Trained(state, source_state, tuple(found))
 
 
-def forecast_loss(curve: np.ndarray, at: float) -> float:
-    """What a curve that falls exponentially would have fallen to at position `at`.
+def forecast_loss(curve: np.ndarray, reference: np.ndarray, at: float) -> float:
+    """What the loss of a curve would have come to at position `at`.
 
-    The points lie at 0.5, 1.5, …, and a exp(-b t) + c is fitted to them; those that fit worst are
-    left out. It is infinite if one of them is not finite.
+    The points lie at 0.5, 1.5, …; `reference` is the loss of the same rows at rate zero. a (1 -
+    exp(-b t)) is fitted to the difference of the two, in which rows that are hard for both cancel
+    and which is zero where the curve begins. It is not extrapolated to a multiple of itself: as
+    much again, at most, is expected after the last point. Points that fit worst are left out. What
+    is not finite is forecast as infinite.
     """
-    times = np.arange(len(curve)) + 0.5
-    curve = np.asarray(curve, np.float64)
-    if not np.isfinite(curve).all():
+    gain = np.asarray(curve, np.float64) - np.asarray(reference, np.float64)
+    if not np.isfinite(gain).all():
         return float("inf")
-    kept = np.arange(len(curve))
-    low, high = 1.0 / at, 2.0
-    decay, weights = low, np.zeros(2)
+    times = np.arange(len(gain)) + 0.5
+    kept = np.arange(len(gain))
+    low, high = np.log(2.0) / len(gain), 2.0
+    decay, height = low, 0.0
     for _ in range(_ROUNDS):
-        decay = _best_decay(times[kept], curve[kept], low, high)
-        # Once more between its neighbours.
-        apart = (high / low) ** (1.0 / (_DECAYS - 1))
-        decay = _best_decay(times[kept], curve[kept], decay / apart, decay * apart)
-        weights, error = _fitted(times[kept], curve[kept], decay)
+        decay = _best_decay(times[kept], gain[kept], low, high)
+        height, _ = _fitted(times[kept], gain[kept], decay)
+        error = np.abs(height * _risen(times[kept], decay) - gain[kept])
         dropped = int(_LEFT_OUT * len(kept))
-        kept = np.sort(kept[np.argsort(np.abs(error))[: len(kept) - dropped]])
-    return float(weights[0] * np.exp(-decay * at) + weights[1])
+        kept = np.sort(kept[np.argsort(error)[: len(kept) - dropped]])
+    return float(np.mean(reference) + height * _risen(at, decay))
 
 
-def _best_decay(times: np.ndarray, curve: np.ndarray, low: float, high: float) -> float:
+def _risen(times: Any, decay: float) -> Any:
+    return -np.expm1(-decay * times)
+
+
+def _best_decay(times: np.ndarray, gain: np.ndarray, low: float, high: float) -> float:
     decays = np.geomspace(low, high, _DECAYS)
-    return float(min(decays, key=lambda decay: np.sum(_fitted(times, curve, decay)[1] ** 2)))
+    return float(min(decays, key=lambda decay: _fitted(times, gain, decay)[1]))
 
 
-def _fitted(times: np.ndarray, curve: np.ndarray, decay: float) -> tuple[np.ndarray, np.ndarray]:
-    """Height and asymptote for a decay, and the errors that remain."""
-    design = np.stack([np.exp(-decay * times), np.ones(len(times))], axis=1)
-    weights = np.linalg.lstsq(design, curve, rcond=None)[0]
-    return weights, design @ weights - curve
+def _fitted(times: np.ndarray, gain: np.ndarray, decay: float) -> tuple[float, float]:
+    """The height for a decay, and the sum of the squared errors that remain."""
+    risen = _risen(times, decay)
+    height = float(risen @ gain / (risen @ risen))
+    return height, float(np.sum((height * risen - gain) ** 2))
 
 
 class _Belief(AbstractSurrogate):
@@ -216,17 +229,13 @@ class _Search:
         places, values = np.zeros(self._most), np.full(self._most, np.nan)
         if told:
             places[:told], values[:told] = zip(*self._told)
-            # What diverged at once counts as the worst of the others: it must not be tried again.
-            usable = np.abs(values[:told]) < _DIVERGED
-            worst = values[:told][usable].min() if usable.any() else 0.0
-            values[:told] = np.where(usable, values[:told], worst)
         rows = np.float32(places), np.float32(values)
         point = _proposed(belief, self._space, *rows, jax.random.fold_in(self._key, told))
         return float(self._rates[round(float(point[0]) * (_GRID - 1))])
 
-    def tell(self, rate: float, forecast: float, first: float) -> None:
-        # What diverges would else be all that the process sees.
-        worst = first + abs(first)
+    def tell(self, rate: float, forecast: float, still: float) -> None:
+        # What is worse by as much as the loss itself would else be all that the process sees.
+        worst = still + abs(still)
         place = np.argmin(np.abs(np.log(self._rates / rate))) / (_GRID - 1)
         self._told.append((float(place), -min(forecast, worst)))
 
