@@ -53,8 +53,13 @@ class ArmPolicy:
                 f"{type(method).__name__} is no policy over the arms of a bandit"
             )
         self.method, self.problem = method, problem
+        # What is compiled in, apart from what is handed over: programs are found at once then.
+        self._numbers, self._rest = eqx.partition(method, eqx.is_array)
         self._key = jax.random.key(seed)
-        self.state = method.init(problem, key=self._next()) if state is None else state
+        if state is None:
+            self._key, key = jax.random.split(self._key)
+            state = method.init(problem, key=key)
+        self.state = state
 
     def __repr__(self) -> str:
         return f"ArmPolicy({type(self.method).__name__}, {self.problem.arms} arms)"
@@ -89,10 +94,12 @@ class ArmPolicy:
         Arguments and errors are those of `predict`. **Returns:** twice `[round]`.
         """
         contexts, features, single = self._rounds(contexts, features)
-        chances = self._probabilities(contexts, features, True)
-        keys = jax.random.split(self._next(), len(chances))
-        arms = np.asarray(_drawn(jnp.asarray(chances), keys))
-        propensities = chances[np.arange(len(arms)), arms]
+        size, rounds = _padded(len(contexts)), len(contexts)
+        given = (_pad(contexts, size), _pad(features, 1 if len(features) == 1 else size))
+        self._key, arms, propensities = _pulled(
+            self._rest, self._numbers, self.state, *given, self._key
+        )
+        arms, propensities = np.asarray(arms)[:rounds], np.asarray(propensities)[:rounds]
         if single:
             return np.asarray(arms[0]), np.asarray(propensities[0])
         return arms, propensities
@@ -153,14 +160,11 @@ class ArmPolicy:
         while first < rows:
             # The largest power of two that is left, so that few sizes are compiled.
             size = 1 << ((rows - first).bit_length() - 1)
-            part = jax.tree.map(
-                lambda column: jnp.asarray(
-                    column if len(column) != rows else column[first : first + size]  # noqa: B023
-                ),
-                data,
+            # Features that are the same in every round have a single row.
+            part = data if size == rows else _rows_of(data, slice(first, first + size))
+            self._key, self.state = _learned(
+                self._rest, self._numbers, self.problem, self.state, part, self._key
             )
-            given = self.problem, self.state, part, self._next()
-            self.state = _learned(self.method, *given)
             first += size
         return self
 
@@ -245,20 +249,17 @@ class ArmPolicy:
             jnp.full(1, problem.low if problem.bounded else 1.0),
             jnp.full(1, jnp.nan),
         )
-        state = _learned(self.method, problem, self.state, row, jax.random.key(0))
+        given = (problem, self.state, row, jax.random.key(0))
+        _, state = _learned(self._rest, self._numbers, *given)
         numbers = (x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
         return any(bool(jnp.isnan(x).any()) for x in numbers)
 
-    def _next(self):
-        self._key, key = jax.random.split(self._key)
-        return key
-
     def _probabilities(self, contexts: np.ndarray, features: np.ndarray, explore: bool):
         size = _padded(len(contexts))
-        if len(features) == 1 and len(contexts) > 1:
-            features = np.broadcast_to(features, (len(contexts), *features.shape[1:]))
-        given = (_pad(contexts, size), _pad(features, size))
-        found = _all_probabilities(self.method, self.state, *given, self._next(), explore)
+        given = (_pad(contexts, size), _pad(features, 1 if len(features) == 1 else size))
+        self._key, found = _all_probabilities(
+            self._rest, explore, self._numbers, self.state, *given, self._key
+        )
         return np.asarray(found)[: len(contexts)]
 
     def _rounds(self, contexts: Any, features: Any) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -310,6 +311,13 @@ def _numbers(values: Any, name: str) -> np.ndarray:
         raise DataError(f"{name} are arrays of numbers, not {type(values).__name__}") from None
 
 
+def _rows_of(data: Pulls, chosen: slice) -> Pulls:
+    same = len(data.features) == 1
+    features = data.features if same else data.features[chosen]
+    rest = (data.arm, data.reward, data.propensity)
+    return Pulls(data.context[chosen], features, *(column[chosen] for column in rest))
+
+
 def _padded(rows: int) -> int:
     return 1 << max(rows - 1, 0).bit_length()
 
@@ -319,24 +327,38 @@ def _pad(column: Any, size: int) -> np.ndarray:
     return np.concatenate([column, np.zeros((size - len(column), *column.shape[1:]), column.dtype)])
 
 
-@eqx.filter_jit
-def _all_probabilities(method, state, contexts, features, key, explore):
+def _chances(rest, explore, numbers, state, contexts, features, key):
+    """The next key, and the distribution of each round; `features` may have a single row."""
+    method, rounds = eqx.combine(rest, numbers), contexts.shape[0]
+    key, own = jax.random.split(key)
+
     def one(context, features, key):
         return method.probabilities(state, context, features, key=key, explore=explore)
 
-    keys = jax.random.split(key, contexts.shape[0])
-    return jax.vmap(one)(jnp.asarray(contexts), jnp.asarray(features), keys)
+    features = jnp.broadcast_to(features, (rounds, *features.shape[1:]))
+    return key, jax.vmap(one)(contexts, features, jax.random.split(own, rounds))
 
 
-@eqx.filter_jit
-def _drawn(chances, keys):
+_all_probabilities = functools.partial(jax.jit, static_argnums=(0, 1))(_chances)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pulled(rest, numbers, state, contexts, features, key):
+    """The next key, arms, and how probable each of them was."""
+    key, chances = _chances(rest, True, numbers, state, contexts, features, key)
+    key, own = jax.random.split(key)
+
     def one(chances, key):
         return draw_index(chances, jax.random.uniform(key)).astype(jnp.int32)
 
-    return jax.vmap(one)(chances, keys)
+    arms = jax.vmap(one)(chances, jax.random.split(own, len(chances)))
+    return key, arms, jnp.take_along_axis(chances, arms[:, None], axis=1)[:, 0]
 
 
-@eqx.filter_jit
-def _learned(method, problem, state, data, key):
-    rows = data.arm.shape[0]
-    return learn(method, problem, LoggedPulls(data), rows, state=state, key=key).state
+@functools.partial(jax.jit, static_argnums=0)
+def _learned(rest, numbers, problem, state, data, key):
+    """The next key, and the state after the rounds."""
+    method, rows = eqx.combine(rest, numbers), data.arm.shape[0]
+    key, own = jax.random.split(key)
+    source = LoggedPulls(jax.tree.map(jnp.asarray, data))
+    return key, learn(method, problem, source, rows, state=state, key=own).state
