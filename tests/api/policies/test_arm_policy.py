@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import headwater as hw
+from headwater.api.policies import arm_policy
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractArmPolicy
 
@@ -57,6 +58,22 @@ def test_it_pulls_as_it_says():
     np.testing.assert_allclose(found, chances, atol=4.0 * np.sqrt(0.25 / 4_000))
     one, chance = policy.pull()
     assert np.shape(one) == np.shape(chance) == ()
+
+
+def test_a_policy_of_the_same_settings_compiles_nothing_anew():
+    """Programs are found by the method's settings, whoever holds it and whatever the contexts."""
+
+    def play():
+        policy = hw.ArmPolicy(hw.LinUCB(bonus_scale=0.7), PROBLEM)
+        for context, reward in zip(CONTEXTS, REWARDS):
+            arm, propensity = policy.pull(context)
+            policy.partial_fit(context, arm, reward, propensity)
+
+    play()
+    programs = (arm_policy._pulled, arm_policy._learned)
+    counted = [program._cache_size() for program in programs]
+    play()
+    assert [program._cache_size() for program in programs] == counted
 
 
 def test_features_of_arms_may_change_with_the_round():

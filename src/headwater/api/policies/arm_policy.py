@@ -55,10 +55,12 @@ class ArmPolicy:
         self.method, self.problem = method, problem
         # What is compiled in, apart from what is handed over: programs are found at once then.
         self._numbers, self._rest = eqx.partition(method, eqx.is_array)
-        self._key = jax.random.key(seed)
+        key = jax.random.key(seed)
         if state is None:
-            self._key, key = jax.random.split(self._key)
-            state = method.init(problem, key=key)
+            key, own = jax.random.split(key)
+            state = method.init(problem, key=own)
+        # As numbers, since a typed key takes longer to hand over than all else together.
+        self._key = jax.random.key_data(key)
         self.state = state
 
     def __repr__(self) -> str:
@@ -178,7 +180,7 @@ class ArmPolicy:
         arrays = {f"state|{name}": array for name, array in flatten(self.state).items()}
         if problem.features is not None:
             arrays["features"] = np.asarray(problem.features)
-        arrays["key"] = np.asarray(jax.random.key_data(self._key))
+        arrays["key"] = np.asarray(self._key)
         sizes = ("arms", "context_size", "feature_size", "low", "high")
         described = as_text(
             {
@@ -226,7 +228,7 @@ class ArmPolicy:
                 float(sizes["low"]),
                 float(sizes["high"]),
             )
-            key = jax.random.wrap_key_data(jnp.asarray(arrays.pop("key")))
+            key = jnp.asarray(arrays.pop("key"))
             template = jax.eval_shape(lambda key: method.init(problem, key=key), jax.random.key(0))
             learned = {name.removeprefix("state|"): array for name, array in arrays.items()}
             policy = cls(method, problem, restore(template, learned, str(path)))
@@ -249,7 +251,7 @@ class ArmPolicy:
             jnp.full(1, problem.low if problem.bounded else 1.0),
             jnp.full(1, jnp.nan),
         )
-        given = (problem, self.state, row, jax.random.key(0))
+        given = (problem, self.state, row, self._key)
         _, state = _learned(self._rest, self._numbers, *given)
         numbers = (x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
         return any(bool(jnp.isnan(x).any()) for x in numbers)
@@ -327,10 +329,16 @@ def _pad(column: Any, size: int) -> np.ndarray:
     return np.concatenate([column, np.zeros((size - len(column), *column.shape[1:]), column.dtype)])
 
 
+def _split(key):
+    """Numbers of the next key, and a key of one's own."""
+    following, own = jax.random.split(jax.random.wrap_key_data(key))
+    return jax.random.key_data(following), own
+
+
 def _chances(rest, explore, numbers, state, contexts, features, key):
     """The next key, and the distribution of each round; `features` may have a single row."""
     method, rounds = eqx.combine(rest, numbers), contexts.shape[0]
-    key, own = jax.random.split(key)
+    key, own = _split(key)
 
     def one(context, features, key):
         return method.probabilities(state, context, features, key=key, explore=explore)
@@ -346,7 +354,7 @@ _all_probabilities = functools.partial(jax.jit, static_argnums=(0, 1))(_chances)
 def _pulled(rest, numbers, state, contexts, features, key):
     """The next key, arms, and how probable each of them was."""
     key, chances = _chances(rest, True, numbers, state, contexts, features, key)
-    key, own = jax.random.split(key)
+    key, own = _split(key)
 
     def one(chances, key):
         return draw_index(chances, jax.random.uniform(key)).astype(jnp.int32)
@@ -359,6 +367,6 @@ def _pulled(rest, numbers, state, contexts, features, key):
 def _learned(rest, numbers, problem, state, data, key):
     """The next key, and the state after the rounds."""
     method, rows = eqx.combine(rest, numbers), data.arm.shape[0]
-    key, own = jax.random.split(key)
+    key, own = _split(key)
     source = LoggedPulls(jax.tree.map(jnp.asarray, data))
     return key, learn(method, problem, source, rows, state=state, key=own).state
