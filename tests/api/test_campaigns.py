@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import headwater as hw
+from headwater.api.campaigns import campaign as campaign_file
+from headwater.api.campaigns.quantities import unit_point
 from headwater.core.errors import DataError, RunError, SpecificationError
 
 SPACE = {
@@ -55,6 +57,31 @@ def test_several_are_asked_before_the_first_is_told():
     for trial in reversed(asked):
         campaign.tell(trial.number, value(trial.point))
     assert not campaign.pending
+
+
+def test_an_experiment_costs_no_more_for_those_before_it(monkeypatch):
+    """Each point is brought into the unit cube once, and up to 64 share their programs."""
+    looked = []
+
+    def counted(*given):
+        looked.append(given)
+        return unit_point(*given)
+
+    monkeypatch.setattr(campaign_file, "unit_point", counted)
+    campaign = begun(None)
+    rng = np.random.default_rng(0)
+    earlier = [
+        {"rate": float(r), "layers": 1 + i % 5} for i, r in enumerate(rng.uniform(0.01, 1, 30))
+    ]
+    campaign.add(earlier, [value(point) for point in earlier])
+    programs = None
+    for _ in range(5):
+        trial = campaign.ask()
+        campaign.tell(trial.number, value(trial.point))
+        size = campaign_file._propose._cached._cache_size()
+        programs = size if programs is None else programs
+        assert size == programs
+    assert len(looked) <= 30 + 4
 
 
 def test_less_may_be_better_and_candidates_keep_their_digits():
