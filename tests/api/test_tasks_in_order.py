@@ -1,12 +1,14 @@
 """Logs of several tasks, learned one after the other by one method."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 
 import headwater as hw
+from headwater.cli import main
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.write import write
 
@@ -70,6 +72,26 @@ def test_the_policy_acts_in_the_task_that_it_is_told():
     plain = hw.train(hw.build_method("BC", {"hidden_sizes": "8,8"}), logs()[0], **SMALL)
     with pytest.raises(SpecificationError, match="BC, which learns one task: leave out the task"):
         plain.for_task(0)
+
+
+def test_tasks_in_order_from_the_shell(tmp_path, capsys):
+    first, second = (write(log, tmp_path / f"{i}.npz") for i, log in enumerate(logs()[:2]))
+    words = ["train", "OER", "--data", first, "--then", second, "--out", tmp_path / "run"]
+    words += ["--updates", 4, "--batch-size", 8, "--seeds", 2, "--env", "none", "--json"]
+    words += [x for name, value in OER.items() for x in ("--set", f"{name}={value}")]
+    assert main([str(word) for word in words]) == 0
+    whole = hw.train(small(), [first, second], **SMALL)
+    states = (jax.tree.leaves(run.state) for run in (hw.open_run(tmp_path / "run"), whole))
+    for here, there in zip(*states, strict=True):
+        np.testing.assert_array_equal(here, there)
+    capsys.readouterr()
+    judged = ["evaluate", str(tmp_path / "run"), "--env", "pendulum", "--episodes", "2"]
+    assert main([*judged, "--task", "0", "--json"]) == 0
+    found = np.asarray(json.loads(capsys.readouterr().out)["returns"])
+    expected = hw.evaluate(whole.for_task(0), env="pendulum", episodes=2)
+    np.testing.assert_array_equal(found, expected.returns)
+    assert main(["train", "OER", "--then", str(second)]) == 1
+    assert "--then names the logs that follow that of --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def _carry_out(
         process=planned.process,
         base=planned.model,
         tokens_per_update=planned.fed.tokens,
-        log=given.data if isinstance(given.data, Dataset) else None,
+        log=last if isinstance(last := (given.data, *given.later)[-1], Dataset) else None,
     )
     _write_model(done, directory)
     return done

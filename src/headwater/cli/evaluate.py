@@ -22,6 +22,7 @@ def command(
     env_option: Settings = (),
     unseen_levels: Annotated[int, option("N")] = 0,
     reward: Annotated[str | None, option("REWARD")] = None,
+    task: Annotated[int | None, option("N")] = None,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
     reading: Reading = AS_IT_IS,
@@ -48,13 +49,16 @@ def command(
             never learned from, and on at most as many of its own, to see what is lost on new ones.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
             exact-match; by default what the run learned from.
+        task: Which task it acts in, counted from 0, of a run that learned several one after the
+            other; by default the last.
         seed: Root of the randomness of the episodes or of what is written.
         json: Print the result as JSON, raw returns included.
     """
     from headwater.api.evaluate import evaluate
+    from headwater.api.run import open_run
 
     result = evaluate(
-        run,
+        run if task is None else open_run(run).for_task(task),
         env=chosen_task(env, env_option),
         episodes=episodes,
         explore=explore,

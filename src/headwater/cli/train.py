@@ -20,6 +20,7 @@ def command(
     reward: Annotated[str | None, option("REWARD")] = None,
     judge: Annotated[str | None, option("JUDGE")] = None,
     out: Annotated[Path | None, option("DIR", "-o")] = None,
+    then: Annotated[tuple[str, ...], option("DATA…")] = (),
     set: Settings = (),
     env_option: Settings = (),
     process_option: Settings = (),
@@ -54,6 +55,8 @@ def command(
             default the one with the higher reward tends to be preferred.
         out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist. A language
             model is left in OUT/model, which transformers loads.
+        then: Logs of the tasks that follow that of `--data`, in their order, for methods that learn
+            one task after the other.
         set: A hyper-parameter; may be repeated.
         env_option: An option of the environment; may be repeated.
         process_option: An option of a process by name; may be repeated.
@@ -62,13 +65,16 @@ def command(
     from headwater.api.standing import beside_behaviour
     from headwater.api.train import train
     from headwater.core.catalogue import build_method
+    from headwater.core.errors import SpecificationError
 
     built = build_method(method, read_settings(set))
     name = type(built).__name__
     where = out or default_out(name, data, env or process)
+    if then and data is None:
+        raise SpecificationError("--then names the logs that follow that of --data: give it, too")
     run = train(
         built,
-        data,
+        [data, *then] if then else data,
         env=chosen_task(env, env_option),
         process=process,
         model=model,

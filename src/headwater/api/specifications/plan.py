@@ -161,7 +161,8 @@ def plan(
     if kind == "control":
         # What was adapted may act in another task than that of the log.
         logged = data if isinstance(data, Logged) and specification.verb == "train" else None
-        references = _references(logged, task)
+        # The policy that there is in the end acts in the last task.
+        references = _references(later[-1] if logged is not None and later else logged, task)
     elif process is not None and isinstance(process.process, FiniteProcess):
         # Against the best of all policies, which is not what a method within budgets seeks.
         if specification.flow.acts and process.problem.budgets is None:
