@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import headwater as hw
-from headwater.analysis.objective_mismatch import nearness_weights
+from headwater.analysis.models.objective_mismatch import nearness_weights
 from headwater.core.errors import DataError, SpecificationError
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from headwater.analysis.objective_mismatch import nearness_weights
+from headwater.analysis.models.objective_mismatch import nearness_weights
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractDynamics, AbstractMethod, Info
 from headwater.core.records import ModelPrediction, ModelStep, Transitions

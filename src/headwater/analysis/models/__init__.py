@@ -1,0 +1,1 @@
+"""What models of a process are worth, and for what they have to be right."""

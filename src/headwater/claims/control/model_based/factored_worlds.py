@@ -1,0 +1,256 @@
+"""Whether what a learned model generalises is worth more than what was seen, replayed.
+
+Q-learning on as many transitions in each update: replayed, imagined by a model that is learned
+meanwhile, or by the process itself. Nothing else differs.
+"""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from headwater.core.feed import Feed
+from headwater.core.method import AbstractDynamics, AbstractMethod, Info
+from headwater.core.records import ModelPrediction, ModelStep, Transitions
+from headwater.core.spaces import Spaces
+from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.factored.button_grid import ButtonGrid
+from headwater.environments.factored.pan_flute import PanFlute
+from headwater.environments.factored.recoded import Recoded, random_code
+from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.methods.control.model_based.factored_dynamics import FactoredDynamics
+from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.dyna import Dyna
+from headwater.runs.learn import learn, seed_key
+from headwater.sources.collect import Collect
+
+_ROLLOUTS, _ROLLOUT_STEPS = 16, 8
+"""Together the transitions of an update, also of those that are replayed."""
+_RANDOM_STEPS = 500
+"""Before the first update."""
+_EXPLORATION = 0.1
+"""Share of random actions while acting and imagining."""
+
+
+class _NoState(eqx.Module):
+    """Nothing is learned."""
+
+
+class _TrueModel(AbstractMethod[Spaces, Transitions, _NoState], AbstractDynamics[_NoState]):
+    """What the task does, whose observations tell its state."""
+
+    feed: ClassVar[Feed] = Feed.STORED
+    info: ClassVar[Info] = Info("young2023benefits", summary="knows the task")
+
+    task: PanFlute | ButtonGrid
+
+    def init(self, problem: Spaces, *, key) -> _NoState:
+        return _NoState()
+
+    def update(self, state: _NoState, data: Transitions, *, key):
+        return state, {}
+
+    def predict(self, state: _NoState, observation: Array, action: Array) -> ModelPrediction:
+        found, none = self.step(state, observation, action, key=jax.random.key(0)), jnp.zeros(())
+        return ModelPrediction(*found, none, none, jnp.zeros((), bool))
+
+    def step(self, state: _NoState, observation: Array, action: Array, *, key) -> ModelStep:
+        seen = self.task.step(self.task.observed(observation), action, key=key)[1]
+        return ModelStep(seen.observation, seen.reward, seen.terminal)
+
+
+def _arms(task: PanFlute | ButtonGrid, width: int) -> dict[str, AbstractMethod]:
+    learner = DQN(
+        discount=0.9,
+        learning_rate=1e-3,
+        initial_exploration_rate=_EXPLORATION,
+        final_exploration_rate=_EXPLORATION,
+        hidden_sizes=(width, width),
+    )
+    model = FactoredDynamics(learning_rate=3e-3, hidden_sizes=(width, width))
+    dyna = functools.partial(Dyna, _ROLLOUTS, _ROLLOUT_STEPS, learner)
+    return {
+        "replay": learner,
+        "learned model": dyna(model),
+        "perfect model": dyna(_TrueModel(task)),
+    }
+
+
+def _curves(
+    task: Any, method: AbstractMethod, seed: int, *, steps: int, seeds: int, rows: int
+) -> np.ndarray:
+    """Mean rewards while acting and learning, after the random steps, `[seed, row]`."""
+
+    def run(key):
+        task_key, learn_key = jax.random.split(key)
+        environment: AbstractEnvironment = task(task_key)
+        rows_of_update = _ROLLOUTS * _ROLLOUT_STEPS
+        # The buffer holds every step, in its order.
+        source = Collect(environment, steps, rows_of_update, random_steps=_RANDOM_STEPS)
+        updates = steps - _RANDOM_STEPS
+        learned = learn(method, environment.spaces, source, updates, key=learn_key)
+        return learned.source_state.ring.data.reward[_RANDOM_STEPS:]
+
+    keys = jnp.stack([seed_key(seed, index) for index in range(seeds)])
+    rewards = np.asarray(jax.jit(jax.vmap(run))(keys), np.float64)
+    return rewards.reshape(seeds, rows, -1).mean(axis=-1)
+
+
+def _ratio(curves: dict[str, np.ndarray], above: str, below: str):
+    return ratio_of_means(curves[above].mean(1), curves[below].mean(1))
+
+
+def _finding(
+    criteria: list[Criterion], curves: dict[str, np.ndarray], steps: int, rows: int
+) -> Finding:
+    at = _RANDOM_STEPS + (steps - _RANDOM_STEPS) * np.arange(1, rows + 1) / rows
+    return Finding(
+        tuple(criteria),
+        {"area": {name: y.mean(1).tolist() for name, y in curves.items()}},
+        {name: (at, y) for name, y in curves.items()},
+        across="steps in the task",
+        up="mean reward while learning",
+    )
+
+
+def _of_world(
+    task: PanFlute | ButtonGrid,
+    seed: int,
+    *,
+    width: int,
+    times: float,
+    arms: tuple[str, ...],
+    **sizes,
+) -> tuple[list[Criterion], dict[str, np.ndarray]]:
+    methods = _arms(task, width)
+    found = {name: _curves(lambda key: task, methods[name], seed, **sizes) for name in arms}
+    pairs = (
+        ("learned model", "replay", times),
+        ("perfect model", "learned model", 1.0),
+        ("perfect model", "replay", 1.0),
+    )
+    return [
+        Criterion(f"area, {one} over {other}", _ratio(found, one, other), at_least=bound)
+        for one, other, bound in pairs
+        if one in found and other in found
+    ], found
+
+
+def _flute(
+    seed: int,
+    *,
+    pipes: int,
+    times: float,
+    times_recoded: float,
+    width: int = 64,
+    arms: tuple[str, ...] = ("replay", "learned model", "perfect model"),
+    recoded: tuple[str, ...] = ("replay", "learned model"),
+    **sizes,
+) -> Finding:
+    task = PanFlute(pipes)
+    criteria, curves = _of_world(task, seed, width=width, times=times, arms=arms, **sizes)
+    methods = _arms(task, width)
+
+    def renamed(key):
+        return Recoded(task, random_code(task, key=key))
+
+    control = {name: _curves(renamed, methods[name], seed, **sizes) for name in recoded}
+    if control:
+        criteria.append(
+            Criterion(
+                "area where states are renamed, learned model over replay",
+                _ratio(control, "learned model", "replay"),
+                at_most=times_recoded,
+            )
+        )
+    curves |= {f"{name}, renamed": y for name, y in control.items()}
+    return _finding(criteria, curves, sizes["steps"], sizes["rows"])
+
+
+def _grid(
+    seed: int,
+    *,
+    size: int,
+    buttons: int,
+    times: float,
+    width: int = 64,
+    arms: tuple[str, ...] = ("replay", "learned model", "perfect model"),
+    **sizes,
+) -> Finding:
+    task = ButtonGrid(size, buttons)
+    criteria, curves = _of_world(task, seed, width=width, times=times, arms=arms, **sizes)
+    return _finding(criteria, curves, sizes["steps"], sizes["rows"])
+
+
+_SMOKE = {"steps": 900, "seeds": 3, "rows": 2, "width": 4}
+
+CLAIMS = (
+    Claim(
+        "a-model-generalises-where-bits-go-their-own-ways",
+        "On a flute of five pipes, with as many transitions in each update, the area under the "
+        "learning curve of Q-learning is at least 1.3 times as large with rollouts in a model that "
+        "is learned meanwhile as with replay, and larger yet with the process itself for a model. "
+        "Where states are renamed at random, so that no bit changes with a few others only, the "
+        "learned model brings at most 1.1 times the area of replay. Nothing is tuned.",
+        ("Dyna", "FactoredDynamics", "DQN"),
+        "young2023benefits",
+        "its experiments on PanFlute; the renamed states and the bounds are ours",
+        {
+            # To compile all five would take half a minute.
+            "smoke": {
+                "pipes": 2,
+                "times": 1.3,
+                "times_recoded": 1.1,
+                "arms": ("replay", "learned model"),
+                "recoded": (),
+                **_SMOKE,
+            },
+            "small": {
+                "pipes": 5,
+                "times": 1.3,
+                "times_recoded": 1.1,
+                "steps": 4_500,
+                "seeds": 5,
+                "rows": 10,
+            },
+        },
+        _flute,
+        learned="Pilots with other seeds chose the steps: of 20,000, for one update each, replay "
+        "needs some 4,000 too, and the areas come near each other. They also showed that the "
+        "reward needs a network of its own, as in the paper: with layers that it shares with the "
+        "bits, what is learned of it is too coarse for many thousand updates.",
+    ),
+    Claim(
+        "a-model-generalises-where-buttons-are-toggled",
+        "On a grid of three by three cells with two buttons, with as many transitions in each "
+        "update, the area under the learning curve of Q-learning is at least 1.3 times as large "
+        "with rollouts in a model that is learned meanwhile as with replay, and larger yet with "
+        "the process itself for a model. Nothing is tuned.",
+        ("Dyna", "FactoredDynamics", "DQN"),
+        "young2023benefits",
+        "its experiments on ButtonGrid, which has more cells and buttons; the bound is ours",
+        {
+            "smoke": {
+                "size": 2,
+                "buttons": 1,
+                "times": 1.3,
+                "arms": ("replay", "perfect model"),
+                **_SMOKE,
+            },
+            "small": {
+                "size": 3,
+                "buttons": 2,
+                "times": 1.3,
+                "steps": 10_500,
+                "seeds": 5,
+                "rows": 10,
+            },
+        },
+        _grid,
+        learned="On the grid of five by five cells none of the three learns anything within 20,000 "
+        "steps and as many updates.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Worlds of many bits, each of which changes with a few others only."""
