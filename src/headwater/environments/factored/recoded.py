@@ -29,13 +29,14 @@ class Recoded(AbstractEnvironment):
     task: AbstractEnvironment
     code: Int[Array, " state"]
 
-    def __check_init__(self):
-        bits = _bits(self.task)
-        if self.code.shape[-1] != 2**bits:
+    # Written out, since the annotations of the base class are no arguments.
+    def __init__(self, task: AbstractEnvironment, code: Int[Array, " state"]):
+        bits = _bits(task)
+        if code.shape[-1] != 2**bits:
             raise SpecificationError(
-                f"{self.name}: a code for {bits} bits has {2**bits} entries, not "
-                f"{self.code.shape[-1]}"
+                f"{task.name}: a code for {bits} bits has {2**bits} entries, not {code.shape[-1]}"
             )
+        self.task, self.code = task, code
 
     @property
     def name(self) -> str:

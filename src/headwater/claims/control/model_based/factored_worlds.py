@@ -58,7 +58,8 @@ class _TrueModel(AbstractMethod[Spaces, Transitions, _NoState], AbstractDynamics
         return ModelPrediction(*found, none, none, jnp.zeros((), bool))
 
     def step(self, state: _NoState, observation: Array, action: Array, *, key) -> ModelStep:
-        seen = self.task.step(self.task.observed(observation), action, key=key)[1]
+        task: Any = self.task
+        seen = task.step(task.observed(observation), action, key=key)[1]
         return ModelStep(seen.observation, seen.reward, seen.terminal)
 
 
@@ -71,11 +72,10 @@ def _arms(task: PanFlute | ButtonGrid, width: int) -> dict[str, AbstractMethod]:
         hidden_sizes=(width, width),
     )
     model = FactoredDynamics(learning_rate=3e-3, hidden_sizes=(width, width))
-    dyna = functools.partial(Dyna, _ROLLOUTS, _ROLLOUT_STEPS, learner)
     return {
         "replay": learner,
-        "learned model": dyna(model),
-        "perfect model": dyna(_TrueModel(task)),
+        "learned model": Dyna(_ROLLOUTS, _ROLLOUT_STEPS, learner, model),
+        "perfect model": Dyna(_ROLLOUTS, _ROLLOUT_STEPS, learner, _TrueModel(task)),
     }
 
 

@@ -29,10 +29,11 @@ class Dyna(AbstractMethod[Spaces, Transitions, DynaState], AbstractPolicy[DynaSt
     r"""Another method, which learns from short rollouts in a model instead of from what happened.
 
     In each update the model takes one step on the batch, `rollouts` begin at observations drawn
-    from it, and the inner method takes one step on the `rollout_steps` transitions of each, acted by its
-    own exploring policy. A rollout in which nothing follows begins again where it began, so that an
-    update always has as many transitions. It learns from nothing else: beside the inner method alone
-    on batches of `rollouts` times `rollout_steps` rows, only the model's generalisation differs.
+    from it, and the inner method takes one step on the `rollout_steps` transitions of each, acted
+    by its own exploring policy. A rollout in which nothing follows begins again where it began, so
+    that an update always has as many transitions. It learns from nothing else: beside the inner
+    method alone, on batches of `rollouts` times `rollout_steps` rows, only what the model
+    generalises differs.
 
     **Arguments:**
 
@@ -44,8 +45,8 @@ class Dyna(AbstractMethod[Spaces, Transitions, DynaState], AbstractPolicy[DynaSt
     **Reference:** Young, Ramesh, Kirsch, Schmidhuber (2023), arXiv:2211.02222; the architecture is
     Sutton's (1991).
 
-    **Differences from the paper:** the inner method is any that acts and replays, in
-    the paper Q-learning with softmax exploration; the model learns from the whole batch, and rollouts begin
+    **Differences from the paper:** the inner method is any that acts and replays, in the paper
+    Q-learning with softmax exploration; the model learns from the whole batch, and rollouts begin
     at rows of it.
     """
 
