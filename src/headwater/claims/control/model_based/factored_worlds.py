@@ -221,7 +221,10 @@ CLAIMS = (
         learned="Pilots with other seeds chose the steps: of 20,000, for one update each, replay "
         "needs some 4,000 too, and the areas come near each other. They also showed that the "
         "reward needs a network of its own, as in the paper: with layers that it shares with the "
-        "bits, what is learned of it is too coarse for many thousand updates.",
+        "bits, what is learned of it is too coarse for many thousand updates. One criterion fails, "
+        "by little: with the process itself for a model the area is smaller than with the learned "
+        "one. Chance sounds all pipes at once in one step of 25, which a model of independent bits "
+        "never imagines; what it brings is noise to whoever learns to act.",
     ),
     Claim(
         "a-model-generalises-where-buttons-are-toggled",
@@ -251,6 +254,10 @@ CLAIMS = (
         },
         _grid,
         learned="On the grid of five by five cells none of the three learns anything within 20,000 "
-        "steps and as many updates.",
+        "steps and as many updates. On this one, pilots with other seeds found the learned model no "
+        "better than replay (0.138 to 0.151 in the mean reward of greedy policies, 0.215 for the "
+        "process itself): after each reward all is drawn anew, and a model of independent bits "
+        "imagines several agents or none there, from where its rollouts go on. The paper's latent "
+        "models, which draw the bits together, are not here.",
     ),
 )

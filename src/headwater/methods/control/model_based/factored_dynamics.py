@@ -108,7 +108,7 @@ class FactoredDynamics(
             optimiser=begin(optax.adam(self.learning_rate), networks),
             normaliser=units,
             bits=bits,
-            ended=jnp.asarray(ended),
+            ended=jnp.asarray(ended, bool),
         )
 
     def update(self, state: FactoredDynamicsState, data: Transitions, *, key: PRNGKeyArray):
