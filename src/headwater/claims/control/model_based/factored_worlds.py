@@ -254,9 +254,9 @@ CLAIMS = (
         },
         _grid,
         learned="On the grid of five by five cells none of the three learns anything within 20,000 "
-        "steps and as many updates. On this one, pilots with other seeds found the learned model no "
-        "better than replay (0.138 to 0.151 in the mean reward of greedy policies, 0.215 for the "
-        "process itself): after each reward all is drawn anew, and a model of independent bits "
+        "steps and as many updates. On this one, pilots with other seeds found the learned model "
+        "no better than replay (0.138 to 0.151 in the mean reward of greedy policies, 0.215 for "
+        "the process itself): after each reward all is drawn anew, and a model of independent bits "
         "imagines several agents or none there, from where its rollouts go on. The paper's latent "
         "models, which draw the bits together, are not here.",
     ),
