@@ -26,6 +26,7 @@ from headwater.methods.control.offline.cql import CQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
+from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.runs.journal import Journal
 from headwater.runs.recipes.online import Start
 
@@ -154,6 +155,19 @@ def test_keep_data_keeps_a_share_of_every_batch(tmp_path, offline):
     for recipe in ("wsrl", "scratch"):
         with pytest.raises(SpecificationError, match=f"the recipe '{recipe}' keeps no data"):
             adapt(offline, recipe=recipe, keep_data=0.25, **ONLINE)
+
+
+def test_stages_go_on_where_they_were(tmp_path, offline, monkeypatch):
+    how = {**ONLINE, "recipe": "staged", "steps": 480, "block": 40, "warm_up_steps": 0}
+    whole = adapt(offline, **how)
+    interrupted(monkeypatch, 2, offline, out=tmp_path / "online", **how)
+    again = resume(tmp_path / "online", progress=False)
+    assert_same(whole, again)
+    assert isinstance(again.method, StagedPROTO)
+    assert (again.specification.recipe, again.specification.options.keep_data) == ("staged", 0.5)
+    assert again.specification.start == Start(6)
+    # Episodes of 200 steps: the first passes, since none is known.
+    assert any(row["metrics"].get("stages_passed", 0.0) > 0.0 for row in again.metrics)
 
 
 def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from headwater.core.errors import SpecificationError
+from headwater.core.method import Agent
 from headwater.core.spaces import Box, Spaces
 from headwater.environments.environment import (
     AbstractEnvironment,
@@ -19,6 +21,7 @@ from headwater.environments.environment import (
 )
 from headwater.runs.loop import run
 from headwater.runs.stage import Stage
+from headwater.sources.acting.in_stages import in_stages
 from headwater.sources.collect import Collect, HostCollect
 from headwater.sources.mixed import HostMixed, Mixed
 
@@ -155,3 +158,88 @@ def test_a_mixture_on_the_host_equals_the_compiled_mixture():
     pure = Mixed((data, Collect(Drift(), **SIZES, random_steps=4)))
     host = HostMixed((data, HostCollect(DriftTask(), **SIZES, random_steps=4)))
     _assert_close(_run(pure), _run(host))
+
+
+# Stages ------------------------------------------------------------------------------------------
+
+WAIT, BLOCK, STAGE, DRAWS = 10, 3, 12, 60
+
+
+def _passes(ring) -> list[bool]:
+    """For each draw whether a stage passed in it, told from all rows at once."""
+    count = WAIT + BLOCK * DRAWS
+    reward = np.asarray(ring.data.reward[:count])
+    ends = np.flatnonzero(np.asarray(ring.data.terminal | ring.data.truncated)[:count])
+    returns = [float(one.sum()) for one in np.split(reward, ends + 1)[: len(ends)]]
+    kept = [r for end, r in zip(ends, returns) if end < WAIT]
+    best, since, passed, stage = (np.mean(kept) if kept else -np.inf), WAIT, [False] * DRAWS, []
+    for end, one in zip(ends, returns):
+        if end < WAIT:
+            continue
+        stage.append(one)
+        if end + 1 - since >= STAGE:
+            if np.mean(stage) >= best:
+                best = np.mean(stage)
+                passed[(end - WAIT) // BLOCK] = True
+            since, stage = end + 1, []
+    return passed
+
+
+@pytest.mark.parametrize("wait", [WAIT, 2])
+def test_stages_pass_where_episodes_did_not_return_less(wait, monkeypatch):
+    monkeypatch.setitem(globals(), "WAIT", wait)
+    sizes = {"capacity": 300, "batch_size": 4, "steps_per_draw": BLOCK, "random_steps": 0}
+    method, keys = Tiny(), jax.random.split(jax.random.key(4), 2)
+    state = jax.vmap(lambda k: method.init(Drift().spaces, key=k))(keys)
+    agent = Agent(method, state)
+    log = source("replay", batch_size=2)
+    host = in_stages(HostMixed((log, HostCollect(DriftTask(), warm_up_steps=wait, **sizes))), STAGE)
+    at = host.prepare(host.init(keys=keys), agent, keys=keys)
+    flags = []
+    for i in range(DRAWS):
+        if i == DRAWS // 2:
+            saved = host.save(at)
+            host.close(at)
+            at = host.load(saved, keys=keys)
+        at, data = host.draw(
+            at, agent, keys=jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys)
+        )
+        flags.append(np.asarray(data.passed))
+        assert data.transitions.reward.shape == data.passed.shape == (2, 6)
+    flags = np.stack(flags, 1)
+    # One row says so: of the pieces of a batch, the first alone is told.
+    assert not flags[:, :, 1:].any()
+    rings = at[0][1].rings
+    for i in range(2):
+        expected = _passes(jax.tree.map(lambda x, i=i: x[i], rings))
+        assert flags[i, :, 0].tolist() == expected
+        assert 2 < sum(expected) < DRAWS // 4
+    assert host.environment_steps(at) == wait + BLOCK * DRAWS
+
+    pure = in_stages(Mixed((log, Collect(Drift(), warm_up_steps=wait, **sizes))), STAGE)
+
+    @jax.jit
+    @jax.vmap
+    def compiled(state, key):
+        agent = Agent(method, state)
+        at = pure.prepare(pure.init(key=key), agent, key=key)
+
+        def one(at, i):
+            at, data = pure.draw(at, agent, key=jax.random.fold_in(key, i))
+            return at, data.passed
+
+        return jax.lax.scan(one, at, jnp.arange(DRAWS))
+
+    last, flags = compiled(state, keys)
+    assert not np.asarray(flags)[:, :, 1:].any()
+    for i in range(2):
+        expected = _passes(jax.tree.map(lambda x, i=i: x[i], last[0][1].ring))
+        assert np.asarray(flags)[i, :, 0].tolist() == expected
+        assert any(expected) and int(last[0][1].steps[i]) == wait + BLOCK * DRAWS
+
+
+def test_stages_are_of_one_copy_and_have_a_length():
+    with pytest.raises(SpecificationError, match="copies=2, but stages are told by the episodes"):
+        in_stages(Collect(Drift(), **SIZES), STAGE)
+    with pytest.raises(SpecificationError, match="stage_steps=0 must be at least 1"):
+        in_stages(Collect(Drift()), 0)

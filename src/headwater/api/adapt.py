@@ -36,6 +36,7 @@ from headwater.runs.recipes.online import (
     check_warm_start,
     continuing,
     critics_serve,
+    in_stages_from,
     online_method,
     rows_per_update,
     unconverged,
@@ -58,15 +59,16 @@ def adapt(
 
     The recipe `"keep-data"` starts SAC from the offline actor and critics, and draws a share of
     every batch from the log, and may fall at first where the log is narrow; `"proto"` does the same
-    with PROTO, which is held near the offline policy: for such logs; `"wsrl"` starts SAC without
-    the log, from what it then sees alone, and may fall at first; `"rlpd"` learns from
-    nothing, with a share of every batch from the log; `"continue"` goes on with the offline method
-    and a share of every batch from the log; `"dagger"` does so with a policy that clones, and
-    learns from what an expert, whom the environment knows, would have done where the policy came
-    to; `"scratch"` is the online method of `wsrl` from nothing
-    and without the log: the twin that says what the log was worth. Where the offline critics are of
-    other shapes than those that go online, or say nothing of the offline actor, `wsrl`,
-    `keep-data` and `proto` first fit fresh ones to it, on the log.
+    with PROTO, which is held near the offline policy: for such logs; `"staged"` does what `"proto"`
+    does, and is held near what it has become since, each time that an eighth of the steps, in whole
+    episodes, has not returned less than before; `"wsrl"` starts SAC without the log, from what it
+    then sees alone, and may fall at first; `"rlpd"` learns from nothing, with a share of every
+    batch from the log; `"continue"` goes on with the offline method and a share of every batch from
+    the log; `"dagger"` does so with a policy that clones, and learns from what an expert, whom the
+    environment knows, would have done where the policy came to; `"scratch"` is the online method of
+    `wsrl` from nothing and without the log: the twin that says what the log was worth. Where the
+    offline critics are of other shapes than those that go online, or say nothing of the offline
+    actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh ones to it, on the log.
 
     **Arguments:**
 
@@ -195,7 +197,10 @@ def _method(
         known = settings(offline)
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
-    usual = online_method(offline, task.spaces.discrete, near=recipe == "proto")
+    near = recipe in ("proto", "staged")
+    usual: AbstractMethod = online_method(offline, task.spaces.discrete, near=near)
+    if recipe == "staged":
+        usual = in_stages_from(usual)
     temperature = _temperature(upstream, in_units_of_reward=recipe == "scratch")
     if temperature is not None and "initial_temperature" in settings(usual):
         # What it begins with, so that its twin from scratch begins with the same.

@@ -63,6 +63,17 @@ class TaskLog(eqx.Module):
     starts: Int[Array, " episode"]
 
 
+class StagedTransitions(eqx.Module):
+    """A batch of single steps for an agent that acts in stages, each of whole episodes.
+
+    **Arguments:** `transitions`: the batch; `passed`: `[row]`, true in the first row of the first
+    batch after a stage whose returns did not fall, and nowhere else.
+    """
+
+    transitions: Transitions
+    passed: Bool[Array, " row"]
+
+
 class ActionWindows(eqx.Module):
     """What was observed before and after actions of a log, each window within one episode.
 

@@ -15,6 +15,7 @@ from headwater.core.records import (
     ActionWindows,
     ComparisonsAndSegments,
     SegmentComparisons,
+    StagedTransitions,
     Transition,
     Transitions,
 )
@@ -26,7 +27,7 @@ from headwater.runs.options import Options
 from headwater.runs.recipes.continual import task_stages
 from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.model_based import model_stages
-from headwater.runs.recipes.online import Task, online_stage, rows_per_update
+from headwater.runs.recipes.online import Task, online_stage, rows_per_update, staged
 from headwater.runs.stage import Stage
 from headwater.sources.rollout import Stream
 
@@ -98,6 +99,12 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
 
 
+def _acting_in_stages(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    fed = acting(method, inputs, options)
+    assert inputs.budget is not None
+    return fed._replace(stage=staged(fed.stage, inputs.budget))
+
+
 def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     task, name = _task(inputs), type(method).__name__
     if not isinstance(method, AbstractPolicy):
@@ -161,6 +168,15 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         ("acting",),
         _LOG,
         acting,
+        True,
+    ),
+    (StagedTransitions, Feed.ACTING): Flow(
+        "online, in stages of whole episodes",
+        ("env",),
+        (),
+        ("acting",),
+        _LOG,
+        _acting_in_stages,
         True,
     ),
     (Transition, Feed.STREAM): Flow(

@@ -24,11 +24,13 @@ from headwater.environments.environment import AbstractEnvironment, AbstractHost
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.proto import PROTO, NearPolicy
 from headwater.methods.control.online.sac import SAC
+from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.networks.control.critics import alike, raised
 from headwater.parts.logged_values import level_of_values, scale_of_rewards
 from headwater.parts.soft_actor_critic import SoftActorCritic
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
+from headwater.sources.acting.in_stages import in_stages
 from headwater.sources.collect import collect
 from headwater.sources.mixed import Mixed, mixed
 from headwater.sources.replay import Replay
@@ -39,6 +41,7 @@ RECIPES: dict[Recipe, str] = {
     "wsrl": "start SAC from the offline actor and critics, warm up, drop the offline data",
     "keep-data": "start SAC from the offline actor and critics, part of every batch from the log",
     "proto": "keep-data, with PROTO, which stays near the offline policy, for narrow logs",
+    "staged": "proto, held near the last policy whose episodes did not return less",
     "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
     "continue": "the offline method goes on, part of every batch from the log",
     "dagger": "a policy that clones goes on, part of every batch from the log and the rest what "
@@ -46,12 +49,16 @@ RECIPES: dict[Recipe, str] = {
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
-WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto")
+WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto", "staged")
 """Those that begin another method from what the offline one has learned."""
-WITH_LOG: tuple[Recipe, ...] = ("keep-data", "proto", "rlpd", "continue", "dagger")
+WITH_LOG: tuple[Recipe, ...] = (
+    *("keep-data", "proto", "staged", "rlpd", "continue", "dagger"),
+)
 """Those whose batches hold rows of the log."""
 CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
+_STAGES = 8
+"""Stages of acting that a run is cut into, if its episodes are short enough."""
 _NUM_CRITICS = 10
 _TAKEN_OVER = ("hidden_sizes", "normalise_observations")
 """What a warm start takes over with the actor, and cannot choose."""
@@ -69,6 +76,7 @@ _FIRST_STATE = (
 RECIPE_PAPERS = {
     "wsrl": "zhou2025efficient",
     "proto": "li2023proto",
+    "staged": "li2023proto",
     "dagger": "ross2011reduction",
     "rlpd": "ball2023efficient",
 }
@@ -140,6 +148,22 @@ def online_stage(
     if data is not None:
         source = mixed([Replay(data, logged), source])
     return Stage(name, method, source, budget.updates, updates_per_draw, begin)
+
+
+def staged(stage: Stage, budget: Budget) -> Stage:
+    """`stage`, of acting, for a method that acts in stages: each an eighth of the steps or more."""
+    source: Any = stage.source
+    return dataclasses.replace(stage, source=in_stages(source, max(1, budget.steps // _STAGES)))
+
+
+def within_stages(method: AbstractMethod) -> AbstractMethod:
+    """What `method` is while no stage passes, if it acts in stages."""
+    return method.within_stages if isinstance(method, StagedPROTO) else method
+
+
+def in_stages_from(method: AbstractMethod) -> StagedPROTO:
+    """`method`, which is PROTO, with an anchor that moves after stages that have passed."""
+    return StagedPROTO(**settings(method))
 
 
 def online_method(

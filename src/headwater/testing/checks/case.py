@@ -31,6 +31,7 @@ from headwater.core.records import (
     ComparisonsAndSegments,
     SegmentComparisons,
     Segments,
+    StagedTransitions,
     Transition,
     Transitions,
 )
@@ -186,6 +187,8 @@ def _one_step(data: Any) -> tuple[Any, Any]:
         data = data.logged
     if isinstance(data, SegmentComparisons):
         data = data.first
+    if isinstance(data, StagedTransitions):
+        data = data.transitions
     if not isinstance(data, Transition | Transitions | Segments):
         return None, None
     observation, action = data.observation, data.action

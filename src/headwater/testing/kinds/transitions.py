@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from headwater.core.records import LoggedPairs, Transition, Transitions
+from headwater.core.records import LoggedPairs, StagedTransitions, Transition, Transitions
 from headwater.core.spaces import Box, Discrete, Spaces, Statistics
 from headwater.testing.kinds.kind import ROWS, TERMINAL, TRUNCATED, Kind, kinds_of, repeated_rows
 
@@ -18,6 +18,25 @@ def _kinds() -> list[Kind]:
     return [
         Kind(
             name, problem, lambda key, d=problem.discrete: transitions(key, (ROWS,), d), True, _HARD
+        )
+        for name, problem in problems().items()
+    ]
+
+
+@kinds_of(Spaces, StagedTransitions)
+def _kinds_of_stages() -> list[Kind]:
+    return [
+        Kind(
+            f"stages of {name}",
+            problem,
+            lambda key, d=problem.discrete: StagedTransitions(
+                transitions(key, (ROWS,), d), jnp.arange(ROWS) == 0
+            ),
+            False,
+            {
+                name: lambda d, change=change: replace(d, transitions=change(d.transitions))
+                for name, change in _HARD.items()
+            },
         )
         for name, problem in problems().items()
     ]

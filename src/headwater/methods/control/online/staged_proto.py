@@ -1,0 +1,124 @@
+"""PROTO whose anchor follows the actor in stages of acting that did not return less."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
+from headwater.core.method import (
+    AbstractActorCritic,
+    AbstractLikelihood,
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractSeveralBatches,
+    AbstractValue,
+    AbstractWarmStart,
+    ActorCriticParts,
+    Agent,
+    Info,
+)
+from headwater.core.records import StagedTransitions
+from headwater.core.spaces import Spaces
+from headwater.methods.control.online.proto import PROTO, NearPolicy
+from headwater.ops.control.ensemble import Reduction
+from headwater.parts.soft_actor_critic import LayerNorm, check_target_members
+
+
+class StagedPROTO(
+    AbstractMethod[Spaces, StagedTransitions, NearPolicy],
+    AbstractPolicy[NearPolicy],
+    AbstractValue[NearPolicy],
+    AbstractLikelihood[NearPolicy],
+    AbstractSeveralBatches,
+    AbstractActorCritic[NearPolicy],
+    AbstractWarmStart[Spaces, NearPolicy],
+):
+    r"""`PROTO` whose anchor goes to where the actor is after a stage of acting that has passed.
+
+    An update is PROTO's; before it, $\pi_0 \leftarrow \pi$ if the batch says that a stage has
+    passed, that is, that its episodes did not return less in the mean than those of the last that
+    passed. So the actor is held near a policy under which returns did not fall, and what holds a
+    poor policy, too, is let go step by step.
+
+    **Arguments:** those of `PROTO`; `anchor_rate` moves the anchor between stages as well.
+
+    **Reference:** Li, Hu, Xu, Liu, Zhan, Zhang (2023), arXiv:2305.15669.
+
+    **Differences from the paper:** those of `PROTO`, and the stages, which are ours: there the
+    anchor follows by a Polyak average, whatever is returned.
+    """
+
+    feed: ClassVar[Feed] = Feed.ACTING
+    info: ClassVar[Info] = Info(
+        "li2023proto",
+        summary="PROTO whose anchor follows the actor after episodes that did not return less",
+        parents=("PROTO",),
+    )
+
+    discount: float = share(0.99)
+    kl_weight: float = non_negative(1.0)
+    anchor_rate: float = share(0.0)
+    initial_temperature: float = positive(1.0)
+    target_entropy: float | None = real(None)
+    backup_entropy: float = non_negative(0.0)
+    actor_learning_rate: float = non_negative(3e-4)
+    critic_learning_rate: float = non_negative(3e-4)
+    temperature_learning_rate: float = non_negative(3e-4)
+    polyak_rate: float = share(0.005)
+    num_critics: int = integer(2)
+    num_target_critics: int = integer(2)
+    num_critic_updates: int = integer(1)
+    actor_reduction: Reduction = choice("min")
+    layer_norm: LayerNorm = choice("none")
+    normalise_observations: bool = flag(False)
+    hidden_sizes: tuple[int, ...] = sizes((256, 256))
+
+    def __check_init__(self):
+        check_target_members("StagedPROTO", self.num_critics, self.num_target_critics)
+
+    @property
+    def within_stages(self) -> PROTO:
+        """What it is while no stage passes."""
+        fixed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if _is_fixed(f)}
+        entropy = None if self.target_entropy is None else 0.0
+        made = PROTO(**fixed, target_entropy=entropy)
+        # Numbers may be traced, or be mapped over, and a constructor takes none that are.
+        return jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(self))
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> NearPolicy:
+        return self.within_stages.init(problem, key=key)
+
+    def update(self, state: NearPolicy, data: StagedTransitions, *, key: PRNGKeyArray):
+        passed = jnp.any(data.passed)
+        anchor = jax.tree.map(
+            lambda own, old: jnp.where(passed, own, old), state.soft.actor, state.anchor
+        )
+        state = NearPolicy(state.soft, anchor)
+        state, metrics = self.within_stages.update(state, data.transitions, key=key)
+        return state, {**metrics, "stages_passed": passed.astype(jnp.float32)}
+
+    def act(self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        return self.within_stages.act(state, observation, key=key, explore=explore)
+
+    def value(self, state: NearPolicy, observation: Array, action: Array) -> Array:
+        return self.within_stages.value(state, observation, action)
+
+    def log_probability(self, state: NearPolicy, observation: Array, action: Array) -> Array:
+        return self.within_stages.log_probability(state, observation, action)
+
+    def parts(self, state: NearPolicy) -> ActorCriticParts:
+        return self.within_stages.parts(state)
+
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> NearPolicy | None:
+        return self.within_stages.warm_start(learned, problem, key=key)
+
+
+def _is_fixed(field: dataclasses.Field) -> bool:
+    """Whether a hyper-parameter is compiled in, and no number that may be traced."""
+    return field.metadata.get("static", False)

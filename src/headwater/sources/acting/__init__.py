@@ -1,0 +1,1 @@
+"""Acting with an eye on what it returns."""
