@@ -161,9 +161,9 @@ def within_stages(method: AbstractMethod) -> AbstractMethod:
     return method.within_stages if isinstance(method, StagedPROTO) else method
 
 
-def in_stages_from(method: AbstractMethod) -> StagedPROTO:
-    """`method`, which is PROTO, with an anchor that moves after stages that have passed."""
-    return StagedPROTO(**settings(method))
+def in_stages_from(near: AbstractMethod) -> AbstractMethod:
+    """The PROTO `near` with an anchor that moves after stages that have passed."""
+    return build_method(StagedPROTO.__name__, settings(near))
 
 
 def online_method(
