@@ -44,6 +44,7 @@ from headwater.runs.checkpoint import Position
 from headwater.runs.directory import RunDirectory
 from headwater.runs.evaluations import final_returns, returns_by_update
 from headwater.runs.feeds.finite import episodes_of_an_update
+from headwater.runs.recipes.online import before_acting
 from headwater.runs.stage import Outcome, Outcomes
 from headwater.texts.models import LanguageModel
 
@@ -402,7 +403,12 @@ def open_run(path: str | Path) -> Run:
         state = _with_model_so_far(specification, method, opened.problem, arrays, file)
     else:
         shapes = state_shapes(specification, method, opened.problem, earlier)
-        state = checkpoint.restore(shapes, arrays, str(file))
+
+        def read(shapes):
+            return checkpoint.restore(shapes, arrays, str(file))
+
+        fitting = specification.fits_critics and not position.stage
+        state = before_acting(shapes, read) if fitting else read(shapes)
     return Run(
         specification,
         method,

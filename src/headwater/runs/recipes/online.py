@@ -343,6 +343,16 @@ def fit_stage(online: AbstractMethod, start: Start, upstream: str, *, source: An
     return Stage(CRITICS_FIT, method, source, start.fit_updates, begin=begin, evaluated=False)
 
 
+def before_acting(shapes: Any, read: Callable[[Any], Any]) -> Any:
+    """The state of a run that has fitted critics and nothing else.
+
+    **Arguments:** `shapes`: of the state of what learns online; `read`: what that stage has learned
+    from these shapes of it.
+    """
+    soft = read(_soft(shapes))
+    return NearPolicy(soft, soft.actor) if isinstance(shapes, NearPolicy) else soft
+
+
 def warm_start(
     online: AbstractMethod,
     upstream: str,
