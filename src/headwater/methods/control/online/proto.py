@@ -3,7 +3,6 @@
 import dataclasses
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,6 +34,7 @@ from headwater.parts.soft_actor_critic import (
     Actor,
     LayerNorm,
     Metrics,
+    NearPolicy,
     SoftActorCritic,
     begin_from,
     begin_soft,
@@ -46,13 +46,6 @@ from headwater.parts.soft_actor_critic import (
     soft_value,
     target_entropy,
 )
-
-
-class NearPolicy(eqx.Module):
-    """An actor-critic, and the policy that its actor is held near."""
-
-    soft: SoftActorCritic
-    anchor: Actor
 
 
 class PROTO(

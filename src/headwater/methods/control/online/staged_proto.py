@@ -1,12 +1,13 @@
 """PROTO whose anchor follows the actor in stages of acting that did not return less."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from headwater.core.catalogue import build_method
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
@@ -23,9 +24,8 @@ from headwater.core.method import (
 )
 from headwater.core.records import StagedTransitions
 from headwater.core.spaces import Spaces
-from headwater.methods.control.online.proto import PROTO, NearPolicy
 from headwater.ops.control.ensemble import Reduction
-from headwater.parts.soft_actor_critic import LayerNorm, check_target_members
+from headwater.parts.soft_actor_critic import LayerNorm, NearPolicy, check_target_members
 
 
 class StagedPROTO(
@@ -44,7 +44,21 @@ class StagedPROTO(
     passed. So the actor is held near a policy under which returns did not fall, and what holds a
     poor policy, too, is let go step by step.
 
-    **Arguments:** those of `PROTO`; `anchor_rate` moves the anchor between stages as well.
+    **Arguments:**
+
+    - `discount`: weight of the next step's value.
+    - `kl_weight`: λ, in units of value per nat: of rewards as the normaliser scales them.
+    - `anchor_rate`: the Polyak rate of the anchor between stages.
+    - `initial_temperature`, `target_entropy`, `backup_entropy`: α at first, H̄, and the share of the
+      entropy bonus that the critics see, as in `SAC`.
+    - `actor_learning_rate`, `critic_learning_rate`, `temperature_learning_rate`: of Adam.
+    - `polyak_rate`: Polyak rate of the target critics.
+    - `num_critics`, `num_target_critics`: of critics, and of those in the target's minimum.
+    - `num_critic_updates`: steps of the critics before one of the actor; the rows are shared out.
+    - `actor_reduction`: whether the actor climbs the lowest of the critics' gains or their mean.
+    - `layer_norm`: which networks normalise their hidden layers.
+    - `normalise_observations`: standardise with the data's mean and deviation, where there is data.
+    - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Li, Hu, Xu, Liu, Zhan, Zhang (2023), arXiv:2305.15669.
 
@@ -81,11 +95,11 @@ class StagedPROTO(
         check_target_members("StagedPROTO", self.num_critics, self.num_target_critics)
 
     @property
-    def within_stages(self) -> PROTO:
-        """What it is while no stage passes."""
+    def within_stages(self) -> Any:
+        """What it is while no stage passes: `PROTO`."""
         fixed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if _is_fixed(f)}
         entropy = None if self.target_entropy is None else 0.0
-        made = PROTO(**fixed, target_entropy=entropy)
+        made = build_method("PROTO", {**fixed, "target_entropy": entropy})
         # Numbers may be traced, or be mapped over, and a constructor takes none that are.
         return jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(self))
 
