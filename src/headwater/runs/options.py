@@ -26,9 +26,7 @@ GROUPS = {
 }
 """Groups of options, and what each is called."""
 
-Recipe = Literal[
-    "wsrl", "keep-data", "proto", "staged", "rlpd", "continue", "dagger", "scratch"
-]
+Recipe = Literal["wsrl", "keep-data", "proto", "staged", "rlpd", "continue", "dagger", "scratch"]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
 """Unless another is asked for: what it is worth is in docs/real_run.md."""

@@ -23,12 +23,12 @@ from headwater.runs.recipes.online import (
     CRITICS_FIT,
     Budget,
     Start,
+    cut_into_stages,
     fit_stage,
     in_stages_from,
     online_method,
     online_stage,
     rows_per_update,
-    staged,
     warm_start,
 )
 from headwater.runs.stage import Stage
@@ -284,7 +284,7 @@ def _staged_and_near(
         begin = warm_start(method, "offline", fitted=CRITICS_FIT)
         each = [online_stage(method, environment, budget, data=log, begin=begin) for log in data]
         if method is not near:
-            each = [staged(stage, budget) for stage in each]
+            each = [cut_into_stages(stage, budget) for stage in each]
         stage = dataclasses.replace(each[0], source=[one.source for one in each])
         result = run(
             [stage],

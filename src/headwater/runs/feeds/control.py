@@ -27,7 +27,7 @@ from headwater.runs.options import Options
 from headwater.runs.recipes.continual import task_stages
 from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.model_based import model_stages
-from headwater.runs.recipes.online import Task, online_stage, rows_per_update, staged
+from headwater.runs.recipes.online import Task, cut_into_stages, online_stage, rows_per_update
 from headwater.runs.stage import Stage
 from headwater.sources.rollout import Stream
 
@@ -102,7 +102,7 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
 def _acting_in_stages(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     fed = acting(method, inputs, options)
     assert inputs.budget is not None
-    return fed._replace(stage=staged(fed.stage, inputs.budget))
+    return fed._replace(stage=cut_into_stages(fed.stage, inputs.budget))
 
 
 def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:

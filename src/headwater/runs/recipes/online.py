@@ -51,9 +51,7 @@ RECIPES: dict[Recipe, str] = {
 """Ways of going online, and what each does."""
 WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto", "staged")
 """Those that begin another method from what the offline one has learned."""
-WITH_LOG: tuple[Recipe, ...] = (
-    *("keep-data", "proto", "staged", "rlpd", "continue", "dagger"),
-)
+WITH_LOG: tuple[Recipe, ...] = (*("keep-data", "proto", "staged", "rlpd", "continue", "dagger"),)
 """Those whose batches hold rows of the log."""
 CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
@@ -150,7 +148,7 @@ def online_stage(
     return Stage(name, method, source, budget.updates, updates_per_draw, begin)
 
 
-def staged(stage: Stage, budget: Budget) -> Stage:
+def cut_into_stages(stage: Stage, budget: Budget) -> Stage:
     """`stage`, of acting, for a method that acts in stages: each an eighth of the steps or more."""
     source: Any = stage.source
     return dataclasses.replace(stage, source=in_stages(source, max(1, budget.steps // _STAGES)))
