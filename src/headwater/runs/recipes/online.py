@@ -51,7 +51,14 @@ RECIPES: dict[Recipe, str] = {
 """Ways of going online, and what each does."""
 WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto", "staged")
 """Those that begin another method from what the offline one has learned."""
-WITH_LOG: tuple[Recipe, ...] = (*("keep-data", "proto", "staged", "rlpd", "continue", "dagger"),)
+WITH_LOG: tuple[Recipe, ...] = (
+    "keep-data",
+    "proto",
+    "staged",
+    "rlpd",
+    "continue",
+    "dagger",
+)
 """Those whose batches hold rows of the log."""
 CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
