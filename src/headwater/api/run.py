@@ -38,6 +38,7 @@ from headwater.datasets.references import References
 from headwater.evaluation.exact import cumulative
 from headwater.evaluation.statistics import Interval, interval, seed_means
 from headwater.networks.decoders.decoder import Decoder
+from headwater.networks.decoders.structured import StructuredDecoder
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -171,8 +172,11 @@ class Run:
         found = []
         for network in self.networks:
             network = network.merged() if isinstance(network, Adapted) else network
+            structure = None
+            if isinstance(network, StructuredDecoder):
+                network, structure = network.decoder, network.structure
             assert isinstance(network, Decoder) and self.base is not None
-            found.append(dataclasses.replace(self.base, decoder=network))
+            found.append(dataclasses.replace(self.base, decoder=network, structure=structure))
         return found
 
     @property

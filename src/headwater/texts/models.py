@@ -7,15 +7,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import Completions
-from headwater.core.tokens import Prompts
+from headwater.core.tokens import AbstractTokenNetwork, Prompts
 from headwater.networks.decoders.architecture import Precision
 from headwater.networks.decoders.changes import (
     with_gradient_accumulation,
     with_gradient_checkpointing,
 )
 from headwater.networks.decoders.decoder import Decoder
+from headwater.networks.decoders.structured import Structure, StructuredDecoder
 from headwater.networks.hugging_face import (
     family_named,
     read_decoder,
@@ -24,30 +25,46 @@ from headwater.networks.hugging_face import (
 )
 from headwater.networks.pretrained.adapters import base_of, holds_adapters, read_adapters
 from headwater.networks.pretrained.families import FAMILIES, family_of
+from headwater.networks.pretrained.files import read_json, write_json
 from headwater.networks.reward_head import WithReward
 from headwater.texts.tokenizers import AbstractTokenizer, ByteTokenizer, read_tokenizer
 
 _CONTENT = (".json", ".safetensors", ".jinja")
 """Files of a model that say what it is: weights, settings, tokens and a template for chats."""
 
+_STRUCTURE = "structured_attention.json"
+"""Says how demonstrations are read, where a model reads them apart from each other."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
     """A model with what turns text into its tokens.
 
-    **Arguments:** `decoder`; `tokenizer`; `directory`: where both are, if they are in one.
+    **Arguments:** `decoder`; `tokenizer`; `directory`: where both are, if they are in one;
+    `structure`: how it reads demonstrations, if apart from each other.
     """
 
     decoder: Decoder
     tokenizer: AbstractTokenizer
     directory: Path | None = None
+    structure: Structure | None = None
+
+    @property
+    def network(self) -> AbstractTokenNetwork:
+        """What reads and writes: the decoder, with its structure if there is one."""
+        if self.structure is None:
+            return self.decoder
+        return StructuredDecoder(self.decoder, *self.structure)
 
     def text(self, tokens: np.ndarray) -> str:
         """What these tokens say, without those that only mark beginning, end and padding."""
         return self.tokenizer.decode(tokens)
 
     def write(self, decoder: Decoder, directory: Path) -> None:
-        """Writes `decoder`, trained from this model, into a directory that transformers loads."""
+        """Writes `decoder`, trained from this model, into a directory that transformers loads.
+
+        A structure is written beside it, which transformers does not know of.
+        """
         write_decoder(
             decoder,
             directory,
@@ -55,6 +72,9 @@ class LanguageModel:
             end=self.tokenizer.ends,
             overwrite=True,
         )
+        (directory / _STRUCTURE).unlink(missing_ok=True)
+        if self.structure is not None:
+            write_json(directory / _STRUCTURE, self.structure._asdict())
         if isinstance(self.tokenizer, ByteTokenizer):
             self.tokenizer.write(directory)
 
@@ -112,7 +132,16 @@ def load_language_model(
         tokenizer.fits(decoder.vocabulary)
     except DataError as error:
         raise DataError(f"{directory}: {error}") from None
-    return LanguageModel(decoder, tokenizer, directory)
+    model = LanguageModel(decoder, tokenizer, directory)
+    if not (directory / _STRUCTURE).is_file():
+        return model
+    try:
+        model = dataclasses.replace(model, structure=Structure(**read_json(directory / _STRUCTURE)))
+        # Refuses what does not fit the decoder.
+        assert model.network
+    except (TypeError, SpecificationError) as error:
+        raise DataError(f"{directory / _STRUCTURE}: {error}") from None
+    return model
 
 
 def model_and_adapters(

@@ -105,7 +105,7 @@ def _weighted(losses: np.ndarray, weights: np.ndarray) -> Interval:
 def _losses(model: LanguageModel, data: Completions) -> tuple[np.ndarray, np.ndarray]:
     """Of each row the negative log-likelihood of its response, and its tokens."""
     data = Completions(data.tokens, data.response)
-    log_probabilities = by_rows(_total_log_probability, model.decoder, data, unpadded=True)
+    log_probabilities = by_rows(_total_log_probability, model.network, data, unpadded=True)
     return -np.asarray(log_probabilities, np.float64), np.asarray(data.response).sum(-1)
 
 
@@ -116,7 +116,7 @@ def _agreement(
         first, second = (-_losses(model, part)[0] for part in (pairs.chosen, pairs.rejected))
         return np.asarray(first > second, np.float64)
 
-    networks = (model.decoder, against.decoder)
+    networks = (model.network, against.network)
     return np.asarray(by_rows(_gains_more, networks, pairs, unpadded=True), np.float64)
 
 

@@ -103,7 +103,7 @@ def answers(
         index = np.minimum(np.arange(start, start + at_once), count - 1)
         part = jax.tree.map(lambda x, index=index: x[index], prompts)
         written = _generate(
-            model.decoder,
+            model.network,
             part,
             new_tokens,
             key=jax.random.fold_in(key, start),

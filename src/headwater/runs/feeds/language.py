@@ -70,8 +70,13 @@ def token_problem(model: LanguageModel, options: Options) -> TokenProblem:
         raise SpecificationError(
             f"rank = {rank}: adapters of a model of width {width} have at most that rank"
         )
-    network: Any = model.decoder
+    network: Any = model.network
     if rank:
+        if model.structure is not None:
+            raise SpecificationError(
+                "this model reads demonstrations apart from each other, and adapters are of "
+                "decoders that do not: leave out the rank"
+            )
         key = jax.random.key(options.seed)
         alpha = 2.0 * rank if options.alpha is None else options.alpha
         network = Adapted(
@@ -383,7 +388,7 @@ def _reference_written(method: AbstractMethod, inputs: Inputs, options: Options)
             "held_out"
         )
     held = None if others is None else HeldOut(others, reward)
-    source = texts.written(prompts, policy=texts.model.decoder)
+    source = texts.written(prompts, policy=texts.model.network)
     return texts.fed(source, texts.written_tokens, held)
 
 
@@ -469,7 +474,7 @@ def _answers(texts: _Texts, prompts: Prompts) -> Completions:
         def one(each):
             prompt, key = each
             data = generate(
-                model.decoder,
+                model.network,
                 jax.tree.map(lambda x: x[None], prompt),
                 options.new_tokens,
                 key=key,
