@@ -54,7 +54,7 @@ class LanguageModel:
         """What reads and writes: the decoder, with its structure if there is one."""
         if self.structure is None:
             return self.decoder
-        return StructuredDecoder(self.decoder, *self.structure)
+        return StructuredDecoder(self.decoder, *self.structure)  # pyright: ignore[reportArgumentType]
 
     def text(self, tokens: np.ndarray) -> str:
         """What these tokens say, without those that only mark beginning, end and padding."""

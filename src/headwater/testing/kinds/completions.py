@@ -37,6 +37,18 @@ def _kinds() -> list[Kind]:
             _HARD,
             field="num_experts",
         ),
+        # Prompts of two demonstrations, each a token, and a query, in bytes.
+        Kind(
+            "answers to demonstrations",
+            TokenProblem(
+                Decoder(Architecture(64, 8, width=4, layers=2, heads=1), key=jax.random.key(7)),
+                end=_END,
+            ),
+            _answers_to_demonstrations,
+            False,
+            _HARD,
+            field="demonstration_tokens",
+        ),
     ]
 
 
@@ -100,6 +112,26 @@ def _completions(key, shape: tuple[int, ...], prompt_tokens=None) -> Completions
         jax.random.normal(reward_key, shape),
         jnp.where(response, chance, 0.0),
         token_reward=jnp.where(response, parts, 0.0),
+    )
+
+
+def _answers_to_demonstrations(key) -> Completions:
+    """Four responses to each of four prompts `a\\nb\\nc>`."""
+    data = _answers(key)
+    prompt = jax.random.randint(key, (4, 1, 6), 0, 4, jnp.int32)
+    prompt = prompt.at[..., 1].set(10).at[..., 3].set(10).at[..., 5].set(62)
+    tokens = [jnp.broadcast_to(prompt, (4, 4, 6)), data.tokens[..., 1:3]]
+    before = jnp.zeros((4, 4, 6), bool)
+
+    def placed(x):
+        return jnp.concatenate([before.astype(x.dtype), x[..., 1:3]], axis=-1)
+
+    return Completions(
+        jnp.concatenate(tokens, axis=-1),
+        placed(data.response),
+        data.reward,
+        placed(jnp.asarray(data.log_probability)),
+        token_reward=placed(jnp.asarray(data.token_reward)),
     )
 
 

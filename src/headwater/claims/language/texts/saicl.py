@@ -75,9 +75,9 @@ def _experiment(
             method = SFT()
             if name == "full":
                 # All of the prompt sees all of it.
-                network = StructuredDecoder(network, -1, tokens[1])
+                network = StructuredDecoder(network, -1, tokens[1])  # pyright: ignore[reportCallIssue]
             else:
-                network = StructuredDecoder(network, *tokens, False, *sizes)
+                network = StructuredDecoder(network, *tokens, False, *sizes)  # pyright: ignore[reportArgumentType]
         # First with few demonstrations, which is cheaper, and then with all.
         for task, updates in zip(tasks, (first, second)):
             method = with_numbers(
@@ -99,7 +99,7 @@ def _experiment(
             task = LabelledPoints(_COUNT, _ASKED, name == "FiD")
             data = task.texts(tests, key=test_key)
             both = _in_both_orders(data, task.demonstration_tokens)
-            chances = _answers(arm(name, key), both)
+            chances = _answers(arm(name, key), both)  # pyright: ignore[reportArgumentType]
             right = jnp.mean(chances > 0.5, axis=1)
             found[name] = 0.5 * (right[:tests] + right[tests:])
             found[f"{name}, moved"] = jnp.max(jnp.abs(chances[:tests] - chances[tests:]))
@@ -152,9 +152,16 @@ def _operations(width: int, *, blocks: bool) -> float:
 
     def hidden(decoder: Decoder):
         if blocks:
-            network = StructuredDecoder(decoder, task.separator, task.answer, True, 4, 4)
+            network = StructuredDecoder(  # pyright: ignore[reportArgumentType]
+                decoder,  # pyright: ignore[reportArgumentType]
+                task.separator,
+                task.answer,
+                True,  # pyright: ignore[reportArgumentType]
+                4,
+                4,
+            )
             return network.hidden_in_blocks(tokens)
-        return StructuredDecoder(decoder, -1, task.answer).hidden(tokens)
+        return StructuredDecoder(decoder, -1, task.answer).hidden(tokens)  # pyright: ignore[reportCallIssue]
 
     counted = jax.jit(hidden).lower(shapes).cost_analysis()
     assert counted is not None

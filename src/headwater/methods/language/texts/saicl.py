@@ -77,7 +77,7 @@ class SAICL(
             raise SpecificationError(
                 f"SAICL changes what a decoder sees, and {type(network).__name__} is no decoder"
             )
-        structured = StructuredDecoder(
+        structured = StructuredDecoder(  # pyright: ignore[reportCallIssue]
             network,
             self.separator,
             self.answer,
