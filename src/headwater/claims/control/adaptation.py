@@ -446,8 +446,8 @@ CLAIMS = (
         },
         _rises_without_a_fall,
         learned=(
-            "Seed 0 is undecided: on the pendulum it falls by 8 (0 to 24), an anchor that stays "
-            "has a mean over the run 11 above that; on the mountain car and in the maze it "
+            "Seed 0 is undecided. On the pendulum it falls by 8 (0 to 24), and its mean over the "
+            "run is 11 below that of an anchor that stays; on the mountain car and in the maze it "
             "falls by 1 at most, and on the mountain car its mean is 10 higher. More logs would "
             "decide it, and longer stages might help (docs/real_run.md)."
         ),
