@@ -33,8 +33,13 @@ class Tracker(AbstractTracker):
         return cls(directory / _DIRECTORY)
 
     def log(self, numbers: Mapping[str, float], *, seed: int, update: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        # Protocol buffers make these classes at run time.
+        from tensorboard.compat.proto.event_pb2 import (
+            Event,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        from tensorboard.compat.proto.summary_pb2 import (
+            Summary,  # pyright: ignore[reportAttributeAccessIssue]
+        )
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if not self._writers:
