@@ -124,7 +124,9 @@ YAML = "!!python/object/apply:os.system ['touch canary']\n"
 def test_yaml_is_not_read_at_all(tmp_path):
     for name in ("log.yaml", "log.yml", "log.json", "log"):
         (tmp_path / name).write_text(YAML)
-        refused(tmp_path / name, "its format is not recognised")
+        named = name.endswith(("yaml", "yml"))
+        reason = "this is a YAML file" if named else "its format is not recognised"
+        refused(tmp_path / name, reason)
     path = parquet(tmp_path)
     (tmp_path / "log.columns.toml").write_text(YAML)
     refused(path, "log.columns.toml next to it cannot be read")
