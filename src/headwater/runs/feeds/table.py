@@ -15,6 +15,7 @@ from headwater.core.records import Episodes
 from headwater.runs.feeds import control, finite, language, pulls, queries
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
 from headwater.runs.options import GROUPS, Options
+from headwater.runs.recipes.continual import check_learns_tasks
 from headwater.runs.recipes.online import online_ready
 
 FLOWS: dict[tuple[type, Feed], Flow] = {
@@ -151,6 +152,8 @@ def feed(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     fit together.
     """
     flow = flow_of(type(method))
+    if inputs.later:
+        check_learns_tasks(method, 1 + len(inputs.later))
     if inputs.budget is not None and flow.kind == "control" and not flow.acts:
         # A method that learned from a log may go on by acting.
         return control.acting(method, inputs, options)

@@ -40,6 +40,21 @@ def task_log(data: Dataset) -> TaskLog:
     return TaskLog(rows, jnp.asarray(data.episode_starts[:-1]))
 
 
+def check_learns_tasks(method: AbstractMethod, tasks: int) -> None:
+    """Raises `SpecificationError` unless `method` learns so many tasks one after the other."""
+    name = type(method).__name__
+    if not isinstance(method, AbstractContinual):
+        raise SpecificationError(
+            f"{name} learns one task, from one log, and {tasks} were given: give it one of them, "
+            "or learn them one after the other with OER"
+        )
+    if tasks > method.num_tasks:
+        raise SpecificationError(
+            f"{tasks} logs were given, of a task each, but {name} has room for {method.num_tasks}: "
+            f"set num_tasks to {tasks}"
+        )
+
+
 def task_stages(
     method: AbstractMethod, logs: Sequence[Logged], updates: int, batch_size: int
 ) -> list[Stage]:
@@ -47,23 +62,13 @@ def task_stages(
 
     The policy of the last one is evaluated, which is the only one that a run knows where to act.
 
-    **Arguments:** `method`: with the capability `AbstractContinual`; `logs`: one of each task;
-    `updates`: in each task; `batch_size`: rows of an update.
+    **Arguments:** `method`: that learns as many tasks; `logs`: one of each task; `updates`: in each
+    task; `batch_size`: rows of an update.
 
-    Raises `SpecificationError`, naming the task, for logs whose spaces differ, that stay on the
-    disk, or of which there are more than the method has room for.
+    Raises `SpecificationError`, naming the task, for logs whose spaces differ or that stay on the
+    disk.
     """
     name = type(method).__name__
-    if not isinstance(method, AbstractContinual):
-        raise SpecificationError(
-            f"{name} learns one task, from one log, and {len(logs)} were given: give it one of "
-            "them, or learn them one after the other with OER"
-        )
-    if len(logs) > method.num_tasks:
-        raise SpecificationError(
-            f"{len(logs)} logs were given, of a task each, but {name} has room for "
-            f"{method.num_tasks}: set num_tasks to {len(logs)}"
-        )
     for number, logged in enumerate(logs, 1):
         if logged.data is None:
             raise SpecificationError(
