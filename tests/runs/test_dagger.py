@@ -60,5 +60,7 @@ def test_refusals():
         dagger_stage(CLONE, GymnasiumTask("CartPole-v1", ()), budget)
     with pytest.raises(SpecificationError, match="3 environment steps hold no round of 4"):
         dagger_stage(CLONE, CableRouting(), Budget(steps=3, block=4))
+    with pytest.raises(SpecificationError, match="policy acts, and is corrected, from the first"):
+        dagger_stage(CLONE, CableRouting(), Budget(steps=8, block=4, warm_up_steps=2))
     with pytest.raises(SpecificationError, match="Corrections: steps_per_draw=5 is no multiple"):
         Corrections(CableRouting(), steps_per_draw=5, copies=2)

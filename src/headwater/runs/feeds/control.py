@@ -94,8 +94,8 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
         )
     rows = logged.transitions(method) if isinstance(logged, Logged) else None
     share = 0.5 if options.keep_data is None else options.keep_data
-    staged = dagger_stage if options.recipe == "dagger" else online_stage
-    stage = staged(method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin)
+    stage_of = dagger_stage if options.recipe == "dagger" else online_stage
+    stage = stage_of(method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin)
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
 
 

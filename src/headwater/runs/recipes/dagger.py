@@ -1,17 +1,16 @@
 """Going on with an expert who corrects: DAgger."""
 
-import math
+import dataclasses
 from typing import Any
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.runs.recipes.online import Budget
+from headwater.runs.recipes.online import Budget, online_stage
 from headwater.runs.stage import Begin, Stage
 from headwater.sources.experts.corrections import Corrections
-from headwater.sources.mixed import mixed
-from headwater.sources.replay import Replay
+from headwater.sources.mixed import Mixed
 
 
 def check_clones(method: AbstractMethod) -> None:
@@ -42,8 +41,8 @@ def dagger_stage(
     **Arguments:** `task`: knows an expert; `data`: demonstrations of which a part of every batch is
     drawn, if given; `logged_share`: how large a part; `begin`: see `Stage`; `copies`: of the task.
 
-    Raises `SpecificationError` if the task knows no expert, the method does not clone, or no whole
-    round fits into the steps.
+    Raises `SpecificationError` if the task knows no expert, the method does not clone, the budget
+    holds steps of warm-up, or no whole round fits into its steps.
     """
     check_clones(method)
     if not isinstance(task, AbstractEnvironment):
@@ -51,18 +50,25 @@ def dagger_stage(
             f"{task.name} does not say what an expert would do: DAgger needs a task of Headwater's "
             "own, or one in JAX, whose class is derived from AbstractExpert"
         )
+    if budget.random_steps or budget.warm_up_steps:
+        raise SpecificationError(
+            "random_steps and warm_up_steps cannot take effect: with the recipe 'dagger' the "
+            "policy acts, and is corrected, from the first step on; leave them out"
+        )
     if budget.updates < 1:
         raise SpecificationError(
             f"{budget.steps} environment steps hold no round of {budget.block}: allow more steps"
         )
-    updates_per_draw = budget.block * budget.updates_per_step
-    rows = updates_per_draw * budget.rows
-    logged = 0
-    if data is not None:
-        logged = min(max(math.floor(logged_share * rows + 0.5), 1), max(rows - 1, 1))
-    source: Any = Corrections(
-        task, budget.capacity or budget.steps, rows - logged, budget.block, copies
+    stage = online_stage(
+        method, task, budget, name=name, data=data, logged_share=logged_share, begin=begin
     )
-    if data is not None:
-        source = mixed([Replay(data, logged), source])
-    return Stage(name, method, source, budget.updates, updates_per_draw, begin)
+    return dataclasses.replace(stage, source=_corrected(stage.source, copies))
+
+
+def _corrected(source: Any, copies: int) -> Corrections | Mixed:
+    """`source`, whose part that acts notes what the expert would have done."""
+    parts: tuple[Any, ...] = source.sources if isinstance(source, Mixed) else (source,)
+    *log, acting = parts
+    sizes = acting.capacity, acting.batch_size, acting.steps_per_draw
+    corrections = Corrections(acting.environment, *sizes, copies)
+    return Mixed((*log, corrections)) if log else corrections
