@@ -13,6 +13,7 @@ from headwater.core.errors import RunError, SpecificationError
 from headwater.core.method import Agent
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.adapters.gymnasium_task import GymnasiumTask
+from headwater.environments.control import pendulum as ours
 from headwater.environments.control.cable_routing import CableRouting
 from headwater.environments.control.point_maze import PointMaze
 from headwater.environments.history import WithHistory
@@ -97,6 +98,12 @@ def test_objects_of_the_user_have_no_name():
     # Nor has an environment that holds others, or what was learned.
     for task in (WithHistory(PointMaze(), 2), CableRouting(skill=Agent(BC(), ()))):
         assert TaskChoice.of(task) == TaskChoice(task.name, {}, own=True)
+
+    class Pendulum(ours.Pendulum):
+        """The user's, who has left the name as it was."""
+
+    assert TaskChoice.of(ours.Pendulum()) == TaskChoice("pendulum", vars(ours.Pendulum()))
+    assert TaskChoice.of(Pendulum()) == TaskChoice("pendulum", {}, own=True)
 
 
 def test_plans_of_offline_learning():

@@ -13,7 +13,7 @@ from headwater.datasets.finite_files import read_process
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
 from headwater.environments.black_boxes.measured_box import MeasuredBox
-from headwater.environments.catalogue import environment_names
+from headwater.environments.catalogue import environment_class, environment_names
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.processes import make_process
 from headwater.environments.registry import Acted, make, make_recorded
@@ -65,7 +65,7 @@ class TaskChoice:
             return cls(task.name, {}, own=True)
         if isinstance(task, AbstractEnvironment | AbstractBandit | AbstractBlackBox):
             options = {name: value for name, value in vars(task).items() if value is not None}
-            if isinstance(task, AbstractEnvironment) and not _can_be_named(task.name, options):
+            if isinstance(task, AbstractEnvironment) and not _can_be_named(task, options):
                 return cls(task.name, {}, own=True)
             return cls(task.name, options)
         options = getattr(task, "options", None)
@@ -91,10 +91,14 @@ class TaskChoice:
         return (make if named else make_recorded)(self.name, **options)
 
 
-def _can_be_named(name: str, options: dict[str, Any]) -> bool:
-    """Whether an environment is all that its name and numbers say, and holds no other objects."""
+def _can_be_named(task: AbstractEnvironment, options: dict[str, Any]) -> bool:
+    """Whether an environment is all that its name and numbers say.
+
+    It is not if it holds other objects, or if a class of the user's has the name of one of ours.
+    """
     numbers = all(isinstance(value, bool | int | float) for value in options.values())
-    return numbers and name in environment_names()
+    named = task.name in environment_names()
+    return numbers and named and type(task) is environment_class(task.name)
 
 
 @dataclasses.dataclass(frozen=True)
