@@ -5,18 +5,10 @@ is better. Entries above the diagonal are of tasks that were not learned yet.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
-from headwater.core.method import AbstractContinual, AbstractPolicy
-from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
-from headwater.evaluation.returns import evaluate_returns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,26 +66,3 @@ def transfer_scores(matrix: np.ndarray, untrained: np.ndarray | None = None) -> 
         forgetting=np.asarray((best - last[..., :-1]).mean(-1)),
         forward_transfer=forward,
     )
-
-
-def task_returns(
-    method: Any,
-    states: Any,
-    tasks: Sequence[AbstractEnvironment | AbstractHostTask],
-    *,
-    episodes: int,
-    key: PRNGKeyArray,
-) -> np.ndarray:
-    """The mean return of each seed in each task, `[seed, task]`, told which task it acts in.
-
-    **Arguments:** `method`: with the capability `AbstractContinual`; `states`: with a leading seed
-    axis; `tasks`: in the order in which they were learned; `episodes`: for each seed in each.
-    """
-    assert isinstance(method, AbstractContinual) and isinstance(method, AbstractPolicy)
-    found = []
-    for number, task in enumerate(tasks):
-        at = jnp.asarray(number, jnp.int32)
-        acting = jax.vmap(lambda state, at=at: method.for_task(state, at))(states)
-        returns = evaluate_returns(method, acting, task, episodes=episodes, key=key)
-        found.append(np.asarray(returns).mean(1))
-    return np.stack(found, axis=1)
