@@ -109,24 +109,19 @@ def execute(
             specification = dataclasses.replace(
                 specification, data=dataclasses.replace(specification.data, path=name)
             )
-        later = {
-            f"{_DATA_DIRECTORY}-{number}": log
-            for number, (choice, log) in enumerate(zip(specification.later, given.later), 2)
-            if choice.path is None
-        }
-        named = iter(later)
-        placed = tuple(
-            dataclasses.replace(choice, path=next(named)) if choice.path is None else choice
-            for choice in specification.later
-        )
-        specification = dataclasses.replace(specification, later=placed)
+        later, held = list(specification.later), {}
+        for i, choice in enumerate(later):
+            if choice.path is None:
+                name = f"{_DATA_DIRECTORY}-{i + 2}"
+                later[i], held[name] = dataclasses.replace(choice, path=name), given.later[i]
+        specification = dataclasses.replace(specification, later=tuple(later))
 
         def fill(temporary: Path) -> None:
             if copied and isinstance(given.data, Dataset):
                 write(given.data, temporary / _DATA_DIRECTORY, "columns")
             elif copied:
                 _write_log(temporary / _LOG_FILE, given.data, planned.problem)
-            for name, log in later.items():
+            for name, log in held.items():
                 write(log, temporary / name, "columns")
             if specification.flow.kind == "finite":
                 write_process(temporary / PROCESS_FILE, _known_task(planned))
@@ -329,6 +324,7 @@ def _carry_out(
             stop.add_note(f"continue with `headwater resume {directory.path}`")
         raise
     outcome = result.outcomes[planned.stages[-1].name]
+    last_log = given.later[-1] if given.later else given.data
     done = Run(
         specification,
         outcome.method,
@@ -341,7 +337,7 @@ def _carry_out(
         process=planned.process,
         base=planned.model,
         tokens_per_update=planned.fed.tokens,
-        log=last if isinstance(last := (given.data, *given.later)[-1], Dataset) else None,
+        log=last_log if isinstance(last_log, Dataset) else None,
     )
     _write_model(done, directory)
     return done
