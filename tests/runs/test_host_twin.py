@@ -162,32 +162,31 @@ def test_a_mixture_on_the_host_equals_the_compiled_mixture():
 
 # Stages ------------------------------------------------------------------------------------------
 
-WAIT, BLOCK, STAGE, DRAWS = 10, 3, 12, 60
+BLOCK, STAGE, DRAWS = 3, 12, 60
 
 
-def _passes(ring) -> list[bool]:
+def _passes(ring, wait: int) -> list[bool]:
     """For each draw whether a stage passed in it, told from all rows at once."""
-    count = WAIT + BLOCK * DRAWS
+    count = wait + BLOCK * DRAWS
     reward = np.asarray(ring.data.reward[:count])
     ends = np.flatnonzero(np.asarray(ring.data.terminal | ring.data.truncated)[:count])
     returns = [float(one.sum()) for one in np.split(reward, ends + 1)[: len(ends)]]
-    kept = [r for end, r in zip(ends, returns) if end < WAIT]
-    best, since, passed, stage = (np.mean(kept) if kept else -np.inf), WAIT, [False] * DRAWS, []
+    kept = [r for end, r in zip(ends, returns) if end < wait]
+    best, since, passed, stage = (np.mean(kept) if kept else -np.inf), wait, [False] * DRAWS, []
     for end, one in zip(ends, returns):
-        if end < WAIT:
+        if end < wait:
             continue
         stage.append(one)
         if end + 1 - since >= STAGE:
             if np.mean(stage) >= best:
                 best = np.mean(stage)
-                passed[(end - WAIT) // BLOCK] = True
+                passed[(end - wait) // BLOCK] = True
             since, stage = end + 1, []
     return passed
 
 
-@pytest.mark.parametrize("wait", [WAIT, 2])
-def test_stages_pass_where_episodes_did_not_return_less(wait, monkeypatch):
-    monkeypatch.setitem(globals(), "WAIT", wait)
+@pytest.mark.parametrize("wait", [10, 2])
+def test_stages_pass_where_episodes_did_not_return_less(wait):
     sizes = {"capacity": 300, "batch_size": 4, "steps_per_draw": BLOCK, "random_steps": 0}
     method, keys = Tiny(), jax.random.split(jax.random.key(4), 2)
     state = jax.vmap(lambda k: method.init(Drift().spaces, key=k))(keys)
@@ -211,7 +210,7 @@ def test_stages_pass_where_episodes_did_not_return_less(wait, monkeypatch):
     assert not flags[:, :, 1:].any()
     rings = at[0][1].rings
     for i in range(2):
-        expected = _passes(jax.tree.map(lambda x, i=i: x[i], rings))
+        expected = _passes(jax.tree.map(lambda x, i=i: x[i], rings), wait)
         assert flags[i, :, 0].tolist() == expected
         assert 2 < sum(expected) < DRAWS // 4
     assert host.environment_steps(at) == wait + BLOCK * DRAWS
@@ -233,7 +232,7 @@ def test_stages_pass_where_episodes_did_not_return_less(wait, monkeypatch):
     last, flags = compiled(state, keys)
     assert not np.asarray(flags)[:, :, 1:].any()
     for i in range(2):
-        expected = _passes(jax.tree.map(lambda x, i=i: x[i], last[0][1].ring))
+        expected = _passes(jax.tree.map(lambda x, i=i: x[i], last[0][1].ring), wait)
         assert np.asarray(flags)[i, :, 0].tolist() == expected
         assert any(expected) and int(last[0][1].steps[i]) == wait + BLOCK * DRAWS
 
