@@ -255,8 +255,9 @@ CLAIMS = (
         learned="Clones do what was shown and nothing else. Without failures in the log they are "
         "as good as a fixed sequence, to the digit. Where one attempt in 20 fails in the log, "
         "almost none of them by a fall, they come to 0.65, which is the share of episodes in which "
-        "the cable never falls (0.87 for each clip); more updates, or the last view alone, change "
-        "nothing. With twice the noise, clones of failures come to 0.97, and corrections to 0.98: "
-        "where the log has all that happens, they add little.",
+        "the cable never falls (0.87 for each clip); more updates, or the last view alone, changed "
+        "nothing where they were tried, without a record. With twice the noise, clones of failures "
+        "come to 0.97, and corrections to 0.98: where the log has all that happens, they add "
+        "little.",
     ),
 )
