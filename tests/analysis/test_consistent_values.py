@@ -54,6 +54,17 @@ def test_values_tell_where_a_step_led_where_no_two_states_are_worth_the_same():
     assert found.by_model == found.by_bellman == 4**4 // 4
 
 
+def test_the_same_values_are_counted_once_however_they_are_summed():
+    """State 0 leads to what brings 3 once, or to what brings 1.5 for ever: 3 as well, in the limit.
+
+    With a value of 128 elsewhere, 1.5 lies on a half of the last digit that counts.
+    """
+    reward = np.asarray([0.0, 3.0, 1.5, 0.0, 128.0])[:, None]
+    models = np.asarray([[1, 3, 2, 3, 3], [2, 3, 2, 3, 3]])[:, :, None]
+    found = consistent_values(models, reward, np.asarray([[1, 0, 3]]), 0.5)
+    assert found == (1, 1)
+
+
 def test_factored_models_are_all_those_whose_bits_change_by_themselves():
     models = factored_models(2, 2)
     assert models.shape == (256, 4, 2)

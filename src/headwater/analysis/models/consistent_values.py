@@ -55,8 +55,8 @@ def consistent_values(
     error = np.abs(error - discount * values[:, following].max(axis=-1))
     scale = max(float(np.abs(values).max(initial=0.0)), 1e-300)
     satisfies = np.all(error <= _SAME * scale, axis=1)
-    rounded = np.round(values.reshape(len(values), -1) / (10 * _SAME * scale))
-    return ConsistentValues(*(len(np.unique(rounded[left], axis=0)) for left in (leads, satisfies)))
+    numbers = _numbered(values.reshape(len(values), -1), _SAME * scale)
+    return ConsistentValues(*(len(np.unique(numbers[left], axis=0)) for left in (leads, satisfies)))
 
 
 def factored_models(bits: int, actions: int) -> Int[np.ndarray, "model state action"]:
@@ -86,6 +86,16 @@ def _optimal(models: np.ndarray, reward: np.ndarray, discount: float) -> np.ndar
         # What is left to come is a small part of what counts as the same.
         if change <= 1e-3 * _SAME * (1.0 - discount) * np.abs(values).max(initial=0.0):
             return values
+
+
+def _numbered(values: np.ndarray, apart: float) -> np.ndarray:
+    """Values as whole numbers, one for all that are the same up to `apart`.
+
+    To round them would part what lies on both sides of a half.
+    """
+    found, place = np.unique(values, return_inverse=True)
+    number = np.cumsum(np.diff(found, prepend=found[:1]) > apart)
+    return number[place].reshape(values.shape)
 
 
 def _check(models: np.ndarray, steps: np.ndarray) -> None:

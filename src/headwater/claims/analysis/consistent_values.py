@@ -53,9 +53,9 @@ CLAIMS = (
         },
         _narrowed,
         learned="That it is never more holds for every class of models; that it is fewer does not. "
-        "Of all models of a process, or with rewards that are different in every state, it is as "
-        "many (`tests/analysis/test_consistent_values.py`). Three worlds of 40 fail with seed 0, "
-        "with as many by both: in two of them the three steps end, or stay, where the reward is, "
-        "and values tell as much of such steps.",
+        "Of all models of a process, or where no two states are worth the same, it is as many "
+        "(`tests/analysis/test_consistent_values.py`). Three worlds of 40 fail with seed 0, with "
+        "as many by both: in two of them the three steps end, or stay, where the reward is, and "
+        "values tell as much of such steps.",
     ),
 )
