@@ -187,6 +187,7 @@ def test_what_cannot_be_told():
         ({"rate": 0.01}, "row 1 has no 'layers'"),
         ({"rate": 0.01, "layers": 9}, "row 1: layers = 9 lies outside of 1 … 5"),
         ({"rate": 0.01, "layers": 2, "layres": 2}, "row 1: unknown quantity 'layres'"),
+        ({"rate": 0.01, "layers": 2, 3: 2}, "row 1: unknown quantity '3'"),
     ):
         with pytest.raises(DataError, match=sentence):
             campaign.add([point], [0.0])

@@ -34,8 +34,8 @@ from headwater.runs.files import write_json
 
 _FORMAT = 1
 _LEAST_ROOM = 64
-"""Room of the first program: half of it would save 4 ms an experiment, and compiling again for the
-33rd takes 5 s."""
+"""Room of the first program: half of it would save 3 ms an experiment, and compiling again for the
+33rd took 7 s (`results/benchmarks/suggestions.json`)."""
 _TOO_ALIKE = 1e-5
 
 
@@ -319,7 +319,7 @@ class Campaign:
         """
         if not all(isinstance(value, float | int) for value in point.values()):
             return unit_point(self.space, self.names, point, where)
-        key = tuple(sorted(point.items()))
+        key = tuple(point.items())
         if key not in self._units:
             self._units[key] = unit_point(self.space, self.names, point, where)
         return self._units[key]
