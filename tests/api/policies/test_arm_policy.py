@@ -104,6 +104,9 @@ def test_what_is_saved_goes_on_where_it_was(name, tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RunError, match="not a readable policy over arms"):
         hw.ArmPolicy.load(path)
+    again._key = again._key[:1]
+    with pytest.raises(RunError, match="not a readable policy over arms"):
+        hw.ArmPolicy.load(again.save(path))
 
 
 def test_whether_a_method_needs_propensities_is_found_out():

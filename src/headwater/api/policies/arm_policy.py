@@ -228,7 +228,8 @@ class ArmPolicy:
                 float(sizes["low"]),
                 float(sizes["high"]),
             )
-            key = jnp.asarray(arrays.pop("key"))
+            # Refuses what is no key.
+            key = jax.random.key_data(jax.random.wrap_key_data(jnp.asarray(arrays.pop("key"))))
             template = jax.eval_shape(lambda key: method.init(problem, key=key), jax.random.key(0))
             learned = {name.removeprefix("state|"): array for name, array in arrays.items()}
             policy = cls(method, problem, restore(template, learned, str(path)))
