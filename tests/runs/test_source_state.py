@@ -1,14 +1,10 @@
 """The commit that runs and records name."""
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import headwater
-
-_PACKAGE = Path(headwater.__file__).parent
-_QUESTION = "from headwater.runs.directory import source_state; print(source_state())"
+from headwater.runs import directory
 
 
 def _git(folder, *arguments):
@@ -17,30 +13,28 @@ def _git(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _state(folder):
-    found = subprocess.run(
-        [sys.executable, "-c", _QUESTION],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"},
-    )
-    return found.stdout.strip()
+def test_it_is_that_of_the_source_tree_with_packed_references_and_in_worktrees(
+    tmp_path, monkeypatch
+):
+    assert Path(headwater.__file__).parent == directory._PACKAGE
 
+    def state(folder):
+        monkeypatch.setattr(directory, "_PACKAGE", folder)
+        return directory.source_state.__wrapped__()
 
-def test_it_is_that_of_the_source_tree_with_packed_references_and_in_worktrees(tmp_path):
-    shutil.copytree(_PACKAGE, tmp_path / "headwater", ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "headwater"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    assert state(package) == (None, None), "there is no repository"
     _git(tmp_path, "init", "-q")
-    (tmp_path / ".gitignore").write_text("__pycache__\n")
-    assert _state(tmp_path) == "(None, None)", "nothing of it is in the repository yet"
-    _git(tmp_path, "add", ".gitignore", "headwater")
+    assert state(package) == (None, None), "nothing of it is in the repository yet"
+    _git(tmp_path, "add", "headwater")
     _git(tmp_path, "commit", "-q", "-m", "Begin")
     _git(tmp_path, "pack-refs", "--all")
     commit = _git(tmp_path, "rev-parse", "HEAD")
-    assert _state(tmp_path) == f"('{commit}', False)"
-    with (tmp_path / "headwater" / "__init__.py").open("a") as file:
-        file.write("\n# Changed.\n")
-    assert _state(tmp_path) == f"('{commit}', True)"
+    (tmp_path / "beside.txt").touch()
+    assert state(package) == (commit, False), "what lies beside the package does not count"
+    (package / "__init__.py").write_text("# Changed.\n")
+    assert state(package) == (commit, True)
     _git(tmp_path, "worktree", "add", "-q", str(tmp_path / "beside"))
-    assert _state(tmp_path / "beside") == f"('{commit}', False)"
+    assert state(tmp_path / "beside" / "headwater") == (commit, False)
