@@ -138,7 +138,7 @@ def load_language_model(
     try:
         model = dataclasses.replace(model, structure=Structure(**read_json(directory / _STRUCTURE)))
         # Refuses what does not fit the decoder.
-        assert model.network
+        _ = model.network
     except (TypeError, SpecificationError) as error:
         raise DataError(f"{directory / _STRUCTURE}: {error}") from None
     return model
