@@ -128,7 +128,7 @@ def marginal_weights(
 
 
 def _next(features: _Features, data: Dataset, following: Choices, rng) -> np.ndarray:
-    """Features of what the policy does after some of the rows that no terminal one is among."""
+    """Features of what the policy does after some of the rows that are not terminal."""
     rows = rng.permutation(np.flatnonzero(~data.terminals))[:_ROWS_TO_MEASURE]
     actions = following.actions
     part = Choices(None if actions is None else actions[rows], following.weights[rows])

@@ -124,7 +124,6 @@ def train_with_chosen_rates(
         stage_key = jax.random.fold_in(key, stage)
         tried: list[Tried] = []
         search = _Search(candidates, low, high, stage_key)
-
         given = (loss, stage_key, done, step)
         still = np.asarray(_trained(method, source, carry, field, 0.0, *given)[1])
         if not np.isfinite(still).all():
