@@ -321,6 +321,10 @@ CLAIMS = (
         where="abstract and the downstream theorem for online data",
         scales=_online_scales("lock", rank=4, updates=30),
         experiment=_online,
+        learned="Features pay in the first 100 episodes: 0.43 to 0.66 of the best return over the "
+        "best method without (seeds 0 to 2). By the last 50 of 300 EULER without features has "
+        "caught up in most instances, so that what is left is 0.14 at most and undecided in two of "
+        "six comparisons. Features learned are as good as the true ones.",
     ),
     Claim(
         name="refuel-features-help-online-in-blocks",
@@ -331,6 +335,10 @@ CLAIMS = (
         where="abstract and the downstream theorem for online data",
         scales=_online_scales("blocks", rank=12, updates=60),
         experiment=_online,
+        learned="Here features pay less: 0.16 to 0.25 over the first 100 episodes of a process "
+        "drawn like the others, 0.01 to 0.09 of a mixture of these, and between -0.07 and 0.05 "
+        "over the last 50, where nothing is decided. Those learned in 60 updates are not as good "
+        "as the true ones: 0.84 to 0.98 of what these get.",
     ),
     Claim(
         name="refuel-features-help-offline",
