@@ -107,9 +107,13 @@ def test_a_model_that_is_written_reads_demonstrations_apart_when_it_is_loaded(tm
     with pytest.raises(SpecificationError, match="leave out the rank"):
         how |= {"model": tmp_path / "run" / "model", "out": None, "rank": 2}
         hw.train("SFT", tmp_path / "rows.jsonl", **how, progress=False)
-    (tmp_path / "run" / "model" / "structured_attention.json").write_text('{"separator": 1}')
-    with pytest.raises(DataError, match="missing 1 required positional argument: 'answer'"):
-        load_language_model(tmp_path / "run" / "model")
+    for content, sentence in (
+        ('{"separator": 1}', "missing 1 required positional argument: 'answer'"),
+        ('{"separator": 1, "answer": 264}', "answer = 264 is no token of this decoder"),
+    ):
+        (tmp_path / "run" / "model" / "structured_attention.json").write_text(content)
+        with pytest.raises(DataError, match=sentence):
+            load_language_model(tmp_path / "run" / "model")
 
 
 def test_what_is_no_decoder_is_refused(key):
