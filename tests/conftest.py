@@ -146,6 +146,8 @@ def pytest_runtest_call(item):
 
 def pytest_terminal_summary(terminalreporter, config):
     """Names the tests that are over the budget, and keeps account of which have passed."""
+    if hasattr(config, "workerinput"):
+        return  # A worker knows of its own tests alone, and would take the others for gone.
 
     def noted(outcome, what):
         return {

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -167,3 +168,19 @@ def test_ours_names_tests_that_are_there():
     tests = json.loads(OWN.read_text())["tests"]
     files = {test.partition("::")[0] for test in tests}
     assert files and all((OWN.parents[1] / file).is_file() for file in files)
+
+
+def test_a_worker_of_several_keeps_no_account(request):
+    """It would write the file with its own tests alone, before whoever knows them all reads it."""
+    (conftest,) = (
+        plugin
+        for plugin in request.config.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(OWN.with_name("conftest.py"))
+    )
+
+    class Worker:
+        workerinput: ClassVar = {}
+
+    assert conftest.pytest_terminal_summary(None, Worker()) is None
+    with pytest.raises(AttributeError):
+        conftest.pytest_terminal_summary(None, object())
