@@ -24,6 +24,7 @@ from headwater.evidence.logs import dataset_of
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.cql import CQL
 from headwater.methods.control.offline.iql import IQL
+from headwater.methods.control.online.ppo import PPO
 from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
@@ -257,6 +258,37 @@ def test_dagger_goes_on_with_what_the_expert_says(offline):
     critic = train(IQL(hidden_sizes=(8,)), cart_pole_log(), env="none", progress=False, **OFFLINE)
     with pytest.raises(SpecificationError, match="IQL learns from rewards, which are those of"):
         adapt(critic, env="cart-pole", data=cart_pole_log(), recipe="dagger", **ONLINE)
+
+
+def test_ppo_goes_on_from_a_clone_and_is_drawn_back_to_it(offline, tmp_path, monkeypatch):
+    how = {"steps": 60, "block": 16, "evaluations": 3, "progress": False, "recipe": "ppo"}
+    how |= {"copies": 2, "set": {"num_minibatches": 2, "num_epochs": 2}}
+    whole = adapt(offline, **how)
+    assert isinstance(whole.method, PPO) and whole.method.kl_weight == 0.2
+    assert whole.method.hidden_sizes == CLONE.hidden_sizes
+    np.testing.assert_array_equal(whole.state.updates, [3, 3])
+    assert whole.metrics[-1]["environment_steps"] == 48, "a block that is not whole is left out"
+    for prior, learned, actor in zip(
+        *(jax.tree.leaves(x) for x in (whole.state.prior, whole.state.actor, offline.state.actor)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(prior, actor)
+        assert not np.array_equal(learned, actor)
+    out = tmp_path / "again"
+    interrupted(monkeypatch, 3, offline, out=out, **how)
+    assert_same(resume(out, progress=False), whole)
+    for wrong, sentence in (
+        ({"warm_up_steps": 8}, "PPO learns from each block of steps once.*leave out warm_up_steps"),
+        ({"batch_size": 8}, "leave out batch_size"),
+        ({"updates_per_step": 2}, "leave out updates_per_step"),
+        ({"keep_data": 0.5}, "the recipe 'ppo' keeps no data"),
+        ({"copies": 3}, "a block of 16 environment steps cannot be shared by 3 copies"),
+        ({"block": 15, "copies": 1}, "cannot take a block of 15 steps in num_minibatches = 2"),
+        ({"steps": 15}, "15 environment steps hold no block of 16"),
+        ({"set": {"hidden_sizes": (4,)}}, "hidden_sizes = 4 cannot take effect"),
+    ):
+        with pytest.raises(SpecificationError, match=sentence):
+            adapt(offline, **{**how, **wrong})
 
 
 def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):

@@ -24,6 +24,7 @@ from headwater.runs.stage import Stage
 from headwater.sources.acting.in_stages import in_stages
 from headwater.sources.collect import Collect, HostCollect
 from headwater.sources.mixed import HostMixed, Mixed
+from headwater.sources.rollout import Rollout, rollout
 
 from .tiny import Tiny, evaluate, source
 
@@ -158,6 +159,89 @@ def test_a_mixture_on_the_host_equals_the_compiled_mixture():
     pure = Mixed((data, Collect(Drift(), **SIZES, random_steps=4)))
     host = HostMixed((data, HostCollect(DriftTask(), **SIZES, random_steps=4)))
     _assert_close(_run(pure), _run(host))
+
+
+# Rollouts ----------------------------------------------------------------------------------------
+
+
+class ResettingEnvironments(DriftEnvironments):
+    """After an end a copy takes a step to reset itself, which it reports as one."""
+
+    def reset(self, seeds):
+        self.resets: np.ndarray = np.zeros(self.copies, bool)
+        return super().reset(seeds)
+
+    def step(self, actions) -> HostStep:
+        before, resets = self.state, self.resets
+        step = super().step(actions)
+        self.state = jax.tree.map(
+            lambda new, old: np.where(resets.reshape(-1, *(1,) * (new.ndim - 1)), old, new),
+            self.state,
+            before,
+        )
+        self.resets = ~resets & (step.terminal | step.truncated)
+        nothing = np.zeros(self.copies, bool)
+        return HostStep(
+            self.state.position,
+            step.next_observation,
+            step.reward,
+            np.where(resets, nothing, step.terminal),
+            np.where(resets, nothing, step.truncated),
+            ~resets,
+        )
+
+
+class ResettingTask(DriftTask):
+    """`Drift` as a simulator shows it whose resets are steps."""
+
+    def open(self, copies: int) -> DriftEnvironments:
+        return ResettingEnvironments(copies)
+
+
+def _drawn(source, count: int = 4) -> Any:
+    """What `count` draws of two seeds hold."""
+    keys = jax.random.split(jax.random.key(4), 2)
+    agent = Agent(Tiny(), jax.vmap(lambda k: Tiny().init(Drift().spaces, key=k))(keys))
+    rows = []
+    if isinstance(source, Rollout):
+        state = jax.vmap(lambda k: source.init(key=k))(keys)
+        for i in range(count):
+            each = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys)
+            state, data = jax.vmap(
+                lambda s, learned, k: source.draw(s, Agent(Tiny(), learned), key=k)
+            )(state, agent.state, each)
+            rows.append(data)
+        return rows, int(source.environment_steps(state)[0])
+    state = source.init(keys=keys)
+    for i in range(count):
+        if i == 2:
+            saved = source.save(state)
+            source.close(state)
+            state = source.load(saved, keys=keys)
+        each = jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys)
+        state, data = source.draw(state, agent, keys=each)
+        rows.append(data)
+    return rows, source.environment_steps(state)
+
+
+def test_rollouts_on_the_host_equal_compiled_ones():
+    compiled, steps = _drawn(rollout(Drift(), 5, 2))
+    on_host, taken = _drawn(rollout(DriftTask(), 5, 2))
+    assert steps == taken == 4 * 5 * 2
+    for one, other in zip(compiled, on_host):
+        assert other.reward.shape == (2, 5, 2)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), one, other)
+
+
+def test_resets_that_a_simulator_reports_as_steps_are_no_steps():
+    rows, taken = _drawn(rollout(ResettingTask(), 16, 2), count=1)
+    data = rows[0]
+    assert data.reward.shape == (2, 16, 2) and taken > 16 * 2
+    over = data.terminal | data.truncated
+    assert over.any(axis=1).all(), "an episode is over within seven steps"
+    follows, reached = data.observation[:, 1:], data.next_observation[:, :-1]
+    joined = np.all(np.isclose(follows, reached), axis=-1)
+    np.testing.assert_array_equal(joined, ~over[:, :-1])
 
 
 # Stages ------------------------------------------------------------------------------------------

@@ -24,11 +24,13 @@ from headwater.core.method import AbstractActorCritic, AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.environments.registry import acted_in
+from headwater.runs.feeds.table import flow_of
 from headwater.runs.options import ADAPT, Recipe
 from headwater.runs.recipes.dagger import check_clones
 from headwater.runs.recipes.online import (
     WARM_STARTS,
     WITH_LOG,
+    WITH_WARM_UP,
     Budget,
     Start,
     Task,
@@ -37,6 +39,7 @@ from headwater.runs.recipes.online import (
     continuing,
     critics_serve,
     in_stages_from,
+    on_policy_method,
     online_method,
     rows_per_update,
     unconverged,
@@ -63,12 +66,14 @@ def adapt(
     does, and is held near what it has become since, each time that an eighth of the steps, in whole
     episodes, has not returned less than before; `"wsrl"` starts SAC without the log, from what it
     then sees alone, and may fall at first; `"rlpd"` learns from nothing, with a share of every
-    batch from the log; `"continue"` goes on with the offline method and a share of every batch from
-    the log; `"dagger"` does so with a policy that clones, and learns from what an expert, whom the
-    environment knows, would have done where the policy came to; `"scratch"` is the online method of
-    `wsrl` from nothing and without the log: the twin that says what the log was worth. Where the
-    offline critics are of other shapes than those that go online, or say nothing of the offline
-    actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh ones to it, on the log.
+    batch from the log; `"ppo"` starts PPO from the offline actor, which may be a clone, and draws
+    it back to what it was, without the log; `"continue"` goes on with the offline method and a
+    share of every batch from the log; `"dagger"` does so with a policy that clones, and learns from
+    what an expert, whom the environment knows, would have done where the policy came to;
+    `"scratch"` is the online method of `wsrl` from nothing and without the log: the twin that says
+    what the log was worth. Where the offline critics are of other shapes than those that go online,
+    or say nothing of the offline actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh
+    ones to it, on the log.
 
     **Arguments:**
 
@@ -101,14 +106,20 @@ def adapt(
     elif data is not None:
         where = " where the offline critics are taken over" if recipe in WARM_STARTS else ""
         raise SpecificationError(f"the recipe '{recipe}' uses no log{where}: leave out data")
-    if start is not None and not fits and progress is not False:
+    rollouts = flow_of(type(method)).rollouts
+    if start is not None and not fits and not rollouts and progress is not False:
         warning = unconverged(upstream.method, updates_of(before))
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
     same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
     steps, begins_fresh = chosen["steps"], recipe in ("rlpd", "scratch")
     rows = _unless(chosen["batch_size"], before.options.batch_size)
-    warm = min(5_000, steps // 5) if recipe in WARM_STARTS else 0
+    warm = min(5_000, steps // 5) if recipe in WITH_WARM_UP else 0
+    block, copies = default_block(task), 1
+    if rollouts:
+        usual = flow_of(type(method)).usual
+        block, copies = usual["block"], usual["copies"]
+        rows = _unless(chosen["batch_size"], usual["batch_size"])
     specification = Specification(
         verb="adapt",
         method=MethodChoice.of(method),
@@ -136,8 +147,10 @@ def adapt(
                 chosen["random_steps"], min(5_000, steps // 10) if begins_fresh else 0
             ),
             warm_up_steps=_unless(chosen["warm_up_steps"], warm),
-            block=_unless(chosen["block"], default_block(task)),
+            block=_unless(chosen["block"], block),
             updates_per_step=chosen["updates_per_step"],
+            copies=_unless(chosen["copies"], copies),
+            rollouts=rollouts,
         ),
         start=start,
         references=before.references if same_task else None,
@@ -198,7 +211,10 @@ def _method(
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
     near = recipe in ("proto", "staged")
-    usual: AbstractMethod = online_method(offline, task.spaces.discrete, near=near)
+    if recipe == "ppo":
+        usual: AbstractMethod = on_policy_method(offline)
+    else:
+        usual = online_method(offline, task.spaces.discrete, near=near)
     if recipe == "staged":
         usual = in_stages_from(usual)
     temperature = _temperature(upstream, in_units_of_reward=recipe == "scratch")
@@ -218,7 +234,7 @@ def _method(
     # Before the log is asked for, since it may be that nothing can begin from this method.
     begin, key = warm_start(method, UPSTREAM), jax.random.key(0)
     eqx.filter_eval_shape(begin, {UPSTREAM: Outcome(offline, one)}, task.spaces, key)
-    serve = critics_serve(method, offline, one, task.spaces)
+    serve = recipe == "ppo" or critics_serve(method, offline, one, task.spaces)
     keep = "initial_temperature" not in changes
     return method, Start(0 if serve else fit_updates, keep_temperature=keep)
 

@@ -153,6 +153,8 @@ def build_specification(
             if options.random_steps is None
             else options.random_steps,
             block=default_block(task) if options.block is None else options.block,
+            copies=options.copies or 1,
+            rollouts=flow.rollouts,
         )
     return Specification(
         "train", MethodChoice.of(method), options, **chosen._asdict(), budget=budget

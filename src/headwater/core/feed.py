@@ -13,6 +13,8 @@ class Feed(enum.Enum):
     """Rows, episodes, texts or comparisons of a log."""
     ACTING = "what it does itself"
     """The method acts, and learns from what happens."""
+    ROLLOUT = "what it has just done itself, once"
+    """The method acts for a while, learns from those steps in their order, and drops them."""
     BOTH = "what was stored before and what it does itself, side by side"
     STREAM = "each step once, in the order in which it happens"
     """Single steps: what the method does itself, or what is done while it predicts."""

@@ -227,7 +227,7 @@ def minibatch_epochs(
     count = jax.tree.leaves(rows)[0].shape[0]
     if count % num_minibatches:
         raise SpecificationError(
-            f"{count} texts cannot be divided into {num_minibatches} minibatches"
+            f"{count} rows cannot be divided into {num_minibatches} minibatches"
         )
 
     def parts(key):

@@ -26,7 +26,9 @@ GROUPS = {
 }
 """Groups of options, and what each is called."""
 
-Recipe = Literal["wsrl", "keep-data", "proto", "staged", "rlpd", "continue", "dagger", "scratch"]
+Recipe = Literal[
+    "wsrl", "keep-data", "proto", "staged", "ppo", "rlpd", "continue", "dagger", "scratch"
+]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
 """Unless another is asked for: what it is worth is in docs/real_run.md."""
@@ -193,15 +195,24 @@ class Options:
         None,
         "acting",
         "Environment steps between the updates of a method that acts, of which there are then as "
-        "many; by default 1, or 8 where the simulator is not compiled.",
+        "many; by default 1, or 8 where the simulator is not compiled; of methods that learn from "
+        "what they have just done alone, such as PPO, 2,048, and one update for each.",
         least=1,
         most=_LARGEST_COUNT,
+    )
+    copies: int | None = _option(
+        None,
+        "acting",
+        "Copies of the environment that share the steps of a block; by default 1, or 8 for methods "
+        "such as PPO.",
+        least=1,
+        most=100_000,
     )
     recipe: Recipe | None = _option(  # noqa: RUF009 (that an alias cannot change is not seen)
         None,
         "adapting",
         "How to go online.",
-        value="{wsrl,keep-data,proto,staged,rlpd,continue,dagger,scratch}",
+        value="{wsrl,keep-data,proto,staged,ppo,rlpd,continue,dagger,scratch}",
         short="-r",
     )
     keep_data: float | None = _option(

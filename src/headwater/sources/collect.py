@@ -1,6 +1,7 @@
 """Acting in an environment and replaying what was seen."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
@@ -25,6 +26,9 @@ from headwater.sources.ring import Ring, empty, push, sample
 
 _WARM_UP_BLOCK = 1000
 """Most environment steps that one compiled piece of a warm-up holds."""
+
+HostAct = Callable[[np.ndarray, Keys, int], Any]
+"""From observations `[seed, copy, …]`, the keys of a walk and the step in it to actions."""
 
 
 class Collecting(eqx.Module):
@@ -143,7 +147,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
     def init(self, *, keys: Keys) -> HostCollecting:
         seeds = keys.shape[0]
         environments = self.task.open(seeds * self.copies)
-        observation = environments.reset(_environment_seeds(keys, self.copies))
+        observation = environments.reset(environment_seeds(keys, self.copies))
         rings = jax.vmap(lambda _: empty(self.task.spaces, self.capacity))(jnp.arange(seeds))
         shape = (seeds, self.copies, -1)
         return HostCollecting(environments, observation.reshape(shape), rings, 0, self.capacity)
@@ -152,7 +156,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
         keys = jax.vmap(jax.random.split)(keys)
         for act, steps, these in (
             (self._random_actor(), self.random_steps, keys[:, 0]),
-            (_policy_actor(agent), self.warm_up_steps, keys[:, 1]),
+            (policy_actor(agent), self.warm_up_steps, keys[:, 1]),
         ):
             for i, block in enumerate(_blocks(steps, self)):
                 block_keys = _fold_each(these, i)
@@ -161,7 +165,7 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
 
     def draw(self, state: HostCollecting, agent: Agent, *, keys: Keys):
         keys = _split_each(keys)
-        act = _policy_actor(agent)
+        act = policy_actor(agent)
         state = self._walk(state, act, self.steps_per_draw // self.copies, keys[:, 0])
         return state, _sample_each(state.rings, keys[:, 1], self.batch_size)
 
@@ -205,32 +209,48 @@ class HostCollect(AbstractHostSource[HostCollecting, Transitions]):
 
     def _walk(self, state: HostCollecting, act, steps: int, keys) -> HostCollecting:
         shape = state.observation.shape[:2]
-        rows, valid = [], []
-        for t in range(steps):
-            action = np.asarray(act(state.observation, keys, t))
-            step: HostStep = state.environments.step(action.reshape(-1, *action.shape[2:]))
-            rows.append(
-                (
-                    state.observation,
-                    action,
-                    *(
-                        x.reshape(*shape, *x.shape[1:])
-                        for x in (step.reward, step.next_observation, step.terminal, step.truncated)
-                    ),
-                )
+        if steps:
+            state.observation, rows, valid = walk_on_host(
+                state.environments, state.observation, act, steps, keys
             )
-            valid.append(step.valid.reshape(shape))
-            state.observation = step.observation.reshape(*shape, -1)
-        if rows:
-            # [steps][seed, copy, …] to [seed, steps · copy, …]
-            columns: list[Any] = [
-                np.stack(c, 1).reshape(shape[0], -1, *c[0].shape[2:]) for c in zip(*rows)
-            ]
-            state.rings = _push_each(
-                state.rings, Transitions(*columns), np.stack(valid, 1).reshape(shape[0], -1)
-            )
+            # [seed, step, copy, …] to [seed, step · copy, …]
+            rows = jax.tree.map(lambda x: x.reshape(shape[0], -1, *x.shape[3:]), rows)
+            state.rings = _push_each(state.rings, rows, valid.reshape(shape[0], -1))
         state.steps += steps * shape[1]
         return state
+
+
+def walk_on_host(
+    environments: AbstractHostEnvironments,
+    observation: Float[np.ndarray, "seed copy observation"],
+    act: HostAct,
+    steps: int,
+    keys: Keys,
+) -> tuple[np.ndarray, Transitions, Bool[np.ndarray, "seed step copy"]]:
+    """Acts for `steps` steps, of which there is at least one, in every copy of each seed.
+
+    **Returns:** what to act on next, transitions `[seed, step, copy, …]`, and which of them are
+    steps rather than resets that a simulator reports as such.
+    """
+    shape = observation.shape[:2]
+    rows, valid = [], []
+    for t in range(steps):
+        action = np.asarray(act(observation, keys, t))
+        step: HostStep = environments.step(action.reshape(-1, *action.shape[2:]))
+        rows.append(
+            (
+                observation,
+                action,
+                *(
+                    x.reshape(*shape, *x.shape[1:])
+                    for x in (step.reward, step.next_observation, step.terminal, step.truncated)
+                ),
+            )
+        )
+        valid.append(step.valid.reshape(shape))
+        observation = step.observation.reshape(*shape, -1)
+    columns: list[Any] = [np.stack(column, 1) for column in zip(*rows)]
+    return observation, Transitions(*columns), np.stack(valid, 1)
 
 
 def collect(task: AbstractEnvironment | AbstractHostTask, **sizes: int) -> Collect | HostCollect:
@@ -269,7 +289,8 @@ def _columns(data: Transitions) -> dict[str, Array]:
     return {k: v for k, v in vars(data).items() if v is not None}
 
 
-def _environment_seeds(keys: Keys, copies: int) -> np.ndarray:
+def environment_seeds(keys: Keys, copies: int) -> Int[np.ndarray, " copy"]:
+    """A seed for every copy of each seed's environment, one after the other."""
     bits = jax.vmap(lambda k: jax.random.bits(k, (copies,), jnp.uint32))(keys)
     return np.asarray(bits).reshape(-1).astype(np.int64) % (2**31 - 1)
 
@@ -291,7 +312,9 @@ def _random_actions(spaces, keys, t, copies):
     return jax.vmap(jax.vmap(lambda k: random_action(spaces, key=k)))(split)
 
 
-def _policy_actor(agent: Agent):
+def policy_actor(agent: Agent) -> HostAct:
+    """How `agent`, whose state has a leading seed axis, acts in every copy, exploring."""
+
     def act(observation, keys, t):
         return _act_each(agent.method, agent.state, observation, keys, t)
 

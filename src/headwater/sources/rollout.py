@@ -3,13 +3,19 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from headwater.core.method import Agent
 from headwater.core.records import Transition, Transitions
-from headwater.core.source import AbstractSource
-from headwater.environments.environment import AbstractEnvironment
+from headwater.core.source import AbstractHostSource, AbstractSource, Keys
+from headwater.environments.environment import (
+    AbstractEnvironment,
+    AbstractHostEnvironments,
+    AbstractHostTask,
+)
 from headwater.environments.interaction import Act, Copies, begin, interact
+from headwater.sources.collect import environment_seeds, policy_actor, walk_on_host
 
 
 class Walking(eqx.Module):
@@ -20,7 +26,7 @@ class Walking(eqx.Module):
 
 
 class Rollout(AbstractSource[Walking, Transitions]):
-    """Acts for `steps` steps in every copy and returns just those, `[steps, copy, …]`.
+    """Acts for `steps` steps in every copy and returns just those, `[step, copy, …]`.
 
     Episodes go on across draws. Nothing is kept: this is the source of on-policy methods.
 
@@ -43,6 +49,90 @@ class Rollout(AbstractSource[Walking, Transitions]):
 
     def environment_steps(self, state: Walking) -> Int[Array, ""]:
         return state.steps
+
+
+class HostWalking:
+    """Open simulators, and what each shows. Mutable: it lives on the host."""
+
+    def __init__(self, environments: AbstractHostEnvironments, observation: np.ndarray, steps: int):
+        self.environments: AbstractHostEnvironments = environments
+        self.observation: np.ndarray = observation
+        self.steps: int = steps
+
+
+class HostRollout(AbstractHostSource[HostWalking, Transitions]):
+    """The host twin of `Rollout`, with the same arguments and semantics.
+
+    Where a simulator reports resets as steps, it acts on until every copy has enough steps, and
+    drops the copies' surplus.
+    """
+
+    task: AbstractHostTask
+    steps: int = eqx.field(static=True, default=128)
+    copies: int = eqx.field(static=True, default=8)
+
+    def init(self, *, keys: Keys) -> HostWalking:
+        environments = self.task.open(keys.shape[0] * self.copies)
+        observation = environments.reset(environment_seeds(keys, self.copies))
+        return HostWalking(environments, observation.reshape(keys.shape[0], self.copies, -1), 0)
+
+    def draw(self, state: HostWalking, agent: Agent, *, keys: Keys):
+        act, done, missing = policy_actor(agent), 0, self.steps
+        pieces, marks = [], []
+        while missing > 0:
+            # The keys of a step depend on its number, which goes on from piece to piece.
+            state.observation, rows, valid = walk_on_host(
+                state.environments,
+                state.observation,
+                lambda observation, keys, t, done=done: act(observation, keys, done + t),
+                missing,
+                keys,
+            )
+            pieces.append(rows)
+            marks.append(valid)
+            done += missing
+            missing = self.steps - int(np.min(np.sum(np.concatenate(marks, 1), axis=1)))
+        state.steps += done * self.copies
+        rows = jax.tree.map(lambda *x: np.concatenate(x, 1), *pieces)
+        # The first steps of each copy, in their order: a stable sort puts resets behind them.
+        first = np.argsort(~np.concatenate(marks, 1), axis=1, kind="stable")[:, : self.steps]
+        return state, jax.tree.map(lambda x: _taken(x, first), rows)
+
+    def environment_steps(self, state: HostWalking) -> int:
+        return state.steps
+
+    def save(self, state: HostWalking) -> dict[str, np.ndarray]:
+        saved = {f"environment.{k}": v for k, v in state.environments.save().items()}
+        return {**saved, "steps": np.asarray(state.steps)}
+
+    def load(self, saved: dict[str, np.ndarray], *, keys: Keys) -> HostWalking:
+        state = self.init(keys=keys)
+        prefix = "environment."
+        inside = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
+        observation = state.environments.load(inside)
+        state.observation = observation.reshape(state.observation.shape)
+        state.steps = int(saved["steps"])
+        return state
+
+    def close(self, state: HostWalking) -> None:
+        state.environments.close()
+
+
+def rollout(
+    task: AbstractEnvironment | AbstractHostTask, steps: int, copies: int
+) -> Rollout | HostRollout:
+    """The source that acts in `task` and returns just that: compiled if it is, on the host if not.
+
+    **Arguments:** `steps`: of each of the `copies` and each draw.
+    """
+    if isinstance(task, AbstractEnvironment):
+        return Rollout(task, steps, copies)
+    return HostRollout(task, steps, copies)
+
+
+def _taken(column: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """`column` `[seed, step, copy, …]` at the steps `at` of each seed and copy."""
+    return np.take_along_axis(column, at.reshape(*at.shape, *(1,) * (column.ndim - 3)), axis=1)
 
 
 class Streaming(eqx.Module):

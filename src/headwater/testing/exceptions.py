@@ -26,6 +26,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "check_row_order_is_irrelevant": "pulls are rounds, of which one in a batch is looked at",
         "check_every_number_matters": "its rate acts at the end of a batch of many rounds",
     },
+    "PPO": {
+        "check_every_number_matters": "its divergence has no weight by default that could decay",
+    },
     "OER": {
         "check_every_number_matters": "cloning of earlier tasks begins with the second task",
     },

@@ -55,7 +55,7 @@ WRITTEN = texts(3, 2, seed=4)
         ("TLEG", SOME),
         ("RewardModel", PAIRS),
         ("KTO", LABELLED),  # Compares the rows of a batch with each other.
-        ("PPO", WRITTEN),
+        ("TokenPPO", WRITTEN),
     ],
 )
 def test_an_update_is_that_of_the_whole_batch(name, data, key):

@@ -191,6 +191,7 @@ def check_numbers(specification: Specification) -> None:
             ("warm_up_steps", 0),
             ("block", 1),
             ("updates_per_step", 1),
+            ("copies", 1),
         ):
             value = getattr(specification.budget, name)
             if value < least:

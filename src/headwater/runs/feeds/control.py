@@ -27,7 +27,13 @@ from headwater.runs.options import Options
 from headwater.runs.recipes.continual import task_stages
 from headwater.runs.recipes.dagger import dagger_stage
 from headwater.runs.recipes.model_based import model_stages
-from headwater.runs.recipes.online import Task, cut_into_stages, online_stage, rows_per_update
+from headwater.runs.recipes.online import (
+    Task,
+    cut_into_stages,
+    online_stage,
+    rollout_stage,
+    rows_per_update,
+)
 from headwater.runs.stage import Stage
 from headwater.sources.rollout import Stream
 
@@ -105,15 +111,27 @@ def _acting_in_stages(method: AbstractMethod, inputs: Inputs, options: Options) 
     return fed._replace(stage=cut_into_stages(fed.stage, inputs.budget))
 
 
+def _rolling_out(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    task, budget = _task(inputs), inputs.budget
+    assert task is not None and budget is not None
+    return Fed(rollout_stage(method, task, budget, begin=inputs.begin), task.spaces)
+
+
 def _streaming(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     task, name = _task(inputs), type(method).__name__
     if not isinstance(method, AbstractPolicy):
         raise SpecificationError(
             f"{name} predicts and does not act: give the source Stream an `act`, in Python"
         )
-    if options.random_steps or options.block != 1:
-        idle = "random_steps" if options.random_steps else "block"
-        raise SpecificationError(f"{name} learns from every step when it happens: leave out {idle}")
+    idle = {
+        "random_steps": options.random_steps,
+        "block": options.block != 1,
+        "copies": (options.copies or 1) > 1,
+    }
+    if unused := [option for option, given in idle.items() if given]:
+        raise SpecificationError(
+            f"{name} learns from every step when it happens: leave out {unused[0]}"
+        )
     assert task is not None
     if not isinstance(task, AbstractEnvironment):
         raise SpecificationError(
@@ -178,6 +196,23 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         _LOG,
         _acting_in_stages,
         True,
+    ),
+    (Transitions, Feed.ROLLOUT): Flow(
+        "online, from what it has just done",
+        ("env",),
+        (),
+        ("acting",),
+        {
+            "updates": 100_000,
+            "batch_size": 1,
+            "seeds": 4,
+            "random_steps": 0,
+            "block": 2_048,
+            "copies": 8,
+        },
+        _rolling_out,
+        True,
+        rollouts=True,
     ),
     (Transition, Feed.STREAM): Flow(
         "from each step once, as it happens",

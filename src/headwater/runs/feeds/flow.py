@@ -116,7 +116,8 @@ class Flow:
     **Arguments:** `learns`: to go on with after the name of a method; `needs`, `takes`: of `data`,
     `env`, `process`, `model`, `reward`, `judge`, what has to be given and what else may be;
     `groups`: of options; `usual`: what options are by default; `stage`: makes the stage; `acts`:
-    steps of an environment are what limits it.
+    steps of an environment are what limits it; `rollouts`: each block of these is learned from
+    once.
     """
 
     learns: str
@@ -126,6 +127,7 @@ class Flow:
     usual: Mapping[str, Any]
     stage: Callable[[AbstractMethod, Inputs, Options], Fed]
     acts: bool = False
+    rollouts: bool = False
 
     @property
     def kind(self) -> Literal["control", "finite", "language", "bandits", "black boxes"]:

@@ -22,6 +22,7 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.ppo import PPO
 from headwater.methods.control.online.proto import PROTO
 from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
@@ -34,6 +35,7 @@ from headwater.sources.acting.in_stages import in_stages
 from headwater.sources.collect import collect
 from headwater.sources.mixed import Mixed, mixed
 from headwater.sources.replay import Replay
+from headwater.sources.rollout import rollout
 
 Task = AbstractEnvironment | AbstractHostTask
 
@@ -44,12 +46,15 @@ RECIPES: dict[Recipe, str] = {
     "staged": "proto, held near the last policy whose episodes did not return less",
     "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
     "continue": "the offline method goes on, part of every batch from the log",
+    "ppo": "start PPO from the offline actor, drawn back to it, without the log, as VPT does",
     "dagger": "a policy that clones goes on, part of every batch from the log and the rest what "
     "an expert, whom the task knows, would have done where it came to",
     "scratch": "the online method of wsrl, from nothing and without the log",
 }
 """Ways of going online, and what each does."""
-WARM_STARTS: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto", "staged")
+WITH_WARM_UP: tuple[Recipe, ...] = ("wsrl", "keep-data", "proto", "staged")
+"""Those in which the offline policy acts before anything is learned from it."""
+WARM_STARTS: tuple[Recipe, ...] = (*WITH_WARM_UP, "ppo")
 """Those that begin another method from what the offline one has learned."""
 WITH_LOG: tuple[Recipe, ...] = (
     "keep-data",
@@ -82,6 +87,7 @@ RECIPE_PAPERS = {
     "wsrl": "zhou2025efficient",
     "proto": "li2023proto",
     "staged": "li2023proto",
+    "ppo": "baker2022video",
     "dagger": "ross2011reduction",
     "rlpd": "ball2023efficient",
 }
@@ -96,7 +102,8 @@ class Budget:
     `rows`: rows of data per update; `random_steps`: uniformly random steps at first;
     `warm_up_steps`: steps of the starting policy after those, before the first update; `block`:
     environment steps between updates, of which there are then as many; `updates_per_step`: that
-    many times as many; `capacity`: of the buffer (default: `steps`).
+    many times as many; `capacity`: of the buffer (default: `steps`); `copies`: of the environment,
+    which share the steps; `rollouts`: each block is learned from once, in one update, and dropped.
     """
 
     steps: int
@@ -106,12 +113,15 @@ class Budget:
     block: int = 1
     updates_per_step: int = 1
     capacity: int | None = None
+    copies: int = 1
+    rollouts: bool = False
 
     @property
     def updates(self) -> int:
         """Updates that fit into the steps."""
         learning = self.steps - self.random_steps - self.warm_up_steps
-        return max(0, learning // self.block) * self.block * self.updates_per_step
+        blocks = max(0, learning // self.block)
+        return blocks if self.rollouts else blocks * self.block * self.updates_per_step
 
 
 def online_stage(
@@ -135,6 +145,7 @@ def online_stage(
             f"{budget.steps} environment steps leave none to learn from after "
             f"{budget.random_steps + budget.warm_up_steps} steps of warm-up: allow more steps"
         )
+    _check_copies(budget)
     updates_per_draw = budget.block * budget.updates_per_step
     rows = updates_per_draw * budget.rows
     logged = 0
@@ -149,10 +160,55 @@ def online_stage(
         steps_per_draw=budget.block,
         random_steps=budget.random_steps,
         warm_up_steps=budget.warm_up_steps,
+        copies=budget.copies,
     )
     if data is not None:
         source = mixed([Replay(data, logged), source])
     return Stage(name, method, source, budget.updates, updates_per_draw, begin)
+
+
+def rollout_stage(
+    method: AbstractMethod, task: Task, budget: Budget, *, begin: Any = None
+) -> Stage:
+    """Learning in `task` from what was just done there, a block at a time.
+
+    **Arguments:** `begin`: see `Stage`. Raises `SpecificationError` if the budget holds no whole
+    block, or something else that cannot take effect.
+    """
+    name = type(method).__name__
+    idle = {
+        "random_steps": budget.random_steps > 0,
+        "warm_up_steps": budget.warm_up_steps > 0,
+        "updates_per_step": budget.updates_per_step > 1,
+        "batch_size": budget.rows > 1,
+    }
+    if unused := [option for option, given in idle.items() if given]:
+        raise SpecificationError(
+            f"{name} learns from each block of steps once, in num_minibatches parts, and from "
+            f"nothing else: leave out {unused[0]}"
+        )
+    if budget.updates < 1:
+        raise SpecificationError(
+            f"{budget.steps} environment steps hold no block of {budget.block}: allow more steps, "
+            "or a smaller block"
+        )
+    _check_copies(budget)
+    parts = settings(method).get("num_minibatches", 1)
+    if budget.block % parts:
+        raise SpecificationError(
+            f"{name} cannot take a block of {budget.block} steps in num_minibatches = {parts} "
+            "equal parts: choose another block"
+        )
+    source = rollout(task, budget.block // budget.copies, budget.copies)
+    return Stage("online", method, source, budget.updates, begin=begin)
+
+
+def _check_copies(budget: Budget) -> None:
+    if budget.block % budget.copies:
+        raise SpecificationError(
+            f"a block of {budget.block} environment steps cannot be shared by {budget.copies} "
+            "copies: let block be a multiple of copies"
+        )
 
 
 def cut_into_stages(stage: Stage, budget: Budget) -> Stage:
@@ -205,6 +261,13 @@ def online_method(
         actor_learning_rate=1e-4,
         temperature_learning_rate=1e-4,
     )
+
+
+def on_policy_method(offline: AbstractMethod) -> PPO:
+    """What follows `offline` on policy: the shapes of its actor, and VPT's divergence from it."""
+    given = settings(offline)
+    shared = {name: given[name] for name in ("discount", "normalise_observations") if name in given}
+    return PPO(**shared, hidden_sizes=tuple(given["hidden_sizes"]), kl_weight=0.2)
 
 
 def online_ready(offline: AbstractMethod) -> AbstractMethod:

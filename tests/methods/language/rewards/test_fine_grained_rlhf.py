@@ -10,7 +10,7 @@ import pytest
 
 from headwater.core.records import Completions
 from headwater.methods.language.rewards.fine_grained_rlhf import FineGrainedRLHF
-from headwater.methods.language.rewards.ppo import PPO
+from headwater.methods.language.rewards.token_ppo import TokenPPO
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.parts.clipped_policy import last_tokens
 
@@ -24,7 +24,7 @@ def test_a_reward_at_the_last_token_alone_is_ppo(key):
     parts = jnp.where(last_tokens(data.response), data.reward[..., None], 0.0)
     fine = dataclasses.replace(data, token_reward=parts, reward=None)
     tables = []
-    for cls, given in ((FineGrainedRLHF, fine), (PPO, data)):
+    for cls, given in ((FineGrainedRLHF, fine), (TokenPPO, data)):
         method = cls(
             kl_weight=0.3,
             temperature=0.7,

@@ -21,7 +21,7 @@ from headwater.core.tokens import (
 from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.rewards.dr_po import DRPO
-from headwater.methods.language.rewards.ppo import PPO
+from headwater.methods.language.rewards.token_ppo import TokenPPO
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import SampledCompletions
@@ -100,7 +100,7 @@ def _opens(length: int, resets: bool, rate, updates: int, key):
         chance = 1.0 - 1.0 / length
         source = Resets(stored, reward, chance, rows=_EPISODES, samples=1, new_tokens=length)
     else:
-        method = PPO(**_SETTINGS)
+        method = TokenPPO(**_SETTINGS)
         prompts = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
         source = SampledCompletions(prompts, reward, rows=_EPISODES, samples=1, new_tokens=length)
     method = with_numbers(method, learning_rate=rate)
@@ -151,7 +151,7 @@ CLAIMS = (
             "is opened with probability above 0.9 by PPO on resets into fifty imperfect "
             "demonstrations; PPO from the prompt opens ten with less than 0.05, and four with 0.9."
         ),
-        methods=("DRPO", "PPO"),
+        methods=("DRPO", "TokenPPO"),
         paper="chang2024dataset",
         where="a consequence: it competes with any policy that the stored responses cover",
         scales={

@@ -11,7 +11,7 @@ from headwater.environments.language.segment_rewards import SegmentPattern, Weig
 from headwater.evaluation.tuning import choose
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.language.rewards.fine_grained_rlhf import FineGrainedRLHF
-from headwater.methods.language.rewards.ppo import PPO
+from headwater.methods.language.rewards.token_ppo import TokenPPO
 from headwater.networks.token_table import PositionTable
 from headwater.ops.language.tokens import next_log_probabilities
 from headwater.runs.learn import learn
@@ -20,7 +20,7 @@ from headwater.sources.language.completions import SampledCompletions
 _VOCABULARY, _SIZE, _ROWS = 6, 3, 64
 _PAPER = "wu2023fine"
 _PROMPT = Prompts(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
-_METHODS = {"parts": FineGrainedRLHF, "whole": PPO}
+_METHODS = {"parts": FineGrainedRLHF, "whole": TokenPPO}
 
 
 def _good(network, pattern):
@@ -173,7 +173,7 @@ CLAIMS = (
             "least 0.9 of the parts good after 100 updates, where the same rewards added up at the "
             "end make at most 0.6 of them good; in responses of 2 parts both reach 0.9."
         ),
-        methods=("FineGrainedRLHF", "PPO"),
+        methods=("FineGrainedRLHF", "TokenPPO"),
         paper=_PAPER,
         where="section 3: dense rewards need fewer samples than one of the whole response",
         scales={
@@ -193,7 +193,7 @@ CLAIMS = (
             "Until 0.9 of 16 parts are good, one reward for the whole response takes at least "
             "twice as many updates as a reward where each part ends, at the best rate for either."
         ),
-        methods=("FineGrainedRLHF", "PPO"),
+        methods=("FineGrainedRLHF", "TokenPPO"),
         paper=_PAPER,
         where="section 3: dense rewards need fewer samples than one of the whole response",
         scales={

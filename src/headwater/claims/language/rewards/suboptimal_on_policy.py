@@ -32,9 +32,9 @@ from headwater.methods.language.rewards.a_lol import ALoL
 from headwater.methods.language.rewards.dr_po import DRPO
 from headwater.methods.language.rewards.grpo import GRPO
 from headwater.methods.language.rewards.inpo import INPO
-from headwater.methods.language.rewards.ppo import PPO
 from headwater.methods.language.rewards.reinforce import Reinforce
 from headwater.methods.language.rewards.rloo import RLOO
+from headwater.methods.language.rewards.token_ppo import TokenPPO
 from headwater.methods.language.texts.sft import SFT
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
@@ -130,7 +130,7 @@ def _rows(
         "Reinforce": (Reinforce(kl_weight=0.0, **given), _as_it_is),
         "RLOO": (RLOO(kl_weight=0.0, **given), _as_it_is),
         "GRPO": (GRPO(**given), _as_it_is),
-        "PPO": (PPO(kl_weight=0.0, num_epochs=1, **given), _as_it_is),
+        "PPO": (TokenPPO(kl_weight=0.0, num_epochs=1, **given), _as_it_is),
         # A response of one token has no beginning to be given: PPO with rewards scaled.
         "DR-PO": (DRPO(kl_weight=0.0, num_epochs=1, **given), _as_it_is),
         "DPO": (DPO(beta=0.05, **given), _pairs),
@@ -317,7 +317,7 @@ CLAIMS = (
             "Reinforce",
             "RLOO",
             "GRPO",
-            "PPO",
+            "TokenPPO",
             "DRPO",
             "DPO",
             "HyPO",

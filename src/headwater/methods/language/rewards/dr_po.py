@@ -29,9 +29,9 @@ class DRPO(
     r"""PPO on responses that begin as good stored ones do (`sources.language.resets.Resets`).
 
     A text is given up to some place of a stored response and the policy goes on from there, so that
-    rewards far away are met early; later, from earlier places, what follows is known. As `PPO`,
-    but the value is learned on the whole text, given tokens and prompts too, over which advantages
-    are estimated, while the policy's loss is averaged over its own tokens alone.
+    rewards far away are met early; later, from earlier places, what follows is known. As
+    `TokenPPO`, but the value is learned on the whole text, given tokens and prompts too, over which
+    advantages are estimated, while the policy's loss is averaged over its own tokens alone.
 
     Evaluate from the prompts. Where at least one token is always given, as in the released code, no
     policy learns its first one: let some responses begin at the prompt.
@@ -60,7 +60,7 @@ class DRPO(
     info: ClassVar[Info] = Info(
         "chang2024dataset",
         summary="PPO from beginnings of stored responses",
-        parents=("PPO",),
+        parents=("TokenPPO",),
     )
 
     kl_weight: float = non_negative(0.05)

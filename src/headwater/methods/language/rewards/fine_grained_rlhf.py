@@ -61,7 +61,7 @@ class FineGrainedRLHF(
     info: ClassVar[Info] = Info(
         "wu2023fine",
         summary="clipped policy gradient with a reward where each part of a response ends",
-        parents=("PPO",),
+        parents=("TokenPPO",),
     )
 
     kl_weight: float = non_negative(0.3)

@@ -82,7 +82,7 @@ class GRPO(
     info: ClassVar[Info] = Info(
         "shao2024deepseekmath",
         summary="clipped policy gradient with advantages from groups of responses to one prompt",
-        parents=("PPO", "RLOO"),
+        parents=("TokenPPO", "RLOO"),
     )
 
     kl_weight: float | None = non_negative(None)

@@ -22,7 +22,7 @@ from headwater.parts.clipped_policy import (
 from headwater.parts.fine_tuning import Decay, TuningState, schedule_of
 
 
-class PPO(
+class TokenPPO(
     AbstractMethod[TokenProblem, Completions, TuningState],
     AbstractTokenPolicy[TuningState],
 ):
@@ -86,10 +86,10 @@ class PPO(
     num_minibatches: int = integer(1)
 
     def init(self, problem: TokenProblem, *, key: PRNGKeyArray) -> TuningState:
-        return begin_with_value(problem, schedule_of(self), "PPO")
+        return begin_with_value(problem, schedule_of(self), "TokenPPO")
 
     def update(self, state: TuningState, data: Completions, *, key: PRNGKeyArray):
-        score, response = rewards_of(data, "PPO"), jnp.asarray(data.response)
+        score, response = rewards_of(data, "TokenPPO"), jnp.asarray(data.response)
         before = judge(state, data, self.temperature)
         divergence = divergence_estimate(
             before.log_probability - before.reference, self.kl_estimator
