@@ -211,7 +211,7 @@ def _drawn(source, count: int = 4) -> Any:
                 lambda s, learned, k: source.draw(s, Agent(Tiny(), learned), key=k)
             )(state, agent.state, each)
             rows.append(data)
-        return rows, int(source.environment_steps(state)[0])
+        return rows, int(state.steps[0])
     state = source.init(keys=keys)
     for i in range(count):
         if i == 2:
