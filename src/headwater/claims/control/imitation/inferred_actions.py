@@ -35,7 +35,10 @@ _EPISODES = 200
 _COPIES = 16
 _KL_WEIGHT = 0.2
 """As VPT has it."""
+_ENTROPY_WEIGHT = 0.01
+"""Of what begins with nothing, so that it goes on trying."""
 _NUM_EPOCHS = 4
+_LEARNERS = ("from the clones, near them", "from the clones", "from nothing")
 
 
 @eqx.filter_jit
@@ -228,41 +231,51 @@ def _of_inferred(
 
 @eqx.filter_jit
 def _on_policy(
-    method: PPO,
-    clone: BC | None,
+    clone: BC,
     states: Any,
     task: LateGrid,
     rollouts: Rollout,
-    updates: int,
+    settings: dict[str, Any],
     every: int,
+    evaluations: int,
     episodes: int,
     keys: Array,
 ) -> Array:
-    """Share of episodes that succeed, before learning and after every so many updates."""
+    """Share of episodes that succeed, `[learner, instance, evaluation]`, at first and on the way.
 
-    def success(agent: Agent) -> Array:
-        def act(observation, key):
-            return agent.act(observation, key=key, explore=True)[0]
+    The learners begin with the clone and are drawn back to it, begin with it, and begin anew.
+    """
 
-        return jnp.mean(episode_returns(task, act, episodes=episodes, key=keys[0]))
+    def one(kl_weight, entropy_weight, anew, state, key):
+        method = PPO(**settings, kl_weight=kl_weight, entropy_weight=entropy_weight)
+        begin_key, learn_key, look_key = jax.random.split(key, 3)
+        begun = method.warm_start(Agent(clone, state), task.spaces, key=begin_key)
+        fresh = method.warm_start(
+            Agent(clone, clone.init(task.spaces, key=begin_key)), task.spaces, key=begin_key
+        )
+        begun = jax.tree.map(lambda new, old: jnp.where(anew, new, old), fresh, begun)
 
-    def one(state, key):
-        begin_key, learn_key = jax.random.split(key)
-        begun = None
-        if clone is not None:
-            begun = method.warm_start(Agent(clone, state), task.spaces, key=begin_key)
+        def success(agent: Agent) -> Array:
+            def act(observation, key):
+                return agent.act(observation, key=key, explore=True)[0]
+
+            return jnp.mean(episode_returns(task, act, episodes=episodes, key=look_key))
+
         return learn(
             method,
             task.spaces,
             rollouts,
-            updates,
+            every * evaluations,
             evaluate=success,
             every=every,
             state=begun,
             key=learn_key,
         ).evaluations
 
-    return jax.vmap(one)(states, keys)
+    each = jax.vmap(one, in_axes=(None, None, None, 0, 0))
+    learners = jnp.asarray([_KL_WEIGHT, 0.0, 0.0]), jnp.asarray([0.0, 0.0, _ENTROPY_WEIGHT])
+    anew = jnp.asarray([False, False, True])
+    return jax.vmap(each, in_axes=(0, 0, 0, None, None))(*learners, anew, states, keys)
 
 
 def _explored(
@@ -288,19 +301,8 @@ def _explored(
     every = max(1, steps // block // evaluations)
     settings: dict[str, Any] = {"hidden_sizes": (width, width), "num_minibatches": num_minibatches}
     settings |= {"num_epochs": _NUM_EPOCHS}
-    learners = {
-        "from the clones, near them": (PPO(**settings, kl_weight=_KL_WEIGHT), clone),
-        "from the clones": (PPO(**settings), clone),
-        "from nothing": (PPO(**settings, entropy_weight=0.01), None),
-    }
-    success = {
-        name: np.asarray(
-            _on_policy(
-                method, begin, states, task, rollouts, every * evaluations, every, episodes, keys
-            )
-        )
-        for name, (method, begin) in learners.items()
-    }
+    given = (clone, states, task, rollouts, settings, every, evaluations, episodes, keys)
+    success = dict(zip(_LEARNERS, np.asarray(_on_policy(*given)), strict=True))
     own = success["from the clones"][:, 0]
     ends = {name: each[:, -1] for name, each in success.items()}
     at = block * every * np.arange(evaluations + 1)
