@@ -23,6 +23,8 @@ __all__ = ["environment_names", "make", "make_recorded"]
 
 ENVPOOL = "envpool:"
 """What the name of a task begins with that EnvPool simulates."""
+DRIVES = "gym-electric-motor:"
+"""What the name of a task begins with that gym-electric-motor simulates."""
 
 
 Acted = AbstractEnvironment | AbstractHostTask | AbstractBandit | AbstractBlackBox
@@ -33,9 +35,9 @@ def make(name: str, /, **options: Any) -> Acted:
     """The environment, the bandit or the black box called `name`.
 
     **Arguments:** `name`: of a pure-JAX environment (`pendulum`), bandit (`linear-bandit`) or black
-    box (`branin`), `envpool:` with an EnvPool id, or a Gymnasium id (`HalfCheetah-v5`,
-    `module:Name-v0`); `options`: fields of the environment, or keyword arguments for Gymnasium or
-    EnvPool.
+    box (`branin`), `envpool:` with an EnvPool id, `gym-electric-motor:` with one of that package,
+    or a Gymnasium id (`HalfCheetah-v5`, `module:Name-v0`); `options`: fields of the environment, or
+    keyword arguments for those packages.
 
     Raises `SpecificationError`, with the nearest names, if there is none; or if it does not know an
     option.
@@ -47,6 +49,10 @@ def make(name: str, /, **options: Any) -> Acted:
         from headwater.environments.adapters.envpool_task import EnvPoolTask
 
         task: AbstractHostTask = EnvPoolTask(name.removeprefix(ENVPOOL), given)
+    elif name.startswith(DRIVES):
+        from headwater.environments.adapters.gym_electric_motor_task import GymElectricMotorTask
+
+        task = GymElectricMotorTask(name.removeprefix(DRIVES), given)
     else:
         _require_registered(name)
         task = GymnasiumTask(name, given)
@@ -77,7 +83,7 @@ def make_recorded(name: Any, /, **options: Any) -> Acted:
     if not isinstance(name, str):
         raise SpecificationError(f"{name!r} is no name of an environment")
     module, colon, _ = name.partition(":")
-    if colon and not name.startswith(ENVPOOL) and module not in sys.modules:
+    if colon and not name.startswith((ENVPOOL, DRIVES)) and module not in sys.modules:
         raise SpecificationError(
             f"the environment '{name}' is recorded here, but a file does not get to say which "
             "module is imported: name it yourself (--env), or import the module first"

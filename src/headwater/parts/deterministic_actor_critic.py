@@ -6,7 +6,7 @@ hyper-parameters that `DeterministicSettings` lists, as fields with defaults of 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -69,6 +69,15 @@ class HeldActorSettings(DeterministicSettings, Protocol):
     def alpha(self) -> Number: ...
     @property
     def policy_delay(self) -> int | Int[Array, ""]: ...
+
+
+class UnsmoothedSettings(NamedTuple):
+    """Settings of one of two networks that learn at rates of their own, without target noise."""
+
+    learning_rate: Number
+    polyak_rate: Number
+    target_policy_noise: Number = 0.0
+    target_noise_clip: Number = 0.0
 
 
 def begin_deterministic(
@@ -165,6 +174,14 @@ def improve_actor_when_due(
         step=state.step + 1,
     )
     return state, {"actor_loss": last_loss}
+
+
+def first_value_loss(
+    state: DeterministicActorCritic, observation: Float[Array, "batch observation"]
+) -> Callable[[DeterministicActor], Float[Array, ""]]:
+    """The loss of an actor that climbs the first critic: minus the mean value of its actions."""
+    first = jax.tree.map(lambda leaf: leaf[0], state.critics.stacked)
+    return lambda actor: -jnp.mean(first(observation, actor(observation)))
 
 
 def step_held_to_actions(

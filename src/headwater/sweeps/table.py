@@ -181,7 +181,7 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
     if not methods:
         raise SpecificationError(f'{where}: there is nothing to do: give methods = ["IQL", …]')
     environment = read.get("environment", "")
-    if ":" in environment and not environment.startswith("envpool:"):
+    if ":" in environment and not environment.startswith(("envpool:", "gym-electric-motor:")):
         raise SpecificationError(
             f"{where}: environment = '{environment}' would import a module, which a table may not: "
             "use `headwater train --env` for it"

@@ -205,10 +205,15 @@ def episode_seed(seed: int, number: int) -> int:
 
 def time_limit(simulator: Any) -> int | None:
     """The time limit of a Gymnasium environment in steps, if it declares or is wrapped in one."""
-    import gymnasium
-
     if simulator.spec is not None and simulator.spec.max_episode_steps is not None:
         return simulator.spec.max_episode_steps
+    return wrapped_limit(simulator)
+
+
+def wrapped_limit(simulator: Any) -> int | None:
+    """The time limit in steps that a Gymnasium environment is wrapped in, if it is."""
+    import gymnasium
+
     limits = []
     while isinstance(simulator, gymnasium.Wrapper):
         if isinstance(simulator, gymnasium.wrappers.TimeLimit):
