@@ -27,17 +27,15 @@ from headwater.sources.replay import Replay
 
 _GAINS, _INTEGRAL_TIMES = (0.5, 0.7, 1.0, 1.2, 1.4, 2.0), (0.5, 1.0, 2.0, 4.0)
 """What the PI controller is tuned over, in multiples of the magnitude optimum."""
-_STEPS = 500
-"""Of a piece of the log, and of an evaluation, each from a fresh start."""
 
 
-def _motors(seed: int, count: int) -> DCMotor:
+def _motors(seed: int, count: int, horizon: int) -> DCMotor:
     """Motors whose parameters are half to twice those of the default one, `[motor]`.
 
     The induced voltage is at most half as large again, since the supply has to overcome it.
     """
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), 4)
-    usual = DCMotor(penalty=1.0)
+    usual = DCMotor(penalty=1.0, horizon=horizon)
     largest = {"resistance": 2.0, "inductance": 2.0, "inertia": 2.0, "flux": 1.5}
     drawn = {
         name: getattr(usual, name)
@@ -58,7 +56,7 @@ def _missed(rows: Transitions) -> Float[Array, "step copy"]:
 
 
 def _acted(motor: DCMotor, act: Act, episodes: int, key: PRNGKeyArray) -> Transitions:
-    return interact(motor, begin(motor, episodes, key=key), act, steps=_STEPS, key=key)[1]
+    return interact(motor, begin(motor, episodes, key=key), act, steps=motor.horizon, key=key)[1]
 
 
 def _controlled(motor: DCMotor, episodes: int, key: PRNGKeyArray) -> Transitions:
@@ -66,7 +64,7 @@ def _controlled(motor: DCMotor, episodes: int, key: PRNGKeyArray) -> Transitions
     advised = Advised(motor)
     nothing = lambda observation, key: jnp.zeros(1)
     at = begin(advised, episodes, key=key)
-    return corrected(advised, at, nothing, expert_share=1.0, steps=_STEPS, key=key)[1]
+    return corrected(advised, at, nothing, expert_share=1.0, steps=motor.horizon, key=key)[1]
 
 
 @eqx.filter_jit
@@ -101,11 +99,11 @@ def _errors_of_method(method: Any, states: Any, motors: DCMotor, episodes: int, 
     return jax.vmap(one)(motors, states)
 
 
-def _tuned(seed: int, count: int, episodes: int) -> tuple[float, float]:
+def _tuned(seed: int, count: int, horizon: int, episodes: int) -> tuple[float, float]:
     """The multiples of gain and integral time with the least error, on motors held out."""
 
     def score(candidates: Sequence[tuple[float, float]], seed: int):
-        motors, key = _motors(seed, count), jax.random.key(seed)
+        motors, key = _motors(seed, count, horizon), jax.random.key(seed)
         given = [map(jnp.asarray, candidate) for candidate in candidates]
         return [_errors_of_controller(motors, *each, episodes, key) for each in given]
 
@@ -173,6 +171,7 @@ def _beside_a_controller(
     seed: int,
     *,
     motors: int,
+    horizon: int,
     steps: int,
     random_steps: int,
     batch: int,
@@ -180,8 +179,8 @@ def _beside_a_controller(
     episodes: int,
     evaluations: int,
 ) -> Finding:
-    drawn, key = _motors(seed, motors), jax.random.key(seed)
-    tuned = _tuned(seed, motors, episodes)
+    drawn, key = _motors(seed, motors, horizon), jax.random.key(seed)
+    tuned = _tuned(seed, motors, horizon, episodes)
     method = _learner(width)
     states, curve = _learned(
         method,
@@ -239,6 +238,7 @@ def _after_a_log(
     factor: float,
     at_least: float,
     motors: int,
+    horizon: int,
     steps: int,
     random_steps: int,
     batch: int,
@@ -248,8 +248,8 @@ def _after_a_log(
     pieces: int,
     offline_updates: int,
 ) -> Finding:
-    drawn, key = _motors(seed, motors), jax.random.key(seed)
-    tuned = _tuned(seed, motors, episodes)
+    drawn, key = _motors(seed, motors, horizon), jax.random.key(seed)
+    tuned = _tuned(seed, motors, horizon, episodes)
     theirs = _errors_of_controller(drawn, *map(jnp.asarray, tuned), episodes, key)
     target = -factor * float(np.mean(theirs))
     logs = []
@@ -289,6 +289,7 @@ def _after_a_log(
 _PAPER = "traue2022toward"
 _SMOKE = {
     "motors": 3,
+    "horizon": 50,
     "steps": 120,
     "random_steps": 40,
     "batch": 8,
@@ -298,6 +299,7 @@ _SMOKE = {
 }
 _SMALL = {
     "motors": 5,
+    "horizon": 500,
     "steps": 12_000,
     "random_steps": 500,
     "batch": 64,
