@@ -1,18 +1,29 @@
 """The adapter on a stand-in of the same shape, and on the package where it is installed."""
 
 import builtins
+import dataclasses
 import sys
 import types
+from typing import Any
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from headwater.core.errors import SpecificationError
 from headwater.environments.adapters.gym_electric_motor_task import FlatMotor
 from headwater.environments.adapters.gymnasium_objects import from_gymnasium
 from headwater.environments.check import check_environment
-from headwater.environments.registry import make
+from headwater.environments.control.dc_motor import DCMotor
+from headwater.environments.registry import make as make_task
+
+
+def make(name: str, **options) -> Any:
+    return make_task(name, **options)
+
 
 NAME = "gym-electric-motor:Cont-CC-Stand-in-v0"
 
@@ -66,9 +77,7 @@ def package(monkeypatch):
     setattr(envs, "StandIn", StandIn)  # noqa: B010
     for module in (fake, wrappers, envs):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    entry = gymnasium.envs.registration.EnvSpec(
-        "Cont-CC-Stand-in-v0", entry_point="gym_electric_motor.envs:StandIn"
-    )
+    entry = EnvSpec("Cont-CC-Stand-in-v0", entry_point="gym_electric_motor.envs:StandIn")
     monkeypatch.setitem(gymnasium.registry, entry.id, entry)
 
 
@@ -145,3 +154,40 @@ def test_unknown_drives_are_explained(package):
 def test_the_package_keeps_its_promises(name):
     pytest.importorskip("gym_electric_motor", exc_type=ImportError)
     check_environment(make(f"gym-electric-motor:{name}", dead_time=1, max_episode_steps=40))
+
+
+def test_the_package_has_the_current_of_the_built_in_motor():
+    pytest.importorskip("gym_electric_motor", exc_type=ImportError)
+    drive = make("gym-electric-motor:Cont-CC-PermExDc-v0").open(1)
+    shown = drive.reset(np.array([0]))
+    # The package's speed is constant, as that of a motor is which nothing can move.
+    motor = DCMotor(inertia=1e12, friction=0.0, dead_time=False)
+    state, _ = motor.reset(key=jax.random.key(0))
+    state = dataclasses.replace(state, speed=jnp.asarray(shown[0, 0]))
+    held = motor.flux * motor.speed_limit * shown[0, 0] / motor.supply
+    step = jax.jit(lambda state, action: motor.step(state, action, key=jax.random.key(0))[0])
+    for volts in np.random.default_rng(0).uniform(-0.1, 0.1, 20):
+        action = np.array([held + volts - 0.1 * shown[0, 2]], np.float32)
+        state = step(state, jnp.asarray(action))
+        shown = drive.step(action[None]).next_observation
+        np.testing.assert_allclose(state.current, shown[0, 2], atol=5e-3)
+    drive.close()
+
+
+def test_the_controller_tracks_in_the_package():
+    pytest.importorskip("gym_electric_motor", exc_type=ImportError)
+    controller = jax.jit(DCMotor(dead_time=False).controller())
+    drive = make("gym-electric-motor:Cont-CC-PermExDc-v0").open(1)
+    shown = drive.reset(np.array([0]))
+    command, before, missed = jnp.zeros(1), jnp.zeros(1), []
+    for _ in range(300):
+        error = jnp.asarray(shown[:, 5] - shown[:, 2])
+        command, before = controller(command, before, error), error
+        asked = shown[0, 5]
+        step = drive.step(np.asarray(command)[:, None])
+        assert not step.terminal[0]
+        shown = step.observation
+        missed.append(abs(shown[0, 2] - asked))
+    # Its reference moves by up to a tenth of the limit in a step.
+    assert np.mean(missed) < 0.05
+    drive.close()

@@ -1,5 +1,7 @@
 """The motor against the exponential of its equations; its controller against the linear loop."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ from headwater.core.errors import SpecificationError
 from headwater.environments.control.dc_motor import DCMotor, PIController
 from headwater.environments.registry import make
 
-STILL = {"wander": 0.0, "jumps": 0.0}
-OTHER = {
+STILL: dict[str, Any] = {"wander": 0.0, "jumps": 0.0}
+OTHER: dict[str, Any] = {
     "resistance": 1.2,
     "inductance": 4e-3,
     "flux": 0.3,
@@ -25,7 +27,7 @@ OTHER = {
 """A small motor, with a period that is not short beside its time constants."""
 
 
-def exact(task: DCMotor) -> np.ndarray:
+def exact(task: Any) -> np.ndarray:
     """What current, speed and voltage become in one period, in double precision."""
     rates = np.array(
         [
@@ -41,7 +43,7 @@ def exact(task: DCMotor) -> np.ndarray:
     return expm(rates * task.period)
 
 
-def walked(task, start, actions):
+def walked(task: Any, start, actions):
     """Currents and speeds in their units, rewards and ends of the actions, one after another."""
 
     def one(state, action):
@@ -57,7 +59,7 @@ def walked(task, start, actions):
 @pytest.mark.parametrize("fields", [{}, OTHER, {**OTHER, "inductance": 1e-4}])
 @pytest.mark.parametrize("dead_time", [False, True])
 def test_a_step_is_exact(fields, dead_time):
-    task = DCMotor(**fields, **STILL, dead_time=dead_time)
+    task: Any = DCMotor(**fields, **STILL, dead_time=dead_time)
     start, _ = task.reset(key=jax.random.key(0))
     actions = np.random.default_rng(0).uniform(-0.02, 0.02, (20, 1)).astype(np.float32)
     actions = actions + float(start.command)
@@ -78,7 +80,7 @@ def test_a_step_is_exact(fields, dead_time):
 def test_the_controller_has_the_step_response_of_the_linear_loop(fields, dead_time):
     # In closed form: powers of the matrix of the loop, whose state is current, speed, the voltage
     # that waits, the integral and the reference. The textbook's controller sums errors.
-    task = DCMotor(**fields, **STILL, dead_time=dead_time)
+    task: Any = DCMotor(**fields, **STILL, dead_time=dead_time)
     start, _ = task.reset(key=jax.random.key(4))
     late = (1.5 if dead_time else 0.5) * task.period
     gain = task.expert_gain * task.inductance / (2.0 * late)
@@ -123,7 +125,7 @@ def test_by_the_magnitude_optimum_it_overshoots_by_four_per_cent():
     # The response of 1 / (2 T s (1 + T s)) in a closed loop, by the book 4.3 %; holding and dead
     # time are not quite what that has for them. Without friction and induced voltage, which
     # the book leaves out.
-    task = DCMotor(**STILL, flux=1e-6, friction=0.0)
+    task: Any = DCMotor(**STILL, flux=1e-6, friction=0.0)
     start, _ = task.reset(key=jax.random.key(0))
     state = start.__class__(**{**vars(start), "reference": jnp.asarray(0.1)})
 
@@ -149,7 +151,7 @@ def test_the_controller_does_not_wind_up():
 
 
 def test_passing_a_limit_ends_the_episode_and_costs():
-    task = DCMotor(dead_time=False, penalty=7.0)
+    task: Any = DCMotor(dead_time=False, penalty=7.0)
     start, _ = task.reset(key=jax.random.key(0))
     shown, reward, terminal, truncated = walked(task, start, jnp.ones((3, 1)))
     first = int(np.argmax(terminal))
@@ -167,14 +169,19 @@ def test_passing_a_limit_ends_the_episode_and_costs():
 
 
 def test_the_reference_stays_within_its_reach_and_moves_as_told():
-    task = DCMotor(reach=0.3, wander=0.02, jumps=0.0)
+    task: Any = DCMotor(reach=0.3, wander=0.02, jumps=0.0)
     keys = jax.random.split(jax.random.key(1), 4000)
-    moved = jax.vmap(lambda key: task._following(jnp.zeros(()), key))(keys)
+
+    def moves(task, reference):
+        go = lambda key: task._following(jnp.asarray(reference), key)
+        return np.asarray(jax.jit(jax.vmap(go))(keys))
+
+    moved = moves(task, 0.0)
     np.testing.assert_allclose(np.std(moved), 0.02, rtol=0.05)
-    edge = jax.vmap(lambda key: task._following(jnp.asarray(0.3), key))(keys)
+    edge = moves(task, 0.3)
     assert np.max(edge) == np.float32(0.3) and np.mean(edge < 0.3) > 0.4
     jumping = DCMotor(reach=0.3, wander=0.0, jumps=0.25)
-    jumped = jax.vmap(lambda key: jumping._following(jnp.zeros(()), key))(keys)
+    jumped = moves(jumping, 0.0)
     np.testing.assert_allclose(np.mean(jumped != 0.0), 0.25, atol=0.03)
     np.testing.assert_allclose(np.std(jumped[jumped != 0.0]), 0.3 / 3**0.5, rtol=0.1)
 
@@ -197,5 +204,6 @@ def test_motors_beyond_their_limits_are_refused(fields, message):
 
 
 def test_motors_of_ones_own_are_made_by_name():
-    task = make("dc-motor", resistance=1.2, inductance=4e-3, dead_time=False)
+    task: Any = make("dc-motor", **OTHER, dead_time=False)
     assert task.resistance == 1.2 and not task.dead_time
+    assert task.spaces.action.high == (48.0,)

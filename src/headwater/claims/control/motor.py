@@ -69,14 +69,17 @@ def _controlled(motor: DCMotor, episodes: int, key: PRNGKeyArray) -> Transitions
 
 @eqx.filter_jit
 def _errors_of_controller(
-    motors: DCMotor, gain: Array, integral_time: Array, episodes: int, key: PRNGKeyArray
+    motors: DCMotor, multiples: Float[Array, "2"], episodes: int, key: PRNGKeyArray
 ) -> Float[Array, " motor"]:
-    """The mean error with which the controller tracks, of each motor."""
-    count = len(motors.resistance)
+    """The mean error with which the controller tracks, of each motor.
+
+    **Arguments:** `multiples`: of gain and integral time by the magnitude optimum.
+    """
+    count = jnp.shape(motors.resistance)[0]
     tuned = dataclasses.replace(
         motors,
-        expert_gain=jnp.full(count, gain),
-        expert_integral_time=jnp.full(count, integral_time),
+        expert_gain=jnp.full(count, multiples[0]),
+        expert_integral_time=jnp.full(count, multiples[1]),
     )
     return jax.vmap(lambda motor: jnp.mean(_missed(_controlled(motor, episodes, key))))(tuned)
 
@@ -104,8 +107,8 @@ def _tuned(seed: int, count: int, horizon: int, episodes: int) -> tuple[float, f
 
     def score(candidates: Sequence[tuple[float, float]], seed: int):
         motors, key = _motors(seed, count, horizon), jax.random.key(seed)
-        given = [map(jnp.asarray, candidate) for candidate in candidates]
-        return [_errors_of_controller(motors, *each, episodes, key) for each in given]
+        given = [jnp.asarray(candidate) for candidate in candidates]
+        return [_errors_of_controller(motors, each, episodes, key) for each in given]
 
     grid = [(gain, time) for gain in _GAINS for time in _INTEGRAL_TIMES]
     return tune(grid, score, seed=seed).value
@@ -140,7 +143,7 @@ def _learned(
     **Arguments:** `logs`: of each motor, from which half of every batch is drawn, and all of those
     of `offline_updates` before the first step.
     """
-    count = len(motors.resistance)
+    count = jnp.shape(motors.resistance)[0]
 
     def score(method, states, key):
         return -np.asarray(_errors_of_method(method, states, motors, episodes, key)[0], np.float64)
@@ -194,8 +197,8 @@ def _beside_a_controller(
     )
     ours, ended = _errors_of_method(method, states, drawn, episodes, key)
     ours = np.asarray(ours, np.float64).mean(1)
-    theirs = _errors_of_controller(drawn, *map(jnp.asarray, tuned), episodes, key)
-    book = _errors_of_controller(drawn, jnp.ones(()), jnp.ones(()), episodes, key)
+    theirs = _errors_of_controller(drawn, jnp.asarray(tuned), episodes, key)
+    book = _errors_of_controller(drawn, jnp.ones(2), episodes, key)
     random = _errors_at_random(drawn, episodes, key)
     flat = np.full(2, -float(np.mean(theirs)))
     return Finding(
@@ -250,13 +253,18 @@ def _after_a_log(
 ) -> Finding:
     drawn, key = _motors(seed, motors, horizon), jax.random.key(seed)
     tuned = _tuned(seed, motors, horizon, episodes)
-    theirs = _errors_of_controller(drawn, *map(jnp.asarray, tuned), episodes, key)
+    theirs = _errors_of_controller(drawn, jnp.asarray(tuned), episodes, key)
     target = -factor * float(np.mean(theirs))
     logs = []
     for i in range(motors):
         rows = eqx.filter_jit(_controlled)(_one(drawn, i), pieces, jax.random.fold_in(key, i))
         logs.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows))
-    shared = {"steps": steps, "batch": batch, "episodes": episodes, "evaluations": evaluations}
+    shared: dict[str, Any] = {
+        "steps": steps,
+        "batch": batch,
+        "episodes": episodes,
+        "evaluations": evaluations,
+    }
     method = _learner(width)
     curves = {
         "with the log": _learned(
