@@ -317,7 +317,7 @@ _SMALL = {
     "random_steps": 500,
     "batch": 128,
     "width": 32,
-    "episodes": 10,
+    "episodes": 20,
     "evaluations": 10,
 }
 
