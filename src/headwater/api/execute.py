@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from headwater.api.data.notes import tell_of
-from headwater.api.inputs import choose_reward, load_reward, open_function
+from headwater.api.inputs import choose_rewards, open_function, open_rewards
 from headwater.api.run import (
     ADAPTERS_DIRECTORY,
     MODEL_DIRECTORY,
@@ -231,7 +231,7 @@ def resume(
     upstream = None
     if (directory.path / UPSTREAM_DIRECTORY / "run.json").is_file():
         upstream = open_run(directory.path / UPSTREAM_DIRECTORY)
-    reward = choose_reward(reward)[1]
+    reward = choose_rewards(reward)[1]
     judge = open_function(judge) if isinstance(judge, str) else judge
     task = None
     if process is not None:
@@ -252,21 +252,18 @@ def resume(
 def _opened(specification: Specification, given: Given) -> Given:
     """With the model, and what judges, as the specification says. Raises as `resume` does."""
     reward, model = given.reward, given.model
-    for what, chosen, found in (
-        ("reward", specification.reward, reward),
-        ("judge", specification.judge, given.judge),
-    ):
-        if chosen is not None and chosen.kind == "object" and found is None:
-            raise RunError(
-                f"the {what} '{chosen.name}' is Python code, which a run's directory does not get "
-                f"to name: give it again (--{what}, or {what}=… in Python)"
-            )
+    chosen = specification.judge
+    if chosen is not None and chosen.kind == "object" and given.judge is None:
+        raise RunError(
+            f"the judge '{chosen.name}' is Python code, which a run's directory does not get to "
+            "name: give it again (--judge, or judge=… in Python)"
+        )
     if specification.model is None:
         return given
     if model is None:
         model = specification.model.open(specification.options)
-    if specification.reward is not None and specification.reward.kind == "run":
-        reward = load_reward(specification.reward.name, model.decoder.vocabulary)
+    if specification.rewards:
+        reward = open_rewards(specification.rewards, reward, model.decoder.vocabulary)
     return given._replace(model=model, reward=reward)
 
 

@@ -53,6 +53,7 @@ class Chosen(NamedTuple):
     reward: JudgeChoice | None = None
     judge: JudgeChoice | None = None
     later: tuple[DataChoice, ...] = ()
+    added_rewards: tuple[JudgeChoice, ...] = ()
 
 
 def as_method(method: AbstractMethod | str | type) -> AbstractMethod:
@@ -255,7 +256,9 @@ def open_inputs(
 
     Raises `SpecificationError` or `DataError` for what is not there or cannot be read.
     """
-    reward_choice, reward = choose_reward(reward)
+    reward_choices, reward = choose_rewards(reward)
+    if options.reward_weights is not None and not reward_choices:
+        raise SpecificationError("reward_weights: give the rewards that they are of")
     judge_choice = None if judge is None else JudgeChoice("object", _name_of(judge))
     judge = open_function(judge) if isinstance(judge, str) else judge
     if flow.kind == "control":
@@ -302,7 +305,13 @@ def open_inputs(
         )
     opened = ModelChoice.of(Path(model), options.adapters)
     return (
-        Chosen(chosen, model=opened, reward=reward_choice, judge=judge_choice),
+        Chosen(
+            chosen,
+            model=opened,
+            reward=reward_choices[0] if reward_choices else None,
+            judge=judge_choice,
+            added_rewards=reward_choices[1:],
+        ),
         Given(data, reward=reward, judge=judge),
     )
 
@@ -329,17 +338,33 @@ class StoredReward(AbstractCompletionReward):
         return jax.lax.stop_gradient(self.network.rate(data))
 
 
-def choose_reward(reward: Any) -> tuple[JudgeChoice | None, Any]:
-    """What the specification says of a reward, and the reward itself; `None` for exact match.
+def choose_rewards(reward: Any) -> tuple[tuple[JudgeChoice, ...], Any]:
+    """What the specification says of one reward or several, and the reward itself.
 
     **Arguments:** `reward`: `None` or `"exact-match"`; the run of a reward model, or the directory
     of one that transformers loads; `module:function` or `file.py:function`; a function of texts, or
-    an `AbstractCompletionReward`.
+    an `AbstractCompletionReward`; or a list of such, which are added up.
+
+    **Returns:** no choice and `None` for exact match; a tuple of rewards for several.
 
     Raises `SpecificationError` or `RunError` for anything else.
     """
-    if reward is None or (isinstance(reward, str) and reward == EXACT_MATCH):
-        return None, None
+    if not isinstance(reward, list | tuple):
+        if reward is None or _is_exact_match(reward):
+            return (), None
+        choice, found = _choose_reward(reward)
+        return (choice,), found
+    if not reward:
+        raise SpecificationError("the list of rewards is empty: give one at least")
+    if len(reward) == 1:
+        return choose_rewards(reward[0])
+    choices, found = zip(*map(_choose_reward, reward), strict=True)
+    return choices, found
+
+
+def _choose_reward(reward: Any) -> tuple[JudgeChoice, Any]:
+    if _is_exact_match(reward):
+        return JudgeChoice("file", EXACT_MATCH), EXACT_MATCH
     if isinstance(reward, str | os.PathLike):
         text = str(reward)
         if ":" in text and not Path(text).exists():
@@ -352,6 +377,39 @@ def choose_reward(reward: Any) -> tuple[JudgeChoice | None, Any]:
             "reward model, or exact-match"
         )
     return JudgeChoice("object", _name_of(reward)), reward
+
+
+def _is_exact_match(reward: Any) -> bool:
+    return isinstance(reward, str) and reward == EXACT_MATCH
+
+
+def open_rewards(chosen: tuple[JudgeChoice, ...], given: Any, vocabulary: int) -> Any:
+    """The rewards of a run, as `choose_rewards` returns them.
+
+    **Arguments:** `chosen`: what its specification says; `given`: by whom it is opened, as
+    `choose_rewards` returns it, or `None`; `vocabulary`: of the policy that is judged.
+
+    Raises `RunError` for Python code that is not given again, or another number of rewards.
+    """
+    held = given if isinstance(given, tuple) else (given,)
+    if given is None:
+        held = (None,) * len(chosen)
+    if len(held) != len(chosen):
+        raise RunError(
+            f"this run adds up {len(chosen)} rewards, and {len(held)} were given: give all of "
+            "them, in their order"
+        )
+    found = []
+    for choice, reward in zip(chosen, held, strict=True):
+        if choice.kind == "object" and reward is None:
+            raise RunError(
+                f"the reward '{choice.name}' is Python code, which a run's directory does not get "
+                "to name: give it again (--reward, or reward=… in Python)"
+            )
+        if choice.kind == "run":
+            reward = load_reward(choice.name, vocabulary)
+        found.append(EXACT_MATCH if choice.kind == "file" else reward)
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def open_function(text: str) -> Callable[..., Any]:

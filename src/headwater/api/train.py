@@ -56,9 +56,9 @@ def train(
     - `model`: directory of a language model.
     - `reward`: of what a language model writes: `"exact-match"` with the file's completions (the
       default), the run of a reward model or a directory that transformers loads as one, a Python
-      function
-      `reward(prompts=[…], completions=[…])` that returns a number for each text, or where one is,
-      as `"module:function"` or `"file.py:function"`.
+      function `reward(prompts=[…], completions=[…])` that returns a number for each text, or where
+      one is, as `"module:function"` or `"file.py:function"`; or a list of these, which are added
+      up, as `reward_weights` say.
     - `judge`: of pairs: an `AbstractJudge` of episodes (default: one that prefers by the rewards of
       the process), or for texts a function `judge(prompts=[…], first=[…], second=[…])` that
       returns how probably the first is preferred (default: by `reward`).

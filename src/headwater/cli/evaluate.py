@@ -21,7 +21,7 @@ def command(
     max_weight: Annotated[float, option("X")] = float("inf"),
     env_option: Settings = (),
     unseen_levels: Annotated[int, option("N")] = 0,
-    reward: Annotated[str | None, option("REWARD")] = None,
+    reward: Annotated[tuple[str, ...], option("REWARD…")] = (),
     task: Annotated[int | None, option("N")] = None,
     seed: Annotated[int, option("N")] = 0,
     json: Flag = False,
@@ -48,7 +48,7 @@ def command(
         unseen_levels: Act also on as many levels that follow those of the environment and were
             never learned from, and on at most as many of its own, to see what is lost on new ones.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
-            exact-match; by default what the run learned from.
+            exact-match, or several, which are added up; by default what the run learned from.
         task: Which task it acts in, counted from 0, of a run that learned several one after the
             other; by default the last.
         seed: Root of the randomness of the episodes or of what is written.
@@ -66,7 +66,7 @@ def command(
         estimators=estimators or None,
         max_weight=max_weight,
         unseen_levels=unseen_levels,
-        reward=reward,
+        reward=list(reward) or None,
         seed=seed,
         data_options=reading.given(),
         progress=None if json else True,

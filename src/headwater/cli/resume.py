@@ -13,7 +13,7 @@ def command(
     run: Annotated[Path, tyro.conf.Positional, option("RUN")],
     /,
     env: Annotated[str | None, option("ENV", "-e")] = None,
-    reward: Annotated[str | None, option("REWARD")] = None,
+    reward: Annotated[tuple[str, ...], option("REWARD…")] = (),
     judge: Annotated[str | None, option("JUDGE")] = None,
     json: bool = False,
 ) -> int:
@@ -23,12 +23,13 @@ def command(
         run: Directory of the run, or of a sweep. A finished one is left as it is.
         env: The environment, where it is one that a module of yours registers (`module:Name-v0`):
             a run's directory does not get to say what is imported.
-        reward: The Python function that judges, where it is one: as for `headwater train`.
+        reward: What judges, where it is a Python function or one is among several: as for
+            `headwater train`.
         judge: The Python function that judges pairs, where it is one.
         json: Print the result as JSON.
     """
     if (run / "sweep.json").is_file():
-        if env is not None or reward is not None or judge is not None:
+        if env is not None or reward or judge is not None:
             raise SpecificationError(
                 "what a sweep learns from is in its table: leave out --env, --reward and --judge"
             )
@@ -38,5 +39,5 @@ def command(
     from headwater.api.execute import resume
     from headwater.cli.train import report
 
-    report(resume(run, env=env, reward=reward, judge=judge, progress=None if json else True), json)
+    report(resume(run, env=env, reward=list(reward) or None, judge=judge, progress=None if json else True), json)
     return 0

@@ -17,7 +17,7 @@ def command(
     env: Annotated[str | None, option("ENV", "-e")] = None,
     process: Annotated[str | None, option("PROCESS", "-p")] = None,
     model: Annotated[Path | None, option("DIR", "-m")] = None,
-    reward: Annotated[str | None, option("REWARD")] = None,
+    reward: Annotated[tuple[str, ...], option("REWARD…")] = (),
     judge: Annotated[str | None, option("JUDGE")] = None,
     out: Annotated[Path | None, option("DIR", "-o")] = None,
     then: Annotated[tuple[str, ...], option("DATA…")] = (),
@@ -49,8 +49,8 @@ def command(
             are tokens if it has none).
         reward: Of what a language model writes: `exact-match` with the file's completions (the
             default), the run of a RewardModel or a directory that transformers loads as one,
-            or a Python function as `module:function` or
-            `file.py:function`.
+            or a Python function as `module:function` or `file.py:function`. Several are added
+            up, as --reward-weights say.
         judge: Of pairs of texts, a Python function as `module:function` or `file.py:function`; by
             default the one with the higher reward tends to be preferred.
         out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist. A language
@@ -78,7 +78,7 @@ def command(
         env=chosen_task(env, env_option),
         process=process,
         model=model,
-        reward=reward,
+        reward=list(reward) or None,
         judge=judge,
         data_options=reading.given(),
         process_options=read_options(process_option) or None,

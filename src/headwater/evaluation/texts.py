@@ -23,7 +23,7 @@ from headwater.ops.language.log_ratios import log_ratio, log_ratios
 from headwater.ops.language.packing import lengths_to_read
 from headwater.ops.language.tokens import lengths, token_log_probabilities
 from headwater.runs.feeds.flow import HeldOut
-from headwater.sources.language.host_rewards import TextJudge
+from headwater.sources.language.host_rewards import AbstractHostReward
 
 _ROWS = 64
 """Texts that are looked at together, so that logits of all of them need no room at once."""
@@ -34,8 +34,9 @@ class HeldOutScores:
 
     Of texts the log-likelihood of each response, a token on average; of comparisons whether the
     chosen response gains more over the model as it was (or is rated higher); of labelled texts
-    whether a desirable response became likelier than it was, or an undesirable one less likely; of
-    prompts the rewards of the model's own responses. More is better.
+    whether a desirable response became likelier than it was, or an undesirable one less likely (or
+    whether its label is the more probable one); of prompts the rewards of the model's own
+    responses. More is better.
 
     **Arguments:** `held_out`; `problem`: what the method began with; `new_tokens`, `temperature`:
     of responses.
@@ -59,6 +60,9 @@ class HeldOutScores:
     def _of_seed(self, method: AbstractMethod, state: Any, key: PRNGKeyArray) -> np.ndarray:
         data, reward = self._held_out
         if reward is None and isinstance(method, AbstractCompletionScorer):
+            if isinstance(data, LabelledCompletions):
+                rated = by_rows(_rated, (method, state), data.completions, unpadded=True)
+                return 0.5 * (1.0 + np.sign(rated) * np.where(data.desirable, 1.0, -1.0))
             assert isinstance(data, CompletionComparisons)
             chosen, rejected = (
                 by_rows(_rated, (method, state), part, unpadded=True)
@@ -75,7 +79,7 @@ class HeldOutScores:
         if isinstance(data, Prompts):
             fixed = (network, key, self._new_tokens, self._problem.end, self._temperature)
             written = by_rows(_written, fixed, data)
-            if isinstance(reward, TextJudge):
+            if isinstance(reward, AbstractHostReward):
                 return reward.rewards(written.tokens, written.response)
             return by_rows(rewarded, reward, written)
         if isinstance(data, CompletionComparisons | LabelledCompletions):

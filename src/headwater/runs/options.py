@@ -356,6 +356,12 @@ class Options:
         least=1,
         most=_LARGEST_COUNT,
     )
+    reward_weights: tuple[float, ...] | None = _option(
+        None,
+        "writing",
+        "What each of several rewards counts, which are added up; by default 1.",
+        value="X …",
+    )
     samples: int = _option(
         8,
         "writing",

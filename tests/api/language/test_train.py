@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 def taught(folder, method: str, data: str, out, **others):
     """A run of `method`, trained as asked on a file in `folder`."""
     how = {"updates": 4, "batch_size": 4, **others}
-    if method not in ("SFT", "DPO", "KTO", "ORPO", "RewardModel", "IPO"):
+    if method not in ("SFT", "DPO", "KTO", "ORPO", "RewardModel", "ResponseClassifier", "IPO"):
         how = {"samples": 4, "new_tokens": 3, **how}
     rates = how.pop("hyper_parameters", {"learning_rate": 1e-2})
     model = how.pop("model", folder / "model")
@@ -372,6 +372,57 @@ def test_a_function_as_reward_gives_the_numbers_of_its_compiled_twin(folder, fin
         # other rewards would move every weight by about that much.
         for one, other in zip(jax.tree.leaves(compiled.state), jax.tree.leaves(called.state)):
             np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-3)
+
+
+def test_several_rewards_are_added_up_with_weights(folder, fine_tuned, tmp_path):
+    """A classifier that was learned, a function of one's own and exact match, in one run."""
+    judge = taught(folder, "ResponseClassifier", "labelled.jsonl", folder / "kinds", updates=40,
+                   held_out="0.25", evaluations=1)  # fmt: skip
+    assert judge.score().point > 0.5
+    learned = load_reward(folder / "kinds", 264)
+
+    def exact(prompts, completions):
+        return [float(c == p.removesuffix("+")) for p, c in zip(prompts, completions)]
+
+    path, how = str(folder / "kinds"), {"model": fine_tuned.path / "model", "updates": 2}
+    several = {"reward": [path, "exact-match"], "reward_weights": (0.5, 2.0)}
+    compiled = taught(folder, "GRPO", "sums.jsonl", tmp_path / "both", **several, **how)
+    assert [choice.kind for choice in compiled.specification.rewards] == ["run", "file"]
+    called = taught(folder, "GRPO", "sums.jsonl", tmp_path / "own", reward=[path, exact],
+                    reward_weights=(0.5, 2.0), **how)  # fmt: skip
+    written = texts.read_completions(folder / "sums.jsonl", ByteTokenizer(), 32).data
+    assert np.abs(np.asarray(learned(written))).max() < 1.0
+    for one, other in zip(compiled.metrics, called.metrics):
+        for name, value in one["metrics"].items():
+            np.testing.assert_allclose(value, other["metrics"][name], rtol=1e-3, atol=1e-5)
+    scores = hw.evaluate(compiled, data=folder / "sums.jsonl").scores
+    parts = [hw.evaluate(compiled, data=folder / "sums.jsonl", reward=reward).scores
+             for reward in (path, "exact-match")]  # fmt: skip
+    np.testing.assert_allclose(scores, 0.5 * parts[0] + 2.0 * parts[1], rtol=1e-4, atol=1e-5)
+    again = hw.evaluate(called, data=folder / "sums.jsonl", reward=[path, exact]).scores
+    np.testing.assert_allclose(again, parts[0] + parts[1], rtol=1e-4, atol=1e-5)
+    assert resume(tmp_path / "both", progress=False).specification == compiled.specification
+    with pytest.raises(RunError, match="the reward '.*exact' is Python code"):
+        hw.evaluate(called, data=folder / "sums.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "said"),
+    [
+        ("GRPO", {"reward": []}, "the list of rewards is empty"),
+        ("GRPO", {"reward": [brevity, 3]}, "a int is no reward"),
+        ("GRPO", {"reward_weights": (1.0,)}, "give the rewards that they are of"),
+        (
+            "GRPO",
+            {"reward": [brevity, "exact-match"], "reward_weights": (1.0,)},
+            "reward_weights = 1: of 2 rewards, give a finite number for each",
+        ),
+        ("ALoL", {"reward": [brevity, "exact-match"]}, "leave exact-match out of its rewards"),
+    ],
+)
+def test_rewards_that_do_not_fit_together_are_refused(folder, method, others, said):
+    with pytest.raises(SpecificationError, match=said):
+        taught(folder, method, "sums.jsonl", None, **others)
 
 
 def test_functions_by_name_and_what_is_wrong_with_them(folder, tmp_path):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractCompletionReward, Prompts, TokenProblem, position_mask
@@ -14,7 +14,11 @@ from headwater.environments.language.token_process import TableReward, every_res
 from headwater.methods.language.texts.sft import SFT
 from headwater.networks.token_table import PrefixTable
 from headwater.ops.language.tokens import token_log_probabilities
-from headwater.sources.language.completions import CompletionReplay, SampledCompletions
+from headwater.sources.language.completions import (
+    CompletionReplay,
+    SampledCompletions,
+    WeightedRewards,
+)
 from headwater.sources.language.resets import Resets
 
 
@@ -139,3 +143,10 @@ def test_resets_ask_for_rows():
     data = jax.tree.map(lambda x: x[None], STORED)
     with pytest.raises(DataError, match=r"\[row, position\], not of shape \[1, 4, 5\]"):
         Resets(data, Length())
+
+
+def test_rewards_are_added_up_with_their_weights():
+    both = WeightedRewards((Length(), Length()), jnp.asarray([2.0, -0.5]))
+    assert both(STORED).tolist() == [3.0, 6.0, 3.0, 1.5]
+    with pytest.raises(SpecificationError, match="1 rewards need a weight each"):
+        WeightedRewards((Length(),), jnp.ones(2))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from headwater.api.inputs import choose_reward, load_reward
+from headwater.api.inputs import choose_rewards, open_rewards
 from headwater.api.run import Run
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.feed import Feed
@@ -41,7 +41,8 @@ def score_texts(
 
     **Arguments:** `data`: a file of the kind that the run learned from, all of whose rows are
     judged; by default the rows that the run held out; `reward`: of responses, if it was Python
-    code, or another one than the run's; `seed`: of the responses that are written.
+    code, or others than the run's (several are added up); `seed`: of the responses that are
+    written.
 
     Raises `SpecificationError` if nothing was held out or a reward does not fit, `DataError` for
     data that cannot be used or has changed, `RunError` if a reward is missing.
@@ -52,6 +53,8 @@ def score_texts(
     path = _file(run, data)
     if data is not None:
         options = dataclasses.replace(options, held_out=str(path))
+    if reward is not None:
+        options = dataclasses.replace(options, reward_weights=None)
     if reward is not None and "reward" not in flow.takes:
         raise SpecificationError(
             f"{type(method).__name__} does not learn from rewards, and is not judged by one: leave "
@@ -98,19 +101,10 @@ def _file(run: Run, data: str | Path | None) -> Path:
 def _reward(run: Run, reward: Any) -> Any:
     """The reward that was given, else the run's own; `None` for exact match."""
     assert run.base is not None
-    chosen = run.specification.reward
+    chosen, found = run.specification.rewards, None
     if reward is not None:
-        chosen, found = choose_reward(reward)
-        if chosen is None or chosen.kind == "object":
-            return found
-    if chosen is None:
-        return None
-    if chosen.kind == "object":
-        raise RunError(
-            f"the reward '{chosen.name}' is Python code, which a run's directory does not get to "
-            "name: give it again (--reward, or reward=… in Python)"
-        )
-    return load_reward(chosen.name, run.base.decoder.vocabulary)
+        chosen, found = choose_rewards(reward)
+    return open_rewards(chosen, found, run.base.decoder.vocabulary) if chosen else None
 
 
 def _temperature(options: Options) -> float:

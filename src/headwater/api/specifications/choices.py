@@ -189,10 +189,11 @@ class ModelChoice:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeChoice:
-    """What judges: the run of a reward model, or something that only Python can hold.
+    """What judges: the run of a reward model, the data, or something that only Python can hold.
 
-    **Arguments:** `kind`: `run` for the directory `name`, `object` for anything else.
+    **Arguments:** `kind`: `run` for the directory `name`, `file` for the completions in the data,
+    `object` for anything else.
     """
 
-    kind: Literal["run", "object"]
+    kind: Literal["run", "object", "file"]
     name: str

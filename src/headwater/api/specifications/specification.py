@@ -34,7 +34,8 @@ class Specification:
     in, and judged by; `budget`: of acting in an environment; `start`: what a method that begins
     from another takes over; `spaces`: of a control problem, with its statistics; `score`: what
     evaluations give; `references`: random and expert return that normalise scores, and where they
-    come from; `later`: logs of the tasks that follow that of `data`, in their order.
+    come from; `later`: logs of the tasks that follow that of `data`, in their order;
+    `added_rewards`: what is added to `reward`, in the order of `options.reward_weights`.
     """
 
     verb: Literal["train", "adapt"]
@@ -52,6 +53,12 @@ class Specification:
     score: str = "return"
     references: list[Any] | None = None
     later: tuple[DataChoice, ...] = ()
+    added_rewards: tuple[JudgeChoice, ...] = ()
+
+    @property
+    def rewards(self) -> tuple[JudgeChoice, ...]:
+        """All rewards; none for the exact match of the file's completions."""
+        return () if self.reward is None else (self.reward, *self.added_rewards)
 
     @property
     def seeds(self) -> list[int]:
@@ -124,7 +131,10 @@ class Specification:
                     given[name] = part(held) if name == "options" else part(**held)
                     _check_types(given[name])
             given["later"] = tuple(DataChoice(**held) for held in given.get("later", ()))
-            for held in given["later"]:
+            given["added_rewards"] = tuple(
+                JudgeChoice(**held) for held in given.get("added_rewards", ())
+            )
+            for held in (*given["later"], *given["added_rewards"]):
                 _check_types(held)
             specification = cls(**given)
             _check_types(specification)

@@ -31,7 +31,7 @@ from headwater.runs.stage import Stage
 from headwater.sources.comparisons import (
     AbstractJudge,
 )
-from headwater.sources.language.host_rewards import TextJudge
+from headwater.sources.language.host_rewards import AbstractHostReward
 from headwater.texts.models import LanguageModel
 
 
@@ -59,7 +59,7 @@ class Inputs:
 
     **Arguments:** `data`: logged transitions, or where episodes, comparisons or texts lie (or these
     themselves); `task`: to act in; `process`: a finite one; `model`: a language model; `reward`,
-    `judge`: of what is done or written; `budget`: of acting, `begin`: see `Stage`, both of a run
+    `judge`: of what is done or written, or a tuple of rewards; `budget`: of acting, `begin`: see `Stage`, both of a run
     that acts; `later`: logged transitions of the tasks behind the first, in their order.
     """
 
@@ -67,7 +67,7 @@ class Inputs:
     task: Task | AbstractBandit | AbstractBlackBox | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None
-    reward: AbstractCompletionReward | Callable[..., Any] | None = None
+    reward: Any = None
     judge: AbstractPreference | AbstractJudge | Callable[..., Any] | None = None
     budget: Budget | None = None
     begin: Any = None
@@ -82,7 +82,7 @@ class HeldOut(NamedTuple):
     """
 
     data: Completions | LabelledCompletions | CompletionComparisons | Prompts
-    reward: AbstractCompletionReward | TextJudge | None = None
+    reward: AbstractCompletionReward | AbstractHostReward | None = None
 
     @property
     def score(self) -> str:

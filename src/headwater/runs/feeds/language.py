@@ -43,8 +43,15 @@ from headwater.sources.language.completions import (
     AbstractWriting,
     CompletionReplay,
     SampledCompletions,
+    WeightedRewards,
 )
-from headwater.sources.language.host_rewards import HostJudgedPairs, HostRewarded, TextJudge
+from headwater.sources.language.host_rewards import (
+    AbstractHostReward,
+    HostJudgedPairs,
+    HostRewarded,
+    TextJudge,
+    WeightedHostRewards,
+)
 from headwater.sources.language.packed import PackedReplay, PackedTexts, shapes_for
 from headwater.sources.language.resets import Resets
 from headwater.texts.completion_advantages import advantages, prompt_values
@@ -224,13 +231,51 @@ class _Texts:
         parts = (jax.tree.map(lambda x, i=i: jnp.asarray(x)[i], data) for i in (own, others))
         return (*parts, tokens)
 
-    def judged(self, right: Completions | None) -> AbstractCompletionReward | TextJudge:
-        """The reward that was given, else the file's completions."""
-        reward = self.inputs.reward
-        if reward is None:
-            assert right is not None
-            return ExactMatch(Completions(right.tokens, right.response))
-        return reward if isinstance(reward, AbstractCompletionReward) else self.asking(reward)
+    @property
+    def rewards(self) -> tuple[Any, ...]:
+        """What was given to judge by, else the file's completions."""
+        given = self.inputs.reward
+        if given is None:
+            return (EXACT_MATCH,)
+        return given if isinstance(given, tuple) else (given,)
+
+    def judged(self, right: Completions | None) -> AbstractCompletionReward | AbstractHostReward:
+        """The reward that was given, the weighted sum of several, or else exact match.
+
+        **Arguments:** `right`: the file's completions, where they are read.
+
+        Raises `SpecificationError` for weights that do not fit, or where the file's completions
+        are not read.
+        """
+        parts = [self._judged_by(reward, right) for reward in self.rewards]
+        weights = self.options.reward_weights
+        if weights is None:
+            weights = (1.0,) * len(parts)
+        if len(weights) != len(parts) or not all(map(math.isfinite, weights)):
+            listed = " ".join(f"{weight:g}" for weight in weights)
+            raise SpecificationError(
+                f"reward_weights = {listed}: of {len(parts)} rewards, give a finite number for each"
+            )
+        if len(parts) == 1 and weights == (1.0,):
+            return parts[0]
+        compiled = [part for part in parts if isinstance(part, AbstractCompletionReward)]
+        if len(compiled) == len(parts):
+            return WeightedRewards(tuple(compiled), jnp.asarray(weights, jnp.float32))
+        return WeightedHostRewards(tuple(parts), tuple(weights))
+
+    def _judged_by(
+        self, reward: Any, right: Completions | None
+    ) -> AbstractCompletionReward | AbstractHostReward:
+        if isinstance(reward, AbstractCompletionReward):
+            return reward
+        if not isinstance(reward, str) or reward != EXACT_MATCH:
+            return self.asking(reward)
+        if right is None:
+            raise SpecificationError(
+                f"{type(self.method).__name__} does not look at the file's completions here: leave "
+                f"{EXACT_MATCH} out of its rewards"
+            )
+        return ExactMatch(Completions(right.tokens, right.response))
 
     def asking(self, function: Callable[..., Any]) -> TextJudge:
         """A Python function that reads what was written as text."""
@@ -278,9 +323,9 @@ class _Texts:
 
     def prompts_and_reward(
         self,
-    ) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | TextJudge]:
+    ) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | AbstractHostReward]:
         """Prompts to answer, those held out, and the reward of answers."""
-        if self.inputs.reward is None:
+        if any(isinstance(reward, str) for reward in self.rewards):
             right, others, _ = self.divided(self.completions)
             everything = right
             if others is not None:
@@ -399,7 +444,7 @@ def _judged_pairs(method: AbstractMethod, inputs: Inputs, options: Options) -> F
         prompts, held, reward = texts.prompts_and_reward()
         written = texts.written(prompts)
         source: Any
-        if isinstance(reward, TextJudge):
+        if isinstance(reward, AbstractHostReward):
             source = HostJudgedPairs(written, reward)
         else:
             source = JudgedPairs(written, BradleyTerry(reward))
@@ -449,13 +494,13 @@ def _with_advantages(method: AbstractMethod, inputs: Inputs, options: Options) -
 def _with_reward(
     writing: SampledCompletions | Resets, reward: Any
 ) -> AbstractWriting | AbstractHostSource:
-    if isinstance(reward, TextJudge):
+    if isinstance(reward, AbstractHostReward):
         return HostRewarded(writing, reward)
     return dataclasses.replace(writing, reward=reward)
 
 
 def _scored(data: Completions, reward: Any, rows: int) -> Completions:
-    if isinstance(reward, TextJudge):
+    if isinstance(reward, AbstractHostReward):
         found = jnp.asarray(reward.rewards(data.tokens, data.response))
     else:
         found = jax.lax.map(reward, Completions(data.tokens, data.response), batch_size=rows)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.source import AbstractSource
@@ -133,6 +134,27 @@ class SampledCompletions(AbstractWriting):
 
     def environment_steps(self, state: Int[Array, ""]) -> Int[Array, ""]:
         return state
+
+
+class WeightedRewards(AbstractCompletionReward):
+    """The weighted sum of several rewards of whole responses.
+
+    **Arguments:** `parts`; `weights`: one for each. Raises `SpecificationError` if they are not as
+    many, or none.
+    """
+
+    parts: tuple[AbstractCompletionReward, ...]
+    weights: Float[Array, " part"]
+
+    def __check_init__(self):
+        if not self.parts or self.weights.shape != (len(self.parts),):
+            raise SpecificationError(
+                f"{len(self.parts)} rewards need a weight each, not weights of shape "
+                f"{list(self.weights.shape)}"
+            )
+
+    def __call__(self, data: Completions) -> Float[Array, "*batch"]:
+        return jnp.tensordot(self.weights, jnp.stack([part(data) for part in self.parts]), 1)
 
 
 def rewarded(

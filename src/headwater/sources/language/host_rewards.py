@@ -1,5 +1,6 @@
 """What the policy writes, judged by Python functions that read it as text."""
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.source import AbstractHostSource, Keys
+from headwater.core.tokens import AbstractCompletionReward
 from headwater.sources.language.completion_pairs import in_order
 from headwater.sources.language.completions import AbstractWriting
 
@@ -22,7 +24,35 @@ JudgeFunction = Callable[..., Sequence[float]]
 """`judge(prompts=[…], first=[…], second=[…])`: how probably the first is preferred, for each."""
 
 
-class TextJudge(eqx.Module):
+class AbstractHostReward(eqx.Module):
+    """Judges whole responses on the host."""
+
+    @abc.abstractmethod
+    def rewards(self, tokens: Any, whole: Any) -> np.ndarray:
+        """The reward of each text, `[…]` for tokens and responses `[…, position]`."""
+
+
+class WeightedHostRewards(AbstractHostReward):
+    """The weighted sum of several rewards, of which some are Python functions.
+
+    **Arguments:** `parts`: `AbstractHostReward`, or rewards that are compiled; `weights`: one for
+    each.
+    """
+
+    parts: tuple[AbstractHostReward | AbstractCompletionReward, ...]
+    weights: tuple[float, ...] = eqx.field(static=True)
+
+    def rewards(self, tokens: Any, whole: Any) -> np.ndarray:
+        found = []
+        for part in self.parts:
+            if isinstance(part, AbstractHostReward):
+                found.append(part.rewards(tokens, whole))
+            else:
+                found.append(np.asarray(_compiled(part, jnp.asarray(tokens), jnp.asarray(whole))))
+        return np.tensordot(np.asarray(self.weights, np.float32), np.stack(found), 1)
+
+
+class TextJudge(AbstractHostReward):
     """Asks a Python function about texts.
 
     **Arguments:** `function`: a `RewardFunction` or `JudgeFunction`; `decode`: tokens to text;
@@ -99,7 +129,7 @@ class HostRewarded(AbstractHostSource[Int[Array, " seed"], Completions]):
     """
 
     writing: AbstractWriting
-    judge: TextJudge
+    judge: AbstractHostReward
 
     def init(self, *, keys: Keys) -> Int[Array, " seed"]:
         return jnp.zeros(keys.shape[0], jnp.int32)
@@ -130,7 +160,7 @@ class HostJudgedPairs(AbstractHostSource[Int[Array, " seed"], CompletionComparis
     """
 
     writing: AbstractWriting
-    judge: TextJudge
+    judge: AbstractHostReward
     rewards: bool = eqx.field(static=True, default=True)
 
     def init(self, *, keys: Keys) -> Int[Array, " seed"]:
@@ -145,6 +175,7 @@ class HostJudgedPairs(AbstractHostSource[Int[Array, " seed"], CompletionComparis
                 reward = self.judge.rewards(tokens, mask)
                 found.append(jax.nn.sigmoid(reward[..., 0] - reward[..., 1]))
             else:
+                assert isinstance(self.judge, TextJudge)
                 found.append(self.judge.preferences(tokens, mask))
         return state, _drawn_order(data, jnp.stack([jnp.asarray(f) for f in found]), judge_keys)
 
@@ -156,6 +187,11 @@ class HostJudgedPairs(AbstractHostSource[Int[Array, " seed"], CompletionComparis
 
     def environment_steps(self, state: Int[Array, " seed"]) -> int:
         return int(state[0])
+
+
+@eqx.filter_jit
+def _compiled(reward: AbstractCompletionReward, tokens, whole):
+    return reward(Completions(tokens, whole))
 
 
 @eqx.filter_jit
