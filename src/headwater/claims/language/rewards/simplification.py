@@ -103,12 +103,12 @@ def _experiment(
             source = SampledCompletions(
                 prompts,
                 WeightedRewards(parts, weights),
-                rows=16,
+                rows=8,
                 samples=8,
                 new_tokens=length,
                 end=task.end,
             )
-            method = with_numbers(GRPO(), learning_rate=1e-3, decay_updates=float(updates))
+            method = with_numbers(GRPO(), learning_rate=2e-3, decay_updates=float(updates))
             problem = TokenProblem(network, task.end)
             after = learn(method, problem, source, updates, key=key).state
             return measured(after.network, keys[12])
@@ -186,10 +186,10 @@ CLAIMS = (
             "small": {
                 "runs": 3,
                 "width": 32,
-                "reading": 1_000,
+                "reading": 700,
                 "imitating": 50,
                 "classifying": 300,
-                "updates": 200,
+                "updates": 150,
             },
         },
         experiment=_experiment,
