@@ -39,5 +39,10 @@ def command(
     from headwater.api.execute import resume
     from headwater.cli.train import report
 
-    report(resume(run, env=env, reward=list(reward) or None, judge=judge, progress=None if json else True), json)
+    report(
+        resume(
+            run, env=env, reward=list(reward) or None, judge=judge, progress=None if json else True
+        ),
+        json,
+    )
     return 0

@@ -115,7 +115,9 @@ def _experiment(
 
         weights = jnp.asarray([weights for weights, _ in _ARMS.values()])
         begun = [tuned if imitated else base for _, imitated in _ARMS.values()]
-        starts = jax.tree.map(lambda *x: jnp.stack(x), *(eqx.filter(n, eqx.is_array) for n in begun))
+        starts = jax.tree.map(
+            lambda *x: jnp.stack(x), *(eqx.filter(n, eqx.is_array) for n in begun)
+        )
         static = eqx.filter(base, eqx.is_array, inverse=True)
 
         def each(given):
