@@ -402,7 +402,7 @@ def test_several_rewards_are_added_up_with_weights(folder, fine_tuned, tmp_path)
     again = hw.evaluate(called, data=folder / "sums.jsonl", reward=[path, exact]).scores
     np.testing.assert_allclose(again, parts[0] + parts[1], rtol=1e-4, atol=1e-5)
     assert resume(tmp_path / "both", progress=False).specification == compiled.specification
-    with pytest.raises(RunError, match="the reward '.*exact' is Python code"):
+    with pytest.raises(RunError, match=r"the reward '.*exact' is Python code"):
         hw.evaluate(called, data=folder / "sums.jsonl")
 
 

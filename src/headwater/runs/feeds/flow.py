@@ -59,8 +59,9 @@ class Inputs:
 
     **Arguments:** `data`: logged transitions, or where episodes, comparisons or texts lie (or these
     themselves); `task`: to act in; `process`: a finite one; `model`: a language model; `reward`,
-    `judge`: of what is done or written, or a tuple of rewards; `budget`: of acting, `begin`: see `Stage`, both of a run
-    that acts; `later`: logged transitions of the tasks behind the first, in their order.
+    `judge`: of what is done or written, the rewards in a tuple if there are several; `budget`: of
+    acting, `begin`: see `Stage`, both of a run that acts; `later`: logged transitions of the tasks
+    behind the first, in their order.
     """
 
     data: Logged | Path | TextFile | Episodes | EpisodeComparisons | Pulls | Queries | None = None

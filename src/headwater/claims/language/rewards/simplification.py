@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from headwater.core.records import Completions
-from headwater.core.tokens import AbstractCompletionReward, Prompts, TokenProblem
+from headwater.core.tokens import AbstractCompletionReward, TokenProblem
 from headwater.environments.language.plain_words import PlainWords, Preservation, ShortWords
 from headwater.environments.language.token_tasks import prompts_of
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
