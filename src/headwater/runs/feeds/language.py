@@ -268,7 +268,7 @@ class _Texts:
     ) -> AbstractCompletionReward | AbstractHostReward:
         if isinstance(reward, AbstractCompletionReward):
             return reward
-        if not isinstance(reward, str) or reward != EXACT_MATCH:
+        if not isinstance(reward, str):
             return self.asking(reward)
         if right is None:
             raise SpecificationError(
