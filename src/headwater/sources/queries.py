@@ -12,8 +12,15 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from headwater.core.method import Agent
 from headwater.core.records import MeasuredQueries, Queries
 from headwater.core.source import AbstractSource
-from headwater.environments.black_boxes.black_box import AbstractBlackBox, require_finite
+from headwater.environments.black_boxes.black_box import (
+    AbstractBlackBox,
+    AbstractExactBox,
+    require_finite,
+)
 from headwater.environments.black_boxes.measured_box import AbstractMeasuredBox, require_within
+
+_SAME = 1e-6
+"""Points of the unit cube that differ by no more are one."""
 
 
 class Querying(eqx.Module):
@@ -80,6 +87,83 @@ class LiveQueries(AbstractSource[Querying, Queries]):
             return method.expect(state, point, fidelity), (point, fidelity)
 
         return jax.lax.scan(one, agent.state, keys)[1]
+
+
+class Remembering(eqx.Module):
+    """The instance of an exact black box, and what was evaluated so far: the first `count` rows.
+
+    **Arguments:** `evaluations`: proposals so far, those that were known already included;
+    `finite`: whether each value was.
+    """
+
+    instance: Any
+    evaluations: Int[Array, ""]
+    finite: Bool[Array, ""]
+    point: Float[Array, "room component"]
+    value: Float[Array, " room"]
+    count: Int[Array, ""]
+
+
+class RememberedQueries(AbstractSource[Remembering, Queries]):
+    """Evaluates an exact black box where the method proposes, and no point twice.
+
+    Of a point that was evaluated before, in the same batch or an earlier one, the value is that of
+    then, and the cost is 0. A batch of such points alone takes no time, unless several seeds are
+    mapped.
+
+    **Arguments:** `black_box`; `batch_size`: as of `LiveQueries`; `room`: different points that
+    there may be.
+    """
+
+    black_box: AbstractExactBox
+    batch_size: int = eqx.field(static=True, default=1)
+    room: int = eqx.field(static=True, default=100)
+
+    def init(self, *, key: PRNGKeyArray) -> Remembering:
+        none, size = jnp.zeros((), jnp.int32), self.black_box.space.size
+        table = jnp.zeros((self.room, size)), jnp.zeros(self.room)
+        return Remembering(self.black_box.reset(), none, jnp.asarray(True), *table, none)
+
+    def draw(self, state: Remembering, agent: Agent, *, key: PRNGKeyArray):
+        box, space = self.black_box, self.black_box.space
+        points, fidelities = LiveQueries(box, self.batch_size)._proposals(agent, key=key)
+        points = jnp.asarray(space.rounded(points))
+        filled = jnp.arange(self.room, dtype=jnp.int32) < state.count
+        same = _same(points, state.point) & filled[None, :]
+        known, found = jnp.any(same, axis=1), state.value[jnp.argmax(same, axis=1)]
+        first = jnp.argmax(_same(points, points), axis=1)
+        fresh = ~known & (first == jnp.arange(self.batch_size))
+
+        def evaluate():
+            last = jnp.asarray(space.fidelities - 1, jnp.int32)
+            one = lambda point: box.mean_value(state.instance, space.from_unit(point), last)
+            return jnp.where(known, found, jax.vmap(one)(points))
+
+        value = jax.lax.cond(jnp.all(known), lambda: found, evaluate)
+        good = jnp.isfinite(value)
+        # What is no number is said by `check`; a method that learned from it would be blamed.
+        value = jnp.where(good, value, 0.0)
+        rows = jnp.where(fresh, state.count + jnp.cumsum(fresh) - 1, self.room)
+        after = Remembering(
+            state.instance,
+            state.evaluations + self.batch_size,
+            state.finite & jnp.all(good),
+            state.point.at[rows].set(points, mode="drop"),
+            state.value.at[rows].set(value, mode="drop"),
+            state.count + jnp.sum(fresh, dtype=jnp.int32),
+        )
+        cost = jnp.where(fresh, jnp.asarray(space.costs[-1], jnp.float32), 0.0)
+        return after, Queries(points, value, fidelities, cost)
+
+    def environment_steps(self, state: Remembering) -> Int[Array, ""]:
+        return state.evaluations
+
+    def check(self, state: Remembering) -> None:
+        require_finite(self.black_box, bool(np.all(state.finite)))
+
+
+def _same(these: Float[Array, "row component"], those: Float[Array, "other component"]) -> Array:
+    return jnp.all(jnp.abs(these[:, None, :] - those[None, :, :]) <= _SAME, axis=2)
 
 
 class Measuring(eqx.Module):

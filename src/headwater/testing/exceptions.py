@@ -4,6 +4,10 @@ EXPECTED: dict[str, dict[str, str]] = {
     "EnergyAllocation": {
         "check_every_number_matters": "its first 300 evaluations are all in random directions",
     },
+    "N2N": {
+        "check_every_number_matters": "it learns from architectures that its policies could have "
+        "proposed, and these are of others",
+    },
     "OptimisticQLearning": {
         "check_row_order_is_irrelevant": "learns from episodes one after the other, as it must: a "
         "step size depends on the visits before it",

@@ -26,6 +26,7 @@ SMALL = {
     "num_plans": 6,
     "planning_rounds": 2,
     "num_particles": 2,
+    "removal_updates": 2,
     "shortest_lifetime": 2,
     "longest_lifetime": 5,
     "unroll_updates": 2,

@@ -12,6 +12,7 @@ from headwater.core.method import AbstractMethod
 from headwater.datasets.finite_files import read_process
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, BlackBox
+from headwater.environments.black_boxes.compression import Compression
 from headwater.environments.black_boxes.measured_box import MeasuredBox
 from headwater.environments.catalogue import environment_class, environment_names
 from headwater.environments.environment import AbstractEnvironment
@@ -61,7 +62,7 @@ class TaskChoice:
     @classmethod
     def of(cls, task: Acted) -> "TaskChoice":
         """The choice of `task` as it is."""
-        if isinstance(task, BlackBox | MeasuredBox):
+        if isinstance(task, BlackBox | MeasuredBox | Compression):
             return cls(task.name, {}, own=True)
         if isinstance(task, AbstractEnvironment | AbstractBandit | AbstractBlackBox):
             options = {name: value for name, value in vars(task).items() if value is not None}

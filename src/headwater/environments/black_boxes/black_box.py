@@ -49,6 +49,10 @@ class AbstractBlackBox(eqx.Module):
         return mean + self.noise * jax.random.normal(key, mean.shape)
 
 
+class AbstractExactBox(AbstractBlackBox):
+    """A black box without noise whose evaluations are dear, so that no point is evaluated twice."""
+
+
 def require_finite(black_box: AbstractBlackBox, finite: bool) -> None:
     """Raises `DataError` unless all that `black_box` returned is finite."""
     if not finite:

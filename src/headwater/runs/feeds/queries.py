@@ -13,13 +13,14 @@ from headwater.core.feed import Feed
 from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer, Metrics
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import MeasuredQueries, Queries
+from headwater.core.source import AbstractSource
 from headwater.datasets.black_boxes.queries_files import check_queries, read_queries
-from headwater.environments.black_boxes.black_box import AbstractBlackBox
+from headwater.environments.black_boxes.black_box import AbstractBlackBox, AbstractExactBox
 from headwater.environments.black_boxes.measured_box import AbstractMeasuredBox
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Begin, Stage
-from headwater.sources.queries import LiveMeasuredQueries, LiveQueries
+from headwater.sources.queries import LiveMeasuredQueries, LiveQueries, RememberedQueries
 
 
 def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
@@ -38,7 +39,9 @@ def _querying(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     space = dataclasses.replace(space, capacity=room)
     # What the method cannot take (more than exact inference should) is said before it begins.
     jax.eval_shape(lambda key: method.init(space, key=key), jax.random.key(0))
-    source = LiveQueries(black_box, options.batch_size)
+    source: AbstractSource = LiveQueries(black_box, options.batch_size)
+    if isinstance(black_box, AbstractExactBox):
+        source = RememberedQueries(black_box, options.batch_size, updates * options.batch_size)
     begin = None if earlier is None else after(method, earlier)
     return Fed(Stage("learn", method, source, updates, begin=begin), space)
 
