@@ -1,5 +1,6 @@
 """What policies that remove and shrink layers are worth, beside random architectures."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -55,10 +56,12 @@ def _taught(
 
 @eqx.filter_jit
 def _search(method: AbstractMethod, box: Compression, iterations: int, key, state: Any = None):
-    source = RememberedQueries(box, _CHILDREN, _CHILDREN * iterations)
+    room = _CHILDREN * iterations
+    source = RememberedQueries(box, _CHILDREN, room)
+    space = dataclasses.replace(box.space, capacity=room)
     measure, every = worth_of_queries, 1
     return learn(
-        method, box.space, source, iterations, measure=measure, every=every, state=state, key=key
+        method, space, source, iterations, measure=measure, every=every, state=state, key=key
     )
 
 
