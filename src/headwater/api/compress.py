@@ -48,7 +48,7 @@ class Compressed:
 
 
 def compress(
-    teacher: MLP | eqx.nn.MLP,
+    teacher: Any,
     inputs: Any,
     labels: Any,
     *,

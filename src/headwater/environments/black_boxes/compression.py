@@ -80,9 +80,9 @@ class Compression(AbstractExactBox):
 
     weights: tuple[Float[Array, "_fan_in _fan_out"], ...]
     biases: tuple[Float[Array, " _fan_out"], ...]
-    inputs: Float[Array, "row input"]
-    validation_inputs: Float[Array, "held_out input"]
-    validation_labels: Int[Array, " held_out"]
+    inputs: Float[Array, "_row _input"]
+    validation_inputs: Float[Array, "_held_out _input"]
+    validation_labels: Int[Array, " _held_out"]
     learning_rate: float | Float[Array, ""] = 3e-3
     activation: str = eqx.field(static=True, default="relu")
     distillation_steps: int = eqx.field(static=True, default=200)
