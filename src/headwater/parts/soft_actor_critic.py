@@ -55,13 +55,6 @@ class SoftActorCritic(eqx.Module):
     normaliser: Normaliser
 
 
-class NearPolicy(eqx.Module):
-    """An actor-critic, and the policy that its actor is held near."""
-
-    soft: SoftActorCritic
-    anchor: Actor
-
-
 @runtime_checkable
 class SoftSettings(Protocol):
     """The hyper-parameters that the steps below read from a method."""

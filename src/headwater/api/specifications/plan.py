@@ -141,8 +141,7 @@ def plan(
     fits: tuple[Stage, ...] = ()
     if specification.fits_critics:
         assert specification.start is not None
-        learner = recipes.within_stages(method)
-        first = recipes.fit_stage(learner, specification.start, UPSTREAM)
+        first = recipes.fit_stage(method, specification.start, UPSTREAM)
         if isinstance(data, Logged):
             drawn = data.source(first.method, specification.start.fit_rows)
             first = dataclasses.replace(first, source=drawn)

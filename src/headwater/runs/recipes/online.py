@@ -28,7 +28,8 @@ from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.networks.control.critics import alike, raised
 from headwater.parts.logged_values import level_of_values, scale_of_rewards
-from headwater.parts.soft_actor_critic import NearPolicy, SoftActorCritic
+from headwater.parts.near_policy import NearPolicy
+from headwater.parts.soft_actor_critic import SoftActorCritic
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.acting.in_stages import in_stages
@@ -217,11 +218,6 @@ def cut_into_stages(stage: Stage, budget: Budget) -> Stage:
     return dataclasses.replace(stage, source=in_stages(source, max(1, budget.steps // _STAGES)))
 
 
-def within_stages(method: AbstractMethod) -> AbstractMethod:
-    """What `method` is while no stage passes, if it acts in stages."""
-    return method.within_stages if isinstance(method, StagedPROTO) else method
-
-
 def in_stages_from(near: AbstractMethod) -> AbstractMethod:
     """The PROTO `near` with an anchor that moves after stages that have passed."""
     return build_method(StagedPROTO.__name__, settings(near))
@@ -382,7 +378,7 @@ def check_same_start(offline: AbstractMethod, method: AbstractMethod) -> None:
             )
 
 
-def fit_method(online: SAC | PROTO, start: Start) -> SAC:
+def fit_method(online: SAC | PROTO | StagedPROTO, start: Start) -> SAC:
     """What fits critics to an actor that stays as it is: SAC whose critics alone learn."""
     names = {field.name for field in dataclasses.fields(SAC)}
     known = {name: getattr(online, name) for name in settings(online) if name in names}
@@ -402,11 +398,11 @@ def fit_stage(online: AbstractMethod, start: Start, upstream: str, *, source: An
     **Arguments:** `source`: of rows of the log, `start.fit_rows` in each draw; it may be left out
     where a run goes on after this stage.
     """
-    assert isinstance(online, SAC | PROTO)
+    assert isinstance(online, SAC | PROTO | StagedPROTO)
     # What is drawn from nothing has no rows.
     source = Mixed(()) if source is None else source
     method = fit_method(online, start)
-    level = isinstance(online, PROTO)
+    level = isinstance(online, PROTO | StagedPROTO)
     begin = warm_start(method, upstream, fresh_critics=True, logged_level=level)
     return Stage(CRITICS_FIT, method, source, start.fit_updates, begin=begin, evaluated=False)
 

@@ -1,11 +1,7 @@
 """PROTO: soft actor-critic held near another policy."""
 
-import dataclasses
 from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
-import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
@@ -25,27 +21,9 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.control.actors import choose
-from headwater.networks.control.critics import candidate_values
-from headwater.networks.distributions import divergence_from
 from headwater.ops.control.ensemble import Reduction, reduce_members
-from headwater.ops.control.gradient_steps import descend, polyak
-from headwater.ops.control.pieces import step_on_pieces
-from headwater.parts.soft_actor_critic import (
-    Actor,
-    LayerNorm,
-    Metrics,
-    NearPolicy,
-    SoftActorCritic,
-    begin_from,
-    begin_soft,
-    check_target_members,
-    improve_temperature,
-    parts_of,
-    regress_critics,
-    soft_target,
-    soft_value,
-    target_entropy,
-)
+from headwater.parts.near_policy import NearPolicy, begin_near, begin_near_learned, improve_near
+from headwater.parts.soft_actor_critic import LayerNorm, check_target_members, parts_of
 
 
 class PROTO(
@@ -118,21 +96,10 @@ class PROTO(
         check_target_members("PROTO", self.num_critics, self.num_target_critics)
 
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> NearPolicy:
-        soft = begin_soft(self, problem, key=key)
-        return NearPolicy(soft, soft.actor)
+        return begin_near(self, problem, key=key)
 
     def update(self, state: NearPolicy, data: Transitions, *, key: PRNGKeyArray):
-        data = state.soft.normaliser.transitions(data)
-        critic_key, actor_key = jax.random.split(key)
-        soft, learned, _ = step_on_pieces(
-            self._learn_values, state.soft, data, self.num_critic_updates, key=critic_key
-        )
-        state = dataclasses.replace(state, soft=soft)
-        soft, improved = self._improve_actor(state, data.observation, key=actor_key)
-        target = target_entropy(state.soft.actor(data.observation), self.target_entropy)
-        soft, tuned = improve_temperature(self, soft, improved["entropy"], target)
-        anchor = polyak(state.anchor, soft.actor, self.anchor_rate)
-        return NearPolicy(soft, anchor), {**learned, **improved, **tuned}
+        return improve_near(self, state, data, key=key)
 
     def act(self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray, explore: bool):
         observation = state.soft.normaliser(observation)
@@ -151,39 +118,4 @@ class PROTO(
     def warm_start(
         self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
     ) -> NearPolicy | None:
-        if not isinstance(learned.method, AbstractActorCritic):
-            return None
-        fresh = begin_soft(self, problem, key=key)
-        parts = learned.method.parts(learned.state)
-        soft = begin_from(parts, fresh, self.initial_temperature)
-        return None if soft is None else NearPolicy(soft, soft.actor)
-
-    def _learn_values(self, soft: SoftActorCritic, data: Transitions, key: PRNGKeyArray):
-        target = soft_target(self, soft, data, members=self.num_target_critics, key=key)
-        return regress_critics(self, soft, data, target)
-
-    def _improve_actor(
-        self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray
-    ) -> tuple[SoftActorCritic, Metrics]:
-        soft, anchor = state.soft, state.anchor(observation)
-        temperature = jnp.exp(soft.log_temperature)
-        action, _, chance = anchor.expectation(key)
-        usual = candidate_values(soft.critics, observation, action)
-        usual = jnp.sum(chance[None] * usual, axis=1, keepdims=True)
-
-        def loss(actor: Actor):
-            policy = actor(observation)
-            action, log_density, weight = policy.expectation(key)
-            gains = candidate_values(soft.critics, observation, action) - usual
-            gain = reduce_members(gains, self.actor_reduction)
-            value = jnp.mean(soft_value(gain, log_density, weight, temperature))
-            divergence = jnp.mean(divergence_from(policy, anchor))
-            entropy = -jnp.mean(jnp.sum(weight * log_density, axis=0))
-            return self.kl_weight * divergence - value, (entropy, divergence)
-
-        slope = jax.value_and_grad(loss, has_aux=True)
-        (actor_loss, (entropy, divergence)), gradients = slope(soft.actor)
-        adam = optax.adam(self.actor_learning_rate)
-        actor, moments = descend(adam, gradients, soft.actor_optimiser, soft.actor)
-        soft = dataclasses.replace(soft, actor=actor, actor_optimiser=moments)
-        return soft, {"actor_loss": actor_loss, "entropy": entropy, "divergence": divergence}
+        return begin_near_learned(self, learned, problem, key=key)

@@ -1,13 +1,11 @@
 """PROTO whose anchor follows the actor in stages of acting that did not return less."""
 
-import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from headwater.core.catalogue import build_method
 from headwater.core.feed import Feed
 from headwater.core.fields import choice, flag, integer, non_negative, positive, real, share, sizes
 from headwater.core.method import (
@@ -24,8 +22,10 @@ from headwater.core.method import (
 )
 from headwater.core.records import StagedTransitions
 from headwater.core.spaces import Spaces
-from headwater.ops.control.ensemble import Reduction
-from headwater.parts.soft_actor_critic import LayerNorm, NearPolicy, check_target_members
+from headwater.networks.control.actors import choose
+from headwater.ops.control.ensemble import Reduction, reduce_members
+from headwater.parts.near_policy import NearPolicy, begin_near, begin_near_learned, improve_near
+from headwater.parts.soft_actor_critic import LayerNorm, check_target_members, parts_of
 
 
 class StagedPROTO(
@@ -94,17 +94,8 @@ class StagedPROTO(
     def __check_init__(self):
         check_target_members("StagedPROTO", self.num_critics, self.num_target_critics)
 
-    @property
-    def within_stages(self) -> Any:
-        """What it is while no stage passes: `PROTO`."""
-        fixed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if _is_fixed(f)}
-        entropy = None if self.target_entropy is None else 0.0
-        made = build_method("PROTO", {**fixed, "target_entropy": entropy})
-        # Numbers may be traced, or be mapped over, and a constructor takes none that are.
-        return jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(self))
-
     def init(self, problem: Spaces, *, key: PRNGKeyArray) -> NearPolicy:
-        return self.within_stages.init(problem, key=key)
+        return begin_near(self, problem, key=key)
 
     def update(self, state: NearPolicy, data: StagedTransitions, *, key: PRNGKeyArray):
         passed = jnp.any(data.passed)
@@ -112,27 +103,24 @@ class StagedPROTO(
             lambda own, old: jnp.where(passed, own, old), state.soft.actor, state.anchor
         )
         state = NearPolicy(state.soft, anchor)
-        state, metrics = self.within_stages.update(state, data.transitions, key=key)
+        state, metrics = improve_near(self, state, data.transitions, key=key)
         return state, {**metrics, "stages_passed": passed.astype(jnp.float32)}
 
     def act(self, state: NearPolicy, observation: Array, *, key: PRNGKeyArray, explore: bool):
-        return self.within_stages.act(state, observation, key=key, explore=explore)
+        observation = state.soft.normaliser(observation)
+        return choose(state.soft.actor, observation, key=key, explore=explore), ()
 
     def value(self, state: NearPolicy, observation: Array, action: Array) -> Array:
-        return self.within_stages.value(state, observation, action)
+        q = state.soft.critics(state.soft.normaliser(observation), action)
+        return state.soft.normaliser.in_units_of_reward(reduce_members(q, self.actor_reduction))
 
     def log_probability(self, state: NearPolicy, observation: Array, action: Array) -> Array:
-        return self.within_stages.log_probability(state, observation, action)
+        return state.soft.actor(state.soft.normaliser(observation)).log_density(action)
 
     def parts(self, state: NearPolicy) -> ActorCriticParts:
-        return self.within_stages.parts(state)
+        return parts_of(state.soft)
 
     def warm_start(
         self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
     ) -> NearPolicy | None:
-        return self.within_stages.warm_start(learned, problem, key=key)
-
-
-def _is_fixed(field: dataclasses.Field) -> bool:
-    """Whether a hyper-parameter is compiled in, and no number that may be traced."""
-    return field.metadata.get("static", False)
+        return begin_near_learned(self, learned, problem, key=key)
