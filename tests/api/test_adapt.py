@@ -29,6 +29,7 @@ from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.runs.journal import Journal
+from headwater.runs.recipes import narrowness
 from headwater.runs.recipes.online import Start
 
 from .problems import assert_same, cart_pole_log, differ, pendulum_log
@@ -161,6 +162,9 @@ def test_keep_data_keeps_a_share_of_every_batch(tmp_path, offline):
 def test_stages_go_on_where_they_were(tmp_path, offline, monkeypatch):
     how = {**ONLINE, "recipe": "staged", "steps": 480, "block": 40, "warm_up_steps": 0}
     whole = adapt(offline, **how)
+    # The same recipe where it is chosen because the log is narrow; this one's actions are random.
+    monkeypatch.setattr(narrowness, "NARROW", 9.0)
+    how["recipe"] = "by-log"
     interrupted(monkeypatch, 2, offline, out=tmp_path / "online", **how)
     again = resume(tmp_path / "online", progress=False)
     assert_same(whole, again)

@@ -27,6 +27,7 @@ from headwater.environments.registry import acted_in
 from headwater.runs.feeds.table import flow_of
 from headwater.runs.options import ADAPT, Recipe
 from headwater.runs.recipes.dagger import check_clones
+from headwater.runs.recipes.narrowness import narrow, recipe_for, spread_of_actions
 from headwater.runs.recipes.online import (
     WARM_STARTS,
     WITH_LOG,
@@ -61,19 +62,21 @@ def adapt(
     """Takes a run that learned from a log online; every seed goes on by itself.
 
     The recipe `"keep-data"` starts SAC from the offline actor and critics, and draws a share of
-    every batch from the log, and may fall at first where the log is narrow; `"proto"` does the same
-    with PROTO, which is held near the offline policy: for such logs; `"staged"` does what `"proto"`
-    does, and is held near what it has become since, each time that an eighth of the steps, in whole
-    episodes, has not returned less than before; `"wsrl"` starts SAC without the log, from what it
-    then sees alone, and may fall at first; `"rlpd"` learns from nothing, with a share of every
-    batch from the log; `"ppo"` starts PPO from the offline actor, which may be a clone, and draws
-    it back to what it was, without the log; `"continue"` goes on with the offline method and a
-    share of every batch from the log; `"dagger"` does so with a policy that clones, and learns from
-    what an expert, whom the environment knows, would have done where the policy came to;
-    `"scratch"` is the online method of `wsrl` from nothing and without the log: the twin that says
-    what the log was worth. Where the offline critics are of other shapes than those that go online,
-    or say nothing of the offline actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh
-    ones to it, on the log.
+    every batch from the log, and may fall at first where the log is narrow, which is then said;
+    `"proto"` does the same with PROTO, which is held near the offline policy: for such logs;
+    `"staged"` does what `"proto"` does, and is held near what it has become since, each time that
+    an eighth of the steps, in four whole episodes or more, has not returned less than before;
+    `"by-log"` is `"staged"` where the log is narrow, that is, where its actions are spread about
+    the offline policy by less than three quarters of what uniform ones would be, and `"keep-data"`
+    elsewhere; `"wsrl"` starts SAC without the log, from what it then sees alone, and may fall at
+    first; `"rlpd"` learns from nothing, with a share of every batch from the log; `"ppo"` starts
+    PPO from the offline actor, which may be a clone, and draws it back to what it was, without the
+    log; `"continue"` goes on with the offline method and a share of every batch from the log;
+    `"dagger"` does so with a policy that clones, and learns from what an expert, whom the
+    environment knows, would have done where the policy came to; `"scratch"` is the online method of
+    `wsrl` from nothing and without the log: the twin that says what the log was worth. Where the
+    offline critics are of other shapes than those that go online, or say nothing of the offline
+    actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh ones to it, on the log.
 
     **Arguments:**
 
@@ -92,6 +95,14 @@ def adapt(
     recipe: Recipe = chosen["recipe"]
     task = _task(upstream, env)
     before = upstream.specification
+    choice, logged, top = None, None, None
+    if recipe == "by-log":
+        choice, logged = _log(upstream, data, False)
+        assert logged is not None
+        recipe, why = recipe_for(upstream.method, _spread(upstream, logged))
+        chosen["recipe"] = recipe
+        if progress is not False:
+            print(why, file=sys.stderr)
     if chosen["keep_data"] is not None and recipe not in WITH_LOG:
         raise SpecificationError(
             f"the recipe '{recipe}' keeps no data: leave out keep_data, or use the recipe "
@@ -99,9 +110,9 @@ def adapt(
         )
     method, start = _method(recipe, upstream, task, set or {}, chosen["critic_fit_updates"])
     fits = start is not None and start.fit_updates > 0
-    choice, logged, top = None, None, None
     if recipe in WITH_LOG or fits:
-        choice, logged = _log(upstream, data, fits and recipe not in WITH_LOG)
+        if choice is None:
+            choice, logged = _log(upstream, data, fits and recipe not in WITH_LOG)
         top = before.options.top if data is None else None
     elif data is not None:
         where = " where the offline critics are taken over" if recipe in WARM_STARTS else ""
@@ -109,6 +120,10 @@ def adapt(
     rollouts = flow_of(type(method)).rollouts
     if start is not None and not fits and not rollouts and progress is not False:
         warning = unconverged(upstream.method, updates_of(before))
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+    if recipe == "keep-data" and progress is not False and logged is not None:
+        warning = narrow(upstream.method, _spread(upstream, logged))
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
     same_task = before.task is None or before.task.same_as(TaskChoice.of(task))
@@ -237,6 +252,14 @@ def _method(
     serve = recipe == "ppo" or critics_serve(method, offline, one, task.spaces)
     keep = "initial_temperature" not in changes
     return method, Start(0 if serve else fit_updates, keep_temperature=keep)
+
+
+def _spread(upstream: Run, logged: Dataset) -> float:
+    """Of the log's actions about the offline policies, in the mean over seeds."""
+    data, seeds = logged.transitions(), jax.tree.leaves(upstream.state)[0].shape[0]
+    states = [jax.tree.map(lambda leaf, at=i: leaf[at], upstream.state) for i in range(seeds)]
+    spaces = upstream.spaces
+    return float(np.mean([spread_of_actions(upstream.method, one, data, spaces) for one in states]))
 
 
 def _changed(method: AbstractMethod, changes: dict[str, Any]) -> AbstractMethod:

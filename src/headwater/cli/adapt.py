@@ -24,16 +24,19 @@ def command(
     """Take an offline run online, each of its seeds by itself, with few new samples.
 
     `keep-data` starts SAC from the offline actor and critics, and draws a share of every batch from
-    the log, and may fall at first where the log is narrow; `proto` does the same with PROTO, which
-    is held near the offline policy: for such logs; `staged` does what `proto` does, and is held
-    near what it has become since, each time that an eighth of the steps, in whole episodes, has not
-    returned less than before; `wsrl` starts SAC without the log, and may fall at first; `rlpd`
-    learns from nothing with a share of every batch from the log; `ppo` starts PPO from the offline
-    actor, which may be a clone, and draws it back to what it was, without the log; `continue` goes
-    on with the offline method and a share of every batch from the log; `dagger` does so with a
-    policy that clones, and learns what an expert, whom the environment knows, would have done where
-    the policy came to; `scratch` is the online method of `wsrl` from nothing and without the log:
-    the twin that says what the log was worth. Compare them with `headwater compare`.
+    the log, and may fall at first where the log is narrow, which is then said; `proto` does the
+    same with PROTO, which is held near the offline policy: for such logs; `staged` does what
+    `proto` does, and is held near what it has become since, each time that an eighth of the steps,
+    in four whole episodes or more, has not returned less than before; `by-log` is `staged` where
+    the log is narrow, that is, where its actions are spread about the offline policy by less than
+    three quarters of what uniform ones would be, and `keep-data` elsewhere; `wsrl` starts SAC
+    without the log, and may fall at first; `rlpd` learns from nothing with a share of every batch
+    from the log; `ppo` starts PPO from the offline actor, which may be a clone, and draws it back
+    to what it was, without the log; `continue` goes on with the offline method and a share of every
+    batch from the log; `dagger` does so with a policy that clones, and learns what an expert, whom
+    the environment knows, would have done where the policy came to; `scratch` is the online method
+    of `wsrl` from nothing and without the log: the twin that says what the log was worth. Compare
+    them with `headwater compare`.
 
     Args:
         run: Directory of a finished offline run.

@@ -27,7 +27,7 @@ GROUPS = {
 """Groups of options, and what each is called."""
 
 Recipe = Literal[
-    "wsrl", "keep-data", "proto", "staged", "ppo", "rlpd", "continue", "dagger", "scratch"
+    "wsrl", "keep-data", "proto", "staged", "by-log", "ppo", "rlpd", "continue", "dagger", "scratch"
 ]
 """Ways of going online."""
 DEFAULT_RECIPE: Recipe = "keep-data"
@@ -212,14 +212,14 @@ class Options:
         None,
         "adapting",
         "How to go online.",
-        value="{wsrl,keep-data,proto,staged,ppo,rlpd,continue,dagger,scratch}",
+        value="{wsrl,keep-data,proto,staged,by-log,ppo,rlpd,continue,dagger,scratch}",
         short="-r",
     )
     keep_data: float | None = _option(
         None,
         "adapting",
-        "Share of every batch that is from the log, in `keep-data`, `proto`, `staged`, `rlpd`, "
-        "`continue` and `dagger`; by default half.",
+        "Share of every batch that is from the log, in `keep-data`, `proto`, `staged`, `by-log`, "
+        "`rlpd`, `continue` and `dagger`; by default half.",
         above=0.0,
         below=1.0,
         value="X",
@@ -227,8 +227,8 @@ class Options:
     warm_up_steps: int | None = _option(
         None,
         "adapting",
-        "Steps of the offline policy before the first update of `wsrl`, `keep-data`, `proto` and "
-        "`staged`; by default a fifth of the steps, at most 5,000.",
+        "Steps of the offline policy before the first update of `wsrl`, `keep-data`, `proto`, "
+        "`staged` and `by-log`; by default a fifth of the steps, at most 5,000.",
         least=0,
         most=_LARGEST_COUNT,
     )

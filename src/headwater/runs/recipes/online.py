@@ -45,6 +45,7 @@ RECIPES: dict[Recipe, str] = {
     "keep-data": "start SAC from the offline actor and critics, part of every batch from the log",
     "proto": "keep-data, with PROTO, which stays near the offline policy, for narrow logs",
     "staged": "proto, held near the last policy whose episodes did not return less",
+    "by-log": "staged where the log's actions keep close to the offline policy, else keep-data",
     "rlpd": "learn from nothing, part of every batch from the log (the offline run is not used)",
     "continue": "the offline method goes on, part of every batch from the log",
     "ppo": "start PPO from the offline actor, drawn back to it, without the log, as VPT does",
@@ -61,6 +62,7 @@ WITH_LOG: tuple[Recipe, ...] = (
     "keep-data",
     "proto",
     "staged",
+    "by-log",
     "rlpd",
     "continue",
     "dagger",
@@ -70,6 +72,8 @@ CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
 _STAGES = 8
 """Stages of acting that a run is cut into, if its episodes are short enough."""
+_STAGE_EPISODES = 4
+"""Episodes of a stage, at least: the mean return of fewer says too little."""
 _NUM_CRITICS = 10
 _TAKEN_OVER = ("hidden_sizes", "normalise_observations")
 """What a warm start takes over with the actor, and cannot choose."""
@@ -213,9 +217,13 @@ def _check_copies(budget: Budget) -> None:
 
 
 def cut_into_stages(stage: Stage, budget: Budget) -> Stage:
-    """`stage`, of acting, for a method that acts in stages: each an eighth of the steps or more."""
+    """`stage`, of acting, for a method that acts in stages.
+
+    Each is an eighth of the steps or more, and of four episodes or more.
+    """
     source: Any = stage.source
-    return dataclasses.replace(stage, source=in_stages(source, max(1, budget.steps // _STAGES)))
+    cut = in_stages(source, max(1, budget.steps // _STAGES), _STAGE_EPISODES)
+    return dataclasses.replace(stage, source=cut)
 
 
 def in_stages_from(near: AbstractMethod) -> AbstractMethod:

@@ -39,17 +39,18 @@ class Stages(eqx.Module):
 class InStages(AbstractSource[tuple[Any, Stages], StagedTransitions]):
     """Draws as `source` does, and says when a stage of acting has passed.
 
-    A stage lasts until an episode ends, `stage_steps` environment steps after it began or later. It
-    passes if the mean return of the episodes that ended in it is at least that of the last one that
-    passed. The first is held against the episodes that ended in the warm-up, and passes if none
-    did. An episode counts where it ends.
+    A stage lasts until `stage_episodes` have ended in it or more, the last of them `stage_steps`
+    environment steps after it began or later. It passes if the mean return of the episodes that
+    ended in it is at least that of the last one that passed. The first is held against the episodes
+    that ended in the warm-up, and passes if none did. An episode counts where it ends.
 
     **Arguments:** `source`: acts in one copy of an environment, perhaps with a log beside it;
-    `stage_steps`: see above.
+    `stage_steps`, `stage_episodes`: see above.
     """
 
     source: Collect | Mixed
     stage_steps: int = eqx.field(static=True)
+    stage_episodes: int = eqx.field(static=True)
 
     def __check_init__(self):
         _check(self)
@@ -66,9 +67,13 @@ class InStages(AbstractSource[tuple[Any, Stages], StagedTransitions]):
         inner, stages = state
         before = _ring(inner).written
         inner, batch = self.source.draw(inner, agent, key=key)
-        count = _acting(self.source).steps_per_draw
         stages, passed = _watch(
-            stages, _ring(inner), before, count=count, stage_steps=self.stage_steps
+            stages,
+            _ring(inner),
+            before,
+            count=_acting(self.source).steps_per_draw,
+            stage_steps=self.stage_steps,
+            stage_episodes=self.stage_episodes,
         )
         return (inner, stages), _staged(batch, passed)
 
@@ -81,6 +86,7 @@ class HostInStages(AbstractHostSource[tuple[Any, Stages], StagedTransitions]):
 
     source: HostCollect | HostMixed
     stage_steps: int = eqx.field(static=True)
+    stage_episodes: int = eqx.field(static=True)
 
     def __check_init__(self):
         _check(self)
@@ -100,7 +106,8 @@ class HostInStages(AbstractHostSource[tuple[Any, Stages], StagedTransitions]):
         before = np.asarray(_ring(inner).written)
         inner, batch = self.source.draw(inner, agent, keys=keys)
         count = _acting(self.source).steps_per_draw
-        stages, staged = _watch_each(stages, _ring(inner), before, batch, count, self.stage_steps)
+        length = (self.stage_steps, self.stage_episodes)
+        stages, staged = _watch_each(stages, _ring(inner), before, batch, count, length)
         return (inner, stages), staged
 
     def environment_steps(self, state: tuple[Any, Stages]) -> int:
@@ -122,11 +129,11 @@ class HostInStages(AbstractHostSource[tuple[Any, Stages], StagedTransitions]):
         self.source.close(state[0])
 
 
-def in_stages(source: Any, stage_steps: int) -> InStages | HostInStages:
+def in_stages(source: Any, stage_steps: int, stage_episodes: int) -> InStages | HostInStages:
     """`source`, which says when a stage has passed: compiled if it is, on the host if not."""
     if isinstance(source, AbstractSource):
-        return InStages(source, stage_steps)  # pyright: ignore[reportArgumentType]
-    return HostInStages(source, stage_steps)
+        return InStages(source, stage_steps, stage_episodes)  # pyright: ignore[reportArgumentType]
+    return HostInStages(source, stage_steps, stage_episodes)
 
 
 def _acting(source: Any) -> Collect | HostCollect:
@@ -154,8 +161,10 @@ def _check(source: InStages | HostInStages) -> None:
         raise SpecificationError(
             f"{name}: copies={copies}, but stages are told by the episodes of one copy: use one"
         )
-    if source.stage_steps < 1:
-        raise SpecificationError(f"{name}: stage_steps={source.stage_steps} must be at least 1")
+    for what in ("stage_steps", "stage_episodes"):
+        given = getattr(source, what)
+        if given < 1:
+            raise SpecificationError(f"{name}: {what}={given} must be at least 1")
 
 
 def _no_stages() -> Stages:
@@ -163,7 +172,15 @@ def _no_stages() -> Stages:
     return Stages(zero, zero, none, none, zero, jnp.zeros((), bool))
 
 
-def _watch(stages: Stages, ring: Ring, before: Any, *, count: int, stage_steps: int):
+def _watch(
+    stages: Stages,
+    ring: Ring,
+    before: Any,
+    *,
+    count: int,
+    stage_steps: int,
+    stage_episodes: int,
+):
     """`stages` after the rows that were written since `before`, at most `count`, and whether one
     passed among them."""
 
@@ -176,7 +193,7 @@ def _watch(stages: Stages, ring: Ring, before: Any, *, count: int, stage_steps: 
         total = stages.total + jnp.where(over, running, 0.0)
         episodes, steps = stages.episodes + over, stages.steps + new
         mean = total / jnp.maximum(episodes, 1)
-        ends = over & (steps >= stage_steps)
+        ends = over & (steps >= stage_steps) & (episodes >= stage_episodes)
         passes = ends & (~stages.known | (mean >= stages.reference))
         stages = Stages(
             running=jnp.where(over, 0.0, running),
@@ -194,7 +211,8 @@ def _watch(stages: Stages, ring: Ring, before: Any, *, count: int, stage_steps: 
 def _after_warm_up(stages: Stages, ring: Ring, *, count: int) -> Stages:
     """The first stage, held against the episodes of the warm-up's `count` steps."""
     # No stage is as long as the warm-up and a step more.
-    seen, _ = _watch(stages, ring, ring.written - count, count=count, stage_steps=count + 1)
+    length = {"stage_steps": count + 1, "stage_episodes": 1}
+    seen, _ = _watch(stages, ring, ring.written - count, count=count, **length)
     return dataclasses.replace(
         _no_stages(),
         running=seen.running,
@@ -214,9 +232,13 @@ def _after_warm_up_each(stages, rings, count):
 
 
 @partial(jax.jit, static_argnums=(4, 5))
-def _watch_each(stages, rings, before, batch, count, stage_steps):
+def _watch_each(stages, rings, before, batch, count, length):
+    steps, episodes = length
+
     def one(stages, ring, before, batch):
-        stages, passed = _watch(stages, ring, before, count=count, stage_steps=stage_steps)
+        stages, passed = _watch(
+            stages, ring, before, count=count, stage_steps=steps, stage_episodes=episodes
+        )
         return stages, _staged(batch, passed)
 
     return jax.vmap(one)(stages, rings, before, batch)
