@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from contextlib import nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from headwater.api.adapt import adapt
 from headwater.api.execute import resume
 from headwater.api.run import Run, open_run
 from headwater.api.train import train
+from headwater.core.catalogue import settings
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.datasets.write import write
 from headwater.environments.control.cable_routing import CableRouting
@@ -29,20 +31,26 @@ from headwater.methods.control.online.rlpd import RLPD
 from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.runs.journal import Journal
-from headwater.runs.recipes import narrowness
+from headwater.runs.recipes import narrowness, online
 from headwater.runs.recipes.online import Start
 
 from .problems import assert_same, cart_pole_log, differ, pendulum_log
 
-OFFLINE = {"updates": 20, "seeds": 2, "batch_size": 16, "episodes": 2, "evaluations": 1}
-ONLINE = {
+OFFLINE: dict[str, Any] = {
+    "updates": 20,
+    "seeds": 2,
+    "batch_size": 16,
+    "episodes": 2,
+    "evaluations": 1,
+}
+ONLINE: dict[str, Any] = {
     "steps": 40,
     "block": 8,
     "evaluations": 2,
     "critic_fit_updates": 6,
     "progress": False,
 }
-WSRL = {**ONLINE, "recipe": "wsrl"}
+WSRL: dict[str, Any] = {**ONLINE, "recipe": "wsrl"}
 CLONE = BC(hidden_sizes=(8, 8), stochastic=True)
 
 
@@ -111,9 +119,11 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     shutil.rmtree(out / "data")
     again = resume(out, progress=False)
     assert_same(whole, again)
+    assert again.upstream is not None
     assert_same(again.upstream, offline)
     budget = again.specification.budget
     # A fifth of the steps warms up; 32 are left, and rows for each of four steps of the critics.
+    assert budget is not None
     assert (budget.warm_up_steps, budget.random_steps, budget.rows) == (8, 0, 64)
     assert again.metrics[-1]["update"] == 32
     assert again.metrics[-1]["environment_steps"] == 40
@@ -122,8 +132,9 @@ def test_wsrl_goes_on_without_log_and_offline_run(tmp_path, offline, monkeypatch
     # Ten layer-normalised critics, two of which bound each target.
     assert (again.method.num_critics, again.method.num_target_critics) == (10, 2)
     assert again.method.layer_norm == "critics"
-    assert again.specification.start.fit_updates == 6
+    assert again.specification.start == Start(6)
     # Before the first update it is the offline policy that was evaluated.
+    assert again.curve is not None
     np.testing.assert_array_equal(again.curve[0], [8, 24, 40])
     with pytest.raises(SpecificationError, match="online already learned online: adapt an offline"):
         adapt(again, **WSRL)
@@ -161,6 +172,8 @@ def test_keep_data_keeps_a_share_of_every_batch(tmp_path, offline):
 
 def test_stages_go_on_where_they_were(tmp_path, offline, monkeypatch):
     how = {**ONLINE, "recipe": "staged", "steps": 480, "block": 40, "warm_up_steps": 0}
+    # Two episodes of 200 steps end, each of which is a stage here.
+    monkeypatch.setattr(online, "STAGE_EPISODES", 1)
     whole = adapt(offline, **how)
     # The same recipe where it is chosen because the log is narrow; this one's actions are random.
     monkeypatch.setattr(narrowness, "NARROW", 9.0)
@@ -171,7 +184,7 @@ def test_stages_go_on_where_they_were(tmp_path, offline, monkeypatch):
     assert isinstance(again.method, StagedPROTO)
     assert (again.specification.recipe, again.specification.options.keep_data) == ("staged", 0.5)
     assert again.specification.start == Start(6)
-    # Episodes of 200 steps: the first passes, since none is known.
+    # The first passes, since none is known.
     passed = [row["metrics"].get("stages_passed", [0.0, 0.0]) for row in again.metrics]
     assert (np.asarray(passed).sum(0) > 0.0).all()
 
@@ -186,7 +199,7 @@ def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
     run = adapt(before, set=still, **{**WSRL, "evaluations": 1, "progress": None})
     assert "the critics of CQL learned for 2 updates" in capsys.readouterr().err
     assert run.specification.start == Start(0) and run.specification.data is None
-    assert run.method.num_critics == 4
+    assert settings(run.method)["num_critics"] == 4
     for part in ("critics", "log_temperature"):
         for ours, theirs in zip(
             jax.tree.leaves(getattr(run.state, part)),
@@ -198,9 +211,11 @@ def test_critics_that_evaluate_the_actor_are_taken_over(tmp_path, capsys):
         adapt(before, data=pendulum_log(), **WSRL)
     # The twin pays for entropy as much, in rewards as they are.
     temperature = float(np.exp(np.mean(np.asarray(before.state.soft.log_temperature))))
-    assert run.method.initial_temperature == pytest.approx(temperature, rel=5e-3)
+    assert settings(run.method)["initial_temperature"] == pytest.approx(temperature, rel=5e-3)
     twin = adapt(before, recipe="scratch", **{**ONLINE, "steps": 16, "evaluations": 1})
-    assert twin.method.initial_temperature == pytest.approx(temperature / 4.0, rel=5e-3)
+    assert settings(twin.method)["initial_temperature"] == pytest.approx(
+        temperature / 4.0, rel=5e-3
+    )
     # Others cannot be, and are not begun with as they are.
     with pytest.raises(SpecificationError, match=r"in memory: .* fresh ones are fitted on the log"):
         adapt(before, set={"num_critics": 10}, **WSRL)
@@ -300,6 +315,7 @@ def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):
     assert isinstance(run.method, RLPD) and run.method.num_critics == 2
     assert run.method.hidden_sizes == (8, 8) and run.upstream is None
     budget = run.specification.budget
+    assert budget is not None
     assert (budget.random_steps, budget.warm_up_steps) == (4, 0)
     assert run.metrics[-1]["environment_steps"] == 4 + 36 // 8 * 8
     assert (tmp_path / "rlpd" / "data").is_dir()
@@ -314,6 +330,7 @@ def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):
 def test_references_of_the_log_stay_with_the_run(tmp_path):
     data = pendulum_log(reference_returns=[-2000.0, 0.0])
     before = train(CLONE, data, progress=False, **OFFLINE)
+    assert before.references is not None
     assert before.references.random == -2000.0
     after = adapt(before, data=data, **ONLINE)
     assert after.references == before.references
@@ -331,6 +348,7 @@ def test_a_log_that_changed_is_said(tmp_path):
         adapt(before, recipe="continue", **ONLINE)
     # Given knowingly, another log will do.
     run = adapt(before, recipe="continue", data=file, **ONLINE)
+    assert run.specification.data is not None and before.specification.data is not None
     assert run.specification.data.fingerprint != before.specification.data.fingerprint
 
 
@@ -338,6 +356,7 @@ def test_a_log_on_disk_is_read_when_its_run_goes_online(tmp_path):
     write(pendulum_log(), tmp_path / "log", "columns")
     before = train(CLONE, tmp_path / "log", from_disk=True, progress=False, **OFFLINE)
     run = adapt(before, recipe="continue", **ONLINE)
+    assert run.specification.data is not None
     assert run.specification.data.fingerprint == pendulum_log().fingerprint()
 
 

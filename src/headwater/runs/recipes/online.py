@@ -72,7 +72,7 @@ CRITICS_FIT = "critics"
 """The stage in which fresh critics are fitted."""
 _STAGES = 8
 """Stages of acting that a run is cut into, if its episodes are short enough."""
-_STAGE_EPISODES = 4
+STAGE_EPISODES = 4
 """Episodes of a stage, at least: the mean return of fewer says too little."""
 _NUM_CRITICS = 10
 _TAKEN_OVER = ("hidden_sizes", "normalise_observations")
@@ -222,7 +222,7 @@ def cut_into_stages(stage: Stage, budget: Budget) -> Stage:
     Each is an eighth of the steps or more, and of four episodes or more.
     """
     source: Any = stage.source
-    cut = in_stages(source, max(1, budget.steps // _STAGES), _STAGE_EPISODES)
+    cut = in_stages(source, max(1, budget.steps // _STAGES), STAGE_EPISODES)
     return dataclasses.replace(stage, source=cut)
 
 

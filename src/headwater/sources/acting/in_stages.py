@@ -129,7 +129,7 @@ class HostInStages(AbstractHostSource[tuple[Any, Stages], StagedTransitions]):
         self.source.close(state[0])
 
 
-def in_stages(source: Any, stage_steps: int, stage_episodes: int) -> InStages | HostInStages:
+def in_stages(source: Any, stage_steps: int, stage_episodes: int = 1) -> InStages | HostInStages:
     """`source`, which says when a stage has passed: compiled if it is, on the host if not."""
     if isinstance(source, AbstractSource):
         return InStages(source, stage_steps, stage_episodes)  # pyright: ignore[reportArgumentType]

@@ -35,6 +35,7 @@ def _same(one, other):
 def test_it_is_proto_whose_anchor_is_the_actor_where_a_stage_has_passed():
     key, rows = jax.random.key(1), batch(0, False)
     twin = state = METHOD.init(problem(False), key=key)
+    metrics = {}
     _same(state, TWIN.init(problem(False), key=key))
     # Of three updates, a stage has passed before the second alone, and one row says so.
     for i, row in enumerate((None, 0, None)):
