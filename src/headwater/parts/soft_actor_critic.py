@@ -6,6 +6,7 @@ hyper-parameters that `SoftSettings` lists, as fields with defaults of its own.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -15,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
-from headwater.core.method import ActorCriticParts
+from headwater.core.method import AbstractActorCritic, ActorCriticParts, Agent
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.control.actors import (
@@ -26,12 +27,13 @@ from headwater.networks.control.actors import (
     stochastic_actor,
 )
 from headwater.networks.control.critics import alike, candidate_values, critics, raised
-from headwater.networks.distributions import AbstractDistribution, Categorical
+from headwater.networks.distributions import AbstractDistribution, Categorical, divergence_from
 from headwater.networks.mlp import Ensemble
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.bellman import backup, ensemble_error
 from headwater.ops.control.ensemble import Reduction, random_members, reduce_members
 from headwater.ops.control.gradient_steps import begin, descend, polyak
+from headwater.ops.control.pieces import step_on_pieces
 from headwater.parts.logged_values import LoggedValueSettings, begin_values
 
 Actor = CategoricalActor | TanhGaussianActor | GaussianActor
@@ -53,6 +55,13 @@ class SoftActorCritic(eqx.Module):
     critic_optimiser: optax.OptState
     temperature_optimiser: optax.OptState
     normaliser: Normaliser
+
+
+class NearPolicy(eqx.Module):
+    """An actor-critic, and the policy that its actor is held near."""
+
+    soft: SoftActorCritic
+    anchor: Actor
 
 
 @runtime_checkable
@@ -83,6 +92,21 @@ class SoftSettings(Protocol):
     def normalise_observations(self) -> bool: ...
     @property
     def hidden_sizes(self) -> tuple[int, ...]: ...
+
+
+class NearPolicySettings(SoftSettings, Protocol):
+    """The hyper-parameters that the steps below read from a method."""
+
+    @property
+    def kl_weight(self) -> Number: ...
+    @property
+    def anchor_rate(self) -> Number: ...
+    @property
+    def num_target_critics(self) -> int: ...
+    @property
+    def num_critic_updates(self) -> int: ...
+    @property
+    def actor_reduction(self) -> Reduction: ...
 
 
 def begin_soft(
@@ -374,3 +398,86 @@ def temperature_loss(
 ) -> Float[Array, ""]:
     """`log α·(H - target)`: descending it raises α while the policy is less random than wished."""
     return log_temperature * jax.lax.stop_gradient(entropy - target)
+
+
+# Held near a policy ------------------------------------------------------------------------------
+
+
+def begin_near(settings: NearPolicySettings, problem: Spaces, *, key: PRNGKeyArray) -> NearPolicy:
+    """The state before any data, held near the actor that it begins with."""
+    soft = begin_soft(settings, problem, key=key)
+    return NearPolicy(soft, soft.actor)
+
+
+def begin_near_learned(
+    settings: NearPolicySettings, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+) -> NearPolicy | None:
+    """The state that goes on with what another method has learned, held near its actor.
+
+    `None` if that has no stochastic actor.
+    """
+    if not isinstance(learned.method, AbstractActorCritic):
+        return None
+    fresh = begin_soft(settings, problem, key=key)
+    parts = learned.method.parts(learned.state)
+    soft = begin_from(parts, fresh, settings.initial_temperature)
+    return None if soft is None else NearPolicy(soft, soft.actor)
+
+
+def improve_near(
+    settings: NearPolicySettings, state: NearPolicy, data: Transitions, *, key: PRNGKeyArray
+) -> tuple[NearPolicy, Metrics]:
+    """Steps of the critics on pieces of `data`, one of the actor, then of the temperature.
+
+    In the end the anchor moves a share `anchor_rate` of the way to the actor.
+    """
+    data = state.soft.normaliser.transitions(data)
+    critic_key, actor_key = jax.random.split(key)
+    soft, learned, _ = step_on_pieces(
+        partial(_learn_near_values, settings),
+        state.soft,
+        data,
+        settings.num_critic_updates,
+        key=critic_key,
+    )
+    state = dataclasses.replace(state, soft=soft)
+    soft, improved = _improve_near_actor(settings, state, data.observation, key=actor_key)
+    target = target_entropy(state.soft.actor(data.observation), settings.target_entropy)
+    soft, tuned = improve_temperature(settings, soft, improved["entropy"], target)
+    anchor = polyak(state.anchor, soft.actor, settings.anchor_rate)
+    return NearPolicy(soft, anchor), {**learned, **improved, **tuned}
+
+
+def _learn_near_values(
+    settings: NearPolicySettings, soft: SoftActorCritic, data: Transitions, key: PRNGKeyArray
+):
+    target = soft_target(settings, soft, data, members=settings.num_target_critics, key=key)
+    return regress_critics(settings, soft, data, target)
+
+
+def _improve_near_actor(
+    settings: NearPolicySettings, state: NearPolicy, observation: Array, *, key: PRNGKeyArray
+) -> tuple[SoftActorCritic, Metrics]:
+    """One step of the actor up its gain over the anchor, by the same draw, and towards it."""
+    soft, anchor = state.soft, state.anchor(observation)
+    temperature = jnp.exp(soft.log_temperature)
+    action, _, chance = anchor.expectation(key)
+    usual = candidate_values(soft.critics, observation, action)
+    usual = jnp.sum(chance[None] * usual, axis=1, keepdims=True)
+
+    def loss(actor: Actor):
+        policy = actor(observation)
+        action, log_density, weight = policy.expectation(key)
+        gains = candidate_values(soft.critics, observation, action) - usual
+        gain = reduce_members(gains, settings.actor_reduction)
+        value = jnp.mean(soft_value(gain, log_density, weight, temperature))
+        divergence = jnp.mean(divergence_from(policy, anchor))
+        entropy = -jnp.mean(jnp.sum(weight * log_density, axis=0))
+        return settings.kl_weight * divergence - value, (entropy, divergence)
+
+    slope = jax.value_and_grad(loss, has_aux=True)
+    (actor_loss, (entropy, divergence)), gradients = slope(soft.actor)
+    adam = optax.adam(settings.actor_learning_rate)
+    actor, moments = descend(adam, gradients, soft.actor_optimiser, soft.actor)
+    soft = dataclasses.replace(soft, actor=actor, actor_optimiser=moments)
+    return soft, {"actor_loss": actor_loss, "entropy": entropy, "divergence": divergence}

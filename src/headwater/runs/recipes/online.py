@@ -28,8 +28,7 @@ from headwater.methods.control.online.sac import SAC
 from headwater.methods.control.online.staged_proto import StagedPROTO
 from headwater.networks.control.critics import alike, raised
 from headwater.parts.logged_values import level_of_values, scale_of_rewards
-from headwater.parts.near_policy import NearPolicy
-from headwater.parts.soft_actor_critic import SoftActorCritic
+from headwater.parts.soft_actor_critic import NearPolicy, SoftActorCritic
 from headwater.runs.options import Recipe
 from headwater.runs.stage import Outcomes, Stage
 from headwater.sources.acting.in_stages import in_stages

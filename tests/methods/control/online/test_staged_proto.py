@@ -10,7 +10,7 @@ from headwater.core.records import StagedTransitions
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.proto import PROTO
 from headwater.methods.control.online.staged_proto import StagedPROTO
-from headwater.parts.near_policy import NearPolicy
+from headwater.parts.soft_actor_critic import NearPolicy
 
 from ..numpy_twin import batch, problem, update
 

@@ -22,8 +22,15 @@ from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.control.actors import choose
 from headwater.ops.control.ensemble import Reduction, reduce_members
-from headwater.parts.near_policy import NearPolicy, begin_near, begin_near_learned, improve_near
-from headwater.parts.soft_actor_critic import LayerNorm, check_target_members, parts_of
+from headwater.parts.soft_actor_critic import (
+    LayerNorm,
+    NearPolicy,
+    begin_near,
+    begin_near_learned,
+    check_target_members,
+    improve_near,
+    parts_of,
+)
 
 
 class PROTO(
