@@ -95,6 +95,11 @@ class DCMotor(AbstractEnvironment, AbstractExpert):
     The reference begins anywhere in its range; in each step it moves by a normal number and stays
     within the range, or jumps to anywhere in it. The expert is a PI controller (`controller`).
 
+    Undiscounted returns flatter those who end early: an episode of random actions returns about -11
+    and one of the expert -9. Compare how far currents are from their references, or raise `penalty`
+    where returns are looked at. With a discount γ it has to be about .75/(1-γ) or more, what
+    tracking costs for ever at worst: at less, actors learned to end episodes at once.
+
     **Arguments:**
 
     - `resistance`, `inductance`: of the armature, R in ohms and L in henries.
