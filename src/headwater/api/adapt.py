@@ -20,7 +20,7 @@ from headwater.api.specifications.specification import Specification, updates_of
 from headwater.api.train import default_block
 from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import DataError, RunError, SpecificationError
-from headwater.core.method import AbstractActorCritic, AbstractMethod
+from headwater.core.method import AbstractActorCritic, AbstractEncoding, AbstractMethod
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import open_columns
 from headwater.environments.registry import acted_in
@@ -40,6 +40,7 @@ from headwater.runs.recipes.online import (
     continuing,
     critics_serve,
     in_stages_from,
+    method_on_features,
     on_policy_method,
     online_method,
     rows_per_update,
@@ -76,7 +77,9 @@ def adapt(
     environment knows, would have done where the policy came to; `"scratch"` is the online method of
     `wsrl` from nothing and without the log: the twin that says what the log was worth. Where the
     offline critics are of other shapes than those that go online, or say nothing of the offline
-    actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh ones to it, on the log.
+    actor, `wsrl`, `keep-data`, `proto` and `staged` first fit fresh ones to it, on the log. A run
+    that learned features of observations (`PVN`) goes on with `EncodedDQN` by `wsrl`, or by
+    `keep-data` where its log has the rewards of the task.
 
     **Arguments:**
 
@@ -118,7 +121,8 @@ def adapt(
         where = " where the offline critics are taken over" if recipe in WARM_STARTS else ""
         raise SpecificationError(f"the recipe '{recipe}' uses no log{where}: leave out data")
     rollouts = flow_of(type(method)).rollouts
-    if start is not None and not fits and not rollouts and progress is not False:
+    features = isinstance(upstream.method, AbstractEncoding)
+    if start is not None and not (fits or rollouts or features) and progress is not False:
         warning = unconverged(upstream.method, updates_of(before))
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
@@ -226,8 +230,11 @@ def _method(
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
     near = recipe in ("proto", "staged")
+    usual: AbstractMethod
     if recipe == "ppo":
-        usual: AbstractMethod = on_policy_method(offline)
+        usual = on_policy_method(offline)
+    elif isinstance(offline, AbstractEncoding) and task.spaces.discrete and not near:
+        usual = method_on_features(offline, learned=recipe != "scratch")
     else:
         usual = online_method(offline, task.spaces.discrete, near=near)
     if recipe == "staged":

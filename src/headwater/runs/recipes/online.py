@@ -14,6 +14,7 @@ from headwater.core.catalogue import build_method, settings
 from headwater.core.errors import SpecificationError
 from headwater.core.method import (
     AbstractActorCritic,
+    AbstractEncoding,
     AbstractMethod,
     AbstractSeveralBatches,
     AbstractWarmStart,
@@ -22,6 +23,7 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.environments.environment import AbstractEnvironment, AbstractHostTask
 from headwater.methods.control.online.dqn import DQN
+from headwater.methods.control.online.encoded_dqn import EncodedDQN
 from headwater.methods.control.online.ppo import PPO
 from headwater.methods.control.online.proto import PROTO
 from headwater.methods.control.online.sac import SAC
@@ -273,6 +275,19 @@ def on_policy_method(offline: AbstractMethod) -> PPO:
     return PPO(**shared, hidden_sizes=tuple(given["hidden_sizes"]), kl_weight=0.2)
 
 
+def method_on_features(offline: AbstractMethod, *, learned: bool = True) -> EncodedDQN | DQN:
+    """What follows online a method that has learned features of observations. Discrete only.
+
+    **Arguments:** `learned`: begin with these features; else the same network learns from nothing.
+    """
+    given = settings(offline)
+    shared = {"discount": given["discount"]} if "discount" in given else {}
+    if not learned:
+        return DQN(hidden_sizes=(*given["hidden_sizes"], given["embedding_size"]), **shared)
+    names = ("embedding_size", "hidden_sizes", "normalise_observations")
+    return EncodedDQN(**shared, **{name: given[name] for name in names})
+
+
 def online_ready(offline: AbstractMethod) -> AbstractMethod:
     """`offline` with critics that can go on online: ten, layer-normalised, two in each target.
 
@@ -350,17 +365,23 @@ def check_warm_start(offline: AbstractMethod, online: AbstractMethod) -> None:
     """
     before, now = settings(offline), settings(online)
     fixed = {name: now[name] == before[name] for name in _TAKEN_OVER if name in (*before, *now)}
+    if isinstance(offline, AbstractEncoding) and "embedding_size" in now:
+        fixed["embedding_size"] = now["embedding_size"] == before["embedding_size"]
     normed = before.get("layer_norm") == "both"
     if "layer_norm" in now:
         fixed["layer_norm"] = (now["layer_norm"] == "both") == normed
+    taken = "encoder is" if isinstance(offline, AbstractEncoding) else "actor is"
     for name, fits in fixed.items():
         if not fits:
             has = before.get(name, "none")
             raise SpecificationError(
-                f"{name} = {_shown(now[name])} cannot take effect: the actor is that of the "
+                f"{name} = {_shown(now[name])} cannot take effect: the {taken} that of the "
                 f"offline run, whose {name} is {_shown(has)}; leave it out, or use the recipe "
                 "'scratch' or 'rlpd'"
             )
+    if isinstance(offline, AbstractEncoding):
+        # Features know no policy: what acts on them explores as from nothing.
+        return
     for name in ("initial_exploration_rate", "exploration_decay_updates"):
         usual = settings(build_method(type(online).__name__)).get(name)
         if name in now and now[name] != usual:
