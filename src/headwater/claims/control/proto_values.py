@@ -41,16 +41,17 @@ def _walk() -> np.ndarray:
 
 def _optimal_values(goal: int) -> np.ndarray:
     """The discount to the power of the number of steps to the goal, `[cell]`."""
-    values = np.zeros(CELLS)
+    values, following = np.zeros(CELLS), next_cells()
     for _ in range(CELLS):
-        values = _DISCOUNT * values[next_cells()].max(1)
+        values = _DISCOUNT * values[following].max(1)
         values[goal] = 1.0
     return values
 
 
 def _values_of_looking_ahead(estimate: np.ndarray, goal: int) -> np.ndarray:
     """What it is worth to go to the neighbour with the highest estimate, `[cell]`."""
-    chosen = next_cells()[np.arange(CELLS), estimate[next_cells()].argmax(1)]
+    following = next_cells()
+    chosen = following[np.arange(CELLS), estimate[following].argmax(1)]
     values = np.zeros(CELLS)
     for _ in range(CELLS):
         values = _DISCOUNT * values[chosen]
