@@ -456,8 +456,8 @@ CLAIMS = (
         "From 20,000 random steps through four rooms, networks with 100 random rewards learn 32 "
         "features in which 0.95 of the ten leading exact ones is linear, more than with 10 "
         "rewards; and probes of values on them are better than with 10 rewards, and one and a half "
-        "times as good as on features of a network that has not learned. They take fewer labels of a "
-        "new task than a table does until looking ahead is worth half of the best.",
+        "times as good as on features of a network that has not learned. They take fewer labels of "
+        "a new task than a table does until looking ahead is worth half of the best.",
         ("PVN",),
         "farebrother2023protovalue",
         "performance that grows with the number of rewards, and the theory of what is learned; the "
