@@ -282,10 +282,12 @@ def method_on_features(offline: AbstractMethod, *, learned: bool = True) -> Enco
     """
     given = settings(offline)
     shared = {"discount": given["discount"]} if "discount" in given else {}
+    widths, size = tuple(given["hidden_sizes"]), given["embedding_size"]
     if not learned:
-        return DQN(hidden_sizes=(*given["hidden_sizes"], given["embedding_size"]), **shared)
-    names = ("embedding_size", "hidden_sizes", "normalise_observations")
-    return EncodedDQN(**shared, **{name: given[name] for name in names})
+        return DQN(hidden_sizes=(*widths, size), **shared)
+    names = ("embedding_size", "normalise_observations")
+    shared |= {name: given[name] for name in names}
+    return EncodedDQN(hidden_sizes=widths, **shared)
 
 
 def online_ready(offline: AbstractMethod) -> AbstractMethod:
