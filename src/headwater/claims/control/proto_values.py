@@ -450,6 +450,12 @@ CLAIMS = (
             "small": {"instances": 16, "goals": 12, "size": 32, "labels": 60, "few": 15},
         },
         _more_sets,
+        learned=(
+            "Seed 0: 0.15, 0.62 and 0.80 of the best from 16, 100 and 1,000 sets, 0.25 from single "
+            "cells, 0.35 from smooth features and 0.12 from a table; from 15 labels 0.08 of 1,000 "
+            "sets and 0.19 of smooth features. The walk is symmetric here, so the features of all "
+            "sets are the eigenvectors of the graph's Laplacian: those are no control."
+        ),
     ),
     Claim(
         "pvn-features-save-labels-of-another-task",
@@ -485,6 +491,12 @@ CLAIMS = (
             },
         },
         _learned_features,
+        learned=(
+            "Seed 0: the share is 0.949 (0.936 to 0.959) from 100 rewards and 0.79 from 10; the "
+            "scores with 60 labels are 0.47, 0.12 and 0.04 of random features; half of the best "
+            "takes 65 labels instead of the 95 of a table. The bound is from one trial of 8,000 "
+            "updates with 128 units and rows, which kept 0.98; these are 5,000 with 64."
+        ),
     ),
     Claim(
         "pvn-saves-steps-of-another-task",
@@ -516,9 +528,15 @@ CLAIMS = (
                 "tuned_on": 2,
                 "target": 0.9,
                 "at_least": 1.0,
-                **_NETWORKS,
+                **{**_NETWORKS, "embedding_size": 128},
             },
         },
         _savings,
+        learned=(
+            "Not yet run. In a trial with one log, three goals and rates from 0.0003 to 0.01, at "
+            "most a fifth of the cells led to the goal after 6,000 steps on 128 features: the "
+            "likely cause is that steps of one cell spill over to all, as features are few beside "
+            "the paper's thousands."
+        ),
     ),
 )
