@@ -347,7 +347,7 @@ def test_every_seed_of_a_run_is_judged_by_the_rewards_of_what_it_writes(
     assert same.win_rate.point == 0.5 and same.base == pytest.approx(same.score.point)
     rewards = tmp_path / "rewards.py"
     rewards.write_text("def one(prompts, completions):\n    return [1.0 for _ in prompts]\n")
-    evaluate_command(out, data=str(folder / "sums.jsonl"), reward=f"{rewards}:one")
+    evaluate_command(out, data=str(folder / "sums.jsonl"), reward=(f"{rewards}:one",))
     printed = capsys.readouterr().out
     assert "grpo on" in printed and "8 rows" in printed and "reward 1" in printed
     assert "win rate over the model that it began with 0.5" in printed
