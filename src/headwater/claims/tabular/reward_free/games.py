@@ -9,7 +9,7 @@ import numpy as np
 from headwater.core.finite import FiniteProcess
 from headwater.environments.tabular.games import PURSUIT_REPLIES, pursuit_grid
 from headwater.evaluation.constrained import course_of, measurement
-from headwater.evaluation.games import approach_in_game, planned_game
+from headwater.evaluation.games.play import approach_in_game, planned_game
 from headwater.evaluation.instances import stacked
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
 from headwater.methods.tabular.reward_free.rf_ucrl import RFUCRL

@@ -10,7 +10,7 @@ import pytest
 from headwater.environments.tabular.finite import random_process
 from headwater.environments.tabular.games import PURSUIT_REPLIES, pursuit_grid
 from headwater.evaluation.constrained import measurement
-from headwater.evaluation.games import approach_in_game, planned_game
+from headwater.evaluation.games.play import approach_in_game, planned_game
 from headwater.ops.tabular.convex import distance, within_budgets
 from headwater.ops.tabular.games import secured_return, solve_game
 

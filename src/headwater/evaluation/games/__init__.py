@@ -1,0 +1,1 @@
+"""What policies of games are worth."""
