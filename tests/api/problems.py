@@ -1,5 +1,7 @@
 """Small logs, and comparison of runs, for the tests of the verbs."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -47,6 +49,28 @@ def cart_pole_log() -> Dataset:
     return Dataset.from_arrays(
         observations, draw.integers(0, 2, 60), np.ones(60), ends, action_count=2
     )
+
+
+def write_responses(path: Path, rows: int = 24) -> dict[str, np.ndarray]:
+    """A table of sessions of six rows with a reward, a like and a share each; what was written.
+
+    Nothing says what was seen after the last row of a session, of which half are cut there.
+    """
+    draw = np.random.default_rng(0)
+    last = np.arange(rows) % 6 == 5
+    columns: dict[str, np.ndarray] = {
+        "obs_0": draw.normal(size=rows),
+        "obs_1": draw.normal(size=rows),
+        "action": draw.integers(0, 3, rows),
+        "reward": draw.normal(size=rows),
+        "like": draw.integers(0, 2, rows),
+        "share": draw.integers(0, 2, rows),
+        "terminated": (last & (np.arange(rows) % 12 < 6)).astype(int),
+        "truncated": (last & (np.arange(rows) % 12 >= 6)).astype(int),
+    }
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values()))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return columns
 
 
 def without_speed(rows: list[dict]) -> list[dict]:

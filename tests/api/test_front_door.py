@@ -15,7 +15,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.hypotheses import FiniteTask
 from headwater.core.listing import method_modules
 from headwater.core.method import AbstractTokenPolicy
-from headwater.core.records import EpisodeComparisons, Transitions
+from headwater.core.records import AuxiliaryTransitions, EpisodeComparisons, Transitions
 from headwater.datasets.segments.answers import write_answers
 from headwater.datasets.segments.judges import judge_segments
 from headwater.datasets.write import write
@@ -30,7 +30,7 @@ from headwater.runs.feeds.table import FLOWS, flow_of
 from headwater.sources.episodes import log_episodes
 from headwater.texts.tokenizers import ByteTokenizer
 
-from .problems import cart_pole_log, pendulum_log
+from .problems import cart_pole_log, pendulum_log, write_responses
 
 METHODS = sorted(method_modules())
 PROCESS = river_swim(states=3, horizon=3)
@@ -58,6 +58,7 @@ def shelf(tmp_path_factory):
     write(pendulum_log(), folder / "log.npz")
     answers = judge_segments(pendulum_log(), pairs=12, length=4)
     write_answers(folder / "answers.jsonl", answers, pendulum_log())
+    write_responses(folder / "responses.csv")
     return folder
 
 
@@ -181,6 +182,8 @@ def suitable(name, shelf):
             options["random_steps"] = 4
         if "data" in flow.needs:
             inputs["data"] = cart_pole_log() if discrete else pendulum_log()
+        if learns_from(cls)[1] is AuxiliaryTransitions:
+            inputs["data"] = str(shelf / "responses.csv")
         if "segments" in flow.groups:
             options["comparisons"] = str(shelf / "answers.jsonl")
         if flow.acts:

@@ -293,6 +293,13 @@ class AbstractHistory(eqx.Module):
     """How many after it."""
 
 
+class AbstractSeveralRewards(eqx.Module):
+    """Capability: reads several rewards of each step, of which one is the main one."""
+
+    auxiliary_rewards: eqx.AbstractVar[tuple[str, ...]]
+    """What the others are called: the columns of a log that hold them."""
+
+
 class AbstractLabeller(eqx.Module, Generic[State, Data]):
     """Capability: learns from the rows of a log that have a label what the others lack."""
 

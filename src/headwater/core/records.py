@@ -53,6 +53,23 @@ class Transitions(eqx.Module):
     whole_log: LoggedPairs | None = None
 
 
+class AuxiliaryTransitions(eqx.Module):
+    """A batch of single steps that brought several rewards each.
+
+    **Arguments:** `observation` to `truncated`: as of `Transitions`, `reward` the main one;
+    `auxiliary`: the others, `[*batch, auxiliary]`, in the order of the method's
+    `auxiliary_rewards`.
+    """
+
+    observation: Float[Array, "*batch observation"]
+    action: Action
+    reward: Float[Array, "*batch"]
+    next_observation: Float[Array, "*batch observation"]
+    terminal: Bool[Array, "*batch"]
+    truncated: Bool[Array, "*batch"]
+    auxiliary: Float[Array, "*batch auxiliary"]
+
+
 class TaskLog(eqx.Module):
     """The whole log of one task.
 

@@ -64,6 +64,19 @@ class AbstractLevels(eqx.Module):
         """The task whose only level is number `index`; from `levels` on, one held out of it."""
 
 
+class AbstractAuxiliaryRewards(eqx.Module):
+    """A capability of environments: a step brings several rewards, of which `Step` has the main."""
+
+    @property
+    @abc.abstractmethod
+    def auxiliary_rewards(self) -> tuple[str, ...]:
+        """What the others are called."""
+
+    @abc.abstractmethod
+    def auxiliary(self, state: PyTree) -> Float[Array, " auxiliary"]:
+        """What the step that led to this state brought of each."""
+
+
 class AbstractExpert(eqx.Module):
     """A capability of environments: it is known what somebody does who sees all of the state."""
 

@@ -6,12 +6,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from headwater.core.errors import SpecificationError
 from headwater.core.method import Observation, UnbatchedAction
-from headwater.core.records import Transitions
+from headwater.core.records import AuxiliaryTransitions, Transitions
 from headwater.core.spaces import Spaces
-from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.environment import AbstractAuxiliaryRewards, AbstractEnvironment
 
 Act = Callable[[Observation, PRNGKeyArray], UnbatchedAction]
 
@@ -94,3 +95,46 @@ def episode_returns(
     nothing = (start, jnp.zeros(episodes), jnp.zeros(episodes, bool))
     (_, total, _), _ = jax.lax.scan(every, nothing, jnp.arange(horizon))
     return total
+
+
+def auxiliary_episodes(
+    environment: AbstractEnvironment, act: Act, *, episodes: int, key: PRNGKeyArray
+) -> tuple[AuxiliaryTransitions, Bool[Array, "step episode"]]:
+    """`episodes` whole episodes of an environment whose steps bring several rewards.
+
+    **Returns:** transitions `[step, episode]`, for as many steps as the horizon has, and which of
+    them are of the episode: what stands behind its end means nothing.
+
+    Raises `SpecificationError` if there is but one reward, or no horizon.
+    """
+    if not isinstance(environment, AbstractAuxiliaryRewards):
+        raise SpecificationError(f"a step of {environment.name} brings one reward and no others")
+    horizon = environment.spaces.horizon
+    if horizon is None:
+        raise SpecificationError(f"{environment.name} has no horizon: its episodes may never end")
+    reset_key, walk_key = jax.random.split(key)
+    start = begin(environment, episodes, key=reset_key)
+
+    def one(state, observation, key):
+        act_key, step_key = jax.random.split(key)
+        action = act(observation, act_key)
+        reached, step = environment.step(state, action, key=step_key)
+        row = AuxiliaryTransitions(
+            observation,
+            action,
+            step.reward,
+            step.observation,
+            step.terminal,
+            step.truncated,
+            environment.auxiliary(reached),
+        )
+        return (reached, step.observation), row
+
+    def every(carry, t):
+        at, over = carry
+        keys = jax.random.split(jax.random.fold_in(walk_key, t), episodes)
+        following, rows = jax.vmap(one)(at.state, at.observation, keys)
+        return (Copies(*following), over | rows.terminal | rows.truncated), (rows, ~over)
+
+    nothing = (start, jnp.zeros(episodes, bool))
+    return jax.lax.scan(every, nothing, jnp.arange(horizon))[1]

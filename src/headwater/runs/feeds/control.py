@@ -10,9 +10,11 @@ from headwater.core.method import (
     AbstractMethod,
     AbstractModelBased,
     AbstractPolicy,
+    AbstractSeveralRewards,
 )
 from headwater.core.records import (
     ActionWindows,
+    AuxiliaryTransitions,
     ComparisonsAndSegments,
     SegmentComparisons,
     StagedTransitions,
@@ -86,6 +88,19 @@ def _compared_and_logged(method: AbstractMethod, inputs: Inputs, options: Option
     compared = logged.compared_segments(name, options.batch_size)
     assert logged.data is not None
     source = compared_and_logged(logged.data, compared)
+    stage = Stage("offline", method, source, options.updates, 1, inputs.begin)
+    return Fed(stage, _spaces(logged, _task(inputs)))
+
+
+def _several_rewards(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged, name = inputs.data, type(method).__name__
+    assert isinstance(logged, Logged) and options.updates and options.batch_size
+    if not isinstance(method, AbstractSeveralRewards):
+        raise SpecificationError(
+            f"{name} learns from several rewards and does not say which: derive it from "
+            "AbstractSeveralRewards"
+        )
+    source = logged.several_rewards(name, method.auxiliary_rewards, options.batch_size)
     stage = Stage("offline", method, source, options.updates, 1, inputs.begin)
     return Fed(stage, _spaces(logged, _task(inputs)))
 
@@ -164,6 +179,14 @@ _LOG = {"updates": 100_000, "batch_size": 256, "seeds": 4}
 FLOWS: dict[tuple[type, Feed], Flow] = {
     (Transitions, Feed.STORED): Flow(
         "from logged experience", ("data",), ("env",), ("data",), _LOG, _offline
+    ),
+    (AuxiliaryTransitions, Feed.STORED): Flow(
+        "from logged experience with several rewards",
+        ("data",),
+        ("env",),
+        ("data",),
+        _LOG,
+        _several_rewards,
     ),
     (ActionWindows, Feed.STORED): Flow(
         "from the rows of a log whose action is known", ("data",), (), ("data",), _LOG, _labelled

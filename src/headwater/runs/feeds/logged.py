@@ -12,6 +12,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractMethod, AbstractReturnsToGo, AbstractWholeLog
+from headwater.core.records import AuxiliaryTransitions
 from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -20,6 +21,7 @@ from headwater.datasets.segments.answers import SegmentAnswers, possible_begins,
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import rows_per_update
 from headwater.sources.action_windows import ActionWindowReplay
+from headwater.sources.auxiliary_replay import AuxiliaryReplay
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import Replay
@@ -167,6 +169,42 @@ class Logged:
             )
         return windows_of(self.data, rows, history, future, batch_size)
 
+    def several_rewards(
+        self, method: str, names: tuple[str, ...], batch_size: int
+    ) -> AuxiliaryReplay:
+        """Where a method that reads several rewards of each step gets them from.
+
+        **Arguments:** `method`: its name; `names`: of the columns of the log that hold the others,
+        each read as the main one is; `batch_size`: rows per draw.
+
+        Raises `DataError` if the log has no such column, `SpecificationError` for options that do
+        not fit, or if the log has no columns left to read.
+        """
+        if self.data is None or self.options.weights is not None:
+            idle = "from_disk" if self.data is None else "weights"
+            raise SpecificationError(
+                f"logs with several rewards are drawn from memory, all alike: leave out {idle}"
+            )
+        if self.options.top is not None:
+            raise SpecificationError("the best episodes are so by one reward: leave out top")
+        if self.path is None:
+            raise SpecificationError(
+                f"{method} reads the columns {', '.join(names)} beside the rewards, and a Dataset "
+                "holds one reward: give the file that has them"
+            )
+        found = [self._other_rewards(name) for name in names]
+        rows = jax.tree.map(jnp.asarray, self.data.transitions(None))
+        data = AuxiliaryTransitions(
+            rows.observation,
+            rows.action,
+            rows.reward,
+            rows.next_observation,
+            rows.terminal,
+            rows.truncated,
+            jnp.asarray(np.stack(found, axis=1)),
+        )
+        return AuxiliaryReplay(data, batch_size)
+
     def compared_segments(self, name: str, batch_size: int) -> ComparedSegments:
         """Where a method that learns from compared segments gets them from.
 
@@ -193,6 +231,25 @@ class Logged:
                 f"{path} has changed since this run began: restore it, or begin another run"
             )
         return compared_segments_of(self.data, read_answers(path, self.data), batch_size)
+
+    def _other_rewards(self, name: str) -> np.ndarray:
+        """The column called `name`, of the rows that the log has, read as its rewards are."""
+        assert self.data is not None and self.path is not None
+        if is_column_directory(self.path):
+            raise DataError(
+                f"{self.path}: a column directory holds one reward, so that '{name}' is not there: "
+                "give the file that it was made from"
+            )
+        reading = self.data.metadata.get("reading")
+        known = reading["columns"] if isinstance(reading, dict) else {}
+        columns = {**known, **(self.choice.options.get("columns") or {}), "rewards": name}
+        other = load(self.path, **{**self.choice.options, "columns": columns})
+        if other.size != self.data.size:
+            raise DataError(
+                f"{self.path}: '{name}' belongs to {other.size:,} rows and the rewards to "
+                f"{self.data.size:,}: give every row both"
+            )
+        return other.rewards
 
     def _replay(self, method: AbstractMethod, rows: int) -> Replay | WeightedReplay:
         """Draws of `rows` from the memory."""

@@ -20,7 +20,7 @@ from headwater.core.method import (
     AbstractTablePolicy,
     AbstractValue,
 )
-from headwater.core.records import Transition, Transitions
+from headwater.core.records import AuxiliaryTransitions, Transition, Transitions
 from headwater.core.spaces import Spaces
 from headwater.testing.checks.capabilities import (
     check_actions_are_inside_the_space,
@@ -91,7 +91,8 @@ def checks_for(method: AbstractMethod, kind: Kind) -> list[Any]:
     if isinstance(kind.problem, Spaces):
         found.append(check_missing_columns_are_explained)
         batch = eqx.filter_eval_shape(kind.batch, jax.random.key(0))
-        found.extend(TRANSITION_CHECKS if isinstance(batch, Transition | Transitions) else ())
+        single = isinstance(batch, Transition | Transitions | AuxiliaryTransitions)
+        found.extend(TRANSITION_CHECKS if single else ())
     if isinstance(method, AbstractTablePolicy):
         found.append(check_table_policy)
     if isinstance(method, AbstractArmPolicy):

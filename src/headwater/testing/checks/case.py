@@ -28,6 +28,7 @@ from headwater.core.method import (
     AbstractValue,
 )
 from headwater.core.records import (
+    AuxiliaryTransitions,
     ComparisonsAndSegments,
     SegmentComparisons,
     Segments,
@@ -189,7 +190,7 @@ def _one_step(data: Any) -> tuple[Any, Any]:
         data = data.first
     if isinstance(data, StagedTransitions):
         data = data.transitions
-    if not isinstance(data, Transition | Transitions | Segments):
+    if not isinstance(data, Transition | Transitions | AuxiliaryTransitions | Segments):
         return None, None
     observation, action = data.observation, data.action
     while observation.ndim > 1:

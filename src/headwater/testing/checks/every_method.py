@@ -16,7 +16,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.fields import choices_of
 from headwater.core.method import AbstractMethod
-from headwater.core.records import Transition, Transitions
+from headwater.core.records import AuxiliaryTransitions, Transition, Transitions
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -307,7 +307,7 @@ def _marked(data: Any, rows: slice) -> Any:
 
     **Arguments:** `rows`: `TERMINAL`, `TRUNCATED`, or others, which are neither.
     """
-    if isinstance(data, Transitions):
+    if isinstance(data, Transitions | AuxiliaryTransitions):
         return data
     return dataclasses.replace(
         data,
@@ -318,5 +318,5 @@ def _marked(data: Any, rows: slice) -> Any:
 
 def _next_observation(data: Any, rows: slice, value: float) -> Any:
     data = _marked(data, rows)
-    at = rows if isinstance(data, Transitions) else slice(None)
+    at = rows if isinstance(data, Transitions | AuxiliaryTransitions) else slice(None)
     return dataclasses.replace(data, next_observation=data.next_observation.at[at].set(value))

@@ -1,0 +1,1 @@
+"""Sessions of people to whom a recommender shows one item after the other."""

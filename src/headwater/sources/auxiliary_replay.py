@@ -1,0 +1,28 @@
+"""Replay of transitions that brought several rewards each."""
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from headwater.core.method import Agent
+from headwater.core.records import AuxiliaryTransitions
+from headwater.core.source import AbstractSource
+from headwater.sources.replay import NoState
+
+
+class AuxiliaryReplay(AbstractSource[NoState, AuxiliaryTransitions]):
+    """Draws rows uniformly, with replacement, from logged transitions with several rewards.
+
+    **Arguments:** `data`: every transition, `[row, …]`; `batch_size`: rows per draw.
+    """
+
+    data: AuxiliaryTransitions
+    batch_size: int = eqx.field(static=True, default=256)
+
+    def init(self, *, key: PRNGKeyArray) -> NoState:
+        return NoState()
+
+    def draw(self, state: NoState, agent: Agent, *, key: PRNGKeyArray):
+        size = self.data.reward.shape[0]
+        rows = jax.random.randint(key, (self.batch_size,), 0, size)
+        return state, jax.tree.map(lambda column: column[rows], self.data)
