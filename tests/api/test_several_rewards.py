@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-import headwater as hw
+from headwater.api.train import train
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.read import load
 from headwater.datasets.write import write
@@ -59,18 +59,18 @@ def test_columns_are_read_as_they_are_said_to_be(tmp_path):
 def test_options_that_do_not_fit_are_refused(changes, message, tmp_path):
     write_responses(tmp_path / "log.csv")
     with pytest.raises(SpecificationError, match=message):
-        hw.train(METHOD, tmp_path / "log.csv", env="none", **FEW, **changes)
+        train(METHOD, tmp_path / "log.csv", env="none", **FEW, **changes)
 
 
 def test_logs_without_the_columns_are_refused(tmp_path):
     write_responses(tmp_path / "log.csv")
     other = dataclasses.replace(METHOD, auxiliary_rewards=("follow",))
     with pytest.raises(DataError, match="the column 'follow' declared for rewards is not there"):
-        hw.train(other, tmp_path / "log.csv", env="none", **FEW)
+        train(other, tmp_path / "log.csv", env="none", **FEW)
     with pytest.raises(SpecificationError, match="a Dataset holds one reward: give the file"):
-        hw.train(METHOD, cart_pole_log(), env="none", **FEW)
+        train(METHOD, cart_pole_log(), env="none", **FEW)
     write(load(tmp_path / "log.csv"), tmp_path / "columns")
     with pytest.raises(
         DataError, match="a column directory holds one reward, so that 'like' is not"
     ):
-        hw.train(METHOD, tmp_path / "columns", env="none", **FEW)
+        train(METHOD, tmp_path / "columns", env="none", **FEW)

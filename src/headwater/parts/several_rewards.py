@@ -178,6 +178,18 @@ def each_policy(actors: Ensemble, observation: Array) -> Categorical | Normal | 
     return jax.vmap(one)(actors.stacked)
 
 
+def log_densities(
+    actors: Ensemble, observation: Array, action: Action
+) -> Float[Array, "actor batch"]:
+    """How likely `action` is under each of several actors, in logarithms."""
+
+    def one(actor):
+        assert isinstance(actor, Actor)
+        return actor(observation).log_density(action)
+
+    return jax.vmap(one)(actors.stacked)
+
+
 def together(first, others):
     """A policy and several others as one, along a leading axis."""
     return jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), first, others)

@@ -100,7 +100,9 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(SpecificationError, match=r"the videos given are \[2, 1\] items and topics"):
         dataclasses.replace(two_videos(), items=5)
     with pytest.raises(SpecificationError, match="a step of cart-pole brings one reward"):
-        auxiliary_episodes(CartPole(), lambda o, k: 0, episodes=1, key=jax.random.key(0))
+        auxiliary_episodes(
+            CartPole(), lambda o, k: jnp.asarray(0), episodes=1, key=jax.random.key(0)
+        )
 
 
 def test_rates_that_differ_are_found_and_rates_that_do_not_are_not():

@@ -30,7 +30,7 @@ def test_the_price_is_the_one_that_keeps_the_logs_level():
     data = with_others(data, OTHERS[:, np.asarray(data.action)])
     missing = lambda price: (SHARES - of_price(price)) @ OTHERS[0]
     assert missing(0.0) > 0.05
-    price = brentq(missing, 0.0, 10.0)
+    price = float(np.asarray(brentq(missing, 0.0, 10.0)))
     method = OfflineRCPO(
         advantage_temperature=TEMPERATURE,
         multiplier_learning_rate=0.01,

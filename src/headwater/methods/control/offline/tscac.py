@@ -44,6 +44,7 @@ from headwater.parts.several_rewards import (
     begin_several_critics,
     each_policy,
     fit_critics,
+    log_densities,
     together,
 )
 
@@ -158,7 +159,7 @@ class TSCAC(
         observation, action = data.observation, data.action
         advantage = advantages(critics.networks, policies, observation, action, key=key)
         main, auxiliary = advantage[0], advantage[1:]
-        chosen_by = before.auxiliary.each(lambda actor: actor(observation).log_density(action))
+        chosen_by = log_densities(before.auxiliary, observation, action)
         ratio = jnp.mean(chosen_by, axis=0) - before.logged(observation).log_density(action)
         total = len(self.auxiliary_rewards) * self.constraint_multiplier
         weight = exponential_weight(ratio + main / total, 1.0, self.max_weight)
@@ -167,7 +168,7 @@ class TSCAC(
 
         def loss(actors: TSCACActors):
             main_loss = -jnp.mean(weight * actors.main(observation).log_density(action))
-            likelihood = actors.auxiliary.each(lambda a: a(observation).log_density(action))
+            likelihood = log_densities(actors.auxiliary, observation, action)
             auxiliary_loss = -jnp.sum(jnp.mean(toward * likelihood, axis=1))
             logged_loss = -jnp.mean(actors.logged(observation).log_density(action))
             return main_loss + auxiliary_loss + logged_loss, {
