@@ -60,8 +60,8 @@ class ShortVideos(AbstractEnvironment, AbstractAuxiliaryRewards):
     **Arguments:** `items`, `topics`: how many; `drift`: how much of the way interests go with a
     video that is watched to its end; `leave_level`: log-odds of leaving of who is not tired;
     `conflict`: how far each response falls with one deviation of a video's log-length, in log-odds;
-    `watch_noise`: deviation of the log-odds of watching on; `seed`: of the videos; `videos`: these
-    instead, such as those that `fit_videos` makes.
+    `watch_noise`: scale of the logistic noise of the log-odds of watching on; `seed`: of the
+    videos; `videos`: these instead, such as those that `fit_short_videos` makes.
     """
 
     name: ClassVar[str] = "short-videos"
@@ -72,7 +72,7 @@ class ShortVideos(AbstractEnvironment, AbstractAuxiliaryRewards):
     drift: float | Float[Array, ""] = 0.1
     leave_level: float | Float[Array, ""] = -3.0
     conflict: float | Float[Array, ""] = 0.7
-    watch_noise: float | Float[Array, ""] = 0.5
+    watch_noise: float | Float[Array, ""] = 0.3
     seed: int | Int[Array, ""] = 0
     videos: Videos | None = None
 
@@ -111,13 +111,14 @@ class ShortVideos(AbstractEnvironment, AbstractAuxiliaryRewards):
         return start, _seen(start)
 
     def step(self, state: Session, action: Array, *, key: PRNGKeyArray):
-        noise_key, response_key, leave_key = jax.random.split(key, 3)
+        # One call for all chance, which is much of what there is to compile.
+        smallest = jnp.finfo(jnp.float32).tiny
+        luck = jax.random.uniform(key, (2 + len(_RESPONSES),), minval=smallest)
         videos = self.shown
         watched, response = self.expected(state)
-        noise = self.watch_noise * jax.random.normal(noise_key)
+        noise = self.watch_noise * (jnp.log(luck[0]) - jnp.log1p(-luck[0]))
         share = jax.nn.sigmoid(watched[action] + noise)
-        chance = jax.nn.sigmoid(response[action])
-        responded = jax.random.uniform(response_key, chance.shape) < chance
+        responded = luck[2:] < jax.nn.sigmoid(response[action])
         toward = videos.topic[action] - state.interest
         reached = Session(
             state.interest + self.drift * share * toward,
@@ -126,7 +127,7 @@ class ShortVideos(AbstractEnvironment, AbstractAuxiliaryRewards):
             state.time + 1,
         )
         leaves = jax.nn.sigmoid(self.leave_level + 0.5 * reached.fatigue)
-        terminal = jax.random.uniform(leave_key) < leaves
+        terminal = luck[1] < leaves
         truncated = (reached.time >= 20) & ~terminal
         reward = videos.minutes[action] * share
         return reached, Step(_seen(reached), reward, terminal, truncated)
