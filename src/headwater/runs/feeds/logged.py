@@ -21,10 +21,9 @@ from headwater.datasets.segments.answers import SegmentAnswers, possible_begins,
 from headwater.runs.options import Options
 from headwater.runs.recipes.online import rows_per_update
 from headwater.sources.action_windows import ActionWindowReplay
-from headwater.sources.auxiliary_replay import AuxiliaryReplay
 from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
-from headwater.sources.replay import Replay
+from headwater.sources.replay import AuxiliaryReplay, Replay
 from headwater.sources.segments.compared import ComparedAndLogged, ComparedSegments
 from headwater.sources.weighted import WeightedReplay
 from headwater.sources.whole_log import WithWholeLog

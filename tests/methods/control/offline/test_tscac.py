@@ -13,7 +13,7 @@ from headwater.core.records import AuxiliaryTransitions
 from headwater.methods.control.offline.awac import AWAC
 from headwater.methods.control.offline.tscac import TSCAC
 from headwater.networks.distributions import Categorical
-from headwater.parts.several_rewards import each_policy
+from headwater.parts.several_rewards.critics import each_policy
 
 from ..small_problems import CHAIN_SETTINGS, CHAIN_STATES, COUNTS, arms, chain, chain_values
 

@@ -36,7 +36,7 @@ from headwater.networks.mlp import Ensemble
 from headwater.ops.control.gradient_steps import begin, descend
 from headwater.ops.control.regression import exponential_weight
 from headwater.parts.logged_values import InitialLevel, RewardScale
-from headwater.parts.several_rewards import (
+from headwater.parts.several_rewards.critics import (
     Actor,
     SeveralCritics,
     advantages,

@@ -1,0 +1,1 @@
+"""What methods share that read several rewards of each step."""
