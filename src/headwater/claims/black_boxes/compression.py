@@ -241,14 +241,14 @@ CLAIMS = (
             "small": {**_SMALL, "rates": ((0.003, 0.1), (0.03, 0.03))},
         },
         experiment=_compressed,
-        learned="With seed 0 (no other was run) students are 6.8 [5.6, 8.4] times smaller and lose "
-        "7.4 [4.2, 10.9] points on rows unseen, not 2: the student of the highest reward is judged, "
-        "and the reward hardly falls with accuracy; nor are 200 steps of squared errors of logits "
-        "much training, while the paper's students train five epochs of larger data. The rate of "
-        "0.1 of the authors' code won on the teacher held out, and with it shrinkage settles after "
-        "about five architectures (21 or 22 different ones of 200 in all), so that it looks at few. "
-        "After as many, the best reward is 0.016 [-0.019, 0.092] above random search's in the "
-        "median of five teachers, and above it on four: too few to tell.",
+        learned="With seed 0 (no other was run) students are 6.8 [5.6, 8.4] times smaller and "
+        "lose 7.4 [4.2, 10.9] points on rows unseen, not 2: the student of the highest reward is "
+        "judged, and the reward falls slowly with accuracy; nor are 200 steps of squared errors of "
+        "logits much training, while the paper's students train five epochs of larger data. The "
+        "rate of 0.1 of the authors' code won on the teacher held out, and with it shrinkage "
+        "settles after about five architectures (21 or 22 different ones of 200 in all), so that "
+        "it looks at few. After as many, the best reward is 0.016 [-0.019, 0.092] above random "
+        "search's in the median of five teachers, and above it on four: too few to tell.",
     ),
     Claim(
         name="policies-of-a-small-network-go-on-with-a-larger-one",
