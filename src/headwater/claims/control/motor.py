@@ -333,6 +333,15 @@ CLAIMS = (
         "numbers are ours",
         {"smoke": _SMOKE, "small": _SMALL},
         _beside_a_controller,
+        learned=(
+            "On three motors DDPG misses the reference by .031 of the limit, the controller tuned "
+            "on other motors (gain 1.2 times the magnitude optimum) by .033, random actions by "
+            ".81; no episode of sixty passes a limit. It is below .05 from 6,400 steps on. On "
+            "motors held out, a penalty of 1 at a discount of .9 left two or three of five "
+            "policies that end their episodes at once, for that was cheaper than tracking as badly "
+            "as they did at first; the package's penalty of 10 did not, but after 8,000 steps the "
+            "errors were still .11 to .17: values of that range hide differences of .01."
+        ),
     ),
     Claim(
         "a-log-of-pi-control-saves-steps-on-motors",
@@ -361,5 +370,12 @@ CLAIMS = (
             },
         },
         _after_a_log,
+        learned=(
+            "With 10,000 rows of the controller on each of three motors the error was held after "
+            "1,000, 4,500 and 5,500 new steps, without them after 3,825, 6,200 and 6,200: each "
+            "motor took fewer, but three runs a side do not determine the ratio of medians, 1.4 "
+            "(.7 to 6.2). Before its first new step the policy with the log is worse than random "
+            "ones, at .89: the log says nothing of what passing a limit costs."
+        ),
     ),
 )
