@@ -7,6 +7,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.problems.history import frames_of, history_spaces
+from headwater.core.problems.trajectory import as_trajectory, return_spaces, trajectory_spaces
 from headwater.datasets.actions.confidence import inferred
 from headwater.datasets.dataset import Dataset, with_statistics
 from headwater.datasets.metadata import lacks_rewards
@@ -278,6 +279,46 @@ def with_history(dataset: Dataset, length: int) -> Dataset:
         metadata={**dataset.metadata, "observation_parts": parts},
     )
     return with_statistics(changed)
+
+
+def with_trajectory(dataset: Dataset, length: int) -> Dataset:
+    """The dataset with the last `length` steps of its episode as the observation of each row.
+
+    As `with_history`, with the sum of the rewards before it in every frame, so that a method that
+    is conditioned on returns knows at each step what is left of one. With `WithTrajectory` an
+    environment shows the same.
+
+    **Arguments:** `length`: steps, that of the row included.
+
+    Raises `SpecificationError` unless `length` is at least 1, or if there is a history already, and
+    `DataError` if rows have no action, or there are no rewards.
+    """
+    if lacks_rewards(dataset.metadata):
+        raise DataError(
+            "trajectories hold the return so far, and this log has no rewards: fill them in "
+            "(hw.label), or take with_history"
+        )
+    trajectory_spaces(dataset.spaces, length)
+    sums = np.cumsum(dataset.rewards, dtype=np.float64)
+    first = dataset.episode_starts[:-1]
+    earlier = (sums - dataset.rewards)[first]
+    after = sums - np.repeat(earlier, dataset.episode_lengths())
+    before = after - dataset.rewards
+    column = lambda values: values[:, None].astype(np.float32)
+    widened = dataclasses.replace(
+        dataset,
+        observations=np.concatenate([dataset.observations, column(before)], axis=1),
+        next_observations=np.concatenate([dataset.next_observations, column(after)], axis=1),
+        spaces=return_spaces(dataset.spaces),
+    )
+    made = with_history(widened, length)
+    box = as_trajectory(made.spaces.observation)
+    parts = [list(part) for part in box.parts or ()]
+    return dataclasses.replace(
+        made,
+        spaces=dataclasses.replace(made.spaces, observation=box),
+        metadata={**made.metadata, "observation_parts": parts},
+    )
 
 
 def confident_rows(dataset: Dataset, at_least: float) -> Dataset:
