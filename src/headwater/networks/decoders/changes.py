@@ -196,6 +196,16 @@ def with_precision(decoder: Decoder, dtype: Precision, stored: Precision | None 
     return _changed(decoder, architecture=dataclasses.replace(decoder.architecture, dtype=dtype))
 
 
+def without_tokens(decoder: Decoder) -> Decoder:
+    """The decoder with a vocabulary of one token, which is zero: its body, for `hidden_of_vectors`.
+
+    What was learned of a vocabulary is left out, which most of a small language model is.
+    """
+    nothing = jnp.zeros((1, decoder.width), decoder.embedding.dtype)
+    architecture = dataclasses.replace(decoder.architecture, vocabulary=1, tied=True)
+    return _changed(decoder, embedding=nothing, unembedding=None, architecture=architecture)
+
+
 def with_gradient_accumulation(decoder: Decoder, parts: int) -> Decoder:
     """The same decoder, which reads a batch in so many parts for its gradient."""
     architecture = dataclasses.replace(decoder.architecture, gradient_accumulation=parts)

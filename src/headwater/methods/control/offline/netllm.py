@@ -1,0 +1,303 @@
+"""NetLLM: a language model's body reads trajectories and acts for the return that is asked for."""
+
+from typing import ClassVar, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from headwater.core.errors import SpecificationError
+from headwater.core.feed import Feed
+from headwater.core.fields import choice, flag, integer, non_negative, positive
+from headwater.core.method import (
+    AbstractMethod,
+    AbstractPolicy,
+    AbstractReturnsToGo,
+    AbstractTokenPolicy,
+    AbstractWarmStart,
+    Agent,
+    Info,
+)
+from headwater.core.problems.history import Frames, frames_of
+from headwater.core.problems.trajectory import steps_of
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
+from headwater.core.tokens import AbstractTokenNetwork
+from headwater.networks.control.trajectories import TrajectoryTransformer
+from headwater.networks.decoders.architecture import Architecture
+from headwater.networks.decoders.changes import without_tokens
+from headwater.networks.decoders.decoder import Decoder
+from headwater.networks.distributions import Categorical
+from headwater.networks.low_rank_adapters import Adapted
+from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.noise import normal
+from headwater.parts.fine_tuning import Schedule
+
+Training = Literal["adapters", "whole", "frozen"]
+"""What of the body is trained: low-rank adapters, everything, or nothing."""
+
+
+class Window(NamedTuple):
+    """The steps of a trajectory that an observation holds, `[*batch, step, …]`.
+
+    **Arguments:** `observation`: standardised; `before`: the action before it, one-hot if it is one
+    of a finite set; `so_far`: what the episode had brought; `present`: there is such a step.
+    """
+
+    observation: Float[Array, "*batch step observation"]
+    before: Float[Array, "*batch step action"]
+    so_far: Float[Array, "*batch step"]
+    present: Bool[Array, "*batch step"]
+
+
+class Layout(eqx.Module):
+    """How observations are laid out, and their scale.
+
+    **Arguments:** `mean`, `std`: of what is observed in a step; `frames`: steps and numbers of
+    each; `actions`: numbers of an action; `discrete`: it is one of a finite set; `held`: what a
+    step holds beside the observation: nothing (`"one"`), the action before it (`"history"`), and
+    the return so far too (`"trajectory"`).
+    """
+
+    mean: Float[Array, " observation"]
+    std: Float[Array, " observation"]
+    frames: Frames = eqx.field(static=True)
+    actions: int = eqx.field(static=True)
+    discrete: bool = eqx.field(static=True)
+    held: Literal["one", "history", "trajectory"] = eqx.field(static=True)
+
+    def __init__(self, problem: Spaces, normalise: bool):
+        trajectory, history = steps_of(problem), frames_of(problem)
+        self.frames = trajectory or history or Frames(1, problem.observation_size)
+        self.actions, self.discrete = problem.action_size, problem.discrete
+        self.held = "trajectory" if trajectory else "history" if history else "one"
+        scale = Normaliser(problem, normalise)
+        # The last step is there in every row, so that its scale is that of all.
+        self.mean, self.std = (
+            x.reshape(self.frames)[-1, : self.observations] for x in (scale.mean, scale.std)
+        )
+
+    @property
+    def observations(self) -> int:
+        """Numbers of what is observed in one step."""
+        beside = {"one": 0, "history": self.actions + 1, "trajectory": self.actions + 2}
+        return self.frames.size - beside[self.held]
+
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Window:
+        """The steps in an observation."""
+        batch, size = observation.shape[:-1], self.observations
+        steps = observation.reshape(*batch, *self.frames)
+        seen = steps[..., :size]
+        shape = seen.shape
+        seen = (seen - jnp.broadcast_to(self.mean, shape)) / jnp.broadcast_to(self.std, shape)
+        before = jnp.zeros((*shape[:-1], self.actions))
+        so_far, present = jnp.zeros(shape[:-1]), jnp.ones(shape[:-1], bool)
+        if self.held != "one":
+            before, present = steps[..., -1 - self.actions : -1], steps[..., -1] > 0.5
+        if self.held == "trajectory":
+            so_far = steps[..., size]
+        return Window(seen, before, so_far, present)
+
+
+class NetLLMState(eqx.Module):
+    """The network, moments, updates so far, how observations are laid out, and logged returns."""
+
+    network: TrajectoryTransformer
+    optimiser: optax.OptState
+    step: Int[Array, ""]
+    layout: Layout
+    worst: Float[Array, ""]
+    best: Float[Array, ""]
+
+
+class NetLLM(
+    AbstractMethod[Spaces, Transitions, NetLLMState],
+    AbstractPolicy[NetLLMState],
+    AbstractReturnsToGo,
+    AbstractWarmStart[Spaces, NetLLMState],
+):
+    r"""Predicts the logged actions from the return that followed, and asks for a high one.
+
+    A transformer reads $(\hat R_i, s_i, a_i)$ of the last steps, where $\hat R_i$ is the return to
+    go, and predicts each $a_i$ from what stands before it: by the cross-entropy of a softmax over
+    the valid actions, or the squared error for continuous ones. Acting, $\hat R$ is the return that
+    is asked for less what the episode has brought. The body between the maps that read and the head
+    that answers is that of a language model, with adapters of low rank (`warm_start` from one);
+    without one it is drawn at random, and trained whole it is a decision transformer.
+
+    Windows come from `with_trajectory` and `WithTrajectory`. With `with_history`, or from single
+    observations, the episode's return so far is not known, and the same return to go is asked for
+    at every step.
+
+    **Arguments:**
+
+    - `target_return`: the return that is asked for: 0 the worst and 1 the best of the logged
+      episodes.
+    - `training`: what is trained of the body.
+    - `learning_rate`, `warmup_updates`, `weight_decay`, `max_gradient_norm`: of AdamW, whose rate
+      rises linearly so long.
+    - `exploration_noise`: deviation of the noise while exploring, of continuous actions.
+    - `adapter_rank`: of adapters of queries and values, which count twice.
+    - `width`, `layers`, `heads`: of a body that is drawn at random.
+    - `normalise_observations`: standardise with the data's mean and deviation.
+
+    **References:** Wu et al. (2024), NetLLM; Chen et al. (2021), arXiv:2106.01345.
+
+    **Differences from the papers:** an observation is one vector, where NetLLM has one for each
+    part of it; there is no embedding of the time in the episode, which observations have to show
+    where it matters; returns are in units of the largest logged one; batches instead of gradients
+    accumulated over single windows; the bound on the gradient is the decision transformer's.
+    """
+
+    feed: ClassVar[Feed] = Feed.STORED
+    info: ClassVar[Info] = Info(
+        "wu2024netllm",
+        summary="a language model's body with adapters predicts logged actions from the returns "
+        "that followed, and is asked for a high one",
+        parents=("Decision transformer",),
+    )
+
+    discount: ClassVar[float] = 1.0
+    """Returns are undiscounted, so that what is left of one is known at every step."""
+
+    target_return: float = positive(1.0)
+    training: Training = choice("adapters")
+    learning_rate: float = non_negative(1e-4)
+    warmup_updates: float = non_negative(2000.0)
+    weight_decay: float = non_negative(1e-4)
+    max_gradient_norm: float = positive(0.25, infinite=True)
+    exploration_noise: float = non_negative(0.1)
+    adapter_rank: int = integer(8)
+    width: int = integer(64)
+    layers: int = integer(3)
+    heads: int = integer(4)
+    normalise_observations: bool = flag(True)
+
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> NetLLMState:
+        body_key, key = jax.random.split(key)
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise SpecificationError(
+                f"NetLLM: width = {self.width} over heads = {self.heads} must be an even number: "
+                "take a width that is a multiple of twice the heads"
+            )
+        steps = Layout(problem, False).frames.length
+        architecture = Architecture(1, 3 * steps, self.width, self.layers, self.heads, tied=True)
+        return self.begin_with(Decoder(architecture, key=body_key), problem, key=key)
+
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> NetLLMState | None:
+        if not isinstance(learned.method, AbstractTokenPolicy):
+            return None
+        network = learned.network()
+        return self.begin_with(network, problem, key=key) if _has_body(network) else None
+
+    def begin_with(
+        self, model: AbstractTokenNetwork, problem: Spaces, *, key: PRNGKeyArray
+    ) -> NetLLMState:
+        """The state before any data, with the body of a language model.
+
+        Raises `SpecificationError` unless that is a decoder, perhaps with adapters, which then
+        become part of it, or if windows are longer than its context.
+        """
+        if not _has_body(model):
+            raise SpecificationError(
+                f"NetLLM reads with the layers of a decoder, which {type(model).__name__} has not"
+            )
+        decoder = model.merged() if isinstance(model, Adapted) else model
+        layout = Layout(problem, self.normalise_observations)
+        if 3 * layout.frames.length - 1 > decoder.context:
+            raise SpecificationError(
+                f"{layout.frames.length} steps are {3 * layout.frames.length - 1} positions, and "
+                f"the model has {decoder.context}: take fewer steps, or a model with more"
+            )
+        adapter_key, key = jax.random.split(key)
+        body = without_tokens(decoder)
+        if self.training == "adapters":
+            body = Adapted(
+                body, rank=self.adapter_rank, alpha=2.0 * self.adapter_rank, key=adapter_key
+            )
+        network = TrajectoryTransformer(
+            layout.observations,
+            layout.actions,
+            problem.action_size,
+            body,
+            self.training != "frozen",
+            key=key,
+        )
+        known = problem.statistics
+        step = jnp.zeros((), jnp.int32)
+        trained = eqx.filter(network, network.trainable())
+        return NetLLMState(
+            network=network,
+            optimiser=self._schedule.optimiser(step).init(trained),
+            step=step,
+            layout=layout,
+            worst=jnp.zeros(()) if known is None else jnp.asarray(known.return_low),
+            best=jnp.ones(()) if known is None else jnp.asarray(known.return_high),
+        )
+
+    def update(self, state: NetLLMState, data: Transitions, *, key: PRNGKeyArray):
+        assert data.return_to_go is not None
+        window = state.layout(data.observation)
+        to_go = data.return_to_go[:, None] + window.so_far[:, -1:]
+        returns = jnp.broadcast_to(to_go, window.so_far.shape) - window.so_far
+        own, discrete = data.action, state.layout.discrete
+        if discrete:
+            own = jax.nn.one_hot(own, state.layout.actions)
+        # The action in a step is the one before the next.
+        actions = jnp.concatenate([window.before[:, 1:], own[:, None]], axis=1)
+        trained, fixed = eqx.partition(state.network, state.network.trainable())
+
+        def loss(trained) -> Float[Array, ""]:
+            network = eqx.combine(trained, fixed)
+            found = network(returns / _unit(state), window.observation, actions, window.present)
+            if discrete:
+                missed = -jnp.sum(jax.nn.log_softmax(found) * actions, axis=-1)
+            else:
+                missed = jnp.mean((jnp.tanh(found) - actions) ** 2, axis=-1)
+            return jnp.sum(jnp.where(window.present, missed, 0.0)) / jnp.sum(window.present)
+
+        value, gradients = jax.value_and_grad(loss)(trained)
+        updates, optimiser = self._schedule.optimiser(state.step).update(
+            gradients, state.optimiser, trained
+        )
+        network = eqx.combine(eqx.apply_updates(trained, updates), fixed)
+        state = NetLLMState(
+            network, optimiser, state.step + 1, state.layout, state.worst, state.best
+        )
+        return state, {"actor_loss": value, "gradient_norm": optax.tree.norm(gradients)}
+
+    def act(self, state: NetLLMState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+        window = jax.tree.map(lambda x: x[None], state.layout(observation))
+        asked = state.worst + self.target_return * (state.best - state.worst)
+        returns = (asked - window.so_far) / _unit(state)
+        # The action in the last step is looked at by nothing.
+        actions = jnp.roll(window.before, -1, axis=1)
+        found = state.network(returns, window.observation, actions, window.present)[0, -1]
+        if state.layout.discrete:
+            chances = Categorical(found)
+            return (chances.sample(key)[0] if explore else chances.mode()), ()
+        noise = self.exploration_noise * normal(key, found.shape) if explore else 0.0
+        return jnp.clip(jnp.tanh(found) + noise, -1.0, 1.0), ()
+
+    @property
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            self.learning_rate,
+            self.warmup_updates,
+            jnp.inf,
+            self.weight_decay,
+            self.max_gradient_norm,
+        )
+
+
+def _unit(state: NetLLMState) -> Float[Array, ""]:
+    """What returns are counted in: the largest logged one, whatever its sign."""
+    return jnp.maximum(jnp.maximum(jnp.abs(state.worst), jnp.abs(state.best)), 1e-6)
+
+
+def _has_body(network: AbstractTokenNetwork) -> bool:
+    return isinstance(network, Decoder | Adapted)

@@ -1,0 +1,89 @@
+"""A transformer over trajectories: returns to go, observations and actions, one after the other."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from headwater.networks.decoders.blocks import Norm
+from headwater.networks.decoders.decoder import Decoder
+from headwater.networks.decoders.vectors import hidden_of_vectors
+from headwater.networks.low_rank_adapters import Adapted
+from headwater.networks.mlp import MLP
+
+
+class TrajectoryTransformer(eqx.Module):
+    """From the steps of a trajectory to an output for each, which has not seen the step's action.
+
+    A step is three vectors: of the return to go, the observation and the action, each a linear map
+    and a layer norm. The body reads them in this order, and a linear head reads the output off
+    where it has read the observation.
+
+    **Arguments:** `observations`: numbers of one; `actions`: of one; `outputs`: numbers of the
+    output; `body`: a decoder that reads vectors, perhaps with adapters; `trains_body`: whether what
+    it says is trainable of the body is, and otherwise nothing.
+    """
+
+    of_return: MLP
+    of_observation: MLP
+    of_action: MLP
+    norm: Norm
+    body: Decoder | Adapted
+    head: MLP
+    trains_body: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        outputs: int,
+        body: Decoder | Adapted,
+        trains_body: bool,
+        *,
+        key: PRNGKeyArray,
+    ):
+        keys = jax.random.split(key, 4)
+        width = body.width
+        self.of_return, self.of_observation, self.of_action = (
+            MLP(size, width, (), key=each) for size, each in zip((1, observations, actions), keys)
+        )
+        self.norm = Norm(jnp.ones((3, width)), jnp.zeros((3, width)), 1e-5)
+        self.body = body
+        self.head = MLP(width, outputs, (), key=keys[3])
+        self.trains_body = trains_body
+
+    def __call__(
+        self,
+        returns: Float[Array, "row step"],
+        observations: Float[Array, "row step observation"],
+        actions: Float[Array, "row step action"],
+        present: Bool[Array, "row step"],
+    ) -> Float[Array, "row step output"]:
+        """Outputs for the steps that are present, which are the last of each row; anything else
+        where they are not."""
+        rows, steps = present.shape
+        # To the front, so that none of them sees one that there is not.
+        absent = steps - jnp.sum(present, axis=-1, dtype=jnp.int32)[:, None]
+        place = jnp.broadcast_to(jnp.arange(steps), (rows, steps)) + absent
+        to_front = jnp.minimum(place, steps - 1)
+        moved = lambda x: jnp.take_along_axis(x, to_front[..., None], axis=1)
+        parts = (
+            self.of_return(moved(returns[..., None])),
+            self.of_observation(moved(observations)),
+            self.of_action(moved(actions)),
+        )
+        vectors = self.norm(jnp.stack(parts, axis=2)).reshape(rows, 3 * steps, -1)
+        decoder = self.body.decoder if isinstance(self.body, Adapted) else self.body
+        # The last action is not known, and nothing would look at it.
+        hidden = hidden_of_vectors(decoder, vectors[:, :-1])
+        found = self.head(hidden[:, 1::3])
+        back = jnp.maximum(place - 2 * absent, 0)
+        return jnp.take_along_axis(found, back[..., None], axis=1)
+
+    def trainable(self) -> PyTree[bool]:
+        """Which leaves learning may change: a tree like the network, of booleans."""
+        everything = jax.tree.map(eqx.is_inexact_array, self)
+        body = self.body.trainable()
+        if not self.trains_body:
+            body = jax.tree.map(lambda _: False, body)
+        return eqx.tree_at(lambda network: network.body, everything, body)
