@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
@@ -118,7 +119,7 @@ class BitrateControl(AbstractEnvironment):
             raise SpecificationError(
                 f"{self.name}: size_spread = {self.size_spread:g} must be below 1"
             )
-        if self.traces is not None and not isinstance(self.traces, jax.core.Tracer):
+        if self.traces is not None and not isinstance(self.traces, Tracer):
             _check_traces(self.name, self.traces)
 
     @property

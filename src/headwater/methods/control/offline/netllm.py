@@ -192,7 +192,9 @@ class NetLLM(
         if not isinstance(learned.method, AbstractTokenPolicy):
             return None
         network = learned.network()
-        return self.begin_with(network, problem, key=key) if _has_body(network) else None
+        if not isinstance(network, Decoder | Adapted):
+            return None
+        return self.begin_with(network, problem, key=key)
 
     def begin_with(
         self, model: AbstractTokenNetwork, problem: Spaces, *, key: PRNGKeyArray
@@ -202,11 +204,11 @@ class NetLLM(
         Raises `SpecificationError` unless that is a decoder, perhaps with adapters, which then
         become part of it, or if windows are longer than its context.
         """
-        if not _has_body(model):
+        decoder = model.merged() if isinstance(model, Adapted) else model
+        if not isinstance(decoder, Decoder):
             raise SpecificationError(
                 f"NetLLM reads with the layers of a decoder, which {type(model).__name__} has not"
             )
-        decoder = model.merged() if isinstance(model, Adapted) else model
         layout = Layout(problem, self.normalise_observations)
         if 3 * layout.frames.length - 1 > decoder.context:
             raise SpecificationError(
@@ -297,7 +299,3 @@ class NetLLM(
 def _unit(state: NetLLMState) -> Float[Array, ""]:
     """What returns are counted in: the largest logged one, whatever its sign."""
     return jnp.maximum(jnp.maximum(jnp.abs(state.worst), jnp.abs(state.best)), 1e-6)
-
-
-def _has_body(network: AbstractTokenNetwork) -> bool:
-    return isinstance(network, Decoder | Adapted)
