@@ -242,7 +242,11 @@ class NetLLM(
         )
 
     def update(self, state: NetLLMState, data: Transitions, *, key: PRNGKeyArray):
-        assert data.return_to_go is not None
+        if data.return_to_go is None:
+            raise SpecificationError(
+                "NetLLM is told what followed each action: give it the return_to_go of logged rows "
+                "(`Dataset.transitions(1.0)`)"
+            )
         window = state.layout(data.observation)
         to_go = data.return_to_go[:, None] + window.so_far[:, -1:]
         returns = jnp.broadcast_to(to_go, window.so_far.shape) - window.so_far
