@@ -389,10 +389,10 @@ CLAIMS = (
             },
         },
         _explored,
-        learned="The clone brings what reinforcement learning from nothing does not find: seed 0 ends "
-        "at 0.97 and 0.99, drawn back to the clone and not, and at 0.03 from nothing. But nothing is "
-        "forgotten without the divergence. The clone succeeds in 0.92 of episodes at first, and "
-        "each reward needs all that it does; in Minecraft the first items are rewarded long before "
-        "the skills that the last ones need, which are lost meanwhile.",
+        learned="The clone brings what reinforcement learning from nothing does not find: seed 0 "
+        "ends at 0.97 and 0.99, drawn back to the clone and not, and at 0.03 from nothing. But "
+        "nothing is forgotten without the divergence. The clone succeeds in 0.92 of episodes at "
+        "first, and each reward needs all that it does; in Minecraft the first items are rewarded "
+        "long before the skills that the last ones need, which are lost meanwhile.",
     ),
 )
