@@ -187,10 +187,14 @@ def _transferred(
     for number in _numbers(seed, instances):
         key, box = jax.random.key(number), _taught(number, widths, updates, steps)[0]
         smaller = _taught(number, small, updates, steps)[0]
-        agent = Agent(method, _search(method, smaller, iterations, key).state)
-        begun = method.warm_start(agent, box.space, key=key)
-        curves["from scratch"].append(_rewards(_search(method, box, iterations, key)))
-        curves["pretrained"].append(_rewards(_search(method, box, iterations, key, begun)))
+        before = method.init(smaller.space, key=key)
+        agent = Agent(method, _search(method, smaller, iterations, key, before).state)
+        begun = {
+            "from scratch": method.init(box.space, key=key),
+            "pretrained": method.warm_start(agent, box.space, key=key),
+        }
+        for name, state in begun.items():
+            curves[name].append(_rewards(_search(method, box, iterations, key, state)))
     steps_taken = _CHILDREN * np.arange(1, iterations + 1)
     by_name = {name: (steps_taken, np.stack(rows)) for name, rows in curves.items()}
     savings = sample_savings(by_name["pretrained"], by_name["from scratch"], target)
@@ -262,7 +266,7 @@ CLAIMS = (
         scales={
             "smoke": {
                 **_SMOKE,
-                "small": (5,),
+                "small": (6, 5),
                 "widths": (6, 5),
                 "target": 0.9,
                 "rates": (0.03, 0.03),
