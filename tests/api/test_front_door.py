@@ -176,7 +176,16 @@ def suitable(name, shelf):
     method, options = small(name), dict(SMALL[flow.kind])
     inputs = {}
     if flow.kind == "control":
-        discrete = name in ("DQN", "DiscreteCQL", "Dyna", "HistoryCQL", *BONUSES, "StreamQ")
+        discrete = name in (
+            "DQN",
+            "DiscreteCQL",
+            "Dyna",
+            "HistoryCQL",
+            *BONUSES,
+            "StreamQ",
+            "PVN",
+            "EncodedDQN",
+        )
         options |= {"steps": 12} if flow.acts else {"updates": 2}
         if flow.acts and cls.feed is not Feed.STREAM:
             options["random_steps"] = 4
