@@ -1,0 +1,1 @@
+"""Claims about methods that keep to limits on further rewards."""
