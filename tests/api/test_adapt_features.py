@@ -41,5 +41,9 @@ def test_q_learning_goes_on_with_the_features_and_explores():
         sentence = f"{name} = {said} cannot take effect: the encoder is that of the offline run"
         with pytest.raises(SpecificationError, match=sentence):
             adapt(before, recipe="wsrl", set={name: value}, **ONLINE)
+    # By the log it is keep-data, for features have no actor that could be held.
+    for recipe in ("by-log", "keep-data"):
+        with pytest.raises(SpecificationError, match="embedding_size = 5 cannot take effect"):
+            adapt(before, recipe=recipe, data=cart_pole_log(), set={"embedding_size": 5}, **ONLINE)
     with pytest.raises(SpecificationError, match="PVN has values and no actor"):
         adapt(before, recipe="proto", **ONLINE)

@@ -20,21 +20,25 @@ def _log(observation, action) -> Transitions:
     return Transitions(observation, action, jnp.zeros(len(observation)), observation, none, none)
 
 
-@pytest.mark.parametrize("rows", [500, 9_000])
-def test_spread_is_the_distance_from_what_the_policy_does(rows):
-    spaces = Spaces(SEEN, Box((-1.0,) * 3, (1.0,) * 3))
-    method = IQL(hidden_sizes=(8,))
-    state = method.init(spaces, key=jax.random.key(0))
+def _begun(method, spaces):
+    """A state, and what the policy does."""
+    state = jax.jit(lambda key: method.init(spaces, key=key))(jax.random.key(0))
+    act = lambda o: method.act(state, o, key=jax.random.key(1), explore=False)[0]
+    return state, lambda observation: np.asarray(jax.jit(jax.vmap(act))(observation))
+
+
+def test_spread_is_the_distance_from_what_the_policy_does():
+    spaces, method = Spaces(SEEN, Box((-1.0,) * 3, (1.0,) * 3)), BC(hidden_sizes=(8,))
+    state, usual = _begun(method, spaces)
     random = np.random.default_rng(0)
-    observation = jnp.asarray(random.uniform(-1, 1, (rows, 2)), jnp.float32)
-    usual = jax.vmap(lambda o: method.act(state, o, key=jax.random.key(1), explore=False)[0])
-    greedy = np.asarray(usual(observation))
-    noise = random.normal(size=greedy.shape)
-    log = _log(observation, jnp.asarray(greedy + 0.1 * noise, jnp.float32))
-    expected = 0.1 * np.sqrt(np.mean(noise**2)) / np.sqrt(1.0 / 3.0)
     # Of more than 4,096 rows as many are looked at, so that these differ by chance.
-    close = 1e-4 if rows < 4_096 else 0.03
-    assert spread_of_actions(method, state, log, spaces) == pytest.approx(expected, rel=close)
+    for rows, close in ((500, 1e-4), (9_000, 0.03)):
+        observation = jnp.asarray(random.uniform(-1, 1, (rows, 2)), jnp.float32)
+        greedy = usual(observation)
+        noise = random.normal(size=greedy.shape)
+        log = _log(observation, jnp.asarray(greedy + 0.1 * noise, jnp.float32))
+        expected = 0.1 * np.sqrt(np.mean(noise**2)) / np.sqrt(1.0 / 3.0)
+        assert spread_of_actions(method, state, log, spaces) == pytest.approx(expected, rel=close)
     # Uniform actions about a policy that is near the middle have a spread of one.
     log = _log(observation, jnp.asarray(random.uniform(-1, 1, greedy.shape), jnp.float32))
     about = np.sqrt(1.0 + 3.0 * np.mean(greedy**2))
@@ -44,10 +48,9 @@ def test_spread_is_the_distance_from_what_the_policy_does(rows):
 def test_spread_of_discrete_actions_is_the_share_of_others():
     spaces = Spaces(SEEN, Discrete(4))
     method = BC(hidden_sizes=(8,), stochastic=True)
-    state = method.init(spaces, key=jax.random.key(0))
+    state, usual = _begun(method, spaces)
     observation = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (400, 2)), jnp.float32)
-    usual = jax.vmap(lambda o: method.act(state, o, key=jax.random.key(1), explore=False)[0])
-    greedy = np.asarray(usual(observation))
+    greedy = usual(observation)
     action = np.where(np.arange(400) < 300, greedy, (greedy + 1) % 4)
     found = spread_of_actions(method, state, _log(observation, jnp.asarray(action)), spaces)
     assert found == pytest.approx((100 / 400) / 0.75)

@@ -6,7 +6,7 @@ import numpy as np
 
 from headwater.core.method import Agent
 from headwater.environments.control.pendulum import Pendulum
-from headwater.methods.control.online.sac import SAC
+from headwater.methods.control.imitation.bc import BC
 from headwater.sources.acting.in_stages import InStages, in_stages
 from headwater.sources.collect import Collect
 
@@ -14,7 +14,7 @@ BLOCK, DRAWS, EPISODE, LEAST = 100, 48, 200, 3
 
 
 def test_a_stage_waits_for_so_many_episodes():
-    environment, method = Pendulum(), SAC(hidden_sizes=(4,))
+    environment, method = Pendulum(), BC(hidden_sizes=(4,), stochastic=True)
     sizes = {"capacity": BLOCK * DRAWS, "batch_size": 2, "steps_per_draw": BLOCK}
     source = in_stages(Collect(environment, random_steps=0, **sizes), 1, LEAST)
     assert isinstance(source, InStages)

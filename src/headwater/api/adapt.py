@@ -262,7 +262,12 @@ def _method(
 
 
 def _spread(upstream: Run, logged: Dataset) -> float:
-    """Of the log's actions about the offline policies, in the mean over seeds."""
+    """Of the log's actions about the offline policies, in the mean over seeds.
+
+    Infinite for what has no actor: nothing could be held near it.
+    """
+    if not isinstance(upstream.method, AbstractActorCritic):
+        return math.inf
     data, seeds = logged.transitions(), jax.tree.leaves(upstream.state)[0].shape[0]
     states = [jax.tree.map(lambda leaf, at=i: leaf[at], upstream.state) for i in range(seeds)]
     spaces = upstream.spaces

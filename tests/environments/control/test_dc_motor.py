@@ -153,14 +153,13 @@ def test_the_controller_does_not_wind_up():
 def test_passing_a_limit_ends_the_episode_and_costs():
     task: Any = DCMotor(dead_time=False, penalty=7.0)
     start, _ = task.reset(key=jax.random.key(0))
-    shown, reward, terminal, truncated = walked(task, start, jnp.ones((3, 1)))
-    first = int(np.argmax(terminal))
-    assert terminal.any() and abs(shown[first, 0]) > task.current_limit
-    assert reward[first] == -7.0 and not truncated.any()
-    reference = float(start.reference) * task.current_limit
-    if first:
-        missed = abs(shown[0, 0] - reference) / task.current_limit
-        np.testing.assert_allclose(reward[0], -0.5 * missed, rtol=1e-5)
+    start = start.__class__(**{**vars(start), "speed": jnp.zeros(())})
+    # Half of the voltage: one step stays below the limit, and the second passes it.
+    shown, reward, terminal, truncated = walked(task, start, jnp.full((2, 1), 0.5))
+    assert terminal.tolist() == [False, True] and not truncated.any()
+    assert shown[0, 0] < task.current_limit < shown[1, 0]
+    missed = abs(shown[0, 0] / task.current_limit - float(start.reference))
+    np.testing.assert_allclose(reward, [-0.5 * missed, -7.0], rtol=1e-5)
     # Too fast is as bad: at the limit of the speed any current is too much.
     fast = start.__class__(**{**vars(start), "speed": jnp.asarray(0.99999)})
     command = jnp.asarray([[task.flux * task.speed_limit / task.supply]])
