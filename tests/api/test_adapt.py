@@ -24,6 +24,7 @@ from headwater.environments.history import WithHistory
 from headwater.environments.interaction import begin
 from headwater.evidence.logs import dataset_of
 from headwater.methods.control.imitation.bc import BC
+from headwater.methods.control.model_based.pets import PETS
 from headwater.methods.control.offline.cql import CQL
 from headwater.methods.control.offline.iql import IQL
 from headwater.methods.control.online.ppo import PPO
@@ -308,6 +309,14 @@ def test_ppo_goes_on_from_a_clone_and_is_drawn_back_to_it(offline, tmp_path, mon
     ):
         with pytest.raises(SpecificationError, match=sentence):
             adapt(offline, **{**how, **wrong})
+
+
+@pytest.mark.parametrize("recipe", ["keep-data", "by-log", "staged", "ppo", "scratch"])
+def test_a_method_without_hidden_layers_is_followed_by_no_other(offline, recipe):
+    # Its state is not looked at before that.
+    before = dataclasses.replace(offline, method=PETS())
+    with pytest.raises(SpecificationError, match="PETS has no hidden_sizes .* 'rlpd'"):
+        adapt(before, recipe=recipe, **ONLINE)
 
 
 def test_rlpd_and_scratch_begin_from_nothing(tmp_path, offline):

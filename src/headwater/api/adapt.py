@@ -229,6 +229,11 @@ def _method(
         known = settings(offline)
         shared = {name: known[name] for name in ("discount", "hidden_sizes") if name in known}
         return _changed(build_method("RLPD", shared), changes), None
+    if "hidden_sizes" not in settings(offline):
+        raise SpecificationError(
+            f"{type(offline).__name__} has no hidden_sizes that the method of the recipe '{recipe}' "
+            "could take over: use the recipe 'continue' or 'rlpd'"
+        )
     near = recipe in ("proto", "staged")
     usual: AbstractMethod
     if recipe == "ppo":

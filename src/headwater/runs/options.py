@@ -521,7 +521,7 @@ ADAPT = Verb(
         "random_steps": "Random steps of `rlpd` and `scratch` before the first update; by default "
         "a tenth of the steps, at most 5,000.",
         "block": "Environment steps between updates, of which there are then as many; by default "
-        "1, or 8 where the simulator is not compiled.",
+        "1, or 8 where the simulator is not compiled; in `ppo` 2,048, and one update for each.",
     },
 )
 """The options of `adapt`."""

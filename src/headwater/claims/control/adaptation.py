@@ -580,8 +580,8 @@ CLAIMS = (
             "Seed 0 is undecided. On the pendulum it falls by 8 (0 to 24), and its mean over the "
             "run is 11 below that of an anchor that stays; on the mountain car and in the maze it "
             "falls by 1 at most, and on the mountain car its mean is 10 higher. More logs would "
-            "decide it. Stages had one episode or more then, and have "
-            "four or more now (docs/real_run.md)."
+            "decide it. Stages had one episode or more then, and have four or more now "
+            "(docs/real_run.md)."
         ),
     ),
     Claim(

@@ -374,8 +374,8 @@ CLAIMS = (
             "With 10,000 rows of the controller on each of three motors the error was held after "
             "1,000, 4,500 and 5,500 new steps, without them after 3,825, 6,200 and 6,200: each "
             "motor took fewer, but three runs a side do not determine the ratio of medians, 1.4 "
-            "(.7 to 6.2). Before its first new step the policy with the log is worse than random "
-            "ones, at .89: the log says nothing of what passing a limit costs."
+            "(.7 to 6.2). Before its first new step the policy with the log is no better than "
+            "random actions, at .89: the log says nothing of what passing a limit costs."
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""PPO against NumPy."""
+"""TokenPPO against NumPy."""
 
 import pytest
 
