@@ -315,7 +315,7 @@ def test_ppo_goes_on_from_a_clone_and_is_drawn_back_to_it(offline, tmp_path, mon
 def test_a_method_without_hidden_layers_is_followed_by_no_other(offline, recipe):
     # Its state is not looked at before that.
     before = dataclasses.replace(offline, method=PETS())
-    with pytest.raises(SpecificationError, match="PETS has no hidden_sizes .* 'rlpd'"):
+    with pytest.raises(SpecificationError, match=r"PETS has no hidden_sizes .* 'rlpd'"):
         adapt(before, recipe=recipe, **ONLINE)
 
 

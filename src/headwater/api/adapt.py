@@ -231,8 +231,8 @@ def _method(
         return _changed(build_method("RLPD", shared), changes), None
     if "hidden_sizes" not in settings(offline):
         raise SpecificationError(
-            f"{type(offline).__name__} has no hidden_sizes that the method of the recipe '{recipe}' "
-            "could take over: use the recipe 'continue' or 'rlpd'"
+            f"{type(offline).__name__} has no hidden_sizes that the method of the recipe "
+            f"'{recipe}' could take over: use the recipe 'continue' or 'rlpd'"
         )
     near = recipe in ("proto", "staged")
     usual: AbstractMethod
