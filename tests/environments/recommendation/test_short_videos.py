@@ -134,6 +134,10 @@ def test_sessions_are_fitted_to_counts_and_else_stay_as_they_are():
     np.testing.assert_allclose(fitted.shown.response[:, 1], odds(responded / shown), atol=0.05)
     np.testing.assert_array_equal(fitted.shown.response[:, 0], drawn.response[:, 0])
     np.testing.assert_array_equal(fitted.shown.minutes, drawn.minutes)
+    # Videos that were given, as many as the log has, stay too: one response after the other.
+    again, _ = fit_short_videos(fitted, shown, responded[::-1], response="like")
+    np.testing.assert_array_equal(again.shown.response[:, 1], fitted.shown.response[:, 1])
+    np.testing.assert_allclose(again.shown.response[:, 0], odds(responded[::-1] / shown), atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,9 @@ def test_sessions_are_fitted_to_counts_and_else_stay_as_they_are():
         ([3, 4], [1, 5], "item 1 was responded to 5 times and shown 4 times"),
         ([3, 4], [0, 0], "the response came never"),
         ([3, 4], [3, 4], "the response came always"),
+        ([3, 4], [1, 1.5], "something else than counts: give whole numbers"),
+        ([np.inf, 4], [1, 1], "something else than counts: give whole numbers"),
+        (["three", "four"], [1, 1], "something else than counts: give whole numbers"),
     ],
 )
 def test_counts_that_cannot_be_are_refused(shown, responded, message):

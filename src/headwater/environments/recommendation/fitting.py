@@ -49,6 +49,12 @@ def fit_rates(shown: np.ndarray, responded: np.ndarray) -> RateFit:
             f"shown and responded have shapes {list(shown.shape)} and {list(responded.shape)}: "
             "both need one count for each item"
         )
+    if not all(np.issubdtype(each.dtype, np.number) for each in (shown, responded)) or not (
+        np.all(np.isfinite(shown))
+        and np.all(shown == np.round(shown))
+        and np.all(responded == np.round(responded))
+    ):
+        raise DataError("shown and responded hold something else than counts: give whole numbers")
     if np.any(responded < 0) or np.any(responded > shown):
         item = int(np.flatnonzero((responded < 0) | (responded > shown))[0])
         raise DataError(
@@ -103,7 +109,8 @@ def fit_short_videos(
     """Sessions with as many items as the log has, one response of which comes as it does there.
 
     Counts say nothing of interests, of how long anything is watched, of the other responses or of
-    when somebody leaves: these stay as `environment` has them.
+    when somebody leaves: these stay as `environment` has them, whose videos are drawn anew from its
+    seed if the log has another number of items.
 
     **Arguments:** `shown`, `responded`: as of `fit_rates`; `response`: which of the environment's.
     Raises `DataError` as `fit_rates` does, or if there is no such response.
@@ -112,8 +119,10 @@ def fit_short_videos(
     if response not in names:
         raise DataError(f"there is no response '{response}': there are {', '.join(names)}")
     fit = fit_rates(shown, responded)
-    drawn = dataclasses.replace(environment, items=len(fit.log_odds), videos=None)
-    videos = drawn.shown
+    fitted = environment
+    if environment.items != len(fit.log_odds):
+        fitted = dataclasses.replace(environment, items=len(fit.log_odds), videos=None)
+    videos = fitted.shown
     rates = videos.response.at[:, names.index(response)].set(jnp.asarray(fit.log_odds, jnp.float32))
     videos = dataclasses.replace(videos, response=rates)
-    return dataclasses.replace(drawn, videos=videos), fit
+    return dataclasses.replace(fitted, videos=videos), fit
