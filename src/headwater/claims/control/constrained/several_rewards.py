@@ -329,5 +329,14 @@ CLAIMS = (
             "small": {"instances": 5, "rows": 100_000, "updates": 3_000, "sessions": 2_000},
         },
         _several_rewards,
+        learned=(
+            "Seed 0: 3.7 times the log's watch time, 2.0 times its likes and 1.7 times its "
+            "shares, in the mean of five instances; watch time alone brings 5.1 times the watch "
+            "time and 0.6 of the shares. The ranker that logs knows nothing of lengths, so that "
+            "the bound of 5 % is easily kept. The weighted sum brings more watch time (4.3) and "
+            "fewer likes (1.5) and shares (1.0); RCPO 3.7, 1.2 and 0.9. The settings chosen for "
+            "TSCAC are the least temperature and multiplier that were tried. Weighted importance "
+            "sampling refuses to judge what the first instance taught: 4 of 13,416 sessions count."
+        ),
     ),
 )
