@@ -23,6 +23,7 @@ from headwater.sources.queries import RememberedQueries
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_COUNTS = ("distillation_steps", "distillation_batch_size")
 _ACTIVATIONS = {jax.nn.relu: "relu", jnp.tanh: "tanh", jax.nn.gelu: "gelu", jax.nn.silu: "silu"}
 
 
@@ -72,7 +73,8 @@ def compress(
       a little too high: judge what was chosen on rows that are not given here.
     - `method`: any that proposes points, by name or as an object: `N2N`, or `RandomSearch`.
     - `evaluations`: architectures that are proposed; those that were seen before cost nothing.
-    - `batch_size`: students that are trained side by side.
+    - `batch_size`: students that are trained side by side; of `evaluations` what is left over
+      after whole batches is left out.
     - `accuracy_loss`: the student that is returned is the smallest of those whose accuracy is at
       most so much below the teacher's; by default that of the highest reward.
     - `begin`: what came of another teacher, whose policies are gone on with.
@@ -89,11 +91,14 @@ def compress(
         raise SpecificationError(
             f"{type(method).__name__} proposes no architectures: take N2N or RandomSearch"
         )
+    _require_whole(evaluations=evaluations, batch_size=batch_size)
     if not 1 <= batch_size <= evaluations:
         raise SpecificationError(
             f"batch_size = {batch_size}, evaluations = {evaluations}: at least one architecture "
             "at once is needed, and no more than all"
         )
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise SpecificationError(f"seed = {seed!r}: it must be a whole number from 0 on")
     box = _box(teacher, inputs, labels, held_out, seed, distillation)
     room = evaluations // batch_size * batch_size
     space = dataclasses.replace(box.space, capacity=room)
@@ -131,6 +136,12 @@ def compress(
     )
 
 
+def _require_whole(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise SpecificationError(f"{name} = {value!r}: it must be at least 1, and whole")
+
+
 def _box(teacher, inputs, labels, held_out: float, seed: int, distillation: dict) -> Compression:
     weights, biases, activation = _layers(teacher)
     try:
@@ -152,6 +163,12 @@ def _box(teacher, inputs, labels, held_out: float, seed: int, distillation: dict
     judged, taught = order[:count], order[count:]
     if not np.issubdtype(names.dtype, np.integer):
         raise DataError(f"labels are of type {names.dtype}: classes are whole numbers from 0")
+    classes = weights[-1].shape[1]
+    if names.min() < 0 or names.max() >= classes:
+        raise DataError(
+            f"labels lie between {names.min()} and {names.max()}, and the teacher tells {classes} "
+            "classes apart, counted from 0"
+        )
     known = {
         "distillation_steps": "distillation_steps",
         "distillation_batch_size": "batch_size",
@@ -161,6 +178,7 @@ def _box(teacher, inputs, labels, held_out: float, seed: int, distillation: dict
     for name in distillation:
         if name not in known:
             raise SpecificationError(f"there is no option '{name}': there is {', '.join(known)}")
+    _require_whole(**{name: n for name, n in distillation.items() if name in _COUNTS})
     given: dict[str, Any] = {
         "weights": weights,
         "biases": biases,
@@ -185,9 +203,7 @@ def _layers(teacher: Any) -> tuple[tuple[Array, ...], tuple[Array, ...], str]:
             "equinox.nn.MLP is needed"
         )
     activation = _ACTIVATIONS.get(teacher.activation)
-    probe = jnp.linspace(-2.0, 2.0, 5)
-    plain = bool(jnp.all(jax.vmap(teacher.final_activation)(probe) == probe))
-    if activation is None or not plain:
+    if activation is None or not _changes_nothing(teacher.final_activation):
         raise SpecificationError(
             f"the teacher's activations are others than {', '.join(_ACTIVATIONS.values())}, or it "
             "has one behind its outputs, which have to be logits"
@@ -198,6 +214,14 @@ def _layers(teacher: Any) -> tuple[tuple[Array, ...], tuple[Array, ...], str]:
         for w, layer in zip(weights, teacher.layers)
     )
     return weights, biases, activation
+
+
+def _changes_nothing(function: Any) -> bool:
+    probe = jnp.linspace(-2.0, 2.0, 5)
+    try:
+        return bool(jnp.all(jax.vmap(function)(probe) == probe))
+    except (TypeError, ValueError):  # One of several numbers, such as softmax.
+        return False
 
 
 def _rows(box: Compression, source_state: Any) -> tuple[list[dict[str, Any]], float]:

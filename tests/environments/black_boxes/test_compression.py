@@ -125,8 +125,28 @@ def test_no_architecture_is_evaluated_twice():
         assert seen[tuple(row)] == float(value) == pytest.approx(float(exact), abs=1e-6)
 
 
+def test_arrays_of_numpy_and_lists_are_taken():
+    box = compression()
+    others = {name: np.asarray(getattr(box, name)) for name in ("inputs", "validation_inputs")}
+    given = compression(
+        **others,
+        weights=[np.asarray(weight) for weight in box.weights],
+        validation_labels=np.asarray(box.validation_labels).tolist(),
+    )
+    assert jax.tree.structure(given) == jax.tree.structure(box)
+    for ours, theirs in zip(jax.tree.leaves(given), jax.tree.leaves(box)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert all(isinstance(leaf, jax.Array) for leaf in (*given.weights, given.inputs))
+
+
 def test_what_is_no_teacher_is_refused():
     box = compression()
+    with pytest.raises(DataError, match="inputs are no array of numbers"):
+        compression(inputs="rows")
+    with pytest.raises(SpecificationError, match="weights = None: an array for each layer"):
+        compression(weights=None)
+    with pytest.raises(SpecificationError, match="are no network"):
+        compression(weights=(jnp.zeros(2), jnp.zeros(3)), biases=(jnp.zeros(()),) * 2)
     with pytest.raises(SpecificationError, match="each layer reads what the one before it writes"):
         eqx.tree_at(lambda b: b.weights, box, box.weights[1:]).__check_init__()
     with pytest.raises(SpecificationError, match="activation = 'sine': students know relu, tanh"):

@@ -1,5 +1,8 @@
 """The compression of a network as a black box: what a student is worth, by its layers' widths."""
 
+import functools
+import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -8,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from headwater.core.errors import DataError, SpecificationError
@@ -15,6 +19,24 @@ from headwater.core.problems.search_space import SearchSpace
 from headwater.environments.black_boxes.black_box import AbstractExactBox
 
 _ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
+
+
+def _array(name: str, given: Any) -> Array:
+    """What was given as an array of JAX, whichever kind of numbers it is."""
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{name} are no array of numbers: rows of one length are needed") from None
+
+
+def _arrays(name: str, given: Any) -> tuple[Array, ...]:
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise SpecificationError(f"{name} = {given!r}: an array for each layer is needed")
+    return tuple(_array(name, each) for each in given)
+
+
+def _part(name: str, convert: Any = _array) -> Any:
+    return eqx.field(converter=functools.partial(convert, name))
 
 
 class Network(NamedTuple):
@@ -78,11 +100,11 @@ class Compression(AbstractExactBox):
     reference_returns: ClassVar[None] = None
     noise: ClassVar[float] = 0.0
 
-    weights: tuple[Float[Array, "_fan_in _fan_out"], ...]
-    biases: tuple[Float[Array, " _fan_out"], ...]
-    inputs: Float[Array, "_row _input"]
-    validation_inputs: Float[Array, "_held_out _input"]
-    validation_labels: Int[Array, " _held_out"]
+    weights: tuple[Float[Array, "_fan_in _fan_out"], ...] = _part("weights", _arrays)
+    biases: tuple[Float[Array, " _fan_out"], ...] = _part("biases", _arrays)
+    inputs: Float[Array, "_row _input"] = _part("inputs")
+    validation_inputs: Float[Array, "_held_out _input"] = _part("validation_inputs")
+    validation_labels: Int[Array, " _held_out"] = _part("validation_labels")
     learning_rate: float | Float[Array, ""] = 3e-3
     activation: str = eqx.field(static=True, default="relu")
     distillation_steps: int = eqx.field(static=True, default=200)
@@ -97,18 +119,29 @@ class Compression(AbstractExactBox):
                 f"activation = {self.activation!r}: students know {', '.join(_ACTIVATIONS)}"
             )
         for name in ("distillation_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SpecificationError(f"{name} = {getattr(self, name)}: it must be at least 1")
-        if not isinstance(self.inputs, np.ndarray | jnp.ndarray):
+            value: Any = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise SpecificationError(f"{name} = {value!r}: it must be at least 1, and whole")
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self)):
             return  # While a program is traced or mapped.
+        rate: Any = self.learning_rate
+        if isinstance(rate, int | np.number | np.ndarray | jax.Array) and np.ndim(rate) == 0:
+            rate = float(rate)
+        if not isinstance(rate, float) or not 0.0 <= rate < math.inf:
+            raise SpecificationError(
+                f"learning_rate = {rate!r}: it must be a finite number, and at least 0"
+            )
         shapes = [w.shape for w in self.weights]
         fits = len(shapes) >= 2 and len(shapes) == len(self.biases)
+        fits = fits and all(len(shape) == 2 for shape in shapes)
         fits = fits and all(a[1] == b[0] for a, b in pairwise(shapes))
         if not fits or any(w[1:] != b.shape for w, b in zip(shapes, self.biases)):
             raise SpecificationError(
                 f"weights of the shapes {shapes} and {len(self.biases)} biases are no network: "
                 "each layer reads what the one before it writes, and one hidden layer is needed"
             )
+        if not all(np.isfinite(x).all() for x in (*self.weights, *self.biases)):
+            raise DataError("weights or biases of the teacher are not finite: train it anew")
         for name in ("inputs", "validation_inputs"):
             given = getattr(self, name)
             if given.ndim != 2 or given.shape[1] != shapes[0][0] or not len(given):
