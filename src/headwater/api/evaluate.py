@@ -129,9 +129,10 @@ def evaluate(
     exploring policy; `max_weight`: what ratios of probabilities are clipped at, for less variance
     and some bias; `unseen_levels`: act also on as many levels that follow those of the task, of
     which the run saw none, and on at most as many of its own; `reward`: of a language model's
-    responses, if it was Python code, or another one than the run's; `seed`; `data_options`: of
-    `headwater.load`, where `data` is a path (default: those with which the run read it, if it
-    learned from it); `progress`: of fits (default: on a terminal).
+    responses, if it was Python code, or another one than the run's, or several, which are added up
+    (the run's own with its weights); `seed`; `data_options`: of `headwater.load`, where `data` is
+    a path (default: those with which the run read it, if it learned from it); `progress`: of fits
+    (default: on a terminal).
 
     Raises `SpecificationError` if there is neither a task nor a log nor a held-out text, or one
     that does not fit; `DataError` for data that cannot be used; `RunError` for a missing reward.

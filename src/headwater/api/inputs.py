@@ -373,7 +373,7 @@ def _choose_reward(reward: Any) -> tuple[JudgeChoice, Any]:
         return JudgeChoice("run", place), load_reward(place)
     if not isinstance(reward, AbstractCompletionReward) and not callable(reward):
         raise SpecificationError(
-            f"a {type(reward).__name__} is no reward: give a function of texts, the run of a "
+            f"{reward!r} is no reward: give a function of texts, the run of a "
             "reward model, or exact-match"
         )
     return JudgeChoice("object", _name_of(reward)), reward

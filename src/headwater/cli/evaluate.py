@@ -48,7 +48,8 @@ def command(
         unseen_levels: Act also on as many levels that follow those of the environment and were
             never learned from, and on at most as many of its own, to see what is lost on new ones.
         reward: Of a language model's responses: the run of a reward model, file.py:function or
-            exact-match, or several, which are added up; by default what the run learned from.
+            exact-match, or several, which are added up (the run's own with its weights); by
+            default what the run learned from.
         task: Which task it acts in, counted from 0, of a run that learned several one after the
             other; by default the last.
         seed: Root of the randomness of the episodes or of what is written.

@@ -9,6 +9,7 @@ import numpy as np
 
 from headwater.api.inputs import choose_rewards, open_rewards
 from headwater.api.run import Run
+from headwater.api.specifications.choices import JudgeChoice
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractCompletionScorer
@@ -41,8 +42,8 @@ def score_texts(
 
     **Arguments:** `data`: a file of the kind that the run learned from, all of whose rows are
     judged; by default the rows that the run held out; `reward`: of responses, if it was Python
-    code, or others than the run's (several are added up); `seed`: of the responses that are
-    written.
+    code, or others than the run's. Several are added up: the run's own, by name and in their
+    order, with its weights, others each with 1; `seed`: of the responses that are written.
 
     Raises `SpecificationError` if nothing was held out or a reward does not fit, `DataError` for
     data that cannot be used or has changed, `RunError` if a reward is missing.
@@ -53,8 +54,6 @@ def score_texts(
     path = _file(run, data)
     if data is not None:
         options = dataclasses.replace(options, held_out=str(path))
-    if reward is not None:
-        options = dataclasses.replace(options, reward_weights=None)
     if reward is not None and "reward" not in flow.takes:
         raise SpecificationError(
             f"{type(method).__name__} does not learn from rewards, and is not judged by one: leave "
@@ -63,7 +62,10 @@ def score_texts(
     if type(method).feed is Feed.ADVANTAGES:
         # What is held out of it are texts, and their advantages are not needed.
         flow = FLOWS[Completions, Feed.STORED]
-    inputs = Inputs(path, model=run.base, reward=_reward(run, reward))
+    chosen, opened = _reward(run, reward)
+    if chosen != specification.rewards:
+        options = dataclasses.replace(options, reward_weights=None)
+    inputs = Inputs(path, model=run.base, reward=opened)
     found = flow.stage(method, inputs, options)
     assert found.held_out is not None
     judge = HeldOutScores(
@@ -98,13 +100,15 @@ def _file(run: Run, data: str | Path | None) -> Path:
     return place
 
 
-def _reward(run: Run, reward: Any) -> Any:
-    """The reward that was given, else the run's own; `None` for exact match."""
+def _reward(run: Run, reward: Any) -> tuple[tuple[JudgeChoice, ...], Any]:
+    """The reward that was given, else the run's own, and its choice; `None` for exact match."""
     assert run.base is not None
     chosen, found = run.specification.rewards, None
     if reward is not None:
         chosen, found = choose_rewards(reward)
-    return open_rewards(chosen, found, run.base.decoder.vocabulary) if chosen else None
+    if not chosen:
+        return chosen, None
+    return chosen, open_rewards(chosen, found, run.base.decoder.vocabulary)
 
 
 def _temperature(options: Options) -> float:
