@@ -187,7 +187,9 @@ def suitable(name, shelf):
             "EncodedDQN",
         )
         options |= {"steps": 12} if flow.acts else {"updates": 2}
-        if flow.acts and cls.feed is not Feed.STREAM:
+        if flow.rollouts:
+            options = {"seeds": 2, "evaluations": 1, "episodes": 1, "steps": 32, "block": 16}
+        elif flow.acts and cls.feed is not Feed.STREAM:
             options["random_steps"] = 4
         if "data" in flow.needs:
             inputs["data"] = cart_pole_log() if discrete else pendulum_log()
