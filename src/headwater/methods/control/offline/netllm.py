@@ -143,9 +143,9 @@ class NetLLM(
     - `width`, `layers`, `heads`: of a body that is drawn at random.
     - `normalise_observations`: standardise with the data's mean and deviation.
 
-    **References:** Wu et al. (2024), NetLLM; Chen et al. (2021), arXiv:2106.01345.
+    **Reference:** Wu et al. (2024), arXiv:2402.02338; Chen et al. (2021), arXiv:2106.01345.
 
-    **Differences from the papers:** an observation is one vector, where NetLLM has one for each
+    **Differences from the paper:** an observation is one vector, where NetLLM has one for each
     part of it; there is no embedding of the time in the episode, which observations have to show
     where it matters; returns are in units of the largest logged one; batches instead of gradients
     accumulated over single windows; the bound on the gradient is the decision transformer's.
