@@ -23,5 +23,5 @@ def test_minibatches_divide_the_rows(key):
         step, jnp.asarray(5.0), rows, num_epochs=4, num_minibatches=3, key=key
     )
     assert float(total) == 5 + 4 * 15 and float(metrics["sampler_gap"]) == 5.0
-    with pytest.raises(SpecificationError, match="6 texts cannot be divided into 4 minibatches"):
+    with pytest.raises(SpecificationError, match="6 rows cannot be divided into 4 minibatches"):
         minibatch_epochs(step, jnp.asarray(0.0), rows, num_epochs=1, num_minibatches=4, key=key)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from headwater.core.method import Agent
+from headwater.evidence.claim import with_numbers
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.online.ppo import PPO
 from headwater.networks.distributions import Categorical
@@ -107,7 +108,9 @@ def test_what_pays_is_learned_unless_held_at_the_beginning(key):
         return jax.lax.scan(step, begun, jax.random.split(key, 30))[0]
 
     weights = jnp.asarray([0.0, 100.0])
-    states = jax.jit(jax.vmap(lambda weight: learned(replace(method, kl_weight=weight))))(weights)
+    states = jax.jit(jax.vmap(lambda weight: learned(with_numbers(method, kl_weight=weight))))(
+        weights
+    )
     place, pays = jnp.zeros(3), jnp.asarray(2)
     free, held = jnp.exp(jax.vmap(lambda s: method.log_probability(s, place, pays))(states))
     assert float(free) > 0.9 and float(held) < 0.35

@@ -18,7 +18,7 @@ from headwater.core.records import Transitions
 from headwater.environments.exploration.late_grid import LateGrid, towards_the_corner
 from headwater.environments.interaction import episode_returns
 from headwater.evaluation.returns import evaluate_returns
-from headwater.evidence.claim import Claim, Criterion, Finding, mean_of
+from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.imitation.inverse_dynamics import InverseDynamics
 from headwater.methods.control.online.ppo import PPO
@@ -247,7 +247,7 @@ def _on_policy(
     """
 
     def one(kl_weight, entropy_weight, anew, state, key):
-        method = PPO(**settings, kl_weight=kl_weight, entropy_weight=entropy_weight)
+        method = with_numbers(PPO(**settings), kl_weight=kl_weight, entropy_weight=entropy_weight)
         begin_key, learn_key, look_key = jax.random.split(key, 3)
         begun = method.warm_start(Agent(clone, state), task.spaces, key=begin_key)
         fresh = method.warm_start(
