@@ -1,9 +1,7 @@
 """Where a method may differ from the rules of the catalogue, and why."""
 
 LONGER_FILES: dict[str, str] = {
-    "NetLLM": "how its windows lie in observations is read nowhere else, and is to move to parts",
     "PPO": "its steps and advantages have no second user in control yet",
-    "TSCAC": "two stages, each with its update",
 }
 """Methods whose file may exceed 200 lines, with the reason."""
 

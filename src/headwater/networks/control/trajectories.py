@@ -1,15 +1,24 @@
 """A transformer over trajectories: returns to go, observations and actions, one after the other."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from headwater.core.errors import SpecificationError
+from headwater.core.tokens import AbstractTokenNetwork
+from headwater.networks.control.trajectory_windows import Layout
 from headwater.networks.decoders.blocks import Norm
+from headwater.networks.decoders.changes import without_tokens
 from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.decoders.vectors import hidden_of_vectors
 from headwater.networks.low_rank_adapters import Adapted
 from headwater.networks.mlp import MLP
+
+Training = Literal["adapters", "whole", "frozen"]
+"""What of a language model's body is trained: low-rank adapters, everything, or nothing."""
 
 
 class TrajectoryTransformer(eqx.Module):
@@ -87,3 +96,55 @@ class TrajectoryTransformer(eqx.Module):
         if not self.trains_body:
             body = jax.tree.map(lambda _: False, body)
         return eqx.tree_at(lambda network: network.body, everything, body)
+
+
+def with_body_of(
+    model: AbstractTokenNetwork,
+    layout: Layout,
+    outputs: int,
+    training: Training,
+    adapter_rank: int,
+    *,
+    key: PRNGKeyArray,
+) -> TrajectoryTransformer:
+    """A transformer over the windows of `layout` with the body of a language model.
+
+    Raises `SpecificationError` unless that is a decoder, perhaps with adapters, which then become
+    part of it, or if windows are longer than its context.
+    """
+    decoder = model.merged() if isinstance(model, Adapted) else model
+    if not isinstance(decoder, Decoder):
+        raise SpecificationError(
+            f"trajectories are read with the layers of a decoder, which {type(model).__name__} has "
+            "not"
+        )
+    places = 3 * layout.frames.length - 1
+    if places > decoder.context:
+        raise SpecificationError(
+            f"{layout.frames.length} steps are {places} positions, and the model has "
+            f"{decoder.context}: take fewer steps, or a model with more"
+        )
+    adapter_key, key = jax.random.split(key)
+    body = without_tokens(decoder)
+    if training == "adapters":
+        body = Adapted(body, rank=adapter_rank, alpha=2.0 * adapter_rank, key=adapter_key)
+    trains = training != "frozen"
+    sizes = layout.observations, layout.actions, outputs
+    return TrajectoryTransformer(*sizes, body, trains, key=key)
+
+
+def error_of_actions(
+    found: Float[Array, "row step output"],
+    actions: Float[Array, "row step action"],
+    present: Bool[Array, "row step"],
+    discrete: bool,
+) -> Float[Array, ""]:
+    """The mean over steps that are present of how far outputs are from the actions there.
+
+    That is cross-entropy for one of a finite set, and the squared error of a squashed output else.
+    """
+    if discrete:
+        missed = -jnp.sum(jax.nn.log_softmax(found) * actions, axis=-1)
+    else:
+        missed = jnp.mean((jnp.tanh(found) - actions) ** 2, axis=-1)
+    return jnp.sum(jnp.where(present, missed, 0.0)) / jnp.sum(present)

@@ -1,12 +1,13 @@
 """NetLLM: a language model's body reads trajectories and acts for the return that is asked for."""
 
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import replace
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
@@ -20,85 +21,22 @@ from headwater.core.method import (
     Agent,
     Info,
 )
-from headwater.core.problems.history import Frames, frames_of
-from headwater.core.problems.trajectory import steps_of
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.core.tokens import AbstractTokenNetwork
-from headwater.networks.control.trajectories import TrajectoryTransformer
+from headwater.networks.control.trajectories import (
+    Training,
+    TrajectoryTransformer,
+    error_of_actions,
+    with_body_of,
+)
+from headwater.networks.control.trajectory_windows import Layout
 from headwater.networks.decoders.architecture import Architecture
-from headwater.networks.decoders.changes import without_tokens
 from headwater.networks.decoders.decoder import Decoder
 from headwater.networks.distributions import Categorical
 from headwater.networks.low_rank_adapters import Adapted
-from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.noise import normal
 from headwater.parts.fine_tuning import Schedule
-
-Training = Literal["adapters", "whole", "frozen"]
-"""What of the body is trained: low-rank adapters, everything, or nothing."""
-
-
-class Window(NamedTuple):
-    """The steps of a trajectory that an observation holds, `[*batch, step, …]`.
-
-    **Arguments:** `observation`: standardised; `before`: the action before it, one-hot if it is one
-    of a finite set; `so_far`: what the episode had brought; `present`: there is such a step.
-    """
-
-    observation: Float[Array, "*batch step observation"]
-    before: Float[Array, "*batch step action"]
-    so_far: Float[Array, "*batch step"]
-    present: Bool[Array, "*batch step"]
-
-
-class Layout(eqx.Module):
-    """How observations are laid out, and their scale.
-
-    **Arguments:** `mean`, `std`: of what is observed in a step; `frames`: steps and numbers of
-    each; `actions`: numbers of an action; `discrete`: it is one of a finite set; `held`: what a
-    step holds beside the observation: nothing (`"one"`), the action before it (`"history"`), and
-    the return so far too (`"trajectory"`).
-    """
-
-    mean: Float[Array, " observation"]
-    std: Float[Array, " observation"]
-    frames: Frames = eqx.field(static=True)
-    actions: int = eqx.field(static=True)
-    discrete: bool = eqx.field(static=True)
-    held: Literal["one", "history", "trajectory"] = eqx.field(static=True)
-
-    def __init__(self, problem: Spaces, normalise: bool):
-        trajectory, history = steps_of(problem), frames_of(problem)
-        self.frames = trajectory or history or Frames(1, problem.observation_size)
-        self.actions, self.discrete = problem.action_size, problem.discrete
-        self.held = "trajectory" if trajectory else "history" if history else "one"
-        scale = Normaliser(problem, normalise)
-        # The last step is there in every row, so that its scale is that of all.
-        self.mean, self.std = (
-            x.reshape(self.frames)[-1, : self.observations] for x in (scale.mean, scale.std)
-        )
-
-    @property
-    def observations(self) -> int:
-        """Numbers of what is observed in one step."""
-        beside = {"one": 0, "history": self.actions + 1, "trajectory": self.actions + 2}
-        return self.frames.size - beside[self.held]
-
-    def __call__(self, observation: Float[Array, "*batch observation"]) -> Window:
-        """The steps in an observation."""
-        batch, size = observation.shape[:-1], self.observations
-        steps = observation.reshape(*batch, *self.frames)
-        seen = steps[..., :size]
-        shape = seen.shape
-        seen = (seen - jnp.broadcast_to(self.mean, shape)) / jnp.broadcast_to(self.std, shape)
-        before = jnp.zeros((*shape[:-1], self.actions))
-        so_far, present = jnp.zeros(shape[:-1]), jnp.ones(shape[:-1], bool)
-        if self.held != "one":
-            before, present = steps[..., -1 - self.actions : -1], steps[..., -1] > 0.5
-        if self.held == "trajectory":
-            so_far = steps[..., size]
-        return Window(seen, before, so_far, present)
 
 
 class NetLLMState(eqx.Module):
@@ -127,17 +65,14 @@ class NetLLM(
     that answers is that of a language model, with adapters of low rank (`warm_start` from one);
     without one it is drawn at random, and trained whole it is a decision transformer.
 
-    Windows come from `with_trajectory` and `WithTrajectory`. With `with_history`, or from single
-    observations, the episode's return so far is not known, and the same return to go is asked for
-    at every step.
+    Windows come from `with_trajectory` and `WithTrajectory`. Otherwise the episode's return so far
+    is not known, and the same return to go is asked for at every step.
 
     **Arguments:**
 
-    - `target_return`: the return that is asked for: 0 the worst and 1 the best of the logged
-      episodes.
+    - `target_return`: what is asked for: 0 the worst and 1 the best return of the log.
     - `training`: what is trained of the body.
-    - `learning_rate`, `warmup_updates`, `weight_decay`, `max_gradient_norm`: of AdamW, whose rate
-      rises linearly so long.
+    - `learning_rate`, `warmup_updates` (linear), `weight_decay`, `max_gradient_norm`: of AdamW.
     - `exploration_noise`: deviation of the noise while exploring, of continuous actions.
     - `adapter_rank`: of adapters of queries and values, which count twice.
     - `width`, `layers`, `heads`: of a body that is drawn at random.
@@ -145,24 +80,22 @@ class NetLLM(
 
     **Reference:** Wu et al. (2024), arXiv:2402.02338; Chen et al. (2021), arXiv:2106.01345.
 
-    **Differences from the paper:** an observation is one vector, where NetLLM has one for each
-    part of it; there is no embedding of the time in the episode, which observations have to show
-    where it matters; returns are in units of the largest logged one; batches instead of gradients
-    accumulated over single windows; the bound on the gradient is the decision transformer's.
+    **Differences from the paper:** an observation is one vector, not one for each part of it; the
+    time in the episode has no embedding; returns are in units of the largest logged one; batches
+    instead of gradients accumulated over windows; the decision transformer's bound on gradients.
     """
 
     feed: ClassVar[Feed] = Feed.STORED
     info: ClassVar[Info] = Info(
         "wu2024netllm",
-        summary="a language model's body with adapters predicts logged actions from the returns "
-        "that followed, and is asked for a high one",
+        summary="a language model's body acts for the return that is asked for",
         parents=("Decision transformer",),
     )
 
     discount: ClassVar[float] = 1.0
     """Returns are undiscounted, so that what is left of one is known at every step."""
 
-    target_return: float = positive(1.0)
+    target_return: float = non_negative(1.0)
     training: Training = choice("adapters")
     learning_rate: float = non_negative(1e-4)
     warmup_updates: float = non_negative(2000.0)
@@ -189,9 +122,7 @@ class NetLLM(
     def warm_start(
         self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
     ) -> NetLLMState | None:
-        if not isinstance(learned.method, AbstractTokenPolicy):
-            return None
-        network = learned.network()
+        network = learned.network() if isinstance(learned.method, AbstractTokenPolicy) else None
         if not isinstance(network, Decoder | Adapted):
             return None
         return self.begin_with(network, problem, key=key)
@@ -199,35 +130,10 @@ class NetLLM(
     def begin_with(
         self, model: AbstractTokenNetwork, problem: Spaces, *, key: PRNGKeyArray
     ) -> NetLLMState:
-        """The state before any data, with the body of a language model.
-
-        Raises `SpecificationError` unless that is a decoder, perhaps with adapters, which then
-        become part of it, or if windows are longer than its context.
-        """
-        decoder = model.merged() if isinstance(model, Adapted) else model
-        if not isinstance(decoder, Decoder):
-            raise SpecificationError(
-                f"NetLLM reads with the layers of a decoder, which {type(model).__name__} has not"
-            )
+        """The state with the body of a language model; raises what `with_body_of` raises."""
         layout = Layout(problem, self.normalise_observations)
-        if 3 * layout.frames.length - 1 > decoder.context:
-            raise SpecificationError(
-                f"{layout.frames.length} steps are {3 * layout.frames.length - 1} positions, and "
-                f"the model has {decoder.context}: take fewer steps, or a model with more"
-            )
-        adapter_key, key = jax.random.split(key)
-        body = without_tokens(decoder)
-        if self.training == "adapters":
-            body = Adapted(
-                body, rank=self.adapter_rank, alpha=2.0 * self.adapter_rank, key=adapter_key
-            )
-        network = TrajectoryTransformer(
-            layout.observations,
-            layout.actions,
-            problem.action_size,
-            body,
-            self.training != "frozen",
-            key=key,
+        network = with_body_of(
+            model, layout, problem.action_size, self.training, self.adapter_rank, key=key
         )
         known = problem.statistics
         step = jnp.zeros((), jnp.int32)
@@ -260,20 +166,14 @@ class NetLLM(
         def loss(trained) -> Float[Array, ""]:
             network = eqx.combine(trained, fixed)
             found = network(returns / _unit(state), window.observation, actions, window.present)
-            if discrete:
-                missed = -jnp.sum(jax.nn.log_softmax(found) * actions, axis=-1)
-            else:
-                missed = jnp.mean((jnp.tanh(found) - actions) ** 2, axis=-1)
-            return jnp.sum(jnp.where(window.present, missed, 0.0)) / jnp.sum(window.present)
+            return error_of_actions(found, actions, window.present, discrete)
 
         value, gradients = jax.value_and_grad(loss)(trained)
         updates, optimiser = self._schedule.optimiser(state.step).update(
             gradients, state.optimiser, trained
         )
         network = eqx.combine(eqx.apply_updates(trained, updates), fixed)
-        state = NetLLMState(
-            network, optimiser, state.step + 1, state.layout, state.worst, state.best
-        )
+        state = replace(state, network=network, optimiser=optimiser, step=state.step + 1)
         return state, {"actor_loss": value, "gradient_norm": optax.tree.norm(gradients)}
 
     def act(self, state: NetLLMState, observation: Array, *, key: PRNGKeyArray, explore: bool):
@@ -291,13 +191,8 @@ class NetLLM(
 
     @property
     def _schedule(self) -> Schedule:
-        return Schedule(
-            self.learning_rate,
-            self.warmup_updates,
-            jnp.inf,
-            self.weight_decay,
-            self.max_gradient_norm,
-        )
+        rates = self.learning_rate, self.warmup_updates, jnp.inf
+        return Schedule(*rates, self.weight_decay, self.max_gradient_norm)
 
 
 def _unit(state: NetLLMState) -> Float[Array, ""]:

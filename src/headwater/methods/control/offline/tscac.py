@@ -58,7 +58,7 @@ class TSCACActors(eqx.Module):
 
 
 class TSCACState(eqx.Module):
-    """Policies and critics with their optimiser moments, and the scales taken from the data."""
+    """Policies and critics with their moments, and the scales taken from the data."""
 
     actors: TSCACActors
     optimiser: optax.OptState
@@ -90,28 +90,22 @@ class TSCAC(
     - `auxiliary_rewards`: names of the columns of the log that hold the other rewards.
     - `discount`: weight of the next step's value.
     - `auxiliary_temperature`: τ, in deviations of the logged reward that it is about.
-    - `constraint_multiplier`: λ; large ones leave the geometric mean of the auxiliary policies,
-      small ones follow the main reward wherever these allow anything.
-    - `max_weight`: bound on a row's weight in the policies' losses.
-    - `stage_one_updates`: updates before the main policy begins to learn; 0
-      learns both stages side by side, to the same end.
+    - `constraint_multiplier`: λ; large ones leave the mean of the auxiliary policies.
+    - `max_weight`: bound on a row's weight.
+    - `stage_one_updates`: updates before the main policy learns; 0: both stages side by side.
     - `learning_rate`: of Adam, for actors and critics.
     - `polyak_rate`: Polyak rate of the target critics.
     - `normalise_observations`: standardise with the data's mean and deviation.
-    - `reward_scale`: what the main reward is multiplied by: one over its standard deviation in the
-      log, 1000 over the range of logged returns (`return_range`), or a number. The others are
-      always divided by their deviation in what has been drawn so far.
-    - `initial_level`: whether values of the main reward start at the level of the log or at 0;
-      others start at 0.
+    - `reward_scale`: of the main reward: one over its deviation in the log, 1000 over the range of
+      logged returns (`return_range`), or a number; others are divided by their deviation so far.
+    - `initial_level`: whether its values start at the level of the log or at 0; others start at 0.
     - `hidden_sizes`: hidden layers of every network.
 
     **Reference:** Cai et al. (2023), arXiv:2302.01680.
 
-    **Differences from the paper:** stage one clones logged actions by their advantage, as AWAC
-    does, where the paper has an actor-critic's gradient weighted by a ratio of probabilities; all
-    multipliers are one number; the policy of the log is cloned, as there it is known; an
-    expectation over a discrete policy is exact. With such a stage one and no discount this is AWAC
-    on a weighted sum of the rewards; beyond one step, each critic is still of its own policy.
+    **Differences from the paper:** stage one is AWAC's, where the paper weights an actor-critic's
+    gradient by a ratio of probabilities; all multipliers are one number; the log's policy is
+    cloned. With such a stage one and no discount this is AWAC on a weighted sum of the rewards.
     """
 
     feed: ClassVar[Feed] = Feed.STORED
