@@ -16,6 +16,7 @@ from headwater.core.method import Metrics
 from headwater.core.records import Completions
 from headwater.core.tokens import AbstractAdapted, AbstractTokenNetwork, TokenProblem
 from headwater.networks.value_head import WithValue, with_value
+from headwater.ops.control.advantages import generalised_advantages
 from headwater.ops.language.rollouts import clipped_loss, sampler_gap, whitened
 from headwater.ops.language.tokens import averaged, token_log_probabilities
 from headwater.parts.fine_tuning import (
@@ -188,15 +189,8 @@ def generalised_advantage(
     value = jnp.where(mask, value, 0.0)
     after = jnp.concatenate([value[..., 1:], jnp.zeros_like(value[..., :1])], axis=-1)
     surprise = jnp.where(mask, reward + discount * after - value, 0.0)
-
-    def backwards(following, now):
-        surprise, inside = now
-        total = jnp.where(inside, surprise + discount * gae_lambda * following, 0.0)
-        return total, total
-
     moved = jnp.moveaxis(surprise, -1, 0), jnp.moveaxis(mask, -1, 0)
-    _, found = jax.lax.scan(backwards, jnp.zeros_like(surprise[..., 0]), moved, reverse=True)
-    return jnp.moveaxis(found, 0, -1)
+    return jnp.moveaxis(generalised_advantages(*moved, discount * gae_lambda), 0, -1)
 
 
 def clipped_value_loss(

@@ -3,16 +3,14 @@
 import dataclasses
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import flag, integer, non_negative, positive, share, sizes
 from headwater.core.method import (
-    AbstractActorCritic,
     AbstractLikelihood,
     AbstractMethod,
     AbstractPolicy,
@@ -22,37 +20,22 @@ from headwater.core.method import (
 )
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
-from headwater.networks.control.actors import DeterministicActor, choose, stochastic_actor
+from headwater.networks.control.actors import choose
 from headwater.networks.distributions import divergence_from
 from headwater.networks.mlp import MLP
-from headwater.networks.normaliser import Normaliser
-from headwater.ops.control.gradient_steps import begin, descend
+from headwater.ops.control.advantages import generalised_advantages
+from headwater.ops.control.gradient_steps import descend
 from headwater.ops.language.rollouts import clipped_loss, whitened
 from headwater.parts.clipped_policy import minibatch_epochs
+from headwater.parts.on_policy.actor_and_value import ActorAndValue, begin_on_policy
 from headwater.parts.soft_actor_critic import Actor
-from headwater.parts.streaming import RunningMoments
-
-
-class PPOState(eqx.Module):
-    """Policy, value, moments of Adam, the policy that it began with, and scales.
-
-    **Arguments:** `returns`: moments of the returns so far, in whose units `critic` counts.
-    """
-
-    actor: Actor
-    critic: MLP
-    prior: Actor
-    optimiser: optax.OptState
-    normaliser: Normaliser
-    returns: RunningMoments
-    updates: Int[Array, ""]
 
 
 class PPO(
-    AbstractMethod[Spaces, Transitions, PPOState],
-    AbstractPolicy[PPOState],
-    AbstractLikelihood[PPOState],
-    AbstractWarmStart[Spaces, PPOState],
+    AbstractMethod[Spaces, Transitions, ActorAndValue],
+    AbstractPolicy[ActorAndValue],
+    AbstractLikelihood[ActorAndValue],
+    AbstractWarmStart[Spaces, ActorAndValue],
 ):
     r"""Clipped policy gradient with a value of every observation, on what the policy just did.
 
@@ -109,52 +92,42 @@ class PPO(
     normalise_observations: bool = flag(False)
     hidden_sizes: tuple[int, ...] = sizes((64, 64))
 
-    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> PPOState:
-        actor_key, critic_key = jax.random.split(key)
-        actor = stochastic_actor(
-            problem,
-            self.hidden_sizes,
-            key=actor_key,
-            log_std_range=(-5.0, 2.0),
-            activation="tanh",
-            initialiser="orthogonal",
-            last_scale=0.01,
-        )
-        normaliser = Normaliser(problem, self.normalise_observations)
-        return self._begin(actor, normaliser, problem, critic_key)
+    def init(self, problem: Spaces, *, key: PRNGKeyArray) -> ActorAndValue:
+        begun = self._begin(problem, None, key)
+        assert begun is not None
+        return begun
 
-    def warm_start(self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray) -> PPOState | None:
-        if not isinstance(learned.method, AbstractActorCritic):
-            return None
-        parts = learned.method.parts(learned.state)
-        if isinstance(parts.actor, DeterministicActor):
-            return None
-        return self._begin(parts.actor, parts.normaliser.unscaled(), problem, key)
+    def warm_start(
+        self, learned: Agent, problem: Spaces, *, key: PRNGKeyArray
+    ) -> ActorAndValue | None:
+        return self._begin(problem, learned, key)
 
-    def update(self, state: PPOState, data: Transitions, *, key: PRNGKeyArray):
+    def update(self, state: ActorAndValue, data: Transitions, *, key: PRNGKeyArray):
         data = state.normaliser.transitions(data)
         if data.reward.ndim == 1:
             data = jax.tree.map(lambda x: x[:, None], data)
-        value = self._values(state, data.observation)
-        following = self._values(state, data.next_observation)
-        advantage = self._advantages(data, value, following)
-        target = advantage + value
-        returns = state.returns
+        value = state.value(data.observation)
+        following = jnp.where(data.terminal, 0.0, state.value(data.next_observation))
+        advantage = generalised_advantages(
+            data.reward + self.discount * following - value,
+            ~(data.terminal | data.truncated),
+            self.discount * self.gae_lambda,
+        )
+        target, returns = advantage + value, state.returns
         if self.normalise_returns:
             returns = returns.with_many(target.reshape(-1))
-        state = dataclasses.replace(state, returns=returns)
         rows = (
             data.observation,
             data.action,
             state.actor(data.observation).log_density(data.action),
             whitened(advantage, jnp.ones(advantage.shape, bool)),
-            returns.standardised(target) if self.normalise_returns else target,
+            returns.standardised(target),
         )
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
         shuffle_key, entropy_key = jax.random.split(key)
         (state, _), metrics = minibatch_epochs(
             lambda carry, rows: self._step(carry, rows),
-            (state, entropy_key),
+            (dataclasses.replace(state, returns=returns), entropy_key),
             rows,
             num_epochs=self.num_epochs,
             num_minibatches=self.num_minibatches,
@@ -162,10 +135,10 @@ class PPO(
         )
         return dataclasses.replace(state, updates=state.updates + 1), metrics
 
-    def act(self, state: PPOState, observation: Array, *, key: PRNGKeyArray, explore: bool):
+    def act(self, state: ActorAndValue, observation: Array, *, key: PRNGKeyArray, explore: bool):
         return choose(state.actor, state.normaliser(observation), key=key, explore=explore), ()
 
-    def log_probability(self, state: PPOState, observation: Array, action: Array) -> Array:
+    def log_probability(self, state: ActorAndValue, observation: Array, action: Array) -> Array:
         return state.actor(state.normaliser(observation)).log_density(action)
 
     @property
@@ -175,50 +148,11 @@ class PPO(
             optax.adam(self.learning_rate, eps=1e-5),
         )
 
-    def _begin(self, actor: Actor, normaliser: Normaliser, problem: Spaces, key) -> PPOState:
-        critic = MLP(
-            problem.observation_size,
-            1,
-            self.hidden_sizes,
-            key=key,
-            activation="tanh",
-            initialiser="orthogonal",
-        )
-        return PPOState(
-            actor=actor,
-            critic=critic,
-            prior=actor,
-            optimiser=begin(self._adam, (actor, critic)),
-            normaliser=normaliser,
-            returns=RunningMoments(()),
-            updates=jnp.zeros((), jnp.int32),
-        )
+    def _begin(self, problem: Spaces, learned: Agent | None, key) -> ActorAndValue | None:
+        given = problem, self.hidden_sizes, self._adam, self.normalise_observations
+        return begin_on_policy(*given, learned=learned, key=key)
 
-    def _values(
-        self, state: PPOState, observation: Float[Array, "*batch observation"]
-    ) -> Float[Array, "*batch"]:
-        """In units of reward."""
-        found = state.critic(observation)[..., 0]
-        if not self.normalise_returns:
-            return found
-        return state.returns.mean + state.returns.deviation * found
-
-    def _advantages(
-        self, data: Transitions, value: Float[Array, "step copy"], following: Array
-    ) -> Float[Array, "step copy"]:
-        """Generalised advantages; an episode that was cut goes on in the value that it reached."""
-        reached = data.reward + self.discount * jnp.where(data.terminal, 0.0, following)
-        goes_on = ~(data.terminal | data.truncated)
-
-        def backwards(later, now):
-            surprise, goes_on = now
-            total = surprise + self.discount * self.gae_lambda * jnp.where(goes_on, later, 0.0)
-            return total, total
-
-        last = jnp.zeros(value.shape[1:])
-        return jax.lax.scan(backwards, last, (reached - value, goes_on), reverse=True)[1]
-
-    def _step(self, carry: tuple[PPOState, PRNGKeyArray], rows):
+    def _step(self, carry: tuple[ActorAndValue, PRNGKeyArray], rows):
         (state, key), (observation, action, old, advantage, target) = carry, rows
         key, entropy_key = jax.random.split(key)
         kl_weight = self.kl_weight * self.kl_decay ** state.updates.astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""What methods that learn from what they have just done share."""
