@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from headwater.core.catalogue import build_method
+from headwater.core.method import AbstractMethod
+from headwater.core.records import Transitions
+from headwater.core.spaces import Spaces
 from headwater.datasets.dataset import Dataset
 from headwater.environments.control.mountain_car import MountainCar
 from headwater.environments.control.pendulum import Pendulum
@@ -52,6 +56,10 @@ class _Task(NamedTuple):
         """Returns on that scale."""
         return 100.0 * (np.asarray(returns) - self.random) / (self.expert - self.random)
 
+    def judged(self, method: AbstractMethod, states: Any, key: Array) -> np.ndarray:
+        """The score of each seed over twenty episodes."""
+        return self.score(evaluate_returns(method, states, self.environment, episodes=20, key=key))
+
 
 _TASKS = {
     "pendulum": _Task(Pendulum(), -1231.0, -137.0, 80.0),
@@ -60,39 +68,60 @@ _TASKS = {
 }
 
 
-def _medium_logs(
-    task: _Task,
-    seed: int,
-    *,
-    seeds: int,
-    steps: int,
-    snapshots: int,
-    sizes: tuple[int, ...],
-    batch: int,
-    rows: int,
-) -> list[Dataset]:
+class _Scale(NamedTuple):
+    """How much of everything: of acting, learning and judging."""
+
+    seeds: int
+    behaviour_steps: int
+    snapshots: int
+    rows: int
+    updates: int
+    fit_updates: int
+    steps: int
+    wait: int
+    evaluations: int
+    sizes: tuple[int, ...]
+    batch: int
+    critics: int
+
+
+def _learned_from(
+    task: _Task, seed: int, scale: _Scale
+) -> tuple[list[Transitions], list[Spaces], list[Replay], Stage]:
+    """A medium log for each seed, its spaces, what draws from it, and the stage of IQL on it."""
+    logs = _medium_logs(task, seed, scale)
+    data = [jax.tree.map(jnp.asarray, log.transitions()) for log in logs]
+    replays = [Replay(each, scale.batch) for each in data]
+    rates = {"learning_rate": 1e-3, "actor_decay_updates": scale.updates}
+    offline = build_method("IQL", {"hidden_sizes": scale.sizes, **rates})
+    learning = Stage("offline", offline, replays, scale.updates, evaluated=False)
+    return data, [log.spaces for log in logs], replays, learning
+
+
+def _medium_logs(task: _Task, seed: int, scale: _Scale) -> list[Dataset]:
     """One log for each seed, made as `headwater data collect` makes its medium one.
 
-    SAC learns for `steps`; the first of its snapshots that is a third of the way from random to the
-    best one acts, sampling its actions, until there are about `rows`.
+    SAC learns for `behaviour_steps`; the first of its snapshots that is a third of the way from
+    random to the best one acts, sampling its actions, until there are about `rows`.
     """
     rates = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
-    method = build_method("SAC", {"hidden_sizes": sizes, **dict.fromkeys(rates, 1e-3)})
-    environment, states = task.environment, []
+    method = build_method("SAC", {"hidden_sizes": scale.sizes, **dict.fromkeys(rates, 1e-3)})
+    environment, states, steps = task.environment, [], scale.behaviour_steps
 
     def look(method, state, key):
         # A copy, since training goes on in the same place.
         states.append(jax.tree.map(np.array, state))
         return evaluate_returns(method, state, environment, episodes=5, key=key, explore=True)
 
-    budget = Budget(steps, rows_per_update(method, batch), random_steps=steps // 10)
+    budget = Budget(steps, rows_per_update(method, scale.batch), random_steps=steps // 10)
     stage = online_stage(method, environment, budget, name="behaviour")
     spaces = environment.spaces
-    found = run([stage], spaces, seeds=seeds, seed=seed, evaluate=look, evaluations=snapshots)
-    scores = task.score(learning_curve(found.evaluations, seeds)[1])
+    looks = scale.snapshots
+    found = run([stage], spaces, seeds=scale.seeds, seed=seed, evaluate=look, evaluations=looks)
+    scores = task.score(learning_curve(found.evaluations, scale.seeds)[1])
     horizon = spaces.horizon
     assert horizon is not None
-    pieces, logs = np.zeros(max(1, rows // horizon)), []
+    pieces, logs = np.zeros(max(1, scale.rows // horizon)), []
     for i, own in enumerate(scores):
         medium = int(np.argmax(own >= own.max() / 3.0))
         own_state = jax.tree.map(lambda leaf, at=i: jnp.asarray(leaf[at]), states[medium])
@@ -109,19 +138,8 @@ def _sampled(method, state, skill, observation, key):
 def _adaptation(
     task: _Task,
     seed: int,
+    scale: _Scale,
     *,
-    seeds: int,
-    behaviour_steps: int,
-    snapshots: int,
-    rows: int,
-    updates: int,
-    fit_updates: int,
-    steps: int,
-    wait: int,
-    evaluations: int,
-    sizes: tuple[int, ...],
-    batch: int,
-    critics: int,
     near: bool,
 ) -> dict[str, Any]:
     """Curves of scores in `task`, by arm: `keep-data` after IQL on a log, and `from scratch`.
@@ -131,45 +149,22 @@ def _adaptation(
     critics fitted to it on the log, from which half of every batch is; the second after as many
     random steps as the first one waits.
     """
-    logs = _medium_logs(
-        task,
-        seed,
-        seeds=seeds,
-        steps=behaviour_steps,
-        snapshots=snapshots,
-        sizes=sizes,
-        batch=batch,
-        rows=rows,
-    )
-    data = [jax.tree.map(jnp.asarray, log.transitions()) for log in logs]
-    spaces = [log.spaces for log in logs]
-    offline = build_method(
-        "IQL",
-        {
-            "hidden_sizes": sizes,
-            "learning_rate": 1e-3,
-            "actor_decay_updates": updates,
-        },
-    )
+    data, spaces, replays, learning = _learned_from(task, seed, scale)
+    offline = learning.method
     # The recipes' own rates; only the sizes are smaller.
     online, scratch = (
-        dataclasses.replace(online_method(offline, False, near=held), num_critics=critics)
+        dataclasses.replace(online_method(offline, False, near=held), num_critics=scale.critics)
         for held in (near, False)
     )
     environment = task.environment
-
-    def score(method, states, key):
-        return task.score(evaluate_returns(method, states, environment, episodes=20, key=key))
-
-    replays = [Replay(each, batch) for each in data]
     begin = warm_start(online, "offline", fitted=CRITICS_FIT)
-    budget = Budget(steps, rows_per_update(online, batch), warm_up_steps=wait)
+    budget = Budget(scale.steps, rows_per_update(online, scale.batch), warm_up_steps=scale.wait)
     kept = [online_stage(online, environment, budget, data=each, begin=begin) for each in data]
-    fit = Start(fit_updates, fit_rows=batch)
-    budget = dataclasses.replace(budget, random_steps=wait, warm_up_steps=0)
+    fit = Start(scale.fit_updates, fit_rows=scale.batch)
+    budget = dataclasses.replace(budget, random_steps=scale.wait, warm_up_steps=0)
     arms = {
         "keep-data": [
-            Stage("offline", offline, replays, updates, evaluated=False),
+            learning,
             fit_stage(online, fit, "offline", source=replays),
             dataclasses.replace(kept[0], source=[stage.source for stage in kept]),
         ],
@@ -180,12 +175,12 @@ def _adaptation(
         result = run(
             stages,
             spaces,
-            seeds=seeds,
+            seeds=scale.seeds,
             seed=seed + 1,
-            evaluate=score,
-            evaluations=evaluations,
+            evaluate=task.judged,
+            evaluations=scale.evaluations,
         )
-        found[arm] = learning_curve(result.evaluations, seeds)
+        found[arm] = learning_curve(result.evaluations, scale.seeds)
     return found
 
 
@@ -201,7 +196,7 @@ def _without_a_fall(
 ) -> Finding:
     criteria, numbers, shown = [], {}, {}
     for name in tasks:
-        curves = _adaptation(_TASKS[name], seed, near=near, **scale)
+        curves = _adaptation(_TASKS[name], seed, _Scale(**scale), near=near)
         steps, scores = curves["keep-data"]
         before, lowest = scores[:, 0], scores[:, steps <= early].min(1)
         target = _TASKS[name].target
@@ -237,49 +232,20 @@ def _without_a_fall_near_the_policy(seed: int, **scale: Any) -> Finding:
 def _staged_and_near(
     task: _Task,
     seed: int,
-    *,
-    seeds: int,
-    behaviour_steps: int,
-    snapshots: int,
-    rows: int,
-    updates: int,
-    fit_updates: int,
-    steps: int,
-    wait: int,
-    evaluations: int,
-    sizes: tuple[int, ...],
-    batch: int,
-    critics: int,
+    scale: _Scale,
 ) -> dict[str, Any]:
     """Curves of scores in `task`, by arm: `in stages` and `near the offline policy`.
 
     Both are PROTO after the same IQL on the same logs, one for each seed, with the same critics
     fitted to it and half of every batch logged; the anchor of the first follows in stages.
     """
-    logs = _medium_logs(
-        task,
-        seed,
-        seeds=seeds,
-        steps=behaviour_steps,
-        snapshots=snapshots,
-        sizes=sizes,
-        batch=batch,
-        rows=rows,
-    )
-    data = [jax.tree.map(jnp.asarray, log.transitions()) for log in logs]
-    spaces, replays = [log.spaces for log in logs], [Replay(each, batch) for each in data]
-    rates = {"learning_rate": 1e-3, "actor_decay_updates": updates}
-    offline = build_method("IQL", {"hidden_sizes": sizes, **rates})
-    near = dataclasses.replace(online_method(offline, False, near=True), num_critics=critics)
-    fit = fit_stage(near, Start(fit_updates, fit_rows=batch), "offline", source=replays)
-    learning = Stage("offline", offline, replays, updates, evaluated=False)
-    earlier = run([learning, fit], spaces, seeds=seeds, seed=seed + 1).outcomes
+    data, spaces, replays, learning = _learned_from(task, seed, scale)
+    offline = learning.method
+    near = dataclasses.replace(online_method(offline, False, near=True), num_critics=scale.critics)
+    fit = fit_stage(near, Start(scale.fit_updates, fit_rows=scale.batch), "offline", source=replays)
+    earlier = run([learning, fit], spaces, seeds=scale.seeds, seed=seed + 1).outcomes
     environment = task.environment
-
-    def score(method, states, key):
-        return task.score(evaluate_returns(method, states, environment, episodes=20, key=key))
-
-    budget = Budget(steps, rows_per_update(near, batch), warm_up_steps=wait)
+    budget = Budget(scale.steps, rows_per_update(near, scale.batch), warm_up_steps=scale.wait)
     found = {}
     for arm, method in (("in stages", in_stages_from(near)), ("near the offline policy", near)):
         begin = warm_start(method, "offline", fitted=CRITICS_FIT)
@@ -290,13 +256,13 @@ def _staged_and_near(
         result = run(
             [stage],
             spaces,
-            seeds=seeds,
+            seeds=scale.seeds,
             seed=seed + 2,
-            evaluate=score,
-            evaluations=evaluations,
+            evaluate=task.judged,
+            evaluations=scale.evaluations,
             earlier=earlier,
         )
-        found[arm] = learning_curve(result.evaluations, seeds)
+        found[arm] = learning_curve(result.evaluations, scale.seeds)
     return found
 
 
@@ -305,7 +271,7 @@ def _rises_without_a_fall(
 ) -> Finding:
     criteria, numbers, shown, over_tasks = [], {}, {}, []
     for name in tasks:
-        curves = _staged_and_near(_TASKS[name], seed, **scale)
+        curves = _staged_and_near(_TASKS[name], seed, _Scale(**scale))
         scores, others = (curves[arm][1] for arm in ("in stages", "near the offline policy"))
         fall = scores.min(1) - scores[:, 0]
         gain = scores.mean(1) - others.mean(1)
@@ -349,19 +315,7 @@ def _rises_without_a_fall(
 def _by_spread(
     task: _Task,
     seed: int,
-    *,
-    seeds: int,
-    behaviour_steps: int,
-    snapshots: int,
-    rows: int,
-    updates: int,
-    fit_updates: int,
-    steps: int,
-    wait: int,
-    evaluations: int,
-    sizes: tuple[int, ...],
-    batch: int,
-    critics: int,
+    scale: _Scale,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Curves of scores in `task`, by arm, and the spread of the actions of each log.
 
@@ -369,40 +323,23 @@ def _by_spread(
     log asks for; `from scratch` is SAC as `keep-data` has it, after as many random steps as the
     others wait.
     """
-    logs = _medium_logs(
-        task,
-        seed,
-        seeds=seeds,
-        steps=behaviour_steps,
-        snapshots=snapshots,
-        sizes=sizes,
-        batch=batch,
-        rows=rows,
-    )
-    data = [jax.tree.map(jnp.asarray, log.transitions()) for log in logs]
-    spaces, replays = [log.spaces for log in logs], [Replay(each, batch) for each in data]
-    rates = {"learning_rate": 1e-3, "actor_decay_updates": updates}
-    offline = build_method("IQL", {"hidden_sizes": sizes, **rates})
-    learning = Stage("offline", offline, replays, updates, evaluated=False)
-    learned = run([learning], spaces, seeds=seeds, seed=seed + 1).outcomes["offline"].state
+    data, spaces, replays, learning = _learned_from(task, seed, scale)
+    offline = learning.method
+    learned = run([learning], spaces, seeds=scale.seeds, seed=seed + 1).outcomes["offline"].state
     spread = np.asarray(
         [
             spread_of_actions(offline, _of_seeds(learned, i), data[i], spaces[i])
-            for i in range(seeds)
+            for i in range(scale.seeds)
         ]
     )
-    recipes = [recipe_for(offline, one)[0] for one in spread]
+    recipes = [recipe_for(offline, one)[0] for one in spread.tolist()]
     near, free = (
-        dataclasses.replace(online_method(offline, False, near=held), num_critics=critics)
+        dataclasses.replace(online_method(offline, False, near=held), num_critics=scale.critics)
         for held in (True, False)
     )
     environment = task.environment
-
-    def score(method, states, key):
-        return task.score(evaluate_returns(method, states, environment, episodes=20, key=key))
-
-    budget = Budget(steps, rows_per_update(free, batch), warm_up_steps=wait)
-    at, scores = np.zeros(0), np.zeros((seeds, evaluations + 1))
+    budget = Budget(scale.steps, rows_per_update(free, scale.batch), warm_up_steps=scale.wait)
+    at, scores = np.zeros(0), np.zeros((scale.seeds, scale.evaluations + 1))
     for recipe, method in (("staged", in_stages_from(near)), ("keep-data", free)):
         some = [i for i, asked in enumerate(recipes) if asked == recipe]
         if not some:
@@ -411,7 +348,7 @@ def _by_spread(
         each = [online_stage(method, environment, budget, data=data[i], begin=begin) for i in some]
         if recipe == "staged":
             each = [cut_into_stages(stage, budget) for stage in each]
-        fit = Start(fit_updates, fit_rows=batch)
+        fit = Start(scale.fit_updates, fit_rows=scale.batch)
         result = run(
             [
                 fit_stage(method, fit, "offline", source=[replays[i] for i in some]),
@@ -420,21 +357,21 @@ def _by_spread(
             [spaces[i] for i in some],
             seeds=len(some),
             seed=seed + 2,
-            evaluate=score,
-            evaluations=evaluations,
+            evaluate=task.judged,
+            evaluations=scale.evaluations,
             earlier={"offline": Outcome(offline, _of_seeds(learned, some))},
         )
         at, scores[some] = learning_curve(result.evaluations, len(some))
-    budget = dataclasses.replace(budget, random_steps=wait, warm_up_steps=0)
+    budget = dataclasses.replace(budget, random_steps=scale.wait, warm_up_steps=0)
     result = run(
         [online_stage(free, environment, budget)],
         spaces,
-        seeds=seeds,
+        seeds=scale.seeds,
         seed=seed + 2,
-        evaluate=score,
-        evaluations=evaluations,
+        evaluate=task.judged,
+        evaluations=scale.evaluations,
     )
-    scratch = learning_curve(result.evaluations, seeds)
+    scratch = learning_curve(result.evaluations, scale.seeds)
     return {"by the log": (at, scores), "from scratch": scratch}, spread
 
 
@@ -447,7 +384,7 @@ def _never_falls(
 ) -> Finding:
     criteria, numbers, shown = [], {}, {}
     for name in tasks:
-        curves, spread = _by_spread(_TASKS[name], seed, **scale)
+        curves, spread = _by_spread(_TASKS[name], seed, _Scale(**scale))
         scores, target = curves["by the log"][1], _TASKS[name].target
         savings = sample_savings(curves["by the log"], curves["from scratch"], target)
         criteria += [

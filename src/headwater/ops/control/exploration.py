@@ -19,6 +19,16 @@ def smoothed_action(
     return jnp.clip(action + shift, -1.0, 1.0)
 
 
+def falling_exploration(
+    step: Int[Array, ""],
+    initial: float | Float[Array, ""],
+    final: float | Float[Array, ""],
+    decay_updates: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """How often to act at random at `step`: from `initial` to `final`, evenly, and then `final`."""
+    return initial + jnp.minimum(step / decay_updates, 1.0) * (final - initial)
+
+
 def greedy(values: Float[Array, " action"]) -> Int[Array, ""]:
     """The action of largest value; the first of several."""
     return jnp.argmax(values).astype(jnp.int32)

@@ -29,6 +29,7 @@ from headwater.core.method import (
 from headwater.core.records import Transitions
 from headwater.core.spaces import Spaces
 from headwater.networks.control.critics import Critic
+from headwater.ops.control.exploration import falling_exploration
 from headwater.ops.control.regression import huber
 from headwater.parts.deep_q_network import (
     DeepQNetwork,
@@ -139,6 +140,5 @@ class DQN(
         return dataclasses.replace(state, step=step)
 
     def _epsilon(self, state: DeepQNetwork) -> Float[Array, ""]:
-        progress = jnp.minimum(state.step / self.exploration_decay_updates, 1.0)
-        change = self.final_exploration_rate - self.initial_exploration_rate
-        return self.initial_exploration_rate + progress * change
+        rates = self.initial_exploration_rate, self.final_exploration_rate
+        return falling_exploration(state.step, *rates, self.exploration_decay_updates)

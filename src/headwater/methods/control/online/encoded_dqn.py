@@ -35,6 +35,7 @@ from headwater.core.spaces import Box, Spaces
 from headwater.networks.control.critics import Critic, raised
 from headwater.networks.control.encoders import Encoder, Encoding
 from headwater.networks.normaliser import Normaliser
+from headwater.ops.control.exploration import falling_exploration
 from headwater.ops.control.gradient_steps import begin
 from headwater.ops.control.regression import huber
 from headwater.parts.deep_q_network import (
@@ -176,6 +177,5 @@ class EncodedDQN(
         return EncodedDQNState(encoding, values)
 
     def _epsilon(self, state: DeepQNetwork) -> Float[Array, ""]:
-        progress = jnp.minimum(state.step / self.exploration_decay_updates, 1.0)
-        change = self.final_exploration_rate - self.initial_exploration_rate
-        return self.initial_exploration_rate + progress * change
+        rates = self.initial_exploration_rate, self.final_exploration_rate
+        return falling_exploration(state.step, *rates, self.exploration_decay_updates)

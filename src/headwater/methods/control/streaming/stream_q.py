@@ -20,7 +20,12 @@ from headwater.core.records import Transition
 from headwater.core.spaces import Spaces
 from headwater.networks.sparse_network import SparseNetwork
 from headwater.ops.control.bellman import backup
-from headwater.ops.control.exploration import epsilon_greedy, epsilon_greedy_log_probability, greedy
+from headwater.ops.control.exploration import (
+    epsilon_greedy,
+    epsilon_greedy_log_probability,
+    falling_exploration,
+    greedy,
+)
 from headwater.ops.control.traces import accumulated, cleared, no_trace, step_along
 from headwater.parts.streaming import (
     Scales,
@@ -153,6 +158,5 @@ class StreamQ(
         return state.network(standardised(self, state.scales, observation, live))
 
     def _epsilon(self, state: StreamQState) -> Float[Array, ""]:
-        progress = jnp.minimum(state.scales.step / self.exploration_decay_updates, 1.0)
-        change = self.final_exploration_rate - self.initial_exploration_rate
-        return self.initial_exploration_rate + progress * change
+        rates = self.initial_exploration_rate, self.final_exploration_rate
+        return falling_exploration(state.scales.step, *rates, self.exploration_decay_updates)
