@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from headwater.core.method import AbstractActorCritic, AbstractMethod, AbstractPolicy
 from headwater.core.records import Transitions
@@ -28,19 +30,22 @@ def spread_of_actions(
     **Arguments:** `state`: of one seed of `method`, which has a policy; `data`: `[row, …]`, of
     which at most 4,096, evenly spaced, are looked at; `spaces`.
     """
-    assert isinstance(method, AbstractPolicy)
     rows = data.reward.shape[0]
     some = np.unique(np.linspace(0, rows - 1, min(rows, _ROWS)).astype(int))
-    observation, action = (jnp.asarray(x)[some] for x in (data.observation, data.action))
-    key = jax.random.key(0)
-
-    def act(observation):
-        return method.act(state, observation, key=key, explore=False)[0]
-
-    greedy = np.asarray(jax.jit(jax.vmap(act))(observation))
+    observation, action = (np.asarray(x)[some] for x in (data.observation, data.action))
+    greedy = np.asarray(_greedy_actions(method, state, jnp.asarray(observation)))
     if isinstance(spaces.action, Discrete):
-        return float(np.mean(greedy != np.asarray(action)) / (1.0 - 1.0 / spaces.action.count))
-    return float(np.sqrt(3.0 * np.mean((greedy - np.asarray(action)) ** 2)))
+        return float(np.mean(greedy != action) / (1.0 - 1.0 / spaces.action.count))
+    return float(np.sqrt(3.0 * np.mean((greedy - action) ** 2)))
+
+
+# Compiled once for all seeds.
+@eqx.filter_jit
+def _greedy_actions(method: AbstractMethod, state: Any, observation: Array) -> Array:
+    assert isinstance(method, AbstractPolicy)
+    key = jax.random.key(0)
+    act = lambda observation: method.act(state, observation, key=key, explore=False)[0]
+    return jax.vmap(act)(observation)
 
 
 def narrow(method: AbstractMethod, spread: float) -> str | None:
