@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from headwater.api.data.notes import tell_of
 from headwater.api.train import train
 from headwater.core.errors import DataError, SpecificationError
 from headwater.datasets.read import load
 from headwater.datasets.write import write
+from headwater.methods.control.imitation.bc import BC
 from headwater.methods.control.offline.tscac import TSCAC
 from headwater.runs.feeds.logged import DataChoice, Logged
 from headwater.runs.options import Options
@@ -47,6 +49,16 @@ def test_columns_are_read_as_they_are_said_to_be(tmp_path):
         kept = written["truncated"] == 0
         np.testing.assert_array_equal(data.auxiliary[:, 0], written["like"][kept])
         np.testing.assert_allclose(data.observation[:, 1], written["obs_1"][kept], rtol=1e-6)
+
+
+def test_columns_of_further_rewards_are_told_as_used(tmp_path, capsys):
+    write_responses(tmp_path / "log.csv")
+    data = load(tmp_path / "log.csv")
+    tell_of(data, None, METHOD)
+    told = capsys.readouterr().err
+    assert "; further rewards: like, share\n" in told and "not used" not in told
+    tell_of(data, None, BC())
+    assert "data, not used: like, share\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

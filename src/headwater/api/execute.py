@@ -138,9 +138,10 @@ def execute(
         and specification.flow.kind == "control"
         and progress is not False
     ):
-        tell_of(given.data, specification.data.path)
+        method = planned.fed.stage.method
+        tell_of(given.data, specification.data.path, method)
         for log, choice in zip(given.later, specification.later):
-            tell_of(log, choice.path)
+            tell_of(log, choice.path, method)
     return _carry_out(specification, planned, directory, upstream, given, progress)
 
 

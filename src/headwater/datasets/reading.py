@@ -16,19 +16,27 @@ ROLE_OF_LOOKS = {
 """What a name of a column can look like, and the role that it would then play."""
 
 
-def reading_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+def reading_rows(
+    metadata: dict[str, Any], further_rewards: tuple[str, ...] = ()
+) -> list[tuple[str, str]]:
     """Names and values for a table: which columns were used for what, and which were not.
 
-    **Arguments:** `metadata`: of a dataset that was read. Empty if nothing is known of columns.
+    **Arguments:** `metadata`: of a dataset that was read. Empty if nothing is known of columns;
+    `further_rewards`: columns that a method reads as rewards beside the one of the dataset.
     """
     reading = metadata.get("reading")
     rows: list[tuple[str, str]] = []
     if isinstance(reading, dict):
         used = [f"{role}: {_listed(names)}" for role, names in reading["columns"].items()]
+        used += [f"further rewards: {', '.join(further_rewards)}"] if further_rewards else []
         if used:
             rows.append(("columns used", "; ".join(used)))
-        ignored, looks = reading["ignored"], reading["looks"]
-        plain = [name for name in reading["unused"] if name not in ignored and name not in looks]
+        ignored, looks = (
+            {name: said for name, said in reading[part].items() if name not in further_rewards}
+            for part in ("ignored", "looks")
+        )
+        told = {*ignored, *looks, *further_rewards}
+        plain = [name for name in reading["unused"] if name not in told]
         if plain:
             rows.append(("not used", _listed(plain)))
         rows.extend(("not used", f"{name}: {reason}") for name, reason in ignored.items())

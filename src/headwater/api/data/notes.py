@@ -8,7 +8,7 @@ import numpy as np
 
 from headwater.analysis.describe import serious_notes
 from headwater.core.errors import DataError, printable
-from headwater.core.method import AbstractLabeller, AbstractMethod
+from headwater.core.method import AbstractLabeller, AbstractMethod, AbstractSeveralRewards
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.metadata import require_actions, require_rewards
@@ -44,17 +44,19 @@ def check_actions(
         require_actions(confidence, metadata, type(method).__name__)
 
 
-def tell_of(data: Dataset | None, path: str | None) -> None:
+def tell_of(data: Dataset | None, path: str | None, method: AbstractMethod) -> None:
     """Says on standard error how the data was read, and what makes it doubtful.
 
-    **Arguments:** `data`: `None` if it stays on disk; `path`: where it lies.
+    **Arguments:** `data`: `None` if it stays on disk; `path`: where it lies; `method`: what learns
+    from it.
     """
     metadata: dict[str, Any] = {}
     if data is not None:
         metadata = data.metadata
     elif path is not None and is_column_directory(Path(path)):
         metadata = open_columns(path).metadata
-    rows = [(label, text) for label, text in reading_rows(metadata) if label != "dropped"]
+    further = method.auxiliary_rewards if isinstance(method, AbstractSeveralRewards) else ()
+    rows = [row for row in reading_rows(metadata, further) if row[0] != "dropped"]
     if data is None:
         dropped = dropped_sentence(metadata)
         rows += [] if dropped is None else [("note", dropped)]
