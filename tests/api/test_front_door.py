@@ -176,16 +176,7 @@ def suitable(name, shelf):
     method, options = small(name), dict(SMALL[flow.kind])
     inputs = {}
     if flow.kind == "control":
-        discrete = name in (
-            "DQN",
-            "DiscreteCQL",
-            "Dyna",
-            "HistoryCQL",
-            *BONUSES,
-            "StreamQ",
-            "PVN",
-            "EncodedDQN",
-        )
+        discrete = not _takes(method, make("pendulum").spaces)
         options |= {"steps": 12} if flow.acts else {"updates": 2}
         if flow.rollouts:
             options = {"seeds": 2, "evaluations": 1, "episodes": 1, "steps": 32, "block": 16}

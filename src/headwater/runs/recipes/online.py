@@ -478,7 +478,8 @@ def warm_start(
             raise SpecificationError(
                 f"{type(outcome.method).__name__} leaves no stochastic actor that another method "
                 "could start from: use the recipe 'continue' or 'rlpd', or train with CalQL, CQL, "
-                "IQL, AWAC, SACN, EDAC, or DiscreteCQL for discrete actions"
+                "IQL, AWAC, SACN, EDAC, BC with stochastic = True, or DiscreteCQL for discrete "
+                "actions"
             )
         if not keep_temperature:
             begun = _soft(online.init(problem, key=key))
