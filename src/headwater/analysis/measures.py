@@ -127,7 +127,8 @@ def _nearest(seen: np.ndarray, episode: np.ndarray | None) -> np.ndarray:
     count = min(_NEIGHBOURS, rows - 1)
     if count < 1:
         return np.full((rows, 1), -1)
-    found = np.argpartition(far, count - 1, axis=1)[:, :count]
+    # Of equally near rows the first ones, whatever the last bits of a processor's products.
+    found = np.argsort(far.round(9), axis=1, kind="stable")[:, :count]
     found[~np.isfinite(np.take_along_axis(far, found, 1))] = -1
     return found
 

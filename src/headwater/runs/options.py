@@ -211,8 +211,9 @@ class Options:
     recipe: Recipe | None = _option(  # noqa: RUF009 (that an alias cannot change is not seen)
         None,
         "adapting",
-        "How to go online.",
-        value="{wsrl,keep-data,proto,staged,by-log,ppo,rlpd,continue,dagger,scratch}",
+        "How to go online: `keep-data`, `by-log`, `staged`, `proto`, `wsrl`, `ppo`, `rlpd`, "
+        "`continue`, `dagger` or `scratch`.",
+        value="RECIPE",
         short="-r",
     )
     keep_data: float | None = _option(

@@ -48,7 +48,7 @@ def _motors(seed: int, count: int, horizon: int) -> DCMotor:
         for key, (name, most) in zip(keys, largest.items())
     }
     several = jax.tree.map(lambda value: jnp.full(count, value), usual)
-    return dataclasses.replace(several, **drawn)
+    return jax.vmap(lambda one, own: dataclasses.replace(one, **own))(several, drawn)
 
 
 def _one(motors: DCMotor, i: int) -> DCMotor:
@@ -80,13 +80,14 @@ def _errors_of_controller(
 
     **Arguments:** `multiples`: of gain and integral time by the magnitude optimum.
     """
-    count = jnp.shape(motors.resistance)[0]
-    tuned = dataclasses.replace(
-        motors,
-        expert_gain=jnp.full(count, multiples[0]),
-        expert_integral_time=jnp.full(count, multiples[1]),
-    )
-    return jax.vmap(lambda motor: jnp.mean(_missed(_controlled(motor, episodes, key))))(tuned)
+
+    def error(motor: DCMotor) -> Float[Array, ""]:
+        tuned = dataclasses.replace(
+            motor, expert_gain=multiples[0], expert_integral_time=multiples[1]
+        )
+        return jnp.mean(_missed(_controlled(tuned, episodes, key)))
+
+    return jax.vmap(error)(motors)
 
 
 @eqx.filter_jit

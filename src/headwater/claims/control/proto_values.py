@@ -85,7 +85,7 @@ def _score(features: np.ndarray, goals: int, labels: int, rng: np.random.Generat
     Alike for all features that are given a generator of the same seed.
     """
     found = []
-    for goal in rng.choice(CELLS, goals, replace=False):
+    for goal in rng.choice(CELLS, goals, replace=False).tolist():
         best, rows = _optimal_values(goal), rng.choice(CELLS, labels, replace=False)
         ahead = _values_of_looking_ahead(_probe(features, rows, best[rows]), goal)
         found.append(ahead.sum() / best.sum())

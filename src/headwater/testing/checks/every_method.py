@@ -16,7 +16,7 @@ import numpy as np
 from headwater.core.errors import DataError, SpecificationError
 from headwater.core.fields import choices_of
 from headwater.core.method import AbstractMethod
-from headwater.core.records import AuxiliaryTransitions, Transition, Transitions
+from headwater.core.records import AuxiliaryTransitions, Transitions
 from headwater.core.spaces import Spaces
 from headwater.runs import checkpoint
 from headwater.runs.checkpoint import Position
@@ -257,13 +257,14 @@ def check_truncated_rows_bootstrap(case: Case) -> str | None:
 def check_rewards_are_read_as_declared(case: Case) -> None:
     """`Info.rewards` says whether anything depends on the rewards of the data."""
 
-    def other(data: Transition | Transitions) -> Transition | Transitions:
+    def other(data: Any) -> Any:
         def edited(x):
             return None if x is None else 2.0 * x + jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape)
 
         edits = {"reward": edited(data.reward)}
-        if isinstance(data, Transitions):
-            edits["return_to_go"] = edited(data.return_to_go)
+        for name in ("return_to_go", "auxiliary"):
+            if hasattr(data, name):
+                edits[name] = edited(getattr(data, name))
         return dataclasses.replace(data, **edits)
 
     unread = same(case.changed(other), case.changed(lambda data: data))

@@ -127,16 +127,20 @@ def _log(videos: Videos, rows: int, keys: Key[Array, " instance"]) -> _Log:
     )
     chance = jnp.take_along_axis(logits, kept.action[..., None], axis=-1)[..., 0]
     earns = _earned(walked, lived)
-    statistics = Statistics(
-        observation_mean=jnp.mean(kept.observation, axis=1),
-        observation_std=jnp.std(kept.observation, axis=1),
-        return_low=jnp.zeros(len(earns)),
-        return_high=jnp.asarray(earns[:, 0]),
-        reward_mean=jnp.mean(kept.reward, axis=1),
-        reward_std=jnp.std(kept.reward, axis=1),
-        terminal_share=jnp.mean(kept.terminal.astype(jnp.float32), axis=1),
-        return_to_go_mean=jnp.asarray(earns[:, 0]),
-    )
+
+    def statistics_of(rows: AuxiliaryTransitions, earned: Float[Array, ""]) -> Statistics:
+        return Statistics(
+            observation_mean=jnp.mean(rows.observation, axis=0),
+            observation_std=jnp.std(rows.observation, axis=0),
+            return_low=jnp.zeros(()),
+            return_high=earned,
+            reward_mean=jnp.mean(rows.reward),
+            reward_std=jnp.std(rows.reward),
+            terminal_share=jnp.mean(rows.terminal.astype(jnp.float32)),
+            return_to_go_mean=earned,
+        )
+
+    statistics = jax.vmap(statistics_of)(kept, jnp.asarray(earns[:, 0], jnp.float32))
     known = ShortVideos().spaces
     spaces = Spaces(known.observation, known.action, known.horizon, statistics)
     return _Log(kept, chance, spaces, earns)
