@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 
 import headwater as hw
@@ -58,12 +59,16 @@ def test_a_run_that_stops_between_tasks_goes_on_to_the_bit(tmp_path):
         hw.resume(tmp_path / "run", progress=False)
 
 
-def test_the_policy_acts_in_the_task_that_it_is_told():
+def test_the_policy_acts_in_the_task_that_it_is_told(tmp_path):
     run = hw.train(small(), logs()[:2], **SMALL)
     observation = np.zeros((1, 3), np.float32)
     acts = [run.for_task(i).policy(observation) for i in range(2)]
     assert not np.array_equal(*acts)
     np.testing.assert_array_equal(run.policy(observation), acts[1])
+    for task, acted in enumerate(acts):
+        file = hw.export(run, tmp_path / f"{task}.onnx", task=task)
+        (out,) = onnxruntime.InferenceSession(str(file)).run(None, {"observation": observation})
+        np.testing.assert_allclose(out, acted, atol=1e-5)
     found = hw.evaluate(run.for_task(0), env="pendulum", episodes=2)
     assert found.returns is not None and found.returns.shape == (2, 2)
     with pytest.raises(SpecificationError, match="task = 2: OER learned 2 tasks, which are count"):

@@ -111,6 +111,9 @@ REFUSED = {
     "methods = ['IQL']\nenvironment = 'os:Pendulum-v1'": (
         "environment = 'os:Pendulum-v1' would import a module, which a table may not"
     ),
+    "methods = ['GRPO']\nreward = ['exact-match', 'rewards.py:brevity']": (
+        "reward = 'rewards.py:brevity' would import a module, which a table may not"
+    ),
     "methods = ['IQL']\nenvironment_options = {mass = 2}": "environment_options need environment",
     "methods = ['IQL']\ngrid.expectil = 0.7": (
         "[grid] IQL: unknown hyper-parameter 'expectil': did you mean expectile"

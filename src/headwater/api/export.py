@@ -37,6 +37,7 @@ def export(
     *,
     format: str | None = None,
     seed: int = 0,
+    task: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the greedy policy of one seed, and returns the path of the file.
@@ -56,18 +57,21 @@ def export(
 
     **Arguments:** `run`: or its directory; `path`: of the file, or the directory it goes into
     (default: beside the run's directory, or the working directory); `format`: one of `FORMATS`, or
-    the one of its kind (default: `onnx` or that); `seed`: which of the run's seeds; `overwrite`:
-    replace what is there.
+    the one of its kind (default: `onnx` or that); `seed`: which of the run's seeds; `task`: of a
+    run that learned several one after the other, which one the policy acts in, from 0 (default: the
+    last); `overwrite`: replace what is there.
 
-    Raises `SpecificationError` for an unknown format, a seed that the run has not, a method that is
-    no policy, or a missing package; `RunError` if there is no such run, the file exists or the
-    place cannot be written.
+    Raises `SpecificationError` for an unknown format, a seed or task that the run has not, a method
+    that is no policy, or a missing package; `RunError` if there is no such run, the file exists or
+    the place cannot be written.
     """
     known = (*FORMATS, TABLE, MODEL)
     if format is not None and format not in known:
         raise SpecificationError(nearest(str(format), known, "format"))
     if not isinstance(run, Run):
         run = open_run(run)
+    if task is not None:
+        run = run.for_task(task)
     possible = FORMATS
     if isinstance(run.method, AbstractTablePolicy):
         possible = (TABLE,)

@@ -17,6 +17,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, option("FILE", "-o")] = None,
     seed: Annotated[int, option("N")] = 0,
+    task: Annotated[int | None, option("N")] = None,
     overwrite: Flag = False,
 ) -> None:
     """Write the greedy policy, or the language model, of one seed for use without Headwater.
@@ -30,8 +31,10 @@ def command(
         out: The file (or, of a language model, directory) to write; by default named after the run
             and the seed.
         seed: Which of the run's seeds.
+        task: Which task the policy acts in, counted from 0, of a run that learned several one after
+            the other; by default the last.
         overwrite: Replace the file if it exists.
     """
     from headwater.api.export import export
 
-    print(export(run, out, format=format, seed=seed, overwrite=overwrite))
+    print(export(run, out, format=format, seed=seed, task=task, overwrite=overwrite))

@@ -55,7 +55,7 @@ _KEYS = {
     "process": _TEXTS,
     "process_options": "a table",
     "model": _TEXT,
-    "reward": _TEXT,
+    "reward": _TEXTS,
     "seeds_per_run": _WHOLE,
     **{field.name: _kind_of(_HINTS[field.name]) for field in TRAIN.fields()},
     "grid": "a table",
@@ -189,11 +189,13 @@ def _checked(where: str, read: dict[str, Any], folder: Path) -> Table:
     for named in ("environment", "process"):
         if f"{named}_options" in read and not read.get(named):
             raise SpecificationError(f"{where}: {named}_options need {named}")
-    if ":" in read.get("reward", ""):
-        raise SpecificationError(
-            f"{where}: reward = '{read['reward']}' would import a module, which a table may not: "
-            "use `headwater train --reward` for it"
-        )
+    rewards = read.get("reward", [])
+    for reward in [rewards] if isinstance(rewards, str) else rewards:
+        if ":" in reward:
+            raise SpecificationError(
+                f"{where}: reward = '{reward}' would import a module, which a table may not: use "
+                "`headwater train --reward` for it"
+            )
     table = Table(
         where,
         methods,

@@ -543,6 +543,18 @@ def test_a_learned_reward_judges(folder):
         new_tokens=3, against=load_language_model(folder / "model"),
     )  # fmt: skip
     assert found["win rate"].point == 0.5 and math.isfinite(found["reward"].point)
+    # Several are added up, as the weights say.
+    judged = lambda *rewards, **more: evaluate_language(
+        load_language_model(folder / "model"), folder / "sums.jsonl", reward=rewards, new_tokens=3,
+        **more,
+    )["reward"].point  # fmt: skip
+    alone = found["reward"].point
+    both = judged(folder / "reward", "exact-match", weights=[2.0, 0.0])
+    assert judged(folder / "reward") == pytest.approx(alone)
+    assert both == pytest.approx(2 * alone, rel=1e-5) and alone != 0.0
+    for weights in ([1.0], [1.0, math.nan]):
+        with pytest.raises(SpecificationError, match="of 2 rewards, give a finite number for each"):
+            judged(folder / "reward", "exact-match", weights=weights)
     done = taught(folder, "RLOO", "sums.jsonl", folder / "rloo", reward=folder / "reward")
     assert math.isfinite(last(done)["reward"])
     assert reward.state.step == 20

@@ -189,6 +189,7 @@ def test_the_reference_stays_within_its_reach_and_moves_as_told():
     ("fields", "message"),
     [
         ({"inductance": 0.0}, "inductance = 0.0 is beyond any motor: it must be finite and pos"),
+        ({"dead_time": 2}, "dead_time = 2 must be 0 or 1"),
         ({"resistance": float("nan")}, "resistance = nan is beyond any motor"),
         ({"friction": -1.0}, "friction = -1.0 is beyond any motor: it must be finite and at least"),
         ({"reach": 1.0}, "reach = 1.0 asks for currents beyond the limit"),

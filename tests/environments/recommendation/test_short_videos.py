@@ -97,6 +97,13 @@ def test_a_ranker_shows_what_it_expects_to_be_watched():
 def test_what_cannot_be_is_refused():
     with pytest.raises(SpecificationError, match="items = 1, topics = 8: there must be at least"):
         ShortVideos(items=1)
+    for numbers, message in (
+        ({"drift": 1.5}, r"drift = 1.5 is a share of the way: it must be in \[0, 1\]"),
+        ({"watch_noise": -0.1}, "watch_noise = -0.1 must be at least 0"),
+        ({"leave_level": float("nan")}, "leave_level = nan must be finite"),
+    ):
+        with pytest.raises(SpecificationError, match=message):
+            ShortVideos(**numbers)
     with pytest.raises(SpecificationError, match=r"the videos given are \[2, 1\] items and topics"):
         dataclasses.replace(two_videos(), items=5)
     with pytest.raises(SpecificationError, match="a step of cart-pole brings one reward"):

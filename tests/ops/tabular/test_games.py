@@ -61,6 +61,11 @@ def test_matching_pennies_is_played_evenly():
     np.testing.assert_allclose(reply, [0.5, 0.5], atol=1e-3)
 
 
+def test_a_game_without_an_iteration_is_refused():
+    with pytest.raises(SpecificationError, match="iterations = 0 must be at least 1"):
+        equilibrium(jnp.eye(2), 0)
+
+
 def test_the_game_has_the_value_of_backward_induction_by_linear_programs():
     plan = solve_game(GAME, REPLIES)
     transition, reward = (np.asarray(x, np.float64) for x in (GAME.transition, GAME.reward))

@@ -1,15 +1,16 @@
 """Judge language models: likelihood, agreement with preferences, and wins over another model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.inputs import load_reward
+from headwater.api.inputs import EXACT_MATCH, load_reward
 from headwater.api.language.write import answers
 from headwater.core import json_text
-from headwater.core.errors import DataError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.records import CompletionComparisons, Completions
 from headwater.core.tokens import AbstractCompletionReward, AbstractTokenNetwork
 from headwater.environments.language.token_tasks import ExactMatch
@@ -19,6 +20,7 @@ from headwater.ops.language.generation import Restrictions
 from headwater.ops.language.log_ratios import log_ratios
 from headwater.ops.language.tokens import token_log_probabilities
 from headwater.runs.options import check_seed
+from headwater.sources.language.completions import WeightedRewards
 from headwater.texts.fitting import TooLong
 from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import read_comparisons, read_completions
@@ -29,7 +31,8 @@ def evaluate_language(
     data: str | Path,
     *,
     against: LanguageModel | None = None,
-    reward: str | Path = "exact-match",
+    reward: str | Path | Sequence[str | Path] = "exact-match",
+    weights: Sequence[float] | None = None,
     new_tokens: int = 64,
     temperature: float = 1.0,
     greedy: bool = False,
@@ -44,9 +47,21 @@ def evaluate_language(
     `reward` also `reward`, of the model's own responses, and `win rate`: how often theirs is lower
     (a tie counts half).
 
-    **Arguments:** `reward`: `"exact-match"`, or the run of a `RewardModel`.
+    **Arguments:** `reward`: `"exact-match"`, the run of a reward model or the directory of one that
+    transformers loads, or several of these, which are added up; `weights`: one for each (default:
+    each counts once).
+
+    Raises `SpecificationError` for weights that do not fit, and what `load_reward` raises.
     """
     check_seed(seed)
+    named = [reward] if isinstance(reward, str | Path) else list(reward)
+    if weights is not None and (len(weights) != len(named) or not np.isfinite(weights).all()):
+        listed = " ".join(f"{weight:g}" for weight in weights)
+        raise SpecificationError(
+            f"weights = {listed}: of {len(named)} rewards, give a finite number for each"
+        )
+    if not named:
+        raise SpecificationError("the list of rewards is empty: give one at least")
     compared = _holds_comparisons(data)
     context = model.decoder.context
     found: dict[str, Interval] = {}
@@ -56,19 +71,21 @@ def evaluate_language(
         right = pairs.chosen
     else:
         right = read_completions(data, model.tokenizer, context, too_long=too_long).data
-        losses, weights = _losses(model, right)
-        found["loss"] = _weighted(losses, weights)
+        found["loss"] = _weighted(*_losses(model, right))
     start = np.argmax(np.asarray(right.response), axis=-1)
     answered = int(start.max()) > len(model.tokenizer.begin)
-    exact = str(reward) == "exact-match"
+    exact = len(named) == 1 and weights is None and str(named[0]) == EXACT_MATCH
     if not answered or (compared and exact):
         return found
     prompts = prompts_within(right, model, data, new_tokens)
-    judge: AbstractCompletionReward
-    if exact:
-        judge = ExactMatch(Completions(right.tokens, right.response))
-    else:
-        judge = load_reward(reward, model.decoder.vocabulary)
+    parts: list[AbstractCompletionReward] = [
+        ExactMatch(Completions(right.tokens, right.response))
+        if str(name) == EXACT_MATCH
+        else load_reward(name, model.decoder.vocabulary)
+        for name in named
+    ]
+    counted = jnp.asarray([1.0] * len(parts) if weights is None else weights, jnp.float32)
+    judge = parts[0] if exact else WeightedRewards(tuple(parts), counted)
 
     def own(of: LanguageModel) -> np.ndarray:
         key = jax.random.key(seed)

@@ -311,9 +311,15 @@ def _runs(
     options = Options.of({**how, "seeds": parts[0]})
     inputs = {"data": place, "env": "none" if rest.get("environment") == "none" else task}
     inputs |= {name: rest.get(name) for name in ("process", "model", "reward")}
-    for name in ("model", "reward", "process"):
-        known = inputs[name] is not None and (table.folder / str(inputs[name])).exists()
-        inputs[name] = str((table.folder / str(inputs[name])).resolve()) if known else inputs[name]
+
+    def located(value: Any) -> Any:
+        """Paths are relative to the folder of the table."""
+        if isinstance(value, list):
+            return [located(each) for each in value]
+        known = value is not None and (table.folder / str(value)).exists()
+        return str((table.folder / str(value)).resolve()) if known else value
+
+    inputs |= {name: located(inputs[name]) for name in ("model", "reward", "process")}
     looked_at = (*flow.needs, *flow.takes)
     inputs = {name: value for name, value in inputs.items() if name in looked_at}
     if "process" in looked_at and inputs.get("process") is not None:

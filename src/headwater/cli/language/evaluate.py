@@ -15,7 +15,8 @@ def command(
     data: Annotated[Path, option("FILE", "-d")],
     adapters: Annotated[Path | None, option("DIR")] = None,
     against: Annotated[Path | None, option("DIR")] = None,
-    reward: Annotated[str, option("REWARD")] = "exact-match",
+    reward: Annotated[tuple[str, ...], option("REWARD…")] = ("exact-match",),
+    reward_weights: Annotated[tuple[float, ...], option("X…")] = (),
     new_tokens: Annotated[int, option("N")] = 64,
     temperature: Annotated[float, option("X")] = 1.0,
     greedy: Flag = False,
@@ -34,8 +35,9 @@ def command(
         data: JSON Lines, Parquet or plain text, in the columns that TRL uses.
         adapters: Directory of adapters in PEFT's form, to be merged into the model.
         against: Another model, whose answers are compared with.
-        reward: What answers are judged by: `exact-match` with the file's completions, or the run of
-            a RewardModel.
+        reward: What answers are judged by: `exact-match` with the file's completions, the run of a
+            reward model, the directory of one that transformers loads, or several, added up.
+        reward_weights: How often each of several rewards counts; by default once.
         new_tokens: In an answer at most.
         temperature: Of writing.
         greedy: Always take the likeliest token.
@@ -51,6 +53,7 @@ def command(
         data,
         against=None if against is None else load_language_model(against),
         reward=reward,
+        weights=reward_weights or None,
         new_tokens=new_tokens,
         temperature=temperature,
         greedy=greedy,

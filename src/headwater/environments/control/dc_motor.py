@@ -115,7 +115,7 @@ class DCMotor(AbstractEnvironment, AbstractExpert):
     - `penalty`: what passing a limit costs; as the package has it, the worst reward for ever at a
       discount of 0.9.
     - `expert_gain`, `expert_integral_time`: of the expert, in multiples of the textbook's.
-    - `dead_time`: whether voltages come a period late.
+    - `dead_time`: how many periods late voltages come, 0 or 1.
     - `horizon`: steps of an episode.
 
     Raises `SpecificationError` for parameters that no motor has, a reference that reaches the limit
@@ -147,7 +147,7 @@ class DCMotor(AbstractEnvironment, AbstractExpert):
     penalty: Number = 10.0
     expert_gain: Number = 1.0
     expert_integral_time: Number = 1.0
-    dead_time: bool = eqx.field(static=True, default=True)
+    dead_time: int = eqx.field(static=True, default=1)
     horizon: int = eqx.field(static=True, default=500)
 
     def __check_init__(self):
@@ -169,6 +169,11 @@ class DCMotor(AbstractEnvironment, AbstractExpert):
         if isinstance(self.jumps, int | float) and not 0.0 <= self.jumps <= 1.0:
             raise SpecificationError(
                 f"{self.name}: jumps = {self.jumps} is no probability: it must be in [0, 1]"
+            )
+        if self.dead_time not in (0, 1):
+            raise SpecificationError(
+                f"{self.name}: dead_time = {self.dead_time} must be 0 or 1: voltages come at once "
+                "or one period late"
             )
         if self.horizon < 1:
             raise SpecificationError(f"{self.name}: horizon = {self.horizon} must be at least 1")

@@ -1,5 +1,6 @@
 """Sessions with short videos: watch time, and several other responses to each."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -81,6 +82,16 @@ class ShortVideos(AbstractEnvironment, AbstractAuxiliaryRewards):
             raise SpecificationError(
                 f"items = {self.items}, topics = {self.topics}: there must be at least 2 and 1"
             )
+        for name in ("drift", "leave_level", "conflict", "watch_noise"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not math.isfinite(value):
+                raise SpecificationError(f"{name} = {value} must be finite")
+        if isinstance(self.drift, int | float) and not 0.0 <= self.drift <= 1.0:
+            raise SpecificationError(
+                f"drift = {self.drift} is a share of the way: it must be in [0, 1]"
+            )
+        if isinstance(self.watch_noise, int | float) and self.watch_noise < 0.0:
+            raise SpecificationError(f"watch_noise = {self.watch_noise} must be at least 0")
         if self.videos is not None and self.videos.topic.shape != (self.items, self.topics):
             raise SpecificationError(
                 f"the videos given are {list(self.videos.topic.shape)} items and topics, but "

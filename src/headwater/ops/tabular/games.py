@@ -67,7 +67,11 @@ def equilibrium(
     The weight of an iteration in the averages is its number. What either strategy falls short of
     the value is at most of the order of one over the square root of `iterations`, and as a rule
     nearer to one over their number (Tammelin, Burch, Johanson and Bowling, 2015).
+
+    Raises `SpecificationError` if there is no iteration.
     """
+    if iterations < 1:
+        raise SpecificationError(f"iterations = {iterations} must be at least 1")
 
     def one(carry, iteration):
         own_regret, reply_regret, own_sum, reply_sum = carry

@@ -262,9 +262,10 @@ def check_rewards_are_read_as_declared(case: Case) -> None:
             return None if x is None else 2.0 * x + jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape)
 
         edits = {"reward": edited(data.reward)}
-        for name in ("return_to_go", "auxiliary"):
-            if hasattr(data, name):
-                edits[name] = edited(getattr(data, name))
+        if isinstance(data, Transitions):
+            edits["return_to_go"] = edited(data.return_to_go)
+        if isinstance(data, AuxiliaryTransitions):
+            edits["auxiliary"] = edited(data.auxiliary)
         return dataclasses.replace(data, **edits)
 
     unread = same(case.changed(other), case.changed(lambda data: data))
