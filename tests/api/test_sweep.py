@@ -452,6 +452,10 @@ def test_a_language_model_is_swept(tmp_path, workers):
     )
     assert_same(alone, hw.open_run(tmp_path / "sweep" / "runs" / row.name))
     assert (tmp_path / "sweep" / "runs" / row.name / "model").is_dir()
+    both = {"reward": ["exact-match", "exact-match"], "reward_weights": [1.0]}
+    judged = {**table, **both, "methods": ["GRPO"], "samples": 2, "new_tokens": 2}
+    with pytest.raises(SpecificationError, match="of 2 rewards, give a finite number for each"):
+        hw.sweep(judged, out=tmp_path / "judged", progress=False)
 
 
 def test_rows_hold_the_returns_of_all_their_seeds(folder, tmp_path, workers):
