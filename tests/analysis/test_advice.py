@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headwater.analysis.advice import MOST, RULES, WORTHLESS, advise_by, advise_on
+from headwater.analysis.advice import MOST, RULES, WORTHLESS, advise_by, advise_on, advise_on_tasks
 from headwater.analysis.measures import Measures, measure
+from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
 from headwater.datasets.dataset import Dataset
 from headwater.evidence.registry import all_claims
@@ -101,6 +102,55 @@ def test_agreement_and_support():
     assert uniform.agreement < 0.1 and uniform.support > 0.85
     smooth = measure(log(lambda d, o: 0.5 * o, discrete=False))
     assert smooth.agreement > 0.95 and smooth.support < 0.2
+
+
+def spring(*, hidden=False, continuous=True, episodes=20, length=60):
+    """Logs of a mass on a spring that is pushed at random; `hidden` leaves its velocity out."""
+    draw = np.random.default_rng(1)
+    place, speed = draw.normal(size=(2, episodes))
+    columns = []
+    for _ in range(length):
+        push = draw.uniform(-1, 1, episodes)
+        push = push if continuous else np.round(push + 1)
+        before = np.stack([place, speed], 1)
+        speed = speed - 0.2 * place + 0.3 * push
+        place = place + 0.2 * speed
+        columns.append((before, push, -(place**2), np.stack([place, speed], 1)))
+    seen, acted, earned, after = (
+        np.stack(x, 1).reshape(-1, *x[0].shape[1:]) for x in zip(*columns)
+    )
+    if hidden:
+        seen, after = seen[:, :1], after[:, :1]
+    last = np.tile(np.arange(length) == length - 1, episodes)
+    acted = acted[:, None] if continuous else acted.astype(int)
+    nothing = np.zeros(len(last), bool)
+    return Dataset.from_arrays(seen, acted, earned, nothing, last, after, discrete=not continuous)
+
+
+def test_what_observations_hide_is_told():
+    for continuous in (True, False):
+        assert measure(spring(continuous=continuous)).hidden < 0.1
+        hiding = advise_on(spring(hidden=True, continuous=continuous))
+        assert hiding.measures.hidden > 0.8
+        assert any("observations hide a part of the state" in note for note in hiding.notes)
+    assert measure(spring(hidden=True, episodes=1)).hidden == 0.0, "too few rows to say"
+
+
+def test_tasks_one_after_the_other_are_learned_by_what_does_not_forget():
+    logs = [spring(), spring(), spring()]
+    advice = advise_on_tasks(logs)
+    (found,) = advice.recommendations
+    assert found.name == "OER (num_tasks=3)"
+    assert found.command("a", then=["b c", "d"]) == (
+        "headwater train OER --data a --then 'b c' d --set num_tasks=3"
+    )
+    assert sum("by itself" in note for note in advice.notes) == 3
+    with pytest.raises(SpecificationError, match="task 3 does not fit task 1: observations have 2"):
+        advise_on_tasks([*logs[:2], spring(hidden=True)])
+    discrete = advise_on_tasks([spring(continuous=False)] * 2)
+    assert not discrete.recommendations and "OER needs rewards and continuous" in discrete.finding
+    few = advise_on_tasks([spring(), spring(episodes=1, length=20)])
+    assert few.worthless == ("the log of task 2 is not worth learning from",)
 
 
 def test_the_best_tenth_may_be_of_another_kind():

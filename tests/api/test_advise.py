@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from headwater.api.data.advise import advise
+from headwater.cli import main
 from headwater.core.errors import SpecificationError
 from headwater.datasets.dataset import Dataset
+from headwater.datasets.write import write
 from headwater.environments.control.pendulum import Pendulum
 
 
@@ -112,6 +114,16 @@ def test_without_a_task_trials_are_judged_from_the_log(monkeypatch):
     assert report.logged is not None
     assert report.logged.point == pytest.approx(data.episode_returns(0.99).mean())
     assert all(np.isfinite(trial.score.point) for trial in report.trials)
+
+
+def test_logs_of_several_tasks(tmp_path, capsys):
+    first, second = (str(write(pendulum_log(), tmp_path / f"{i}.npz")) for i in range(2))
+    assert main(["advise", first, "--then", second, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    (found,) = said["recommendations"]
+    assert said["then"] == [second] and f"--data {first} --then {second}" in found["command"]
+    with pytest.raises(SpecificationError, match="what is advised for several tasks is not tried"):
+        advise([first, second], attempt=True)
 
 
 def test_what_does_not_fit_together():

@@ -15,6 +15,10 @@ _ROWS = 1_000
 _NEIGHBOURS = 16
 _BEST = 0.1
 """The share of the episodes that is called the best."""
+_FEWEST_FOR_HIDDEN = 100
+"""Rows without which nothing is said of what observations hide."""
+_LEFT_OPEN = 0.1
+"""Of the variance of a change, what must be open for the step before to tell of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Measures:
     within the best tenth; `support`: how much of the actions was tried near an observation, from 0
     to 1, which uniformly random ones reach; `effect`: share of the variance of what follows a row
     (its rewards to go) that its action explains among rows with observations alike; `propensities`:
-    1 if probabilities of the logged actions were read, or a column looks like them.
+    1 if probabilities of the logged actions were read, or a column looks like them; `hidden`: how
+    much of what an observation and its action leave open of the next observation the step before
+    them tells, from 0 to 1, of the component of which it tells most: about 0 where observations are
+    states, and much where they hide a velocity, say.
     """
 
     rows: int
@@ -51,6 +58,7 @@ class Measures:
     support: float
     effect: float
     propensities: float
+    hidden: float
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
@@ -91,6 +99,7 @@ def measure(dataset: Dataset, *, seed: int = 0) -> Measures:
         support=_support(actions[every], near, count, dataset.spaces.discrete),
         effect=_effect(actions[every], to_go[every], near, dataset.spaces.discrete),
         propensities=float(_propensities(dataset)),
+        hidden=_hidden(dataset, draw),
     )
 
 
@@ -184,6 +193,34 @@ def _effect(actions: np.ndarray, to_go: np.ndarray, near: np.ndarray, discrete: 
     within = np.mean((returns_to_go - same) ** 2 / (1 + 1 / count))
     total = np.mean((returns_to_go - values.mean(1)) ** 2 / (1 + 1 / values.shape[1]))
     return float(np.clip(1 - within / total, 0.0, 1.0)) if total > 0 else 0.0
+
+
+def _hidden(dataset: Dataset, draw: np.random.Generator) -> float:
+    """What the step before tells of the change that follows, beyond a row's own observation."""
+    first = np.isin(np.arange(dataset.size), dataset.episode_starts[:-1])
+    rows = draw.permutation(np.flatnonzero(~first & ~dataset.terminals))[:_ROWS]
+    if len(rows) < _FEWEST_FOR_HIDDEN:
+        return 0.0
+    actions = dataset.actions
+    if dataset.spaces.discrete:
+        actions = np.eye(dataset.spaces.action_size)[actions]
+    observed = dataset.observations.astype(np.float64)
+    acted = _standardised(actions)
+    now = np.concatenate([_standardised(observed[rows]), acted[rows]], axis=1)
+    # As a change: where steps are small, two observations are too much alike to tell it.
+    before = [now, _standardised(observed[rows] - observed[rows - 1]), acted[rows - 1]]
+    change = _standardised(dataset.next_observations[rows] - observed[rows])
+    episode = dataset.episode_of_row[rows] if dataset.episodes > 4 else None
+
+    def missed(seen: np.ndarray) -> np.ndarray:
+        near = _nearest(seen, episode)[:, : _NEIGHBOURS // 2]
+        known = np.all(near >= 0, axis=1)
+        return np.mean((change[near[known]].mean(1) - change[known]) ** 2, axis=0)
+
+    alone, after = missed(now), missed(np.concatenate(before, axis=1))
+    # Of what hardly anything is left open, the rest says nothing.
+    open_still = alone >= _LEFT_OPEN
+    return float(np.max(1 - after[open_still] / alone[open_still], initial=0.0))
 
 
 def _propensities(dataset: Dataset) -> bool:

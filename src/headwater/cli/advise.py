@@ -12,6 +12,7 @@ from headwater.cli.frame import chosen_task, print_json, print_table
 def command(
     data: Annotated[str, tyro.conf.Positional, option("DATA")],
     /,
+    then: Annotated[tuple[str, ...], option("DATA…")] = (),
     env: Annotated[str | None, option("ENV", "-e")] = None,
     attempt: Annotated[bool, tyro.conf.arg(name="try", help_behavior_hint="")] = False,
     updates: Annotated[int, option("N")] = 5_000,
@@ -29,6 +30,7 @@ def command(
 
     Args:
         data: Logged transitions: a file, a directory, or a local Minari dataset.
+        then: Logs of the tasks that follow that of DATA, in their order.
         env: Where to judge what is tried; by default what the data says; `none` to judge from the
             log alone.
         attempt: Train what is recommended briefly, and compare it with intervals.
@@ -43,7 +45,7 @@ def command(
     from headwater.api.data.advise import advise
 
     report = advise(
-        data,
+        [data, *then] if then else data,
         env=chosen_task(env, env_option),
         attempt=attempt,
         updates=updates,

@@ -1,12 +1,13 @@
 """Say which methods to try on a log, why, and whether it is worth learning from at all."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headwater.analysis.advice import Advice, Recommendation, advise_on
+from headwater.analysis.advice import Advice, Recommendation, advise_on, advise_on_tasks
 from headwater.api.adapt import adapt
 from headwater.api.compare import compare
 from headwater.api.data.label import label
@@ -53,10 +54,11 @@ class Report:
     """What is advised, and what came of trying it.
 
     **Arguments:** `data`: what the log is called; `reading`: how it was read, by the options of
-    `headwater.load`; `advice`; `evidence`: by recommendation, what
-    papers and recorded runs of claims bear on it; `logged`: the mean return of the log's episodes,
-    undiscounted or, if trials are judged from the log, discounted; `trials`: if there were any;
-    `judged`: how these were judged; `savings`: of samples by adapting the best trial, if asked.
+    `headwater.load`; `advice`; `evidence`: by recommendation, what papers and recorded runs of
+    claims bear on it; `logged`: the mean return of the log's episodes, undiscounted or, if trials
+    are judged from the log, discounted; `then`: what the logs of the tasks that follow are called;
+    `trials`: if there were any; `judged`: how these were judged; `savings`: of samples by adapting
+    the best trial, if asked.
     """
 
     data: str
@@ -64,14 +66,19 @@ class Report:
     advice: Advice
     evidence: dict[str, list[str]]
     logged: Interval | None
+    then: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
     judged: str | None = None
     savings: Savings | None = None
+
+    def _command(self, recommendation: Recommendation) -> str:
+        return recommendation.command(self.data, self.reading, self.then)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as values that JSON can hold."""
         return {
             "data": self.data,
+            "then": list(self.then),
             "worth_learning_from": not self.advice.worthless,
             "finding": self.advice.finding,
             "why_not": list(self.advice.worthless),
@@ -82,7 +89,7 @@ class Report:
                     "claims": list(each.claims),
                     "papers": list(each.papers),
                     "evidence": self.evidence[each.name],
-                    "command": each.command(self.data, self.reading),
+                    "command": self._command(each),
                 }
                 for each in self.advice.recommendations
             ],
@@ -121,7 +128,7 @@ class Report:
         for number, each in enumerate(advice.recommendations, start=1):
             rows.append((f"{number}. {each.name}", each.reason))
             rows += [("evidence", text) for text in self.evidence[each.name]]
-            rows.append(("command", each.command(self.data, self.reading)))
+            rows.append(("command", self._command(each)))
         rows += [("note", note) for note in advice.notes]
         if self.trials:
             rows.append(("tried", str(self.judged)))
@@ -135,7 +142,7 @@ class Report:
 
 
 def advise(
-    data: Dataset | str | Path,
+    data: Dataset | str | Path | Sequence[Dataset | str | Path],
     *,
     env: Task | str | None = None,
     attempt: bool = False,
@@ -153,7 +160,7 @@ def advise(
 
     **Arguments:**
 
-    - `data`: logged transitions.
+    - `data`: logged transitions; of several tasks that come one after the other, a list of logs.
     - `env`: where to judge what is tried (default: what the data says, if it is known here;
       `"none"`: judge from the log alone, by fitted Q evaluation).
     - `attempt`: train the recommendations briefly and compare them; `updates`, `seeds`,
@@ -169,14 +176,23 @@ def advise(
     """
     if fine_tune and not attempt:
         raise SpecificationError("fine_tune goes on from what was tried: give attempt=True too")
-    name = "DATA" if isinstance(data, Dataset) else str(data)
-    dataset = data if isinstance(data, Dataset) else load(data, **(data_options or {}))
-    advice = advise_on(dataset)
+    given = [data] if isinstance(data, Dataset | str | Path) else list(data)
+    if not given:
+        raise SpecificationError("the list of logs is empty: give one of each task")
+    if attempt and len(given) > 1:
+        raise SpecificationError(
+            "what is advised for several tasks is not tried here: leave out attempt; then train "
+            "it, and judge each task (`headwater evaluate RUN --task 0`)"
+        )
+    name, *then = ["DATA" if isinstance(log, Dataset) else str(log) for log in given]
+    logs = [log if isinstance(log, Dataset) else load(log, **(data_options or {})) for log in given]
+    dataset = logs[-1]
+    advice = advise_on(dataset) if len(logs) == 1 else advise_on_tasks(logs)
     evidence = {each.name: _evidence(each, Path(results)) for each in advice.recommendations}
     logged = None
     if not lacks_rewards(dataset.metadata):
         logged = interval(dataset.episode_returns(), "mean")
-    report = Report(name, data_options or {}, advice, evidence, logged)
+    report = Report(name, data_options or {}, advice, evidence, logged, tuple(then))
     if not attempt or not advice.recommendations:
         return report
     task = as_task(env, dataset.metadata.get("environment"))
