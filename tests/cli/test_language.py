@@ -55,3 +55,15 @@ def test_what_cannot_be_done_is_one_sentence(folder):
         answer = ask(*arguments)
         assert answer.status == 1 and answer.err.count("\n") == 1, answer.err
         assert answer.err.startswith("error: ") and reason in answer.err
+
+
+def test_counterfactual_texts_are_written_and_counted(tmp_path):
+    source, target = tmp_path / "texts.jsonl", tmp_path / "both.jsonl"
+    source.write_text('{"text": "He is."}\n{"text": "It is."}\n', encoding="utf-8")
+    asked = ("language", "counterfactuals", source, target, "--swap", "he=she", "him=her")
+    assert done(*asked) == f"{target}: 2 rows and 1 counterfactual ones\n"
+    assert len(target.read_text(encoding="utf-8").splitlines()) == 3
+    found = json.loads(done(*asked, "--overwrite", "--json"))
+    assert found == {"path": str(target), "rows": 2, "counterfactuals": 1}
+    answer = ask("language", "counterfactuals", source, target, "--swap", "he")
+    assert answer.status == 1 and answer.err.startswith("error: 'he' is no set of words")

@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "one page about runs: curves, savings, the policy at work, provenance"),
     "export": ("export", "write a policy for use elsewhere: ONNX, StableHLO or safetensors"),
     "language generate": ("language.generate", "let a language model continue texts"),
+    "language counterfactuals": (
+        "language.counterfactuals",
+        "add copies of texts that are about other groups of people",
+    ),
     "language evaluate": ("language.evaluate", "judge a language model on texts or comparisons"),
     "language grow": ("language.grow", "train a decoder from scratch that grows while it learns"),
     "claim list": ("claim.list", "list the statements of papers that can be run, with verdicts"),

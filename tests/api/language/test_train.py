@@ -607,10 +607,21 @@ def test_what_is_written_can_be_asked_for_again(folder):
     assert greedy[0] == greedy[1] and greedy[0]["log_probability"] < 0.0
 
 
+def test_words_can_be_asked_for_and_forbidden(folder):
+    model = load_language_model(folder / "model")
+    found = generate_texts(
+        model, ["ab", "c"], new_tokens=6, samples=6, required=["xy|zz"], forbidden=["a"], once=["q"]
+    )
+    for answer in (answer["text"] for each in found for answer in each):
+        assert ("xy" in answer or "zz" in answer) and "a" not in answer
+        assert answer.count("q") <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"prompts": []}, "no prompt to answer"),
+        ({"prompts": ["x"], "required": ["a|"]}, r"'a\|' has an empty word"),
         ({"prompts": ["x" * 40]}, "do not fit into the model's context of 32"),
         ({"prompts": ["x"], "temperature": 0.0}, "above zero"),
         ({"prompts": ["x"], "top_p": 1.5}, "top-p = 1.5"),

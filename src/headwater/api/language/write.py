@@ -10,7 +10,8 @@ import numpy as np
 
 from headwater.core.errors import SpecificationError
 from headwater.core.records import Completions
-from headwater.core.tokens import Prompts
+from headwater.core.tokens import AbstractTokenNetwork, Prompts
+from headwater.decoding.constrained import Constrained, Constraint
 from headwater.ops.language.generation import Restrictions, generate
 from headwater.runs.options import check_seed
 from headwater.texts.models import LanguageModel
@@ -36,11 +37,17 @@ def generate_texts(
     repetition_penalty: float | None = None,
     greedy: bool = False,
     seed: int = 0,
+    required: Sequence[str] = (),
+    forbidden: Sequence[str] = (),
+    once: Sequence[str] = (),
 ) -> list[list[dict[str, Any]]]:
     """Responses to texts: for each prompt its samples, with `text` and `log_probability`.
 
-    **Arguments:** as of `ops.language.generation.generate`, and of its `Restrictions`. Raises
-    `SpecificationError` if prompts and new tokens do not fit into the model's context.
+    **Arguments:** as of `ops.language.generation.generate`, and of its `Restrictions`; `required`:
+    what each text has to say, `"wing|feather"` for one of several; `forbidden`: what it must not
+    say; `once`: of which it says one at most, and once. These are strings of characters, with a
+    space before them or not, in the whole text, its prompt included. Raises `SpecificationError`
+    if prompts and new tokens do not fit into the model's context, or for an empty constraint.
     """
     if not prompts:
         raise SpecificationError("there is no prompt to answer")
@@ -62,8 +69,17 @@ def generate_texts(
         tokens[i, : len(row)] = row
     given = Prompts(jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32))
     restrictions = Restrictions(top_k, top_p, min_p, repetition_penalty)
+    constraints = [
+        *(_constraint(model, words, least=1) for words in required),
+        *(_constraint(model, words, most=0) for words in forbidden),
+        *(_constraint(model, words, most=1) for words in once),
+    ]
+    key = jax.random.key(seed)
+    network: AbstractTokenNetwork = model.network
+    if constraints:
+        network = Constrained(network, constraints, end=model.tokenizer.ends)
     written = answers(
-        model, given, new_tokens, samples, temperature, restrictions, greedy, jax.random.key(seed)
+        model, given, new_tokens, samples, temperature, restrictions, greedy, key, network=network
     )
     marks, log_probabilities = np.asarray(written.response), np.asarray(written.log_probability)
     return [
@@ -78,6 +94,28 @@ def generate_texts(
     ]
 
 
+def _constraint(
+    model: LanguageModel, words: str, *, least: int = 0, most: int | None = None
+) -> Constraint:
+    """That one of these words comes so often, as tokens of its own or after a space."""
+    phrases = []
+    for word in words.split("|"):
+        if not word.strip():
+            raise SpecificationError(
+                f"'{words}' has an empty word: give words to write or not to write, with | between "
+                "those of which one is enough"
+            )
+        phrases += [model.tokenizer.encode(word), model.tokenizer.encode(f" {word}")]
+    # What is written twice is one phrase; where spaces are tokens, the word alone is in both.
+    kept = [p for i, p in enumerate(phrases) if p not in phrases[:i]]
+    alone = [p for p in kept if not any(p is not q and _ends_with(p, q) for q in kept)]
+    return Constraint(alone, least, most)
+
+
+def _ends_with(phrase: Sequence[int], other: Sequence[int]) -> bool:
+    return list(phrase[-len(other) :]) == list(other)
+
+
 def answers(
     model: LanguageModel,
     prompts: Prompts,
@@ -87,11 +125,14 @@ def answers(
     restrictions: Restrictions,
     greedy: bool,
     key,
+    *,
+    network: AbstractTokenNetwork | None = None,
 ) -> Completions:
     """Responses to prompts `[row]`, some at a time: `[row, sample, position]`.
 
-    The last rows are repeated to fill up, so that one program serves all. Raises
-    `SpecificationError` for numbers that make no sense.
+    The last rows are repeated to fill up, so that one program serves all. **Arguments:** `network`:
+    what writes in place of the model's own. Raises `SpecificationError` for numbers that make no
+    sense.
     """
     if samples < 1 or new_tokens < 1 or temperature <= 0.0:
         raise SpecificationError("samples, new tokens and temperature must be above zero")
@@ -103,7 +144,7 @@ def answers(
         index = np.minimum(np.arange(start, start + at_once), count - 1)
         part = jax.tree.map(lambda x, index=index: x[index], prompts)
         written = _generate(
-            model.network,
+            model.network if network is None else network,
             part,
             new_tokens,
             key=jax.random.fold_in(key, start),

@@ -23,6 +23,9 @@ def command(
     repetition_penalty: Annotated[float | None, option("X")] = None,
     greedy: Flag = False,
     seed: Annotated[int, option("N")] = 0,
+    require: Annotated[tuple[str, ...], option("WORD")] = (),
+    forbid: Annotated[tuple[str, ...], option("WORD")] = (),
+    once: Annotated[tuple[str, ...], option("WORD")] = (),
     json: Flag = False,
 ) -> None:
     """Let a language model continue texts.
@@ -45,6 +48,9 @@ def command(
         repetition_penalty: Above 1, tokens that the text has already become less likely.
         greedy: Always take the likeliest token.
         seed: Of all randomness.
+        require: Words that each text has to have, all of them; wing|feather: one of several.
+        forbid: Words that no text has.
+        once: Words that each text has once at most; the|a|an: one of several.
         json: Print prompts, answers and their log-probabilities as JSON.
     """
     import sys
@@ -65,6 +71,9 @@ def command(
         repetition_penalty=repetition_penalty,
         greedy=greedy,
         seed=seed,
+        required=require,
+        forbidden=forbid,
+        once=once,
     )
     if json:
         print_json([{"prompt": p, "samples": each} for p, each in zip(prompts, found)])
