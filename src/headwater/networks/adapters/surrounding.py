@@ -20,7 +20,10 @@ class Surrounding(AbstractTokenNetwork, AbstractHiddenStates):
     """
 
     adapted: Adapted
-    adapters_learn: bool = eqx.field(static=True, default=False)
+    adapters_learn: bool = eqx.field(static=True)
+
+    def __init__(self, adapted: Adapted, *, adapters_learn: bool = False):
+        self.adapted, self.adapters_learn = adapted, adapters_learn
 
     @property
     def vocabulary(self) -> int:

@@ -117,12 +117,16 @@ def first_of_equals(texts: Completions) -> Bool[Array, " row"]:
     place = jnp.arange(tokens.shape[-1])
     last = jnp.max(jnp.where(response, place[None], _NOWHERE), axis=-1, keepdims=True)
     told = jnp.where(place[None] <= last, tokens, _NOWHERE)
-    rows = told.shape[0]
-    # Equal rows stand side by side once they are sorted, those of lower number first.
-    order = jnp.lexsort((jnp.arange(rows), *told.T))
+    # Equal rows have equal sums, and stand side by side once these are sorted, in their order.
+    # Other rows of the same sum can only part them, and then one text is told twice.
+    powers = jnp.cumprod(jnp.full(told.shape[-1], _FACTOR, jnp.uint32))
+    sums = jnp.sum((told.astype(jnp.uint32) + 2) * powers[None], axis=-1)
+    order = jnp.argsort(sums, stable=True)
     ordered = told[order]
     new = jnp.any(ordered[1:] != ordered[:-1], axis=-1)
-    return jnp.zeros(rows, bool).at[order].set(jnp.concatenate([jnp.ones(1, bool), new]))
+    return jnp.zeros(told.shape[0], bool).at[order].set(jnp.concatenate([jnp.ones(1, bool), new]))
 
 
+_FACTOR = 2_654_435_761
+"""Odd, and spread over 32 bits: powers of it tell places apart."""
 _NOWHERE = -1

@@ -27,7 +27,7 @@ from headwater.networks.low_rank_adapters import Adapted
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 
-_CORPUS, _TESTED, _RANK, _RATE = 8_192, 4_096, 4, 5e-3
+_CORPUS, _TESTED, _RANK, _RATE, _CLARITY = 8_192, 4_096, 4, 5e-3, 0.9
 _USUAL, _LABELLED = 0.9, 0.85
 """How often people are of the usual group for their profession: in the corpus, in labelled rows."""
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -67,7 +67,8 @@ def _experiment(
     labelled: int,
     tuning: int,
 ) -> Finding:
-    task = Biographies()
+    # Where words are this clear, the best classifier of labelled rows has no gap.
+    task = Biographies(clarity=_CLARITY)
     architecture = Architecture(task.vocabulary, task.length, width, 2, 2, hidden=2 * width)
 
     def read(network: AbstractTokenNetwork, texts, updates, key):
@@ -200,5 +201,14 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "Two runs of seed 100 and one task, while settings were chosen, with words that were "
+            "less clear (0.85) and each arm at its best rate: the gap was 0.36 plainly, 0.23 with "
+            "frozen adapters (0.64 of it) and 0.36 with those of the other axis, accuracy 0.81, "
+            "0.86 and 0.81. Of the bias of the decoder itself the adapters left less than 0.01. "
+            "With clarity 0.75 the best classifier of the labelled rows goes by the group wherever "
+            "words disagree: gaps were 0.68 and 0.52, and 0.47 and 0.50 with 2,000 rows, which "
+            "teach the bias anew; at a tenth of the best rate they were 0.99 and 0.50."
+        ),
     ),
 )

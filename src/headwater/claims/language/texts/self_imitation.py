@@ -16,7 +16,7 @@ from headwater.networks.decoders.architecture import Architecture
 from headwater.networks.decoders.decoder import Decoder
 from headwater.ops.language.generation import generate
 from headwater.runs.learn import learn
-from headwater.runs.recipes.self_imitation import first_of_equals, self_imitation
+from headwater.runs.recipes.self_imitation import self_imitation
 from headwater.sources.language.completions import CompletionReplay
 
 _CORPUS, _JUDGED, _NEW, _ROUNDS = 8_192, 32, 7, 2
@@ -108,9 +108,8 @@ def _experiment(
                 key=keys[6],
             )
             networks = eqx.filter(left.states.network, eqx.is_array)
-            # What the critic alone makes of the first model: nothing of it is learned.
-            kept = jnp.any(left.data.response, axis=-1)
-            told = kept & first_of_equals(left.data)
+            # What was kept in the last round, of which all texts differ.
+            told = jnp.any(left.data.response, axis=-1)
             right = jnp.sum(world.valid(left.data) & told) / jnp.maximum(jnp.sum(told), 1)
             return networks, right
 
