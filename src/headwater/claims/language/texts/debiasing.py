@@ -184,7 +184,7 @@ CLAIMS = (
         where="the abstract: less bias downstream, in several tasks of one axis, by its adapters",
         scales={
             "smoke": {
-                "runs": 2,
+                "runs": 3,
                 "width": 8,
                 "reading": 0,
                 "debiasing": 0,

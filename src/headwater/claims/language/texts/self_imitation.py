@@ -21,6 +21,7 @@ from headwater.sources.language.completions import CompletionReplay
 
 _CORPUS, _JUDGED, _NEW, _ROUNDS = 8_192, 32, 7, 2
 _ACCURACIES = (0.6, 0.85, 1.0)
+_FIRST = ("small, free", "small")
 
 
 def _constraints(world: Generics) -> list[Constraint]:
@@ -67,9 +68,12 @@ def _experiment(
             rows = lambda x: x.reshape(-1, x.shape[-1])
             return Completions(rows(written.tokens), rows(written.response))
 
-        def judged(network: AbstractTokenNetwork, constrained: bool):
+        def judged(network: AbstractTokenNetwork, free):
             bounded = Constrained(network, constraints, end=world.end)
-            writer = bounded if constrained else network
+            # Bounds are numbers, so that one program writes with constraints and without.
+            least = jnp.where(free, 0, bounded.least)
+            most = jnp.where(free, world.length, bounded.most)
+            writer = eqx.tree_at(lambda c: (c.least, c.most), bounded, (least, most))
             texts = flat(
                 generate(writer, prompts, _NEW, key=keys[4], end=world.end, samples=_JUDGED)
             )
@@ -87,10 +91,7 @@ def _experiment(
             }
 
         little, much = read(*small, keys[2]), read(*large, keys[3])
-        found = {
-            "large, free": judged(much, False),
-            "small, free": judged(little, False),
-        }
+        found = {"large, free": judged(much, jnp.asarray(True))}
 
         def imitating(accuracy):
             judge = critic(world, accuracy, key=keys[5])
@@ -114,15 +115,16 @@ def _experiment(
             return networks, right
 
         networks, right = jax.lax.map(imitating, jnp.asarray(_ACCURACIES))
-        # The first network, and behind it those of each critic and round: judged in one program.
+        # The first network, without constraints and with them, and those of each critic and round.
         several = jax.tree.map(
-            lambda x, y: jnp.concatenate([x[None], y.reshape(-1, *x.shape)]),
+            lambda x, y: jnp.concatenate([x[None], x[None], y.reshape(-1, *x.shape)]),
             eqx.filter(little, eqx.is_array),
             networks,
         )
-        each = jax.lax.map(lambda n: judged(eqx.combine(n, little), True), several)
-        found["small"] = jax.tree.map(lambda x: x[0], each)
-        after = jax.tree.map(lambda x: x[1:].reshape(len(_ACCURACIES), _ROUNDS), each)
+        free = jnp.arange(2 + len(_ACCURACIES) * _ROUNDS) == 0
+        each = jax.lax.map(lambda n: judged(eqx.combine(n[0], little), n[1]), (several, free))
+        found |= {name: jax.tree.map(lambda x, i=i: x[i], each) for i, name in enumerate(_FIRST)}
+        after = jax.tree.map(lambda x: x[2:].reshape(len(_ACCURACIES), _ROUNDS), each)
         return {**found, "imitating": after, "kept and valid": right}
 
     found = jax.tree.map(lambda x: np.asarray(x, np.float64), each_run(one, seed, runs))
@@ -156,7 +158,7 @@ def _experiment(
     )
     numbers = {
         name: {what: float(x.mean()) for what, x in found[name].items()}
-        for name in ("small, free", "small", "large, free")
+        for name in (*_FIRST, "large, free")
     }
     for i, accuracy in enumerate(_ACCURACIES):
         numbers[f"critic of {accuracy:g}"] = {
@@ -189,7 +191,7 @@ CLAIMS = (
         ),
         scales={
             "smoke": {
-                "runs": 2,
+                "runs": 3,
                 "small": (8, 1),
                 "large": (8, 1),
                 "reading": 0,
