@@ -89,7 +89,7 @@ class Biographies(eqx.Module):
         rows: int,
         *,
         key: PRNGKeyArray,
-        pair: int | None = None,
+        pair: int | Int[Array, ""] | None = None,
         by_group: float | Float[Array, ""] = 0.5,
         by_pastime: float | Float[Array, ""] = 0.5,
     ) -> People:
@@ -124,8 +124,11 @@ class Biographies(eqx.Module):
         pastime = (axis[..., None] * _GROUPS + of_group) * self.pastimes + pastime
         pastime = self._first_pastime + pastime.reshape(rows, -1)
         said = jnp.concatenate([word, pastime], axis=1)
-        said = jax.random.permutation(order_key, said, axis=1, independent=True)
-        name = jax.random.permutation(keys[5], name, axis=1, independent=True)
+        # One sort, which compiles sooner than `jax.random.permutation`.
+        order = jnp.argsort(jax.random.uniform(order_key, said.shape), axis=1)
+        said = jnp.take_along_axis(said, order, axis=1)
+        turned = jax.random.bernoulli(keys[5], shape=(rows, 1))
+        name = jnp.where(turned, name[:, ::-1], name)
         end = jnp.full((rows, 1), self.end, jnp.int32)
         tokens = jnp.concatenate([name, said, end], axis=1).astype(jnp.int32)
         # The first token follows nothing.
