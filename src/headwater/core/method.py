@@ -284,6 +284,14 @@ class AbstractWholeLog(eqx.Module):
     """Capability: looks through the whole log in each update: reads `whole_log` of transitions."""
 
 
+class AbstractOwnJudge(eqx.Module):
+    """Capability: judges what it does itself, and is not told the rewards of it.
+
+    In its batches the rewards of acting are NaN, those of the log are not; what is above zero there
+    is a success, of which there has to be one.
+    """
+
+
 class AbstractHistory(eqx.Module):
     """Capability: looks at earlier and later observations of the episode as well."""
 

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
-from headwater.core.errors import SpecificationError
+from headwater.core.errors import DataError, SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import (
     AbstractHistory,
     AbstractMethod,
     AbstractModelBased,
+    AbstractOwnJudge,
     AbstractPolicy,
     AbstractSeveralRewards,
 )
@@ -37,6 +38,7 @@ from headwater.runs.recipes.online import (
     rows_per_update,
 )
 from headwater.runs.stage import Stage
+from headwater.sources.acting.unjudged import unjudged
 from headwater.sources.rollout import Stream
 
 
@@ -117,6 +119,13 @@ def acting(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     share = 0.5 if options.keep_data is None else options.keep_data
     stage_of = dagger_stage if options.recipe == "dagger" else online_stage
     stage = stage_of(method, task, inputs.budget, data=rows, logged_share=share, begin=inputs.begin)
+    if isinstance(method, AbstractOwnJudge):
+        if rows is None or not bool((rows.reward > 0.0).any()):
+            raise DataError(
+                f"{type(method).__name__} learns what success is from logged rows whose reward is "
+                "above zero, and the data has none: mark them with a reward of one"
+            )
+        stage = dataclasses.replace(stage, source=unjudged(stage.source))
     return Fed(stage, _spaces(logged if isinstance(logged, Logged) else None, task))
 
 

@@ -1,0 +1,1 @@
+"""What learns, beside a policy, how good it is."""
