@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from headwater.core.method import AbstractMethod, Agent
 from headwater.core.records import Transitions
+from headwater.core.source import AbstractSource
 from headwater.core.spaces import Statistics
 from headwater.environments.control.peg_insertion import (
     PegInsertion,
@@ -113,11 +114,13 @@ def _runs(
     def one(temperature, data, statistics, key):
         learner = with_numbers(method, initial_temperature=temperature)
         stage = online_stage(learner, task, budget, data=data)
+        source = stage.source if data is None else unjudged(stage.source)
+        assert isinstance(source, AbstractSource)
         learn_key, judge_key = jax.random.split(key)
         return learn(
             learner,
             dataclasses.replace(task.spaces, statistics=statistics),
-            stage.source if data is None else unjudged(stage.source),
+            source,
             stage.updates,
             evaluate=lambda agent: _succeeded(agent, judged_in, steps, episodes, judge_key),
             every=stage.updates // evaluations,
