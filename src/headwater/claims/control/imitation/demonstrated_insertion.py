@@ -296,8 +296,8 @@ CLAIMS = (
         "serl-inserts-from-demonstrations-and-a-learned-reward",
         "From 20 demonstrations and a classifier of success that learns beside the policy, SERL "
         "gets a peg into a slot in at least 90 of 100 episodes within 15,000 steps (2,400 at small "
-        "scale); without demonstrations the same learner, told the true reward, in at most 20 after "
-        "as many.",
+        "scale); without demonstrations the same learner, told the true reward, in at most 20 "
+        "after as many.",
         ("SERL", "RLPD"),
         _PAPER,
         "its experiments on insertion, on a simulated peg of two dimensions; robots and pixels are "
