@@ -96,5 +96,5 @@ class DoneAndUndone(AbstractEnvironment):
         return reached, Step(shown, holds.astype(jnp.float32), seen.terminal, truncated)
 
 
-def _shown(observation: Observation, phase: Float[Array, ""]) -> Observation:
+def _shown(observation: Observation, phase: Float[Array, ""]) -> Float[Array, " longer"]:
     return jnp.append(observation, phase)
