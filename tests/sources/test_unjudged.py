@@ -54,12 +54,12 @@ def test_rewards_of_the_log_are_kept(name):
         agent = Agent(method, jax.tree.map(lambda x: x[None], init()))
         state = source.prepare(source.init(keys=keys), agent, keys=keys)
         state, data = source.draw(state, agent, keys=keys)
+        assert source.environment_steps(state) == 8
         again = source.load(source.save(state), keys=keys)
         np.testing.assert_array_equal(
             np.asarray(source.draw(state, agent, keys=keys)[1].observation),
             np.asarray(source.draw(again, agent, keys=keys)[1].observation),
         )
-        assert source.environment_steps(state) == 8
         source.close(state)
         source.close(again)
         data = jax.tree.map(lambda x: x[0], data)
