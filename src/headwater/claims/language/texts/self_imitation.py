@@ -208,5 +208,12 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "Fails in the first part alone: constraints make 0.71 valid of 0.49, self-imitation "
+            "0.81 of these, together 0.31 more and 0.24 more than the large decoder, which writes "
+            "0.56 without constraints. A critic that is right in 85 of 100 cases keeps statements "
+            "of which 0.85 are valid, so that no 0.2 are left to be gained after 0.71; with a "
+            "perfect one it is 0.93. A critic of 0.6 loses 0.13. Sizes were not chosen by runs."
+        ),
     ),
 )
