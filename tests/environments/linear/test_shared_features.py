@@ -6,7 +6,6 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.environments.linear.shared_features import shared_feature_tasks
-from headwater.environments.processes import make_process
 
 SIZES = {"tasks": 3, "states": 12, "actions": 4, "horizon": 2, "feature_size": 6, "rank": 3}
 
@@ -24,12 +23,10 @@ def test_tasks_are_linear_in_the_same_few_features_only_where_they_are_shared(sh
     assert np.linalg.matrix_rank(together, tol=1e-4) == (3 if shared else 7)
 
 
-def test_it_is_found_by_name_with_what_is_seen():
-    task = make_process("shared-feature-tasks", tasks=2, states=6, seed=3)
-    seen = np.asarray(task.problem.features)
-    assert (
-        seen.shape == (2, 3, 6, 5, 10) and task.problem.tasks == 2 and task.problem.reward is None
-    )
+def test_methods_are_told_what_is_seen():
+    problem = shared_feature_tasks(**SIZES, key=jax.random.key(3)).problem
+    seen = np.asarray(problem.features)
+    assert seen.shape == (3, 2, 12, 4, 6) and problem.tasks == 3 and problem.reward is None
     np.testing.assert_array_equal(seen, np.broadcast_to(seen[0, 0], seen.shape))
 
 

@@ -111,7 +111,18 @@ def test_every_task_gets_its_own_policy():
 
 def test_features_have_to_be_those_of_all_tasks():
     wrong = dataclasses.replace(PROBLEM, features=PROBLEM.features.at[1].add(1.0))
-    with pytest.raises(SpecificationError, match="those of the tasks differ"):
+    with pytest.raises(SpecificationError, match="the same features in all tasks"):
         GFUCBValueIteration().init(wrong, key=KEY)
-    with pytest.raises(SpecificationError, match="several tasks at once"):
-        GFUCBValueIteration().init(FiniteProblem(STATES, ACTIONS, HORIZON), key=KEY)
+
+
+@pytest.mark.equivalence
+def test_a_process_alone_is_one_task():
+    method, data = GFUCBValueIteration(hidden_sizes=(7, 6), num_steps=3), some_episodes()
+    found = {}
+    for tasks, lead in ((None, ()), (1, (1,))):
+        problem = FiniteProblem(STATES, ACTIONS, HORIZON, tasks=tasks)
+        one = jax.tree.map(lambda x, lead=lead: x[0].reshape(*lead, *x.shape[1:]), data)
+        state, _ = jax.jit(method.update)(method.init(problem, key=KEY), one, key=KEY)
+        found[tasks] = state.action_value, method.policy(state, explore=True)
+    np.testing.assert_array_equal(found[None][0], found[1][0])
+    np.testing.assert_array_equal(found[None][1], found[1][1][0])

@@ -36,8 +36,8 @@ class SharedStep(eqx.Module):
 class GFUCBValueIterationState(eqx.Module):
     """A model for each step and its optimiser, counts of each task, and optimistic values.
 
-    The arrays of `model` and `optimiser` have a leading axis for the steps of the horizon; `inputs`
-    are the features that are seen; values are of rewards rescaled to [0, 1].
+    `model` and `optimiser` have a leading axis for steps of the horizon; `inputs` are what is seen;
+    values are of rewards rescaled to [0, 1].
     """
 
     model: SharedStep
@@ -58,10 +58,9 @@ class GFUCBValueIteration(
     \phi(x_h^\tau, a_h^\tau) - r_h^\tau - \max_a Q_{h+1}^i(s_{h+1}^\tau, a))^2$ over all episodes
     so far, and $Q_h^i = \min\{w_h^{i\top} \phi_h + c \|\phi_h\|_{(A_h^i)^{-1}}, H - h\}$ with
     $A_h^i = \lambda I + \sum \phi \phi^\top$ over the steps of task $i$. Every task acts greedily
-    in its own $Q$.
+    in its own $Q$. A process alone is one task.
 
-    The problem's `features` are what the networks see, the same in all tasks; without any they see
-    which state and action it is, and there is nothing to generalise from.
+    The problem's `features` are what the networks see; without any, which state and action it is.
 
     **Arguments:**
 
@@ -78,7 +77,7 @@ class GFUCBValueIteration(
     **Differences from the paper:** the bonus is that of the last layer, with the network held
     fixed, at every step of the horizon, instead of the largest value of the first states over
     sequences of functions that fit the data nearly as well, over which nobody can maximise; states
-    are finite, so that counts hold all data and the whole loss is taken in every step.
+    are finite, so that counts hold all data and every step takes the whole loss.
     """
 
     feed: ClassVar[Feed] = Feed.ACTING
@@ -97,7 +96,7 @@ class GFUCBValueIteration(
     hidden_sizes: tuple[int, ...] = sizes((64, 8))
 
     def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> GFUCBValueIterationState:
-        tasks = problem.require_tasks("GFUCBValueIteration")
+        tasks = problem.tasks or 1
         inputs, hidden = _seen(problem), self.hidden_sizes[-1]
 
         def begin(key):
@@ -115,33 +114,35 @@ class GFUCBValueIteration(
         return GFUCBValueIterationState(model, optimiser, inputs, counts, value, problem)
 
     def update(self, state: GFUCBValueIterationState, data: Episodes, *, key: PRNGKeyArray):
-        problem = state.problem
+        problem, known = state.problem, state.problem.reward
+        if problem.tasks is None:
+            data = jax.tree.map(lambda x: x[None], data)
         counts = jax.vmap(lambda c, d: count(c, d, problem))(state.counts, data)
-        known = problem.reward
-        reward = jax.vmap(mean_unit_reward)(counts) if known is None else problem.in_unit(known)
+        reward = jax.vmap(mean_unit_reward)(counts)
+        if known is not None:
+            reward = problem.in_unit(known).reshape(reward.shape)
 
         def one(value, step):
             model, moments, inputs, visits, following, reward, left = step
-            ahead = jnp.einsum("isat,it->isa", following, value) / at_least_once(visits)
-            target = reward + ahead
+            target = jnp.einsum("isat,it->isa", following, value) / at_least_once(visits) + reward
             model, moments, errors = self._fit(model, moments, inputs, visits, target)
             action_value = self._optimistic(model, inputs, visits, target, left)
             return jnp.max(action_value, axis=-1), (model, moments, action_value, errors)
 
         each = (jnp.swapaxes(x, 0, 1) for x in (counts.visits, counts.following, reward))
         steps = (state.model, state.optimiser, state.inputs, *each, _steps_left(problem))
-        last = jnp.zeros((counts.visits.shape[0], problem.states))
+        last = jnp.zeros((len(counts.visits), problem.states))
         _, (model, moments, value, errors) = jax.lax.scan(one, last, steps, reverse=True)
         value = jnp.swapaxes(value, 0, 1)
-        earned = jnp.mean(jnp.sum(data.reward, axis=-1))
         state = GFUCBValueIterationState(model, moments, state.inputs, counts, value, problem)
+        earned = jnp.mean(jnp.sum(data.reward, -1))
         return state, {"return": earned, "squared_error": jnp.mean(errors)}
 
     def policy(self, state: GFUCBValueIterationState, *, explore: bool):
         chosen = greedy_table(state.action_value)[0]
-        if not explore:
-            return chosen
-        return jnp.repeat(chosen[:, None], self.episodes_per_update, axis=1)
+        if explore:
+            chosen = jnp.repeat(chosen[:, None], self.episodes_per_update, axis=1)
+        return chosen[0] if state.problem.tasks is None else chosen
 
     def _fit(self, model: SharedStep, moments, inputs: Array, visits: Array, target: Array):
         """The model of one step after some steps of the optimiser; mean squared errors."""
@@ -158,8 +159,7 @@ class GFUCBValueIteration(
             change: Any = change
             return (eqx.apply_updates(model, change), moments), error
 
-        start = model, moments
-        (model, moments), errors = jax.lax.scan(descend, start, length=self.num_steps)
+        (model, moments), errors = jax.lax.scan(descend, (model, moments), length=self.num_steps)
         return model, moments, jnp.mean(errors)
 
     def _optimistic(
@@ -170,9 +170,8 @@ class GFUCBValueIteration(
 
         def one(visits, target):
             visits, target = visits.reshape(-1).astype(jnp.float32), target.reshape(-1)
-            covariance = found.T @ (visits[:, None] * found)
-            covariance += self.ridge * jnp.eye(found.shape[-1])
-            inverse = solve(covariance, jnp.eye(found.shape[-1]))
+            identity = jnp.eye(found.shape[-1])
+            inverse = solve(found.T @ (visits[:, None] * found) + self.ridge * identity, identity)
             mean = found @ (inverse @ (found.T @ (visits * target)))
             spread = jnp.maximum(jnp.sum((found @ inverse) * found, axis=-1), 0.0)
             return jnp.minimum(mean + self.bonus_scale * jnp.sqrt(spread), left)
@@ -188,12 +187,13 @@ def _seen(problem: FiniteProblem) -> Float[Array, "horizon state action feature"
     features = problem.features
     if features is None:
         return one_hot_features(problem)
-    if not isinstance(features, Tracer) and bool(jnp.any(features != features[:1])):
-        raise SpecificationError(
-            "GFUCBValueIteration learns what tasks share of the same features, but those of the "
-            "tasks differ: give every task the same"
-        )
-    return check_features(features[0], problem, "GFUCBValueIteration")
+    if problem.tasks is not None:
+        if not isinstance(features, Tracer) and bool(jnp.any(features != features[:1])):
+            raise SpecificationError(
+                "GFUCBValueIteration needs the same features in all tasks, but they differ"
+            )
+        features = features[0]
+    return check_features(features, problem, "GFUCBValueIteration")
 
 
 def _steps_left(problem: FiniteProblem) -> Float[Array, " horizon"]:
