@@ -111,7 +111,7 @@ def test_every_task_gets_its_own_policy():
 
 def test_features_have_to_be_those_of_all_tasks():
     wrong = dataclasses.replace(PROBLEM, features=PROBLEM.features.at[1].add(1.0))
-    with pytest.raises(SpecificationError, match="the same features in all tasks"):
+    with pytest.raises(SpecificationError, match="give all tasks the same features"):
         GFUCBValueIteration().init(wrong, key=KEY)
 
 

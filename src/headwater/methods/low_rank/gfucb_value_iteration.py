@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -188,10 +189,8 @@ def _seen(problem: FiniteProblem) -> Float[Array, "horizon state action feature"
     if features is None:
         return one_hot_features(problem)
     if problem.tasks is not None:
-        if not isinstance(features, Tracer) and bool(jnp.any(features != features[:1])):
-            raise SpecificationError(
-                "GFUCBValueIteration needs the same features in all tasks, but they differ"
-            )
+        if not isinstance(features, Tracer) and np.ptp(np.asarray(features), axis=0).any():
+            raise SpecificationError("GFUCBValueIteration: give all tasks the same features")
         features = features[0]
     return check_features(features, problem, "GFUCBValueIteration")
 
