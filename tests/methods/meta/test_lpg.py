@@ -9,6 +9,7 @@ import pytest
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.methods.meta.lpg import LPG
 from headwater.parts.meta.agents import PredictingAgent, first_agent, follow_rule, play
+from headwater.parts.meta.unrolled import fresh_learners, unrolled_loss
 
 ARMS = 3
 METHOD = LPG(
@@ -64,10 +65,10 @@ def test_an_agent_takes_the_step_that_the_rule_says():
 @pytest.mark.oracle
 def test_the_gradient_is_that_of_what_the_agents_reach():
     state = METHOD.init(FiniteProblem(1, ARMS, 1, tasks=2), key=jax.random.key(3))
-    agents = METHOD._restarted(state.agents, bandits(2), key=jax.random.key(4))
+    agents = fresh_learners(METHOD, state.agents, bandits(2), key=jax.random.key(4))
     one, task = first(agents), first(agents.tasks(bandits(2)))
     # What was played first does not depend on the rule.
-    loss = jax.jit(lambda rule: METHOD._unrolled(rule, one, task, jax.random.key(5))[0])
+    loss = jax.jit(lambda rule: unrolled_loss(METHOD, rule, one, task, key=jax.random.key(5))[0])
     gradient = jax.jit(jax.grad(loss))(state.rule)
     weight = state.rule.head.weights[-1]
     for place in ((0, 0), (2, 1)):

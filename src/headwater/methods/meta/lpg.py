@@ -3,58 +3,27 @@
 import dataclasses
 from typing import ClassVar
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.feed import Feed
 from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
-from headwater.networks.meta.update_rule import UpdateRule
-from headwater.ops.control.gradient_steps import begin, descend
-from headwater.ops.tabular.planning import expected_return
-from headwater.parts.meta.agents import (
-    PredictingAgent,
-    drawn_lifetime,
-    entropy_of,
-    first_agent,
-    follow_rule,
+from headwater.parts.meta.unrolled import (
+    Unrolling,
+    begin_unrolling,
+    fresh_learners,
+    improve_rule,
+    policies_by_rule,
+    where_rows,
 )
-from headwater.parts.meta.evolution import policies_of_lifetime
-
-
-class Learners(eqx.Module):
-    """Agents that are learning, each in a task of its own; ages are in updates."""
-
-    agent: PredictingAgent
-    transition: Float[Array, "task horizon state action state"]
-    reward: Float[Array, "task horizon state action"]
-    initial: Float[Array, "task state"]
-    age: Int[Array, " task"]
-    lifetime: Int[Array, " task"]
-
-    def tasks(self, like: FiniteProcess) -> FiniteProcess:
-        """The tasks that agents learn in, noisy if those of `like` are."""
-        return dataclasses.replace(
-            like, transition=self.transition, reward=self.reward, initial=self.initial
-        )
-
-
-class LPGState(eqx.Module):
-    """The rule, moments of Adam, and the agents that learn by the rule."""
-
-    rule: UpdateRule
-    optimiser: optax.OptState
-    agents: Learners
 
 
 class LPG(
-    AbstractMethod[FiniteProblem, FiniteProcess, LPGState],
-    AbstractTablePolicy[LPGState],
-    AbstractUpdateRule[LPGState],
+    AbstractMethod[FiniteProblem, FiniteProcess, Unrolling],
+    AbstractTablePolicy[Unrolling],
+    AbstractUpdateRule[Unrolling],
 ):
     r"""Learns an update rule by gradients through a few updates of agents.
 
@@ -112,89 +81,21 @@ class LPG(
     prediction_penalty: float = non_negative(0.001)
     learning_rate: float = non_negative(1e-4)
 
-    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> LPGState:
-        tasks = problem.require_tasks("LPG")
-        rule = UpdateRule(self.num_predictions, self.recurrent_size, key=key)
-        agent = first_agent(problem.sizes, self.num_predictions)
-        sizes, none = (tasks, *problem.sizes), jnp.zeros(tasks, jnp.int32)
-        agents = Learners(
-            jax.tree.map(lambda x: jnp.zeros((tasks, *x.shape)), agent),
-            jnp.zeros((*sizes, problem.states)),
-            jnp.zeros(sizes),
-            jnp.zeros((tasks, problem.states)),
-            none,
-            none,
-        )
-        return LPGState(rule, begin(optax.adam(self.learning_rate), rule), agents)
+    def init(self, problem: FiniteProblem, *, key: PRNGKeyArray) -> Unrolling:
+        return begin_unrolling(self, problem, "LPG", key=key)
 
-    def update(self, state: LPGState, data: FiniteProcess, *, key: PRNGKeyArray):
+    def update(self, state: Unrolling, data: FiniteProcess, *, key: PRNGKeyArray):
         start_key, agent_key = jax.random.split(key)
-        agents = self._restarted(state.agents, data, key=start_key)
-        keys = jax.random.split(agent_key, agents.age.shape[0])
+        agents = state.agents
+        # Who is at the end of a lifetime begins anew, in the task that the data have for it.
+        fresh = fresh_learners(self, agents, data, key=start_key)
+        state = dataclasses.replace(state, agents=where_rows(agents.over, fresh, agents))
+        return improve_rule(self, state, data, key=agent_key)
 
-        def loss(rule: UpdateRule):
-            unrolled = jax.vmap(self._unrolled, in_axes=(None, 0, 0, 0))
-            losses, after, returns = unrolled(rule, agents, agents.tasks(data), keys)
-            return jnp.mean(losses), (after, jnp.mean(returns))
-
-        gradients, (agent, returns) = jax.grad(loss, has_aux=True)(state.rule)
-        adam = optax.adam(self.learning_rate)
-        rule, optimiser = descend(adam, gradients, state.optimiser, state.rule)
-        age = agents.age + self.unroll_updates
-        agents = dataclasses.replace(agents, agent=agent, age=age)
-        found = {"return": returns, "entropy": entropy_of(agent.policy)}
-        return LPGState(rule, optimiser, agents), found
-
-    def policy(self, state: LPGState, *, explore: bool) -> Array:
+    def policy(self, state: Unrolling, *, explore: bool) -> Array:
         return jax.nn.softmax(state.agents.agent.policy)
 
     def apply_rule(
-        self, state: LPGState, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
+        self, state: Unrolling, process: FiniteProcess, lifetime: int, *, key: PRNGKeyArray
     ) -> Float[Array, "update horizon state action"]:
-        agent = first_agent(process.reward.shape[-3:], self.num_predictions)
-
-        def step(rule, agent, process, passed, lifetime, key):
-            return follow_rule(self, rule, agent, process, passed, lifetime, key=key)[0]
-
-        return policies_of_lifetime(
-            step, state.rule, agent, process, lifetime, lambda agent: agent.policy, key=key
-        )
-
-    def _unrolled(self, rule: UpdateRule, one: Learners, process: FiniteProcess, key: PRNGKeyArray):
-        """The loss of a rule for one agent; the agent after some updates, and its return."""
-
-        def step(agent, given):
-            passed, key = given
-            age = one.age + passed
-            return follow_rule(self, rule, agent, process, age, one.lifetime, key=key)
-
-        given = jnp.arange(self.unroll_updates), jax.random.split(key, self.unroll_updates)
-        agent, outputs = jax.lax.scan(step, one.agent, given)
-        returned = expected_return(process, jax.nn.softmax(agent.policy))
-        gain = (
-            returned
-            + self.policy_entropy_weight * entropy_of(agent.policy)
-            + self.prediction_entropy_weight * entropy_of(agent.prediction)
-            - self.policy_penalty * jnp.mean(outputs.policy**2)
-            - self.prediction_penalty * jnp.mean(outputs.prediction**2)
-        )
-        return -gain, agent, returned
-
-    def _restarted(self, agents: Learners, data: FiniteProcess, *, key: PRNGKeyArray) -> Learners:
-        """Agents whose lifetime is over begin anew, in the task that the data have for them."""
-        ages = (self.shortest_lifetime, self.longest_lifetime)
-        keys = jax.random.split(key, agents.age.shape[0])
-        fresh = Learners(
-            jax.tree.map(jnp.zeros_like, agents.agent),
-            data.transition,
-            data.reward,
-            data.initial,
-            jnp.zeros_like(agents.age),
-            jax.vmap(lambda key: drawn_lifetime(*ages, key=key))(keys),
-        )
-        over = agents.age >= agents.lifetime
-
-        def chosen(new, old):
-            return jnp.where(over.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-        return jax.tree.map(chosen, fresh, agents)
+        return policies_by_rule(self, state.rule, process, lifetime, key=key)
