@@ -22,17 +22,24 @@ METHOD = GROOVE(**SETTINGS, num_levels=6)
 PROBLEM = FiniteProblem(1, ARMS, 1, tasks=TASKS)
 
 
+@jax.jit
 def bandits(key):
     means = jax.random.uniform(key, (TASKS, 1, 1, ARMS))
     return FiniteProcess(jnp.ones((*means.shape, 1)), means, jnp.ones((TASKS, 1)), noisy=True)
 
 
+init = jax.jit(lambda method, *, key: method.init(PROBLEM, key=key))
+# Compiled once for all probabilities.
+update = jax.jit(lambda method, *given, key: method.update(*given, key=key))
+
+
 def learned(method, updates):
     """The last state, and what the metrics were."""
-    update = jax.jit(method.update)
-    state, seen = method.init(PROBLEM, key=jax.random.key(0)), []
+    state, seen = init(method, key=jax.random.key(0)), []
     for i in range(updates):
-        state, metrics = update(state, bandits(jax.random.key(i)), key=jax.random.key(50 + i))
+        state, metrics = update(
+            method, state, bandits(jax.random.key(i)), key=jax.random.key(50 + i)
+        )
         seen.append(metrics)
     return state, seen
 
@@ -41,11 +48,9 @@ def learned(method, updates):
 def test_without_replay_it_is_the_learned_policy_gradient():
     never, _ = learned(dataclasses.replace(METHOD, replay_probability=0.0), 8)
     same, _ = learned(LPG(**SETTINGS), 8)
-    begun = (
-        same.rule.head.weights[-1]
-        - LPG(**SETTINGS).init(PROBLEM, key=jax.random.key(0)).rule.head.weights[-1]
-    )
-    assert float(jnp.abs(begun).max()) > 0.1
+    begun = init(LPG(**SETTINGS), key=jax.random.key(0))
+    moved = same.rule.head.weights[-1] - begun.rule.head.weights[-1]
+    assert float(jnp.abs(moved).max()) > 0.1
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), never.learned, same
     )
@@ -80,7 +85,7 @@ def test_levels_come_again_and_their_scores_are_those_of_the_agents_that_end():
         state.antagonist,
         agents.tasks(bandits(jax.random.key(0))),
     )
-    after, _ = jax.jit(METHOD.update)(state, bandits(jax.random.key(99)), key=jax.random.key(98))
+    after, _ = update(METHOD, state, bandits(jax.random.key(99)), key=jax.random.key(98))
     assert ended.any()
     for i in np.flatnonzero(ended):
         # Unless a new level took its place at once.

@@ -214,7 +214,7 @@ def _curricula(seed: int, *, value_loss: bool, **scale: int) -> Finding:
     return Finding(criteria, numbers)
 
 
-_SMALL = {"meta_seeds": 3, "tasks": 16, "updates": 200, "lifetime": 50}
+_SMALL = {"meta_seeds": 3, "tasks": 16, "lifetime": 50}
 _TINY = {"meta_seeds": 2, "tasks": 2, "lifetime": 2}
 
 CLAIMS = (
@@ -229,7 +229,7 @@ CLAIMS = (
         "its section on algorithmic regret: the antagonist stands for the best policy",
         {
             "smoke": {**_TINY, "updates": 0, "levels": 4, "lifetimes_for_truth": 2},
-            "small": {**_SMALL, "levels": 64, "lifetimes_for_truth": 4},
+            "small": {**_SMALL, "updates": 40, "levels": 64, "lifetimes_for_truth": 4},
         },
         _ranks,
     ),
@@ -245,7 +245,7 @@ CLAIMS = (
         "its figures on generalisation, on the smallest levels that have structure",
         {
             "smoke": {**_TINY, "updates": 2, "tests": 2, "value_loss": False},
-            "small": {**_SMALL, "tests": 8, "value_loss": True},
+            "small": {**_SMALL, "updates": 150, "tests": 8, "value_loss": True},
         },
         _curricula,
     ),
