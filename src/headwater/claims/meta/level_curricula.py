@@ -5,6 +5,7 @@ remembers, so that returns are computed, and what is best is known.
 """
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -188,24 +189,22 @@ def _curricula(seed: int, *, value_loss: bool, **scale: int) -> Finding:
     method = GROOVE(**_SETTINGS)
     regret, random = _rules(method, [0.5, 0.0], seed, **scale)
     gain = np.mean(regret - random, axis=1)
-    numbers = {
-        "return in the mazes": {
-            name: {maze: mean_of(found[:, i]) for i, maze in enumerate(_MAZES)}
-            for name, found in (("levels by regret", regret), ("random levels", random))
-        },
+    found = {"levels by regret": regret, "random levels": random}
+    numbers: dict[str, Any] = {
         "gain over random levels, by meta seed": gain.tolist(),
         "meta seeds that would decide": _enough(gain),
     }
     # Another program, which would make the smallest scale slow.
     if value_loss:
         by_loss = dataclasses.replace(method, score="value_loss")
-        loss = _rules(by_loss, [0.5], seed, **scale)[0]
-        other = np.mean(regret - loss, axis=1)
-        numbers["return in the mazes"]["levels by value loss"] = {
-            maze: mean_of(loss[:, i]) for i, maze in enumerate(_MAZES)
-        }
+        found["levels by value loss"] = _rules(by_loss, [0.5], seed, **scale)[0]
+        other = np.mean(regret - found["levels by value loss"], axis=1)
         numbers["gain of regret over value loss"] = mean_of(other)
         numbers["meta seeds that would decide between scores"] = _enough(other)
+    numbers["return in the mazes"] = {
+        name: {maze: mean_of(ends[:, i]) for i, maze in enumerate(_MAZES)}
+        for name, ends in found.items()
+    }
     what = "return in the mazes after a lifetime, levels by regret less random levels"
     criteria = (
         Criterion(what, mean_of(gain), at_least=0.0),
