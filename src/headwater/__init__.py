@@ -22,6 +22,7 @@ _HOMES = {
     "headwater.core.problems.measured_space": ("MeasuredSpace",),
     "headwater.core.problems.search_space": ("SearchSpace",),
     "headwater.core.records": ("Episodes", "Pulls", "Queries"),
+    "headwater.datasets.black_boxes.earlier_tasks": ("EarlierTasks",),
     "headwater.datasets.dataset": ("Dataset",),
     "headwater.environments.black_boxes.black_box": ("BlackBox",),
     "headwater.environments.black_boxes.compression": ("Compression",),

@@ -120,6 +120,7 @@ SIZES = {
     "unroll_updates": 2,
     "recurrent_size": 4,
     "drift_size": 4,
+    "num_buckets": 4,
 }
 
 
@@ -169,6 +170,13 @@ def uniform_pulls(bandit, rounds=24) -> hw.Pulls:
     )
 
 
+def earlier_tasks() -> hw.EarlierTasks:
+    """Evaluations of two tasks in one space."""
+    draw = np.random.default_rng(0)
+    tables = [(draw.uniform(size=(12, 2)), draw.uniform(size=12)) for _ in range(2)]
+    return hw.EarlierTasks.of(hw.SearchSpace((0.0, 0.0), (1.0, 1.0)), tables)
+
+
 def suitable(name, shelf):
     """Small inputs that the method called `name` learns from, and options."""
     cls = hw.all_methods()[name]
@@ -210,6 +218,8 @@ def suitable(name, shelf):
     if flow.kind == "black boxes":
         if learns_from(cls)[0] is hw.MeasuredSpace:
             return method, {"env": "point-reach"}, options | {"steps": 12, "batch_size": 4}
+        if cls.feed is Feed.STORED:
+            return method, {"data": earlier_tasks()}, {"seeds": 2, "updates": 2}
         # The first that the method does not refuse: some choose among fidelities.
         boxes = ("branin", "branin-fidelities", "pairwise-landscape")
         takes = [box for box in boxes if _takes(method, make(box).space)]

@@ -33,6 +33,7 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractTokenPolicy
 from headwater.core.records import Pulls, Queries
 from headwater.core.spaces import Spaces
+from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks, write_earlier_tasks
 from headwater.datasets.black_boxes.queries_files import write_queries
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import write_log, write_process
@@ -150,6 +151,8 @@ def _write_log(path: Path, data: Any, problem: Any) -> None:
         write_pulls(path, data, problem)
     elif isinstance(data, Queries):
         write_queries(path, data, problem)
+    elif isinstance(data, EarlierTasks):
+        write_earlier_tasks(path, data)
     else:
         write_log(path, data)
 

@@ -24,6 +24,7 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod
 from headwater.core.records import Completions, EpisodeComparisons, Episodes, Pulls, Queries
 from headwater.core.tokens import AbstractCompletionReward
+from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import read_process
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -215,7 +216,7 @@ def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
     """What the specification says of episodes, comparisons or texts, and where these are."""
     if data is None:
         return None, None
-    if isinstance(data, Episodes | EpisodeComparisons | Pulls | Queries):
+    if isinstance(data, Episodes | EpisodeComparisons | Pulls | Queries | EarlierTasks):
         return DataChoice(None, {}, None), data
     if not isinstance(data, str | os.PathLike):
         raise SpecificationError(

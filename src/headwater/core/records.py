@@ -303,6 +303,18 @@ class Queries(eqx.Module):
     regret: Float[Array, "*batch"] | None = None
 
 
+class TaskQueries(eqx.Module):
+    """Evaluations of earlier tasks that share a search space: a table for each task.
+
+    **Arguments:** `point`: in the unit cube; `value`: more is better, in one unit for all tasks;
+    `known`: which rows of each table there are.
+    """
+
+    point: Float[Array, "task row component"]
+    value: Float[Array, "task row"]
+    known: Bool[Array, "task row"]
+
+
 class MeasuredQueries(eqx.Module):
     """Evaluations of a black box that says what each solution did, and not only its value.
 

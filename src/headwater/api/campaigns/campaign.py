@@ -21,10 +21,11 @@ from headwater.api.campaigns.quantities import (
     unit_point,
 )
 from headwater.api.inputs import as_method
+from headwater.api.run import Run, open_run
 from headwater.core import json_text
 from headwater.core.catalogue import build_method, learns_from, settings
 from headwater.core.errors import DataError, RunError, SpecificationError
-from headwater.core.method import AbstractMethod, AbstractProposer
+from headwater.core.method import AbstractMethod, AbstractProposer, AbstractWarmStart, Agent
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.problems.trial import Trial
 from headwater.core.records import Queries
@@ -53,10 +54,12 @@ class Campaign:
 
     **Arguments:** `space`: by name a `Component` or two bounds, or a sequence of the only points
     that are possible, each by name; `path`: of the file, or `None` to keep it in memory; `method`:
-    one that proposes points, by name or as an object; `costs`: of an experiment at each fidelity,
-    the cheapest first and last the experiment itself, for methods that choose among them;
-    `minimise`: less is better; `most`:
-    experiments there may be, earlier ones included; `seed`: of all randomness.
+    one that proposes points, by name or as an object (default: that of `begin`, or
+    `ExpectedImprovement`); `begin`: a run that learned from earlier tasks (of `NAP`, say) or its
+    directory, whose first seed is gone on with; `costs`: of an experiment at each fidelity, the
+    cheapest first and last the experiment itself, for methods that choose among them; `minimise`:
+    less is better; `most`: experiments there may be, earlier ones included; `seed`: of all
+    randomness.
 
     Raises `SpecificationError` for what does not fit together, or if the file is of another space
     or method; `RunError` if it cannot be read.
@@ -67,7 +70,8 @@ class Campaign:
         space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         path: str | os.PathLike | None = None,
         *,
-        method: AbstractMethod | str | type = "ExpectedImprovement",
+        method: AbstractMethod | str | type | None = None,
+        begin: Run | str | os.PathLike | None = None,
         costs: Sequence[float] = (1.0,),
         minimise: bool = False,
         most: int = 200,
@@ -75,7 +79,10 @@ class Campaign:
     ):
         names, box = as_space(space)
         box = dataclasses.replace(box, costs=tuple(float(cost) for cost in costs))
-        self._begin(names, box, as_method(method), minimise, most, seed, path)
+        run = begin if isinstance(begin, Run) or begin is None else open_run(Path(begin))
+        usual = "ExpectedImprovement" if run is None else run.method
+        chosen = as_method(usual if method is None else method)
+        self._begin(names, box, chosen, run, minimise, most, seed, path)
         if self.path is not None and self.path.exists():
             with locked(self.path):
                 stored = _read(self.path)
@@ -99,6 +106,7 @@ class Campaign:
                 names,
                 space,
                 build_method(stored["method"], stored["settings"]),
+                None if stored.get("begin") is None else open_run(stored["begin"]),
                 bool(stored["minimise"]),
                 int(stored["most"]),
                 int(stored["seed"]),
@@ -109,7 +117,7 @@ class Campaign:
             raise RunError(f"{path} is no campaign, or a damaged one ({error})") from None
         return found
 
-    def _begin(self, names, space, method, minimise, most, seed, path) -> None:
+    def _begin(self, names, space, method, begin, minimise, most, seed, path) -> None:
         name = type(method).__name__
         of_spaces = learns_from(type(method))[0] is SearchSpace
         if not of_spaces or not isinstance(method, AbstractProposer):
@@ -126,6 +134,30 @@ class Campaign:
         self._units: dict[tuple[Any, ...], np.ndarray] = {}
         # What the method cannot take is said before the first experiment is paid for.
         jax.eval_shape(lambda key: self.method.init(self.space, key=key), jax.random.key(0))
+        self._learned: Agent | None = None if begin is None else self._agent_of(begin)
+        self._place: str | None = None
+        if begin is not None and begin.path is not None:
+            self._place = str(Path(begin.path).resolve())
+        if begin is not None and self.path is not None and self._place is None:
+            raise SpecificationError(
+                "a campaign in a file begins with a run in a directory: give the run one (out=…)"
+            )
+
+    def _agent_of(self, run: Run) -> Agent:
+        """What the first seed of a run learned. Raises if the method cannot go on from it."""
+        if not run.finished:
+            raise RunError(f"{run.path} is not finished: `headwater resume {run.path}` first")
+        agent = Agent(run.method, jax.tree.map(lambda x: jnp.asarray(x)[0], run.state))
+        name, method = type(self.method).__name__, self.method
+        begun = None
+        if isinstance(method, AbstractWarmStart):
+            begun = eqx.filter_eval_shape(method.warm_start, agent, self.space, key=self._key(0))
+        if begun is None:
+            raise SpecificationError(
+                f"{name} cannot go on from what {type(run.method).__name__} learned: leave out "
+                "begin, or take the method that learned it in a space of as many quantities"
+            )
+        return agent
 
     @property
     def trials(self) -> list[Trial]:
@@ -301,7 +333,7 @@ class Campaign:
             values[row], levels[row] = self._sign * trial.value, trial.fidelity
         none = jnp.zeros(space.capacity)
         data = Queries(jnp.asarray(points), jnp.asarray(values), jnp.asarray(levels), none)
-        state, metrics = _learned(self.method, space, data)
+        state, metrics = _learned(self.method, space, data, self._learned)
         for trial in pending:
             point = jnp.asarray(self._unit(trial.point, f"experiment {trial.number}"), jnp.float32)
             fidelity = jnp.asarray(trial.fidelity, jnp.int32)
@@ -369,6 +401,7 @@ class Campaign:
             "space": self.space.to_json(),
             "method": type(self.method).__name__,
             "settings": settings(self.method),
+            "begin": self._place,
             "minimise": self.minimise,
             "most": self.most,
             "seed": self.seed,
@@ -436,8 +469,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @eqx.filter_jit
-def _learned(method, space, data):
-    return taught(method, space, data, key=jax.random.key(0))
+def _learned(method, space, data, learned):
+    if learned is None:
+        return taught(method, space, data, key=jax.random.key(0))
+    begin_key, update_key = jax.random.split(jax.random.key(0))
+    state = method.warm_start(learned, space, key=begin_key)
+    return method.update(state, data, key=update_key)
 
 
 @eqx.filter_jit

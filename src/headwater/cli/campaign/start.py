@@ -19,7 +19,8 @@ def command(
         tuple[str, ...], tyro.conf.UseAppendAction, option("NAME=LOW:HIGH[:log][:whole]", "-q")
     ] = (),
     points: Annotated[Path | None, option("TABLE")] = None,
-    method: Annotated[str, option("METHOD")] = "ExpectedImprovement",
+    method: Annotated[str | None, option("METHOD")] = None,
+    begin: Annotated[Path | None, option("RUN")] = None,
     set: Settings = (),
     cost: Annotated[tuple[float, ...], tyro.conf.UseAppendAction, option("X")] = (),
     minimise: Flag = False,
@@ -38,7 +39,8 @@ def command(
         quantity: Something to choose, and what it lies between; may be repeated.
         points: A table (CSV or Parquet) of the only points that are possible, a column for each
             quantity, instead of bounds.
-        method: How experiments are chosen.
+        method: How experiments are chosen: ExpectedImprovement unless told, or the run's method.
+        begin: A run that learned from earlier tasks (of NAP, say), to go on with.
         set: A hyper-parameter of the method; may be repeated.
         cost: What an experiment costs at a fidelity, the cheapest first and last the experiment
             itself; may be repeated, for methods that choose among fidelities.
@@ -48,12 +50,12 @@ def command(
         json: Print as JSON.
     """
     from headwater.api.campaigns.campaign import Campaign
-    from headwater.core.catalogue import build_method
 
     campaign = Campaign(
         _space(quantity, points),
         file,
-        method=build_method(method, read_settings(set)),
+        method=_method(method, begin, read_settings(set)),
+        begin=begin,
         costs=cost or (1.0,),
         minimise=minimise,
         most=most,
@@ -65,6 +67,16 @@ def command(
         return
     begun = f"goes on after {known} experiments" if known else "begins"
     print(f"{file} {begun}; the next one: headwater campaign ask {file}")
+
+
+def _method(name: str | None, begin: Path | None, changes: dict[str, str]) -> Any:
+    from headwater.core.catalogue import build_method
+
+    if begin is not None and name is None:
+        if changes:
+            raise SpecificationError("the run says the method's settings: leave out --set")
+        return None
+    return build_method(name or "ExpectedImprovement", changes)
 
 
 def _space(quantities: tuple[str, ...], points: Path | None) -> Any:

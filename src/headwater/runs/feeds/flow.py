@@ -22,6 +22,7 @@ from headwater.core.tokens import (
     AbstractPreference,
     Prompts,
 )
+from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
 from headwater.runs.feeds.logged import Logged
@@ -64,7 +65,17 @@ class Inputs:
     behind the first, in their order.
     """
 
-    data: Logged | Path | TextFile | Episodes | EpisodeComparisons | Pulls | Queries | None = None
+    data: (
+        Logged
+        | Path
+        | TextFile
+        | Episodes
+        | EpisodeComparisons
+        | Pulls
+        | Queries
+        | EarlierTasks
+        | None
+    ) = None
     task: Task | AbstractBandit | AbstractBlackBox | None = None
     process: FiniteTask | None = None
     model: LanguageModel | None = None

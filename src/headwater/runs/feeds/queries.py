@@ -12,14 +12,16 @@ from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
 from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer, Metrics
 from headwater.core.problems.search_space import SearchSpace
-from headwater.core.records import MeasuredQueries, Queries
+from headwater.core.records import MeasuredQueries, Queries, TaskQueries
 from headwater.core.source import AbstractSource
+from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks, read_earlier_tasks
 from headwater.datasets.black_boxes.queries_files import check_queries, read_queries
 from headwater.environments.black_boxes.black_box import AbstractBlackBox, AbstractExactBox
 from headwater.environments.black_boxes.measured_box import AbstractMeasuredBox
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Begin, Stage
+from headwater.sources.meta.earlier_tables import EarlierTables
 from headwater.sources.queries import LiveMeasuredQueries, LiveQueries, RememberedQueries
 
 
@@ -64,6 +66,22 @@ def _measuring(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     jax.eval_shape(lambda key: method.init(space, key=key), jax.random.key(0))
     source = LiveMeasuredQueries(black_box, options.batch_size)
     return Fed(Stage("learn", method, source, updates), space)
+
+
+def _from_earlier_tasks(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    tasks: Any = inputs.data
+    if isinstance(tasks, Path):
+        tasks = read_earlier_tasks(tasks)
+    if not isinstance(tasks, EarlierTasks):
+        raise wrong_data(method, "evaluations of earlier tasks (hw.EarlierTasks)", tasks)
+    assert options.updates is not None
+    # What the method cannot take (fewer rows than it searches for, say) is said before it begins.
+    jax.eval_shape(
+        lambda key: method.update(method.init(tasks.space, key=key), tasks.queries, key=key),
+        jax.random.key(0),
+    )
+    source = EarlierTables(tasks.queries)
+    return Fed(Stage("learn", method, source, options.updates), tasks.space)
 
 
 def _require_idle(name: str, options: Options) -> None:
@@ -112,6 +130,14 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
         {"updates": 1, "batch_size": 1, "seeds": 4, "random_steps": 0, "block": 1},
         _querying,
         True,
+    ),
+    (TaskQueries, Feed.STORED): Flow(
+        "from evaluations of earlier tasks",
+        ("data",),
+        (),
+        ("queries",),
+        {"updates": 300, "batch_size": 1, "seeds": 1},
+        _from_earlier_tasks,
     ),
     (MeasuredQueries, Feed.QUERIES): Flow(
         "from evaluations of a black box that says what its solutions do",

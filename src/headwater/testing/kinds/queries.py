@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
-from headwater.core.records import MeasuredQueries, Queries
+from headwater.core.records import MeasuredQueries, Queries, TaskQueries
 from headwater.testing.kinds.kind import ROWS, Kind, kinds_of, repeated_rows
 
 _AT_ONCE = 4
@@ -52,6 +52,38 @@ def _kinds_of_measured_queries() -> list[Kind]:
             _HARD_MEASURED,
         )
     ]
+
+
+@kinds_of(SearchSpace, TaskQueries)
+def _kinds_of_earlier_tasks() -> list[Kind]:
+    spaces = {
+        "earlier tasks in a box": SearchSpace((-5.0, 1.0), (10.0, 15.0), capacity=20),
+        "earlier tasks on candidates": SearchSpace.of_candidates(
+            [[0.1 * i, (0.7 * i) % 1.0] for i in range(9)], capacity=20
+        ),
+    }
+    return [
+        Kind(name, space, lambda key, s=space: _task_queries(key, s), False, _HARD_TASKS)
+        for name, space in spaces.items()
+    ]
+
+
+def _task_queries(key, problem: SearchSpace) -> TaskQueries:
+    """Evaluations of three hills, of which the last has fewer."""
+    point_key, peak_key = jax.random.split(key)
+    point = jax.random.uniform(point_key, (3, ROWS, problem.size))
+    peak = jax.random.uniform(peak_key, (3, 1, problem.size))
+    known = jnp.arange(ROWS) < jnp.asarray([ROWS, ROWS, ROWS - 5])[:, None]
+    value = jnp.where(known, -jnp.sum((point - peak) ** 2, axis=-1), 0.0)
+    return TaskQueries(point, value, known)
+
+
+_HARD_TASKS = {
+    "all alike": lambda d: replace(d, value=jnp.zeros_like(d.value)),
+    "large values": lambda d: replace(d, value=1e6 * d.value),
+    "one point": lambda d: replace(d, point=jnp.zeros_like(d.point)),
+    "one evaluation of each": lambda d: replace(d, known=d.known & (jnp.arange(ROWS) < 1)),
+}
 
 
 def _queries(key, problem: SearchSpace) -> Queries:
