@@ -120,6 +120,8 @@ SIZES = {
     "unroll_updates": 2,
     "recurrent_size": 4,
     "drift_size": 4,
+    "num_layers": 1,
+    "num_heads": 2,
     "num_buckets": 4,
 }
 

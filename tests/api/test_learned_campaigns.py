@@ -1,9 +1,12 @@
 """Campaigns that go on with what was learned from earlier tasks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import headwater as hw
+from headwater.cli.campaign.start import command
 from headwater.core.errors import RunError, SpecificationError
 
 SPACE = {"dose": (0.0, 2.0)}
@@ -86,3 +89,12 @@ def test_data_of_another_kind_is_refused(tmp_path):
     with pytest.raises(SpecificationError, match="a search of 9 evaluations"):
         hw.train(hw.NAP(budget=9), tasks(), out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_begins_with_a_run(run, tmp_path, capsys):
+    path = tmp_path / "campaign.json"
+    command(path, quantity=("dose=0:2",), begin=Path(run.path))
+    assert "begins" in capsys.readouterr().out
+    assert hw.Campaign.open(path).ask().point == hw.Campaign(SPACE, begin=run).ask().point
+    with pytest.raises(SpecificationError, match="leave out --set"):
+        command(path, quantity=("dose=0:2",), begin=Path(run.path), set=("width=4",))

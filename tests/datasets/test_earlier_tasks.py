@@ -63,7 +63,7 @@ def test_what_is_no_table_is_said(tables, message):
     [
         ("task,value\n1,2.0\n", "there is no 'point_0'"),
         ("point_0,value\n1,2.0\n", "there is no 'task'"),
-        ("task,point_0,value\n1,nan,2.0\n", "a point is not finite"),
+        ("task,point_0,value\n1,inf,2.0\n", "a point is not finite"),
         ("task,point_0,value\n1,1.0,x\n", "'value' has type"),
     ],
 )

@@ -307,7 +307,7 @@ class TaskQueries(eqx.Module):
     """Evaluations of earlier tasks that share a search space: a table for each task.
 
     **Arguments:** `point`: in the unit cube; `value`: more is better, in one unit for all tasks;
-    `known`: which rows of each table there are.
+    `known`: which rows of each table there are: the first.
     """
 
     point: Float[Array, "task row component"]

@@ -13,7 +13,6 @@ from headwater.core.errors import SpecificationError
 from headwater.core.method import Agent
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries, TaskQueries
-from headwater.environments.black_boxes.black_box import BlackBox
 from headwater.methods.black_boxes.nap import NAP
 from headwater.networks.meta.acquisition_process import bucket_of, expected_value, history_of
 from headwater.parts.meta.table_searches import (
@@ -23,7 +22,6 @@ from headwater.parts.meta.table_searches import (
 )
 from headwater.runs.learn import learn
 from headwater.sources.meta.earlier_tables import EarlierTables
-from headwater.sources.queries import LiveQueries
 
 SPACE = SearchSpace((0.0,), (2.0,), capacity=6)
 TINY = NAP(
@@ -196,17 +194,18 @@ def test_it_learns_where_earlier_tasks_had_their_best():
     source = EarlierTables(data)
     run = eqx.filter_jit(learn)(method, space, source, 60, key=jax.random.key(2))
     assert run.means["regret"][-1] < 0.02
-    box = BlackBox(lambda x: -((x[0] - 0.8) ** 2), space)
-    begun = method.warm_start(Agent(method, run.state), space, key=jax.random.key(0))
-    point, level = method.propose(begun, key=jax.random.key(0))
-    assert level == 0 and np.isclose(point[0], PLACES[4])
-    # And in the compiled loop of a function in JAX; no point is asked for twice.
-    live = eqx.filter_jit(learn)(
-        method, space, LiveQueries(box), 6, state=begun, key=jax.random.key(3)
-    )
-    asked = np.sort(np.asarray(live.state.task.point)[:, 0])
-    np.testing.assert_allclose(asked, PLACES, atol=1e-6)
-    np.testing.assert_allclose(method.recommend(live.state, key=jax.random.key(0)), [0.4])
+    state = method.warm_start(Agent(method, run.state), space, key=jax.random.key(0))
+    asked = []
+    for number in range(6):
+        point, level = method.propose(state, key=jax.random.key(number))
+        asked.append(float(point[0]))
+        told = queries([asked[-1]], [-((asked[-1] - 0.4) ** 2)])
+        state, _ = method.update(state, told, key=jax.random.key(0))
+        assert level == 0
+    assert np.isclose(asked[0], PLACES[4])
+    # No point is asked for twice.
+    np.testing.assert_allclose(np.sort(asked), PLACES, atol=1e-6)
+    np.testing.assert_allclose(method.recommend(state, key=jax.random.key(0)), [0.4], atol=1e-6)
 
 
 @pytest.mark.equivalence
@@ -214,10 +213,10 @@ def test_without_a_likelihood_it_is_clipped_policy_gradient_alone(found):
     network, _, searches, _ = found
     state = dataclasses.replace(TINY.init(SPACE, key=jax.random.key(0)), network=network)
     method = dataclasses.replace(TINY, likelihood_weight=0.0)
-    keys = jax.random.split(jax.random.key(4), TINY.episodes_per_update)
+    key = jax.random.key(4)
 
     def loss(network):
-        losses = losses_of(method, network, searches, key=keys[0])
+        losses = losses_of(method, network, searches, key=key)
         return losses.policy + method.value_weight * losses.value
 
     rule = optax.chain(
@@ -225,10 +224,10 @@ def test_without_a_likelihood_it_is_clipped_policy_gradient_alone(found):
     )
     steps, _ = rule.update(jax.grad(loss)(network), rule.init(network))
     expected = eqx.apply_updates(network, steps)
-    after, _ = method._step(state, (searches, keys))
+    after, _ = method._step(state, (searches, key))
     for ours, theirs in zip(jax.tree.leaves(after.network), jax.tree.leaves(expected)):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    told, _ = TINY._step(state, (searches, keys))
+    told, _ = TINY._step(state, (searches, key))
     assert not np.allclose(told.network.histogram.weights[0], after.network.histogram.weights[0])
 
 
@@ -255,7 +254,8 @@ def test_it_goes_on_only_from_what_fits():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (dataclasses.replace(TINY, num_heads=3), "8 cannot be shared out among 3 heads"),
+        (dataclasses.replace(TINY, num_heads=3), "width = 8 cannot be divided into 3"),
+        (dataclasses.replace(TINY, num_minibatches=3), "episodes_per_update = 4 cannot be divided"),
         (dataclasses.replace(TINY, budget=7), "a search of 7 evaluations"),
         (dataclasses.replace(TINY, num_candidates=2), "of which 2 are looked at"),
     ],

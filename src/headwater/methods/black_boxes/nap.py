@@ -22,7 +22,6 @@ from headwater.networks.meta.acquisition_process import (
     history_of,
 )
 from headwater.ops.control.gradient_steps import begin, descend
-from headwater.parts.clipped_policy import minibatch_epochs
 from headwater.parts.meta.present_task import PresentTask
 from headwater.parts.meta.table_searches import Searches, Units, losses_of, searched, units_of
 
@@ -72,7 +71,7 @@ class NAP(
     - `smallest_regret`: as a share of the range of a task; what is less counts as this.
     - `episodes_per_update`: searches, each in a task that is drawn; `contexts_per_episode`: lots of
       evaluations of each for the likelihood.
-    - `num_epochs`, `num_minibatches`: passes over the searches of an update, and their parts.
+    - `num_minibatches`: parts of the searches of an update, each of which is learned from once.
     - `num_candidates`: rows of a table that a search looks at, drawn anew.
     - `width`, `num_layers`, `num_heads`: of the transformer; `num_buckets`: of the histogram.
 
@@ -104,7 +103,6 @@ class NAP(
     smallest_regret: float = positive(0.01)
     episodes_per_update: int = integer(16)
     contexts_per_episode: int = integer(4)
-    num_epochs: int = integer(1)
     num_minibatches: int = integer(4)
     num_candidates: int = integer(64)
     width: int = integer(64)
@@ -114,10 +112,12 @@ class NAP(
 
     def init(self, problem: SearchSpace, *, key: PRNGKeyArray) -> NAPState:
         problem.require_one_fidelity("NAP")
-        if self.width % self.num_heads:
-            raise SpecificationError(
-                f"width = {self.width} cannot be shared out among {self.num_heads} heads"
-            )
+        for what, whole, parts in (
+            ("width", self.width, self.num_heads),
+            ("episodes_per_update", self.episodes_per_update, self.num_minibatches),
+        ):
+            if whole % parts:
+                raise SpecificationError(f"{what} = {whole} cannot be divided into {parts}")
         network = AcquisitionProcess(
             problem.size, self.width, self.num_layers, self.num_heads, self.num_buckets, key=key
         )
@@ -142,24 +142,21 @@ class NAP(
     def update(self, state: NAPState, data: TaskQueries | Queries, *, key: PRNGKeyArray):
         if isinstance(data, Queries):
             return dataclasses.replace(state, task=state.task.with_queries(data)), {}
-        search_key, order_key, loss_key = jax.random.split(key, 3)
+        search_key, loss_key = jax.random.split(key)
         state = dataclasses.replace(state, units=units_of(data))
         searches, regret = searched(self, state.network, state.units, data, key=search_key)
-        state, metrics = minibatch_epochs(
-            self._step,
-            state,
-            (searches, jax.random.split(loss_key, self.episodes_per_update)),
-            num_epochs=self.num_epochs,
-            num_minibatches=self.num_minibatches,
-            key=order_key,
-        )
+        parts, each = self.num_minibatches, self.episodes_per_update // self.num_minibatches
+        rows = jax.tree.map(lambda x: x.reshape(parts, each, *x.shape[1:]), searches)
+        keys = jax.random.split(loss_key, parts)
+        state, metrics = jax.lax.scan(self._step, state, (rows, keys))
+        metrics = jax.tree.map(jnp.mean, metrics)
         return state, {**metrics, "regret": jnp.mean(regret)}
 
     def _step(self, state: NAPState, rows: tuple[Searches, Array]):
-        searches, keys = rows
+        searches, key = rows
 
         def loss(network: AcquisitionProcess):
-            found = losses_of(self, network, searches, key=keys[0])
+            found = losses_of(self, network, searches, key=key)
             total = found.policy + self.value_weight * found.value
             total = total + self.likelihood_weight * found.likelihood
             return total, {f"{name}_loss": value for name, value in found._asdict().items()}

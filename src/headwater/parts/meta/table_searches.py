@@ -100,18 +100,19 @@ def searched(
 
     def step(carry, now):
         left, action = carry
-        step, key = now
+        step, luck = now
         history = after(settings, pool, target, action, step)
         log_all = choices(settings, network(history, pool)[1], left)
-        chosen = jax.random.categorical(key, log_all).astype(jnp.int32)
+        chosen = jnp.argmax(log_all + luck, axis=1).astype(jnp.int32)
         log_probability = jnp.take_along_axis(log_all, chosen[:, None], axis=1)[:, 0]
         left = left & ~jax.nn.one_hot(chosen, size, dtype=bool)
         worth = network.worth(history)
         return (left, action.at[:, step].set(chosen)), (log_probability, worth)
 
     none = jnp.zeros((len(value), settings.budget), jnp.int32)
-    keys = jax.random.split(search_key, settings.budget)
-    (_, action), (log_probability, worth) = jax.lax.scan(step, (known, none), (steps, keys))
+    # The largest of log-probabilities with such noise is drawn with these probabilities.
+    luck = jax.random.gumbel(search_key, (settings.budget, *value.shape))
+    (_, action), (log_probability, worth) = jax.lax.scan(step, (known, none), (steps, luck))
     best = jax.lax.cummax(jnp.take_along_axis(value, action, axis=1), axis=1)
     spread = jnp.where(high > low, high - low, 1.0)
     regret = jnp.clip((high - best) / spread, 0.0, 1.0)
@@ -129,14 +130,17 @@ def searched(
 def _pools(episodes: int, size: int, data: TaskQueries, *, key: PRNGKeyArray):
     """Of drawn tasks some rows, those that there are first, and the ends of all their values."""
     task_key, row_key = jax.random.split(key)
-    task = jax.random.randint(task_key, (episodes,), 0, len(data.value))
+    share = jax.random.uniform(task_key, (episodes,))
+    task = (share * len(data.value)).astype(jnp.int32)
     point, value, known = data.point[task], data.value[task], data.known[task]
     low, high = (
         end(jnp.where(known, value, sign * jnp.inf), axis=1, keepdims=True)
         for end, sign in ((jnp.min, 1.0), (jnp.max, -1.0))
     )
-    lot = jnp.where(known, jax.random.uniform(row_key, value.shape), -1.0)
-    rows = jax.lax.top_k(lot, size)[1]
+    rows = jnp.broadcast_to(jnp.arange(value.shape[1]), value.shape)
+    if size < value.shape[1]:  # To compile a sort is slow.
+        lot = jnp.where(known, jax.random.uniform(row_key, value.shape), -1.0)
+        rows = jax.lax.top_k(lot, size)[1]
     # Where a table has fewer, they are repeated, so that whatever is looked at is there.
     count = jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1)
     rows = jnp.take_along_axis(rows, jnp.arange(size)[None] % count, axis=1)
@@ -183,7 +187,9 @@ def losses_of(
     shape = (len(target), lots, steps)
     count = jnp.sum(known[:, :lots], axis=-1, keepdims=True)
     drawn = (jax.random.uniform(row_key, shape) * count).astype(jnp.int32)
-    sizes = jax.random.randint(size_key, shape[:2], 1, max(steps, 2))
+    # From 1 to one less than in a whole search.
+    share = jax.random.uniform(size_key, shape[:2])
+    sizes = 1 + (share * max(steps - 1, 1)).astype(jnp.int32)
     rows = jnp.concatenate([action[:, :steps], drawn], axis=1)
     own_sizes = jnp.broadcast_to(jnp.arange(steps), (len(target), steps))
     history = after(settings, pool, target, rows, jnp.concatenate([own_sizes, sizes], axis=1))
