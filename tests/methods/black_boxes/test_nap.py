@@ -20,8 +20,6 @@ from headwater.parts.meta.table_searches import (
     searched,
     units_of,
 )
-from headwater.runs.learn import learn
-from headwater.sources.meta.earlier_tables import EarlierTables
 
 SPACE = SearchSpace((0.0,), (2.0,), capacity=6)
 TINY = NAP(
@@ -191,10 +189,12 @@ def test_it_learns_where_earlier_tasks_had_their_best():
     value[:, 4] = 1.0
     data = dataclasses.replace(tables(8), value=jnp.asarray(value), known=jnp.ones((8, 6), bool))
     space = dataclasses.replace(SPACE, candidates=jnp.asarray(2.0 * PLACES[:, None]))
-    source = EarlierTables(data)
-    run = eqx.filter_jit(learn)(method, space, source, 60, key=jax.random.key(2))
-    assert run.means["regret"][-1] < 0.02
-    state = method.warm_start(Agent(method, run.state), space, key=jax.random.key(0))
+    update = eqx.filter_jit(lambda state, key: method.update(state, data, key=key))
+    state = method.init(space, key=jax.random.key(2))
+    for key in jax.random.split(jax.random.key(3), 60):
+        state, metrics = update(state, key)
+    assert metrics["regret"] < 0.02
+    state = method.warm_start(Agent(method, state), space, key=jax.random.key(0))
     asked = []
     for number in range(6):
         point, level = method.propose(state, key=jax.random.key(number))

@@ -58,15 +58,16 @@ def _table(space: SearchSpace, table: Any, number: int) -> tuple[np.ndarray, np.
         )
     if not len(values):
         raise DataError(f"{where} has no evaluation: leave it out")
-    slack = 1e-6 * (np.asarray(space.high) - np.asarray(space.low))
-    inside = (points >= space.low - slack) & (points <= space.high + slack)
+    low, high = np.asarray(space.low), np.asarray(space.high)
+    slack = 1e-6 * (high - low)
+    inside = (points >= low - slack) & (points <= high + slack)
     for wrong, reason in (
         (~np.isfinite(values), "has a value that is not finite"),
         (~inside.all(axis=1), "lies outside of the space"),
     ):
         if wrong.any():
             raise DataError(f"{where}: row {np.argmax(wrong) + 1} {reason}: leave such rows out")
-    return np.clip(space.to_unit(np.clip(points, space.low, space.high)), 0.0, 1.0), values
+    return np.clip(space.to_unit(np.clip(points, low, high)), 0.0, 1.0), values
 
 
 def read_earlier_tasks(path: str | Path) -> EarlierTasks:
@@ -110,7 +111,7 @@ def _space(arrays: dict[str, Any], point: np.ndarray) -> SearchSpace:
         tuple(array_of(arrays, name, "biuf").astype(float).tolist()) if name in arrays else usual
         for name, usual in (("low", box.low), ("high", box.high))
     )
-    flags = {
+    flags: dict[str, Any] = {
         name: tuple(array_of(arrays, name, "b").tolist())
         for name in ("logarithmic", "whole")
         if name in arrays
