@@ -148,7 +148,8 @@ class NAP(
         parts, each = self.num_minibatches, self.episodes_per_update // self.num_minibatches
         rows = jax.tree.map(lambda x: x.reshape(parts, each, *x.shape[1:]), searches)
         keys = jax.random.split(loss_key, parts)
-        state, metrics = jax.lax.scan(self._step, state, (rows, keys))
+        learn = lambda state, given: self._step(state, given)  # What is swept has no hash.
+        state, metrics = jax.lax.scan(learn, state, (rows, keys))
         metrics = jax.tree.map(jnp.mean, metrics)
         return state, {**metrics, "regret": jnp.mean(regret)}
 
