@@ -73,8 +73,8 @@ def found():
     state = TINY.init(SPACE, key=jax.random.key(0))
     data = tables()
     # Worth something other than nothing, as it is after learning.
-    network = jax.tree.map(lambda x: x + 0.1, state.network.acquisition)
-    network = eqx.tree_at(lambda n: n.acquisition, state.network, network)
+    worth = 0.3 * jax.random.normal(jax.random.key(9), state.network.preference.shape)
+    network = eqx.tree_at(lambda n: n.preference, state.network, worth)
     units = units_of(data)
     searches, regret = searched(TINY, network, units, data, key=jax.random.key(1))
     return network, units, searches, regret

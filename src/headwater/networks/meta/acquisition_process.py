@@ -103,6 +103,7 @@ class AcquisitionProcess(eqx.Module):
     blocks: _Block
     histogram: MLP
     acquisition: MLP
+    preference: Float[Array, " width"]
     critic: MLP
 
     def __init__(
@@ -116,9 +117,10 @@ class AcquisitionProcess(eqx.Module):
         block_keys = jax.random.split(keys[6], layers)
         self.blocks = jax.vmap(lambda key: _Block(width, heads, key=key))(block_keys)
         self.histogram = MLP(width, buckets, (width,), key=keys[3])
-        sizes = buckets + width + 2, 1, (width, width)
-        # All candidates are worth the same at first.
-        self.acquisition = MLP(*sizes, key=keys[4], last_scale=1e-3)
+        self.acquisition = MLP(buckets + width + 2, width, (width,), key=keys[4])
+        # All candidates are worth the same at first. There is no constant, as it would change
+        # nothing but follow the rounding of its gradient.
+        self.preference = jnp.zeros(width)
         self.critic = MLP(2, 1, (width,), activation="tanh", key=keys[5])
 
     def __call__(
@@ -140,7 +142,7 @@ class AcquisitionProcess(eqx.Module):
         # As densities, whose size is not that of a bucket.
         density = logits.shape[-1] * jax.nn.softmax(logits, axis=-1)
         inputs = jnp.concatenate([density, embedded, progress], axis=-1)
-        return logits, self.acquisition(inputs)[..., 0]
+        return logits, jax.nn.relu(self.acquisition(inputs)) @ self.preference
 
     def worth(self, history: History) -> Float[Array, "*batch"]:
         """The rewards that are expected from here on."""
