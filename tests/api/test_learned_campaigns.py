@@ -46,7 +46,7 @@ def test_a_campaign_goes_on_with_it_and_from_its_file(run, tmp_path):
     path = tmp_path / "campaign.json"
     whole = hw.Campaign(SPACE, begin=run)
     parts = hw.Campaign(SPACE, path, begin=run.path)
-    assert parts.method == TINY
+    assert parts.method == whole.method == hw.open_run(run.path).method
     for _ in range(3):
         ours, theirs = whole.ask(), hw.Campaign.open(path).ask()
         assert ours == theirs
@@ -61,7 +61,7 @@ def test_a_campaign_goes_on_with_it_and_from_its_file(run, tmp_path):
     # What was learned says where, not the numbers that networks begin with.
     assert hw.Campaign(SPACE, method=TINY).ask().point != whole.trials[0].point
     with pytest.raises(SpecificationError, match="begun with another begin"):
-        hw.Campaign(SPACE, path, method=TINY)
+        hw.Campaign(SPACE, path, method=whole.method)
 
 
 def test_several_are_asked_before_the_first_is_told(run):

@@ -269,7 +269,7 @@ CLAIMS = (
             "small": _SMALL,
         },
         experiment=_searched,
-        learned="It was run at the smallest scale alone so far, which says nothing of it.",
+        learned="",
     ),
     Claim(
         name="rewards-of-random-search-grow-rare",
