@@ -69,11 +69,12 @@ class NAP(
     - `value_weight`, `clip_range`, `discount`, `gae_lambda`, `max_gradient_norm`: of PPO.
     - `temperature`: τ.
     - `smallest_regret`: as a share of the range of a task; what is less counts as this.
-    - `episodes_per_update`: searches, each in a task that is drawn; `contexts_per_episode`: lots of
-      evaluations of each for the likelihood.
+    - `episodes_per_update`: searches, each in a task that is drawn.
+    - `contexts_per_episode`: lots of evaluations of each search, for the likelihood.
     - `num_minibatches`: parts of the searches of an update, each of which is learned from once.
     - `num_candidates`: rows of a table that a search looks at, drawn anew.
-    - `width`, `num_layers`, `num_heads`: of the transformer; `num_buckets`: of the histogram.
+    - `width`, `num_layers`, `num_heads`: of the transformer.
+    - `num_buckets`: parts of the histogram.
 
     **Reference:** Maraval, Zimmer, Grosnit and Bou Ammar (2023), arXiv:2305.15930; what the value
     and the acquisition read, and PPO's numbers, are those of the authors' code.
