@@ -169,7 +169,7 @@ def test_rlpd_takes_the_task_that_its_data_names():
             SAC(),
             True,
             {"env": "pendulum"},
-            r"SAC learns online, from what it does .*: leave out data \(or take RLPD\)",
+            r"SAC learns online, from what it does .*: leave out data \(or take RLPD or SERL\)",
         ),
         (RLPD(), False, {"env": "pendulum"}, "RLPD learns online and from a log: give it data$"),
         (CLONE, True, {"env": "pendulun"}, "unknown environment 'pendulun': did you mean pendulum"),
