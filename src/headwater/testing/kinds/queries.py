@@ -73,7 +73,7 @@ def _task_queries(key, problem: SearchSpace) -> TaskQueries:
     point_key, peak_key = jax.random.split(key)
     point = jax.random.uniform(point_key, (3, ROWS, problem.size))
     peak = jax.random.uniform(peak_key, (3, 1, problem.size))
-    known = jnp.arange(ROWS) < jnp.asarray([ROWS, ROWS, ROWS - 5])[:, None]
+    known = jnp.arange(ROWS)[None] < jnp.asarray([ROWS, ROWS, ROWS - 5])[:, None]
     value = jnp.where(known, -jnp.sum((point - peak) ** 2, axis=-1), 0.0)
     return TaskQueries(point, value, known)
 
