@@ -2,20 +2,34 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from headwater.analysis.advice import MOST, RULES, WORTHLESS, advise_by, advise_on, advise_on_tasks
+from headwater.analysis.advice import (
+    HIDDEN,
+    MOST,
+    RULES,
+    WORTHLESS,
+    advise_by,
+    advise_on,
+    advise_on_tasks,
+)
 from headwater.analysis.measures import Measures, measure
 from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
 from headwater.datasets.dataset import Dataset
+from headwater.environments.environment import AbstractEnvironment
+from headwater.environments.interaction import begin, interact, random_action
+from headwater.environments.registry import make
 from headwater.evidence.registry import all_claims
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "advise.md").read_text(encoding="utf-8")
 
 
 def spaces(discrete):
@@ -134,6 +148,40 @@ def test_what_observations_hide_is_told():
         assert hiding.measures.hidden > 0.8
         assert any("observations hide a part of the state" in note for note in hiding.notes)
     assert measure(spring(hidden=True, episodes=1)).hidden == 0.0, "too few rows to say"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("pendulum", [0, 1]), ("cart-pole", [0, 2]), ("mountain-car", [0])]
+)
+def test_velocities_that_are_hidden_are_missed(name, kept):
+    task, key = make(name), jax.random.key(0)
+    assert isinstance(task, AbstractEnvironment)
+    act = lambda observation, key: random_action(task.spaces, key=key)
+    walk = jax.jit(lambda at: interact(task, at, act, steps=200, key=key)[1])
+    rows = walk(begin(task, 8, key=key))
+    seen, acted, earned, after, terminal, truncated = (
+        np.swapaxes(np.asarray(x), 0, 1).reshape(-1, *x.shape[2:])
+        for x in (
+            rows.observation, rows.action, rows.reward, rows.next_observation, rows.terminal,
+            rows.truncated.at[-1].set(~rows.terminal[-1]),
+        )
+    )  # fmt: skip
+
+    def hidden(parts):
+        log = Dataset.from_arrays(
+            seen[:, parts], acted, earned, terminal, truncated, after[:, parts],
+            discrete=task.spaces.discrete,
+        )  # fmt: skip
+        return measure(log).hidden
+
+    assert hidden(list(range(seen.shape[1]))) < HIDDEN and hidden(kept) > 0.9
+
+
+def test_what_recorded_logs_hide_is_little():
+    most = max(row["measures"]["hidden"] for i in (0, 1) for row in recorded(i))
+    assert most < HIDDEN
+    (told,) = re.findall(r"at most\s+(\d+) %\s+on the logs below", PAGE)
+    assert int(told) == round(100 * most)
 
 
 def test_tasks_one_after_the_other_are_learned_by_what_does_not_forget():

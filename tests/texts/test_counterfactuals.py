@@ -22,7 +22,7 @@ def test_whole_words_are_exchanged_in_their_case():
     right = "She said: SHE is an actress; he sees hers theatre, the shepherd's, she'd say. A_he."
     assert exchanged(text) == right
     assert exchanged(right) == text
-    assert "the he-goat" in PAIRS and "then" not in PAIRS
+    assert exchanged("the he-goat, then") == "the she-goat, then"
 
 
 @pytest.mark.oracle

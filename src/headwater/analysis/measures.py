@@ -201,15 +201,22 @@ def _hidden(dataset: Dataset, draw: np.random.Generator) -> float:
     rows = draw.permutation(np.flatnonzero(~first & ~dataset.terminals))[:_ROWS]
     if len(rows) < _FEWEST_FOR_HIDDEN:
         return 0.0
-    actions = dataset.actions
+    acted = dataset.actions[[rows, rows - 1]]
     if dataset.spaces.discrete:
-        actions = np.eye(dataset.spaces.action_size)[actions]
-    observed = dataset.observations.astype(np.float64)
-    acted = _standardised(actions)
-    now = np.concatenate([_standardised(observed[rows]), acted[rows]], axis=1)
+        acted = np.eye(dataset.spaces.action_size)[acted]
+    acted = _standardised(acted.reshape(2 * len(rows), -1)).reshape(2, len(rows), -1)
+    seen, earlier, following = (
+        observed.astype(np.float64)
+        for observed in (
+            dataset.observations[rows],
+            dataset.observations[rows - 1],
+            dataset.next_observations[rows],
+        )
+    )
+    now = np.concatenate([_standardised(seen), acted[0]], axis=1)
     # As a change: where steps are small, two observations are too much alike to tell it.
-    before = [now, _standardised(observed[rows] - observed[rows - 1]), acted[rows - 1]]
-    change = _standardised(dataset.next_observations[rows] - observed[rows])
+    before = np.concatenate([now, _standardised(seen - earlier), acted[1]], axis=1)
+    change = _standardised(following - seen)
     episode = dataset.episode_of_row[rows] if dataset.episodes > 4 else None
 
     def missed(seen: np.ndarray) -> np.ndarray:
@@ -217,7 +224,7 @@ def _hidden(dataset: Dataset, draw: np.random.Generator) -> float:
         known = np.all(near >= 0, axis=1)
         return np.mean((change[near[known]].mean(1) - change[known]) ** 2, axis=0)
 
-    alone, after = missed(now), missed(np.concatenate(before, axis=1))
+    alone, after = missed(now), missed(before)
     # Of what hardly anything is left open, the rest says nothing.
     open_still = alone >= _LEFT_OPEN
     return float(np.max(1 - after[open_still] / alone[open_still], initial=0.0))

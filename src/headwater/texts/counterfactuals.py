@@ -48,9 +48,6 @@ class WordExchange:
         pattern = "|".join(re.escape(word) for word in words)
         self._pattern = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
 
-    def __contains__(self, text: str) -> bool:
-        return self._pattern.search(text) is not None
-
     def exchanged(self, text: str, turn: Sequence[int]) -> str:
         """The text with each word replaced by that of the group so many places further.
 

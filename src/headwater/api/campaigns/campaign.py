@@ -470,11 +470,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @eqx.filter_jit
 def _learned(method, space, data, learned):
-    if learned is None:
-        return taught(method, space, data, key=jax.random.key(0))
-    begin_key, update_key = jax.random.split(jax.random.key(0))
-    state = method.warm_start(learned, space, key=begin_key)
-    return method.update(state, data, key=update_key)
+    return taught(method, space, data, learned, key=jax.random.key(0))
 
 
 @eqx.filter_jit

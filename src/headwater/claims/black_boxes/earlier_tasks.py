@@ -26,7 +26,7 @@ from headwater.evidence.claim import (
 from headwater.methods.black_boxes.expected_improvement import ExpectedImprovement
 from headwater.methods.black_boxes.nap import NAP
 from headwater.runs.learn import learn
-from headwater.sources.meta.earlier_tables import EarlierTables
+from headwater.sources.meta.tasks import GivenTasks
 from headwater.sources.queries import LiveQueries
 
 _NOISE = 0.01
@@ -60,7 +60,7 @@ def _learned(method: NAP, data: TaskQueries, weight: jax.Array, updates: int, ke
     def one(weight):
         mine = with_numbers(method, likelihood_weight=weight)
         space = _box(data.value.shape[1], 1.0, 0).space
-        run = learn(mine, space, EarlierTables(data), updates, key=key)
+        run = learn(mine, space, GivenTasks(data), updates, key=key)
         return run.state, run.means["regret"], run.means["likelihood_loss"]
 
     return jax.vmap(one)(weight)

@@ -1,6 +1,6 @@
 """Optimistic value iteration in features that several processes share and that are learned."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from headwater.core.finite import FiniteProblem
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, Info
 from headwater.core.records import Episodes
 from headwater.networks.mlp import MLP
+from headwater.ops.control.gradient_steps import descend
 from headwater.ops.linear.least_squares import check_features, one_hot_features
 from headwater.ops.linear_algebra import solve
 from headwater.ops.tabular.counts import Counts, at_least_once, count, mean_unit_reward, no_counts
@@ -153,14 +154,12 @@ class GFUCBValueIteration(
             found = jnp.einsum("sak,ik->isa", model.features(inputs), model.weights)
             return jnp.sum(share * (found - target) ** 2)
 
-        def descend(carry, _):
+        def step(carry, _):
             model, moments = carry
             error, slope = jax.value_and_grad(loss)(model)
-            change, moments = self._optimiser().update(slope, moments, model)
-            change: Any = change
-            return (eqx.apply_updates(model, change), moments), error
+            return descend(self._optimiser(), slope, moments, model), error
 
-        (model, moments), errors = jax.lax.scan(descend, (model, moments), length=self.num_steps)
+        (model, moments), errors = jax.lax.scan(step, (model, moments), length=self.num_steps)
         return model, moments, jnp.mean(errors)
 
     def _optimistic(

@@ -10,7 +10,14 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.feed import Feed
-from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractProposer, Metrics
+from headwater.core.method import (
+    AbstractArchiving,
+    AbstractMethod,
+    AbstractProposer,
+    AbstractWarmStart,
+    Agent,
+    Metrics,
+)
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import MeasuredQueries, Queries, TaskQueries
 from headwater.core.source import AbstractSource
@@ -21,7 +28,7 @@ from headwater.environments.black_boxes.measured_box import AbstractMeasuredBox
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.options import Options
 from headwater.runs.stage import Begin, Stage
-from headwater.sources.meta.earlier_tables import EarlierTables
+from headwater.sources.meta.tasks import GivenTasks
 from headwater.sources.queries import LiveMeasuredQueries, LiveQueries, RememberedQueries
 
 
@@ -80,7 +87,7 @@ def _from_earlier_tasks(method: AbstractMethod, inputs: Inputs, options: Options
         lambda key: method.update(method.init(tasks.space, key=key), tasks.queries, key=key),
         jax.random.key(0),
     )
-    source = EarlierTables(tasks.queries)
+    source = GivenTasks(tasks.queries)
     return Fed(Stage("learn", method, source, options.updates), tasks.space)
 
 
@@ -107,11 +114,24 @@ def after(method: AbstractMethod, earlier: Queries) -> Begin:
 
 
 def taught(
-    method: AbstractMethod, space: SearchSpace, earlier: Queries, *, key: PRNGKeyArray
+    method: AbstractMethod,
+    space: SearchSpace,
+    earlier: Queries,
+    learned: Agent | None = None,
+    *,
+    key: PRNGKeyArray,
 ) -> tuple[Any, Metrics]:
-    """The state after these evaluations and no others, and what the method says of it."""
+    """The state after these evaluations and no others, and what the method says of it.
+
+    **Arguments:** `learned`: what an `AbstractWarmStart` goes on from, if anything.
+    """
     init_key, update_key = jax.random.split(key)
-    return method.update(method.init(space, key=init_key), earlier, key=update_key)
+    if learned is None:
+        state = method.init(space, key=init_key)
+    else:
+        assert isinstance(method, AbstractWarmStart)
+        state = method.warm_start(learned, space, key=init_key)
+    return method.update(state, earlier, key=update_key)
 
 
 def told(

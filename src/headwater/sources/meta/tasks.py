@@ -1,6 +1,7 @@
 """Whole tasks: the same ones in each draw, or others."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,14 +9,18 @@ from jaxtyping import PRNGKeyArray
 
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import Agent
+from headwater.core.records import TaskQueries
 from headwater.core.source import AbstractSource
 from headwater.sources.replay import NoState
 
 
-class GivenTasks(AbstractSource[NoState, FiniteProcess]):
-    """The same tasks in each draw. **Arguments:** `tasks`: with a leading task axis."""
+class GivenTasks(AbstractSource[NoState, Any]):
+    """The same tasks in each draw.
 
-    tasks: FiniteProcess
+    **Arguments:** `tasks`: or what is known of them, with a leading task axis.
+    """
+
+    tasks: FiniteProcess | TaskQueries
 
     def init(self, *, key: PRNGKeyArray) -> NoState:
         return NoState()

@@ -23,6 +23,7 @@ from headwater.environments.control.peg_insertion import (
     insertion_action,
     withdrawal_action,
 )
+from headwater.environments.interaction import begin, interact
 from headwater.environments.reset_free import DoneAndUndone
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers
 from headwater.evidence.logs import record
@@ -72,26 +73,18 @@ def _succeeded(
     agent: Agent, task: Task, steps: int, episodes: int, key: Array
 ) -> Float[Array, " 2"]:
     """Share of episodes at whose end the peg is in, and in which the classifier says so."""
-
-    def one(key):
-        start_key, walk_key = jax.random.split(key)
-
-        def step(at, key):
-            state, observation = at
-            action = agent.act(observation, key=key, explore=False)[0]
-            state, seen = task.step(state, action, key=key)
-            return (state, seen.observation), seen.reward
-
-        at = task.reset(key=start_key)
-        (_, last), rewards = jax.lax.scan(step, at, jax.random.split(walk_key, steps))
-        if isinstance(task, DoneAndUndone):
-            # The question is whether it is done, when it is to be undone already.
-            last = last.at[-1].set(0.0)
-        method = agent.method
-        said = method.success(agent.state, last) > 0.5 if isinstance(method, SERL) else False
-        return jnp.stack([rewards[-1], jnp.asarray(said, jnp.float32)])
-
-    return jnp.mean(jax.vmap(one)(jax.random.split(key, episodes)), axis=0)
+    start_key, walk_key = jax.random.split(key)
+    act = lambda observation, key: agent.act(observation, key=key, explore=False)[0]
+    at = begin(task, episodes, key=start_key)
+    rows = interact(task, at, act, steps=steps, key=walk_key)[1]
+    last, method = rows.next_observation[-1], agent.method
+    if isinstance(task, DoneAndUndone):
+        # The question is whether it is done, when it is to be undone already.
+        last = last.at[:, -1].set(0.0)
+    said = jnp.zeros(episodes, bool)
+    if isinstance(method, SERL):
+        said = method.success(agent.state, last) > 0.5
+    return jnp.stack([jnp.mean(rows.reward[-1]), jnp.mean(said.astype(jnp.float32))])
 
 
 @eqx.filter_jit
