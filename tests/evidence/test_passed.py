@@ -135,6 +135,19 @@ def test_a_test_holds_with_its_source_and_these_versions_only(tmp_path):
     assert not PassedTests(path).holds("b", "3")
 
 
+def test_tests_of_files_that_are_gone_are_not_kept(tmp_path):
+    path = tmp_path / "tests" / "passed.json"
+    path.parent.mkdir()
+    file = path.with_name("test_a.py")
+    file.touch()
+    PassedTests(path).record({"tests/test_a.py::test_one": "1", "tests/test_b.py::test_two": "2"})
+    PassedTests(path).record({"tests/test_a.py::test_three": "3"})
+    assert set(json.loads(path.read_text())["tests"]) == {
+        "tests/test_a.py::test_one",
+        "tests/test_a.py::test_three",
+    }
+
+
 def test_what_fails_is_repeated_until_it_passes(tmp_path):
     path = tmp_path / "passed.json"
     PassedTests(path).record({"a": "1", "b": "2"})

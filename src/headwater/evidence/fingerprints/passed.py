@@ -66,7 +66,8 @@ class PassedTests:
     what all tests run under) is found by repeating one in twenty, others after each commit; what
     then fails is withdrawn.
 
-    **Arguments:** `path`: the file; if there is none, no test has passed.
+    **Arguments:** `path`: the file, in the folder of the tests; if there is none, no test has
+    passed.
 
     Raises `DataError` if the file is not what `record` writes.
     """
@@ -99,13 +100,15 @@ class PassedTests:
         return int(short([test, self._commit]), 16) % _SAMPLE == 0
 
     def record(self, passed: Mapping[str, str], known: Collection[str] | None = None) -> None:
-        """Writes which tests have passed.
+        """Writes which tests have passed; those of files that are gone are not kept.
 
         **Arguments:** `passed`: the fingerprint of each test that passed now; `known`: the tests
         that there are, beside which none is kept; not given where only some were run.
         """
         kept = {
-            test: source for test, source in self._sources.items() if known is None or test in known
+            test: source
+            for test, source in self._sources.items()
+            if (self._file_of(test).is_file() if known is None else test in known)
         }
         self._write({**kept, **passed})
 
@@ -113,6 +116,9 @@ class PassedTests:
         """Takes tests that failed out of the file, so that they are repeated until they pass."""
         if not self._sources.keys().isdisjoint(failed):
             self._write({t: source for t, source in self._sources.items() if t not in failed})
+
+    def _file_of(self, test: str) -> Path:
+        return self.path.parents[1] / test.partition("::")[0]
 
     def _write(self, sources: Mapping[str, str]) -> None:
         self._sources = dict(sorted(sources.items()))
