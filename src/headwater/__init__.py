@@ -43,6 +43,7 @@ _HOMES = {
     "headwater.api.campaigns.quantities": ("Component",),
     "headwater.api.data.advise": ("advise",),
     "headwater.api.data.label": ("label",),
+    "headwater.api.data.rewarded": ("rewarded",),
     "headwater.api.collect": ("collect",),
     "headwater.api.compare": ("compare", "select"),
     "headwater.api.compress": ("compress",),

@@ -301,6 +301,15 @@ class AbstractHistory(eqx.Module):
     """How many after it."""
 
 
+class AbstractStages(eqx.Module):
+    """Capability: tells the stages that all demonstrations go through in the same order."""
+
+    @property
+    @abc.abstractmethod
+    def fewest_frames(self) -> int:
+        """Of a demonstration that has room for all stages."""
+
+
 class AbstractSeveralRewards(eqx.Module):
     """Capability: reads several rewards of each step, of which one is the main one."""
 

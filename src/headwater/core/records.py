@@ -80,6 +80,17 @@ class TaskLog(eqx.Module):
     starts: Int[Array, " episode"]
 
 
+class Demonstrations(eqx.Module):
+    """Whole episodes of what is to be imitated, of which only what was seen is known.
+
+    **Arguments:** `observation`: `[*batch, frame, observation]`, padded at the end with anything
+    finite; `length`: frames of each.
+    """
+
+    observation: Float[Array, "*batch frame observation"]
+    length: Int[Array, "*batch"]
+
+
 class StagedTransitions(eqx.Module):
     """A batch of single steps for an agent that acts in stages, each of whole episodes.
 

@@ -11,7 +11,12 @@ import numpy as np
 from headwater.api.run import Run, open_run
 from headwater.core.catalogue import learns_from
 from headwater.core.errors import RunError, SpecificationError
-from headwater.core.method import AbstractHistory, AbstractLabeller, AbstractRewardModel
+from headwater.core.method import (
+    AbstractHistory,
+    AbstractLabeller,
+    AbstractRewardModel,
+    AbstractStages,
+)
 from headwater.core.records import ActionWindows
 from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
@@ -37,9 +42,9 @@ def label(
     `action_confidence` and in every format that it is written in. Nothing that was observed tells
     the action of a terminal row, which nothing follows: its label has the least confidence.
 
-    A run of a reward model (PreferenceReward) gives every row a reward, also where one was logged;
-    `inferred_rewards` in the metadata of the dataset, and of every file that it is written in,
-    says so.
+    A run of a reward model (PreferenceReward, PerceptualReward) gives every row a reward, also
+    where one was logged; `inferred_rewards` in the metadata of the dataset, and of every file that
+    it is written in, says so. Rewards that were learned from demonstrations need no actions.
 
     **Arguments:** `data`: logged transitions (for those of which some lack actions see
     `missing_actions` of `headwater.load`); `run`: of what infers, or its directory, of which the
@@ -60,7 +65,7 @@ def label(
     ):
         raise SpecificationError(
             f"{run.name} is a run of {name}, which infers no actions: train InverseDynamics (or, "
-            "for rewards, PreferenceReward)"
+            "for rewards, PreferenceReward or PerceptualReward)"
         )
     if not run.finished:
         raise RunError(f"{run.path} is not finished: `headwater resume {run.path}` first")
@@ -96,7 +101,8 @@ def _with_rewards(dataset: Dataset, run: Run) -> Dataset:
     """The log with the rewards that the first seed of a run of a reward model predicts."""
     method, name = run.method, type(run.method).__name__
     assert isinstance(method, AbstractRewardModel)
-    require_actions(dataset.action_confidence, dataset.metadata, name)
+    if not isinstance(method, AbstractStages):
+        require_actions(dataset.action_confidence, dataset.metadata, name)
     state = jax.tree.map(lambda leaf: leaf[0], run.state)
     found, apart = np.zeros(dataset.size, np.float32), np.zeros(dataset.size, np.float32)
     for begin in range(0, dataset.size, _ROWS):

@@ -8,7 +8,12 @@ import numpy as np
 
 from headwater.analysis.describe import serious_notes
 from headwater.core.errors import DataError, printable
-from headwater.core.method import AbstractLabeller, AbstractMethod, AbstractSeveralRewards
+from headwater.core.method import (
+    AbstractLabeller,
+    AbstractMethod,
+    AbstractSeveralRewards,
+    AbstractStages,
+)
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
 from headwater.datasets.metadata import require_actions, require_rewards
@@ -36,11 +41,11 @@ def check_rewards(method: AbstractMethod, data: Dataset | None, metadata: dict[s
 def check_actions(
     method: AbstractMethod, confidence: np.ndarray | None, metadata: dict[str, Any]
 ) -> None:
-    """Raises `DataError` if rows have no action, unless `method` is there to infer them.
+    """Raises `DataError` if rows have no action, unless `method` infers or never reads them.
 
     **Arguments:** `confidence`: in the actions, if the data says; `metadata`: of the data.
     """
-    if not isinstance(method, AbstractLabeller):
+    if not isinstance(method, AbstractLabeller | AbstractStages):
         require_actions(confidence, metadata, type(method).__name__)
 
 

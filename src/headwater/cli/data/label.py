@@ -26,13 +26,14 @@ def command(
     What was logged stays as it is. The column action_confidence of the target tells it from what
     was inferred: 1 is logged, and what is below 1 is how probably an inferred action is right.
 
-    A run of PreferenceReward gives all rows new rewards, which `headwater data describe` then says.
+    A run of PreferenceReward or PerceptualReward gives all rows new rewards, which `headwater data
+    describe` then says.
 
     Args:
         data: Logged transitions, of which some lack actions or all lack rewards.
         target: What to write, in the format of its suffix; a name without one is a column
             directory. It must not exist.
-        run: Directory of a run of InverseDynamics or PreferenceReward.
+        run: Directory of a run of InverseDynamics, PreferenceReward or PerceptualReward.
         at_least: Leave out the rows whose action is inferred with less confidence than this.
         overwrite: Replace the target if it exists.
     """

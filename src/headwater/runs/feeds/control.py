@@ -12,11 +12,13 @@ from headwater.core.method import (
     AbstractOwnJudge,
     AbstractPolicy,
     AbstractSeveralRewards,
+    AbstractStages,
 )
 from headwater.core.records import (
     ActionWindows,
     AuxiliaryTransitions,
     ComparisonsAndSegments,
+    Demonstrations,
     SegmentComparisons,
     StagedTransitions,
     Transition,
@@ -25,7 +27,7 @@ from headwater.core.records import (
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.registry import acted_in
 from headwater.runs.feeds.flow import Fed, Flow, Inputs
-from headwater.runs.feeds.logged import Logged, compared_and_logged
+from headwater.runs.feeds.logged import Logged, compared_and_logged, demonstrations_of
 from headwater.runs.options import Options
 from headwater.runs.recipes.continual import task_stages
 from headwater.runs.recipes.dagger import dagger_stage
@@ -80,6 +82,15 @@ def _compared(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     logged, name = inputs.data, type(method).__name__
     assert isinstance(logged, Logged) and options.updates and options.batch_size
     source = logged.compared_segments(name, options.batch_size)
+    stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
+    return Fed(stage, logged.spaces)
+
+
+def _demonstrated(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
+    logged = inputs.data
+    assert isinstance(logged, Logged) and options.updates
+    fewest = method.fewest_frames if isinstance(method, AbstractStages) else 1
+    source = demonstrations_of(logged, type(method).__name__, fewest)
     stage = Stage("label", method, source, options.updates, 1, inputs.begin, evaluated=False)
     return Fed(stage, logged.spaces)
 
@@ -183,6 +194,7 @@ def _spaces(logged: Logged | None, task: Task | None) -> Any:
 
 
 _PAIRS = {"updates": 10_000, "batch_size": 64, "seeds": 4}
+_DEMONSTRATED = {"updates": 1, "batch_size": 1, "seeds": 4}
 _LOG = {"updates": 100_000, "batch_size": 256, "seeds": 4}
 
 FLOWS: dict[tuple[type, Feed], Flow] = {
@@ -202,6 +214,9 @@ FLOWS: dict[tuple[type, Feed], Flow] = {
     ),
     (SegmentComparisons, Feed.STORED): Flow(
         "from compared segments of a log", ("data",), (), ("data", "segments"), _PAIRS, _compared
+    ),
+    (Demonstrations, Feed.STORED): Flow(
+        "from whole demonstrations in a log", ("data",), (), ("data",), _DEMONSTRATED, _demonstrated
     ),
     (ComparisonsAndSegments, Feed.STORED): Flow(
         "from compared segments of a log and its other segments",

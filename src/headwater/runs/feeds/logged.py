@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.method import AbstractMethod, AbstractReturnsToGo, AbstractWholeLog
-from headwater.core.records import AuxiliaryTransitions
+from headwater.core.records import AuxiliaryTransitions, Demonstrations
 from headwater.datasets import transform
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -25,11 +26,14 @@ from headwater.sources.out_of_core import OutOfCoreReplay
 from headwater.sources.pooled import PooledReplay
 from headwater.sources.replay import AuxiliaryReplay, Replay
 from headwater.sources.segments.compared import ComparedAndLogged, ComparedSegments
+from headwater.sources.segments.demonstrations import AllDemonstrations
 from headwater.sources.weighted import WeightedReplay
 from headwater.sources.whole_log import WithWholeLog
 
 _DISK_DRAWS, _DRAWN_BYTES = 32, 2**24
 """Batches that are drawn from the disk at once, if their rows take no more than so many bytes."""
+_MOST_FRAMES = 2_000
+"""Of a demonstration: the time to cut it into stages grows with their square."""
 _LARGE = 2**31
 """Bytes on disk from which on they are not expected to stay in the system's memory."""
 
@@ -305,6 +309,47 @@ def compared_segments_of(
         decided.length,
         batch_size,
     )
+
+
+def demonstrations_of(logged: Logged, name: str, fewest: int) -> AllDemonstrations:
+    """Where a method that learns from whole demonstrations gets them from: each is an episode.
+
+    Its frames are the observations of its rows and, if only the record stopped, what was observed
+    last.
+
+    **Arguments:** `name`: of the method; `fewest`: frames that it needs of each.
+
+    Raises `DataError`, naming the episode, if one is too short or too long, `SpecificationError`
+    for options that do not fit.
+    """
+    data = logged.data
+    if data is None or logged.options.weights is not None:
+        idle = "from_disk" if data is None else "weights"
+        raise SpecificationError(
+            f"{name} learns from whole demonstrations in memory, all alike: leave out {idle}"
+        )
+    starts = data.episode_starts
+    last = starts[1:] - 1
+    # Behind a terminal row stands nothing that was observed.
+    goes_on = ~data.terminals[last]
+    lengths = np.diff(starts) + goes_on
+    for wrong, bound in ((lengths < fewest, "at least"), (lengths > _MOST_FRAMES, "at most")):
+        if wrong.any():
+            episode = int(np.argmax(wrong))
+            wanted = fewest if bound == "at least" else _MOST_FRAMES
+            raise DataError(
+                f"{logged.path or 'the data'}: episode {episode} has {lengths[episode]:,} frames, "
+                f"and {name} needs {bound} {wanted:,} of each: leave such episodes out"
+                + (", or ask for fewer stages" if bound == "at least" else ", or thin them")
+            )
+    shape = (len(lengths), int(lengths.max()), data.observations.shape[1])
+    frames = np.zeros(shape, np.float32)
+    for episode, (begin, end) in enumerate(itertools.pairwise(starts)):
+        frames[episode, : end - begin] = data.observations[begin:end]
+        if goes_on[episode]:
+            frames[episode, end - begin] = data.next_observations[end - 1]
+    found = Demonstrations(jnp.asarray(frames), jnp.asarray(lengths, jnp.int32))
+    return AllDemonstrations(found)
 
 
 def compared_and_logged(data: Dataset, compared: ComparedSegments) -> ComparedAndLogged:
