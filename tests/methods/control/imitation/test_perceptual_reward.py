@@ -105,7 +105,7 @@ def test_it_finds_stages_that_look_different():
     for i, parts in enumerate(lengths):
         own = np.repeat(np.arange(3), parts)
         stage[i, : len(own)] = own
-        data[i, : len(own), 0] = np.asarray([0.0, 2.0, -1.0])[own]
+        data[i, : len(own), 0] = np.asarray([0.0, 2.0, 4.0])[own]
     data += 0.1 * draw.normal(size=data.shape).astype(np.float32)
     given = Demonstrations(jnp.asarray(data), jnp.asarray(lengths.sum(1), jnp.int32))
     method = PerceptualReward(feature_source="observed", num_chosen=1)
@@ -115,7 +115,7 @@ def test_it_finds_stages_that_look_different():
     np.testing.assert_array_equal(np.asarray(method.stages(state, given))[known], stage[known])
     reward, _ = method.rewards(state, given.observation, jnp.zeros((*stage.shape, 1)))
     means = [np.mean(np.asarray(reward)[stage == i]) for i in range(3)]
-    assert means[0] < 0.2 and 1.4 < means[1] < 2.1 and 2.9 < means[2] < 4.1
+    assert means[0] < 0.3 and 1.4 < means[1] < 2.8 and 2.9 < means[2] <= 4.0
     # A demonstration without room for all stages is not learned from.
     shorter = eqx.tree_at(lambda d: d.length, given, given.length.at[0].set(5))
     _, metrics = learned(method, shorter)
