@@ -149,7 +149,7 @@ def test_videos_without_actions_are_labelled_through_the_front_door(tmp_path):
     spaces = run.spaces
     state = jax.tree.map(lambda leaf: leaf[0], run.state)
     reward, _ = method.rewards(state, jnp.asarray(data.observations), jnp.zeros((data.size, 1)))
-    np.testing.assert_allclose(filled.rewards, reward, rtol=1e-5)
+    np.testing.assert_allclose(filled.rewards, reward, atol=1e-5)
     assert spaces.observation_size == 2
 
 
