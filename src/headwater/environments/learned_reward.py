@@ -1,19 +1,12 @@
 """Tasks whose reward was learned."""
 
-import equinox as eqx
 from jaxtyping import PRNGKeyArray, PyTree
 
 from headwater.core.errors import SpecificationError
-from headwater.core.method import AbstractMethod, AbstractRewardModel, Observation, UnbatchedAction
+from headwater.core.method import AbstractMethod, AbstractRewardModel, UnbatchedAction
 from headwater.core.spaces import Spaces
 from headwater.environments.environment import AbstractEnvironment, Step
-
-
-class ModelRewardedState(eqx.Module):
-    """Where the task is, and what is observed of it."""
-
-    inner: PyTree
-    observation: Observation
+from headwater.environments.reward_programs.rewarded import RewardedState
 
 
 class RewardedByModel(AbstractEnvironment):
@@ -53,11 +46,11 @@ class RewardedByModel(AbstractEnvironment):
 
     def reset(self, *, key: PRNGKeyArray):
         inner, observation = self.task.reset(key=key)
-        return ModelRewardedState(inner, observation), observation
+        return RewardedState(inner, observation), observation
 
-    def step(self, state: ModelRewardedState, action: UnbatchedAction, *, key: PRNGKeyArray):
+    def step(self, state: RewardedState, action: UnbatchedAction, *, key: PRNGKeyArray):
         assert isinstance(self.model, AbstractRewardModel)
         reward, _ = self.model.rewards(self.learned, state.observation, action)
         inner, seen = self.task.step(state.inner, action, key=key)
-        reached = ModelRewardedState(inner, seen.observation)
+        reached = RewardedState(inner, seen.observation)
         return reached, Step(seen.observation, reward, seen.terminal, seen.truncated)
