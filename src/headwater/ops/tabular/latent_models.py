@@ -204,8 +204,12 @@ def likeliest_models(
             _normalised(moves + smoothing),
             _normalised(emits + smoothing),
         )
-        stays = TiedModels(frozen | last, frozen | last, last)
-        return (jax.tree.map(jnp.where, stays, models, new), likelihood), None
+        new = TiedModels(
+            jnp.where(frozen | last, models.initial, new.initial),
+            jnp.where(frozen | last, models.transition, new.transition),
+            jnp.where(last, models.emission, new.emission),
+        )
+        return (new, likelihood), None
 
     last = jnp.arange(iterations + 1) == iterations
     return jax.lax.scan(one, (start, jnp.zeros(())), last)[0]
