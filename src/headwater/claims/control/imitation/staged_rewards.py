@@ -190,5 +190,19 @@ CLAIMS = (
             "small": {"instances": 20, "compared": True},
         },
         _stages,
+        learned=(
+            "Undecided with seeds 0 and 1, holds with seed 2. Cuts keep their bound with each: "
+            "0.51, 0.44 and 0.36 times the error of equal thirds. The rank correlation is 0.82 "
+            "(0.77 to 0.87), 0.83 (0.78 to 0.88) and 0.87 (0.83 to 0.91), which twenty "
+            "instances do not tell from 0.8. Where only places change, cuts are worse than "
+            "equal thirds (1.16 to 1.32), likely because movement within a stage changes the "
+            "picture as much as the next stage does. The mean deviation, which the paper's "
+            "Algorithm 1 goes by, counts short stages like long ones and is worse still (2.9 to "
+            "3.1 where stages look different); the variance comes near (0.60 to 0.72). Nothing "
+            "here says that the reward teaches, which the paper shows on a robot that begins "
+            "with a demonstration of its own: in trials without a record, the cross-entropy "
+            "method on the learned reward, begun with nothing, ended in success in 0 to 0.16 of "
+            "the episodes."
+        ),
     ),
 )
