@@ -202,7 +202,10 @@ CLAIMS = (
             "here says that the reward teaches, which the paper shows on a robot that begins "
             "with a demonstration of its own: in trials without a record, the cross-entropy "
             "method on the learned reward, begun with nothing, ended in success in 0 to 0.16 of "
-            "the episodes."
+            "the episodes. Begun with the places that the hand went through in one "
+            "demonstration, which a slack controller follows into success in a quarter of the "
+            "episodes, it ended at 0.89 on four instances; but a reward for success alone did "
+            "so at 1.0 from there."
         ),
     ),
 )
