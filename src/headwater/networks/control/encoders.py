@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from headwater.networks.control.flows import FlowEncoder
 from headwater.networks.mlp import MLP
 from headwater.networks.normaliser import Normaliser
 
@@ -33,7 +34,7 @@ class Encoder(eqx.Module):
 class Encoding(eqx.Module):
     """An encoder and the scale of observations that it expects."""
 
-    encoder: Encoder
+    encoder: Encoder | FlowEncoder
     normaliser: Normaliser
 
     def __call__(

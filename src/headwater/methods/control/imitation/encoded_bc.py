@@ -28,6 +28,7 @@ from headwater.networks.control.actors import (
     choose_near,
 )
 from headwater.networks.control.encoders import Encoder, Encoding
+from headwater.networks.control.flows import FlowEncoder
 from headwater.networks.normaliser import Normaliser
 from headwater.ops.control.gradient_steps import begin, descend
 
@@ -137,6 +138,6 @@ class EncodedBC(
         learned = self._learned(encoding.encoder, actor)
         return EncodedBCState(encoding, actor, begin(self._optimiser, learned))
 
-    def _learned(self, encoder: Encoder, actor):
+    def _learned(self, encoder: Encoder | FlowEncoder, actor):
         """What gradient steps change."""
         return (encoder, actor) if self.train_encoder else actor
