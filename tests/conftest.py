@@ -70,8 +70,26 @@ def pytest_collection_finish(session):
 
 _PASSED = Path(__file__).parent / "passed.json"
 _PASSED_AS = "passed as"
-_UNITS = [Path(__file__).parent / room for room in ("methods", "networks", "ops", "parts")]
-"""What is tested there is named in the tests themselves, so that a fingerprint reaches it."""
+_UNITS = [
+    Path(__file__).parent / room
+    for room in (
+        "analysis",
+        "api",
+        "decoding",
+        "environments",
+        "evaluation",
+        "methods",
+        "networks",
+        "ops",
+        "parts",
+        "runs",
+        "sources",
+        "sweeps",
+        "texts",
+    )
+]
+"""What is tested there is named in the tests themselves, so that a fingerprint reaches it; not in
+others, whose tests look at files, begin commands, or find readers of data by their folder."""
 
 
 def pytest_addoption(parser):
