@@ -165,7 +165,7 @@ SIZES = {
     "num_particles": 1,
 }
 BEYOND = {"NetLLM": "gather", "PETS": "scan"}
-"""Policies with an operation that our ONNX graphs do not hold: to attend, or to plan in loops."""
+"""Policies with an operation that our ONNX graphs do not hold: to look up, or to plan in loops."""
 ACTING = [name for name, cls in all_methods().items() if issubclass(cls, AbstractPolicy)]
 
 
@@ -245,6 +245,12 @@ OPERATIONS = {
     "product": lambda x: jnp.prod(jnp.exp(x * 0.1))[None] * jnp.sign(x),
     "clamp": lambda x: jax.lax.clamp(-0.5, x, 0.25) / jnp.square(x + 9.0),
     "matrix before several rows": lambda x: jnp.arange(8.0).reshape(4, 2) @ x[:4].reshape(2, 2),
+    "product within each row": lambda x: x[:4].reshape(2, 2) @ x[1:].reshape(2, 2),
+    "products of heads": lambda x: jnp.einsum(
+        "phw,qhw->hpq", x[:4].reshape(2, 2, 1), x[1:].reshape(2, 2, 1)
+    ),
+    "over two axes": lambda x: jnp.tensordot(x[:4].reshape(2, 2), x[1:].reshape(2, 2), 2)[None],
+    "whole numbers below": lambda x: jnp.floor(3.0 * x),
     "steps of a recurrence": lambda x: _recurrence(x, reverse=False),
     "the same backwards": lambda x: _recurrence(x, reverse=True),
     "random numbers of a fixed key": lambda x: x + jax.random.normal(jax.random.key(1), x.shape),

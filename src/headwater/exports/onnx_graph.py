@@ -1,5 +1,6 @@
 """From a traced JAX function to an ONNX graph, for what policies made of layers consist of."""
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ _SAME = {
     "eq": "Equal",
     "erf": "Erf",
     "exp": "Exp",
+    "floor": "Floor",
     "ge": "GreaterOrEqual",
     "gt": "Greater",
     "le": "LessOrEqual",
@@ -301,7 +303,9 @@ class _Graph:
         ranks = [len(atom.aval.shape) for atom in equation.invars]
         swapped = ranks[0] in (1, 2) and ranks[1] > 2
         if any(batched) or len(left) != 1 or 0 in ranks or not (swapped or ranks[1] <= 2):
-            raise _untranslated("dot_general", f"over the axes {left} and {right}")
+            # As attention has it, of which there is a product for each head.
+            summation = _as_einsum(equation.params["dimension_numbers"], ranks)
+            return self.emit("Einsum", *values, equation=summation)
         if swapped:
             # A matrix stands on the right of what there is one of for each row.
             b = self._move(values[1], ranks[1], int(right[0]), ranks[1] - 1)
@@ -340,6 +344,25 @@ class _Graph:
         if not parts:
             return x
         return self.emit("Slice", x, *(np.asarray(column, np.int64) for column in zip(*parts)))
+
+
+def _as_einsum(dimension_numbers: Any, ranks: Sequence[int]) -> str:
+    """The product as Einstein's summation, such as `abc,abd->acd`: batches come first, then the
+    axes that only the left one has, then those of the right one."""
+    letters = iter(string.ascii_letters)
+    (left, right), (left_batch, right_batch) = dimension_numbers
+    names: list[dict[int, str]] = [{}, {}]
+    for a, b in zip((*left_batch, *left), (*right_batch, *right)):
+        names[0][int(a)] = names[1][int(b)] = next(letters)
+    batch = [names[0][int(a)] for a in left_batch]
+    free = []
+    for known, rank in zip(names, ranks):
+        for axis in range(rank):
+            if axis not in known:
+                known[axis] = next(letters)
+                free.append(known[axis])
+    each = ["".join(known[axis] for axis in range(rank)) for known, rank in zip(names, ranks)]
+    return f"{','.join(each)}->{''.join([*batch, *free])}"
 
 
 def _needed(jaxpr: Any) -> list[Any]:
