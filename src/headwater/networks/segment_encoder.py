@@ -7,25 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from headwater.core.records import Segments
 from headwater.core.spaces import Spaces
+from headwater.networks.attention import AttentionBlock, standardised
 from headwater.networks.mlp import MLP
-
-
-class _Block(eqx.Module):
-    """Attention of every step to all, then a network of each step, each added to what came in."""
-
-    mixing: Float[Array, "3 width width"]
-    network: MLP
-
-    def __init__(self, width: int, *, key: PRNGKeyArray):
-        mixing_key, network_key = jax.random.split(key)
-        self.mixing = jax.random.normal(mixing_key, (3, width, width)) * width**-0.5
-        self.network = MLP(width, width, (2 * width,), key=network_key)
-
-    def __call__(self, x: Float[Array, "*batch step width"]) -> Float[Array, "*batch step width"]:
-        query, key, value = (_standardised(x) @ weight for weight in self.mixing)
-        scores = query @ jnp.swapaxes(key, -1, -2) * x.shape[-1] ** -0.5
-        x = x + jax.nn.softmax(scores, axis=-1) @ value
-        return x + self.network(_standardised(x))
 
 
 class SegmentEncoder(eqx.Module):
@@ -35,7 +18,7 @@ class SegmentEncoder(eqx.Module):
     """
 
     inputs: MLP
-    blocks: tuple[_Block, ...]
+    blocks: tuple[AttentionBlock, ...]
     outputs: MLP
     choices: int | None = eqx.field(static=True)
 
@@ -44,7 +27,7 @@ class SegmentEncoder(eqx.Module):
         self.choices = spaces.action_size if spaces.discrete else None
         inputs = spaces.observation_size + spaces.action_size
         self.inputs = MLP(inputs, width, (), key=first_key)
-        self.blocks = tuple(_Block(width, key=block_key) for block_key in keys)
+        self.blocks = tuple(AttentionBlock(width, key=block_key) for block_key in keys)
         self.outputs = MLP(width, size, (), key=last_key)
 
     def __call__(self, segments: Segments) -> Float[Array, "*batch size"]:
@@ -56,12 +39,7 @@ class SegmentEncoder(eqx.Module):
         x = x + jnp.broadcast_to(_places(x.shape[-2], x.shape[-1]), x.shape)
         for block in self.blocks:
             x = block(x)
-        return self.outputs(jnp.mean(_standardised(x), axis=-2))
-
-
-def _standardised(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+        return self.outputs(jnp.mean(standardised(x), axis=-2))
 
 
 def _places(steps: int, width: int) -> Float[Array, "step width"]:

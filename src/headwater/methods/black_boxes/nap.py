@@ -15,8 +15,8 @@ from headwater.core.fields import integer, non_negative, positive, share
 from headwater.core.method import AbstractMethod, AbstractProposer, AbstractWarmStart, Agent, Info
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.records import Queries, TaskQueries
+from headwater.networks.attention import NEVER
 from headwater.networks.meta.acquisition_process import (
-    NEVER,
     AcquisitionProcess,
     expected_value,
     history_of,

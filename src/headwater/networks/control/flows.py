@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from headwater.core.errors import SpecificationError
 from headwater.core.problems.flow import FlowLayout, flow_layout
 from headwater.core.spaces import Spaces
+from headwater.networks.attention import NEVER, AttentionBlock, standardised
 from headwater.networks.distributions import Categorical
 from headwater.networks.mlp import MLP, Ensemble
 from headwater.networks.normaliser import Normaliser
@@ -35,32 +36,6 @@ class Corruption(NamedTuple):
     swapped: Bool[Array, " row"]
 
 
-class _Block(eqx.Module):
-    """Attention of every position to all that are there, then a network of each position."""
-
-    mixing: Float[Array, "4 width width"]
-    network: MLP
-    heads: int = eqx.field(static=True)
-
-    def __init__(self, width: int, heads: int, *, key: PRNGKeyArray):
-        mixing_key, network_key = jax.random.split(key)
-        self.mixing = jax.random.normal(mixing_key, (4, width, width)) * width**-0.5
-        self.network = MLP(width, width, (2 * width,), key=network_key, activation="gelu")
-        self.heads = heads
-
-    def __call__(
-        self, x: Float[Array, "*batch position width"], there: Bool[Array, "*batch position"]
-    ) -> Float[Array, "*batch position width"]:
-        shape, still = x.shape, _standardised(x)
-        apart = lambda y: jnp.swapaxes(y.reshape(*shape[:-1], self.heads, -1), -2, -3)
-        query, key, value = (apart(still @ weight) for weight in self.mixing[:3])
-        scores = query @ jnp.swapaxes(key, -1, -2) * query.shape[-1] ** -0.5
-        seen = jnp.broadcast_to(there[..., None, None, :], scores.shape)
-        mixed = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1) @ value
-        x = x + jnp.swapaxes(mixed, -2, -3).reshape(shape) @ self.mixing[3]
-        return x + self.network(_standardised(x))
-
-
 class FlowEncoder(eqx.Module):
     """Features of a flow: a transformer over the packets of each burst, and one over the bursts.
 
@@ -80,7 +55,7 @@ class FlowEncoder(eqx.Module):
     packet_places: Float[Array, "packet width"]
     burst_places: Float[Array, "burst width"]
     summary: Float[Array, " width"]
-    blocks: tuple[_Block, ...]
+    blocks: tuple[AttentionBlock, ...]
     attention: Float[Array, " width"]
     network: MLP
     layout: FlowLayout = eqx.field(static=True)
@@ -117,7 +92,9 @@ class FlowEncoder(eqx.Module):
         self.summary = jax.random.normal(keys[3], (width,))
         self.attention = jax.random.normal(keys[4], (width,)) * width**-0.5
         self.network = MLP(width, size, (), key=keys[5])
-        self.blocks = tuple(_Block(width, num_heads, key=one) for one in keys[6:])
+        self.blocks = tuple(
+            AttentionBlock(width, num_heads, activation="gelu", key=one) for one in keys[6:]
+        )
 
     def tokens(
         self, observation: Float[Array, "*batch observation"]
@@ -168,10 +145,10 @@ class FlowEncoder(eqx.Module):
         present: Bool[Array, "*batch burst packet"],
     ) -> Float[Array, "*batch feature"]:
         """The features of flows, of what is held of those of their bursts that there are."""
-        still = _standardised(bursts)
-        scores = jnp.where(jnp.any(present, axis=-1), still @ self.attention, -1e9)
+        still = standardised(bursts)
+        scores = jnp.where(jnp.any(present, axis=-1), still @ self.attention, NEVER)
         mixed = jnp.einsum("...b,...bw->...w", jax.nn.softmax(scores, axis=-1), still)
-        return jnp.tanh(_standardised(self.network(mixed)))
+        return jnp.tanh(standardised(self.network(mixed)))
 
     def __call__(
         self, observation: Float[Array, "*batch observation"]
@@ -301,8 +278,3 @@ def corrupted(
     shown = jnp.where(luck < _HIDDEN, num_buckets, anything)
     shown = jnp.where(chosen & (luck < _HIDDEN + _RANDOM), shown, mixed)
     return Corruption(shown, packets, chosen, swapped)
-
-
-def _standardised(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)

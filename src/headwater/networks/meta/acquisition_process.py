@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from headwater.networks.attention import AttentionBlock, standardised
 from headwater.networks.mlp import MLP
 from headwater.ops.products import product
 
-NEVER = -1e9
-"""A score of attention or a logit that counts for nothing; finite, so that no gradient is NaN."""
 _WAVES = 6
 """How many waves describe each component, the longest twice as long as the unit cube."""
 _WIDEST = 4.0
@@ -57,36 +56,6 @@ def expected_value(logits: Float[Array, "*batch bucket"]) -> Float[Array, "*batc
     return jax.nn.softmax(logits, axis=-1) @ middle
 
 
-class _Block(eqx.Module):
-    """Attention of every token to the history, then a network of each, both added to it."""
-
-    mixing: Float[Array, "4 width width"]
-    network: MLP
-    heads: int = eqx.field(static=True)
-
-    def __init__(self, width: int, heads: int, *, key: PRNGKeyArray):
-        mixing_key, network_key = jax.random.split(key)
-        self.mixing = jax.random.normal(mixing_key, (4, width, width)) * width**-0.5
-        self.network = MLP(width, width, (2 * width,), key=network_key)
-        self.heads = heads
-
-    def __call__(self, x: Float[Array, "*batch token width"], known: Bool[Array, "*batch row"]):
-        rows, y = known.shape[-1], _standardised(x)
-        query, key, value = (
-            part.reshape(*part.shape[:-1], self.heads, -1)
-            for part in (
-                y @ self.mixing[0],
-                y[..., :rows, :] @ self.mixing[1],
-                y[..., :rows, :] @ self.mixing[2],
-            )
-        )
-        scores = jnp.einsum("...qhc,...khc->...hqk", query, key) * query.shape[-1] ** -0.5
-        scores = jnp.where(known[..., None, None, :], scores, NEVER)
-        found = jnp.einsum("...hqk,...khc->...qhc", jax.nn.softmax(scores, axis=-1), value)
-        x = x + found.reshape(x.shape) @ self.mixing[3]
-        return x + self.network(_standardised(x))
-
-
 class AcquisitionProcess(eqx.Module):
     """From evaluations to what is believed of further points, and what to evaluate these is worth.
 
@@ -100,7 +69,7 @@ class AcquisitionProcess(eqx.Module):
     place: MLP
     value: Float[Array, " width"]
     budget: MLP
-    blocks: _Block
+    blocks: AttentionBlock
     histogram: MLP
     acquisition: MLP
     preference: Float[Array, " width"]
@@ -115,7 +84,7 @@ class AcquisitionProcess(eqx.Module):
         self.budget = MLP(2, width, (), key=keys[2])
         # Stacked, as a loop over them is compiled in less time.
         block_keys = jax.random.split(keys[6], layers)
-        self.blocks = jax.vmap(lambda key: _Block(width, heads, key=key))(block_keys)
+        self.blocks = jax.vmap(lambda key: AttentionBlock(width, heads, key=key))(block_keys)
         self.histogram = MLP(width, buckets, (width,), key=keys[3])
         self.acquisition = MLP(buckets + width + 2, width, (width,), key=keys[4])
         # All candidates are worth the same at first. There is no constant, as it would change
@@ -135,7 +104,7 @@ class AcquisitionProcess(eqx.Module):
         x = jnp.concatenate([begin, rows, embedded], axis=-2)
         known = jnp.concatenate([jnp.ones_like(history.known[..., :1]), history.known], axis=-1)
         x = jax.lax.scan(lambda x, block: (block(x, known), None), x, self.blocks)[0]
-        logits = self.histogram(_standardised(x[..., known.shape[-1] :, :]))
+        logits = self.histogram(standardised(x[..., known.shape[-1] :, :]))
         progress = jnp.broadcast_to(
             history.progress[..., None, :], (*candidates.shape[:-1], history.progress.shape[-1])
         )
@@ -153,8 +122,3 @@ def _described(point: Float[Array, "*batch component"]) -> Float[Array, "*batch 
     """Points by themselves and by waves, each half as long as the one before."""
     waves = [jnp.pi * 2.0**k * point for k in range(_WAVES)]
     return jnp.concatenate([point, *map(jnp.sin, waves), *map(jnp.cos, waves)], axis=-1)
-
-
-def _standardised(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.records import TaskQueries
+from headwater.networks.attention import NEVER
 from headwater.networks.meta.acquisition_process import (
-    NEVER,
     AcquisitionProcess,
     History,
     bucket_of,
