@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from headwater.ops.rows import where_rows
 from headwater.runs.evaluations import best_evaluations
 
 
@@ -36,9 +37,4 @@ class Best:
         return self.patience is not None and bool(np.all(found.since >= self.patience))
 
 
-@eqx.filter_jit
-def _chosen(better, state, kept):
-    def one(new, old):
-        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(one, state, kept)
+_chosen = eqx.filter_jit(where_rows)

@@ -13,6 +13,7 @@ from headwater.core.feed import Feed
 from headwater.core.fields import choice, integer, non_negative, positive, share
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
+from headwater.ops.rows import where_rows
 from headwater.ops.tabular.planning import expected_return, occupancy, policy_values
 from headwater.parts.meta.antagonist import Antagonist, advance, first_antagonist
 from headwater.parts.meta.level_buffer import LevelBuffer, empty_buffer, next_levels, record_scores
@@ -22,7 +23,6 @@ from headwater.parts.meta.unrolled import (
     fresh_learners,
     improve_rule,
     policies_by_rule,
-    where_rows,
 )
 
 

@@ -10,13 +10,13 @@ from headwater.core.feed import Feed
 from headwater.core.fields import integer, non_negative, positive
 from headwater.core.finite import FiniteProblem, FiniteProcess
 from headwater.core.method import AbstractMethod, AbstractTablePolicy, AbstractUpdateRule, Info
+from headwater.ops.rows import where_rows
 from headwater.parts.meta.unrolled import (
     Unrolling,
     begin_unrolling,
     fresh_learners,
     improve_rule,
     policies_by_rule,
-    where_rows,
 )
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from headwater.core.finite import FiniteProblem
-from headwater.parts.meta.unrolled import Learners, where_rows
+from headwater.ops.rows import where_rows
+from headwater.parts.meta.unrolled import Learners
 
 
 class LevelBuffer(eqx.Module):

@@ -4,7 +4,7 @@ Functions take the method itself for its `settings`.
 """
 
 import dataclasses
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -27,8 +27,6 @@ from headwater.parts.meta.agents import (
     follow_rule,
 )
 from headwater.parts.meta.evolution import policies_of_lifetime
-
-Tree = TypeVar("Tree")
 
 
 @runtime_checkable
@@ -120,15 +118,6 @@ def fresh_learners(
         jnp.zeros_like(agents.age),
         jax.vmap(lambda key: drawn_lifetime(*ages, key=key))(keys),
     )
-
-
-def where_rows(rows: Bool[Array, " row"], new: Tree, old: Tree) -> Tree:
-    """The rows of `new` that are marked, and the others of `old`."""
-
-    def chosen(new, old):
-        return jnp.where(rows.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(chosen, new, old)
 
 
 def improve_rule(
