@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 from jax._src.lru_cache import LRUCache
 from jaxtyping import install_import_hook
@@ -123,7 +124,12 @@ def _source(item) -> str | None:
     given = item.callspec.params if hasattr(item, "callspec") else {}
     of_claim = mark is not None and mark.kwargs.get("claim")
     claim = all_claims()[given["name"]] if of_claim else None
-    return source_of_test(item.function, fixtures, given, claim)
+    # Nothing of this is tested by it, and to check types there takes three times as long.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return source_of_test(item.function, fixtures, given, claim)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -198,9 +204,19 @@ _MAPS_ALLOWED = 30_000
 process."""
 
 
+_LOOKED_AT = [0.0]
+
+
 def pytest_runtest_teardown(item, nextitem):
-    """Forgets compiled programs before there are too many of them in one process."""
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MAPS_ALLOWED:
+    """Forgets compiled programs before there are too many of them in one process.
+
+    Counting them takes longer than most tests, and what took no time has compiled nothing.
+    """
+    now = time.process_time()
+    if now - _LOOKED_AT[0] < 2.0 or not _MAPS.exists():
+        return
+    _LOOKED_AT[0] = now
+    if _MAPS.read_bytes().count(b"\n") > _MAPS_ALLOWED:
         jax.clear_caches()
         gc.collect()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.core.catalogue import all_methods, settings
+from headwater.core.catalogue import all_methods, method_class, settings
 from headwater.core.papers import all_papers
 from headwater.evidence.registry import all_claims
 
@@ -33,7 +33,7 @@ def site():
 
 @pytest.mark.parametrize("name", all_methods())
 def test_a_method_has_a_page_with_all_its_hyper_parameters(site, name):
-    cls = all_methods()[name]
+    cls = method_class(name)
     page = site.pages[module("links").page_of(name)]
     assert page.startswith(f"# {name}\n")
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \| (.*?) \|$", page, re.MULTILINE)
