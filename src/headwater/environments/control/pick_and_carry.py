@@ -12,7 +12,7 @@ from headwater.core.spaces import Box, Spaces
 from headwater.environments.environment import AbstractEnvironment, AbstractExpert, Step
 
 PIXELS = 16
-_SPEED, _NOISE = 0.08, 0.005
+SPEED, _NOISE = 0.08, 0.005
 _START, _SPREAD = 0.12, 0.03
 _NEAR = 0.04
 """How near the key is picked up, and the door opens."""
@@ -83,7 +83,7 @@ class PickAndCarry(AbstractEnvironment, AbstractExpert):
         return state, self.picture(state)
 
     def step(self, state: PickAndCarryState, action: Array, *, key: PRNGKeyArray):
-        moved = _SPEED * jnp.clip(action, -1.0, 1.0) + _NOISE * jax.random.normal(key, (2,))
+        moved = SPEED * jnp.clip(action, -1.0, 1.0) + _NOISE * jax.random.normal(key, (2,))
         hand = jnp.clip(state.hand + moved, 0.0, 1.0)
         holding = state.holding | (jnp.linalg.norm(hand - state.key) <= _NEAR)
         door = jnp.stack([jnp.asarray(_DOOR), state.door])
@@ -101,7 +101,7 @@ class PickAndCarry(AbstractEnvironment, AbstractExpert):
         self, state: PickAndCarryState, steps: int | Int[Array, ""]
     ) -> Float[Array, " 2"]:
         """Straight to where the hand has to go next, to be there in so many steps if it can."""
-        return jnp.clip((target(state) - state.hand) / (_SPEED * steps), -1.0, 1.0)
+        return jnp.clip((target(state) - state.hand) / (SPEED * steps), -1.0, 1.0)
 
     def picture(self, state: PickAndCarryState) -> Float[Array, " pixel"]:
         """What is seen, row by row from below."""

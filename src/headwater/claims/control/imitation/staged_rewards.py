@@ -1,4 +1,4 @@
-"""Perceptual rewards: stages of a few demonstrations, and rewards that rise with them.
+"""Perceptual rewards: stages of a few demonstrations, and what their rewards teach.
 
 A hand fetches a key, carries it to a door and goes through it, seen in 16 × 16 pixels. Ten
 demonstrations take 8 to 60 steps for each of these, as they like. Settings were looked for on other
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from headwater.core.records import Demonstrations
 from headwater.environments.control.pick_and_carry import (
+    SPEED,
     PickAndCarry,
     PickAndCarryState,
     draw_layout,
@@ -174,6 +175,145 @@ def _other_settings(keys: Array) -> dict[str, Any]:
     }
 
 
+# What the rewards teach ---------------------------------------------------------------------------
+
+_CORNERS = 8
+"""Places of a plan, which the hand is to pass one after another at equal times."""
+_BEST = 6
+"""Plans of a round that the next one is drawn around."""
+_SPREAD, _LEAST_SPREAD = 0.05, 0.02
+"""Of the places of plans, in the first round and at least."""
+_LOOKS = 32
+_PACE = 12
+"""Steps for each stage of the demonstration that the search begins with."""
+
+Plan = Float[Array, "corner 2"]
+
+
+class _Tried(NamedTuple):
+    """What an episode of a plan came to: the learned rewards, and whether it succeeded."""
+
+    learned: Float[Array, "*batch"]
+    success: Float[Array, "*batch"]
+
+
+class _Trials(eqx.Module):
+    """Episodes in which a slack controller follows a plan: it makes up for `gain` of what is left.
+
+    **Arguments:** `state`: what was learned of the stages.
+    """
+
+    method: PerceptualReward
+    state: Any
+    task: PickAndCarry
+    gain: float
+
+    def demonstrated(self, key: Array) -> Plan:
+        """The places that the hand passes in a demonstration."""
+        start_key, walk_key = jax.random.split(key)
+
+        def one(carry, key):
+            state, used, before = carry
+            now = _stage(state)
+            used = jnp.where(now == before, used, 0)
+            action = self.task.paced_action(state, jnp.maximum(_PACE - used, 1))
+            reached, _ = self.task.step(state, action, key=key)
+            return (reached, used + 1, now), reached.hand
+
+        state, _ = self.task.reset(key=start_key)
+        zero = jnp.zeros((), jnp.int32)
+        keys = jax.random.split(walk_key, self.task.horizon)
+        _, hand = jax.lax.scan(one, (state, zero, zero), keys)
+        each = self.task.horizon // _CORNERS
+        return hand[each - 1 :: each]
+
+    def __call__(self, plan: Plan, key: Array) -> _Tried:
+        start_key, walk_key = jax.random.split(key)
+        state, _ = self.task.reset(key=start_key)
+        corners = jnp.concatenate([state.hand[None], plan])
+        at = _CORNERS * jnp.arange(1, self.task.horizon + 1) / self.task.horizon
+        path = jax.vmap(jnp.interp, (None, None, 1), 1)(at, jnp.arange(_CORNERS + 1.0), corners)
+
+        def one(state, given):
+            place, key = given
+            action = jnp.clip(self.gain * (place - state.hand) / SPEED, -1.0, 1.0)
+            reached, step = self.task.step(state, action, key=key)
+            return reached, (self.task.picture(state), step.reward)
+
+        keys = jax.random.split(walk_key, self.task.horizon)
+        _, (seen, reward) = jax.lax.scan(one, state, (path, keys))
+        none = jnp.zeros((self.task.horizon, 2))
+        return _Tried(jnp.sum(self.method.rewards(self.state, seen, none)[0]), jnp.sum(reward))
+
+    def successes(self, plan: Plan, key: Array) -> Array:
+        """The share of episodes that succeed."""
+        keys = jax.random.split(key, _LOOKS)
+        return jnp.mean(jax.vmap(lambda key: self(plan, key).success)(keys))
+
+    def searched(self, begin: Plan, by_learned: Array, rounds: int, plans: int, key: Array) -> Plan:
+        """The plan found by the cross-entropy method, by the learned reward or by success."""
+
+        def improve(plan, key):
+            mean, deviation = plan
+            draw_key, try_key = jax.random.split(key)
+            noise = jax.random.normal(draw_key, (plans, *mean.shape))
+            drawn = mean[None] + deviation[None] * noise
+            # All meet the same beginning.
+            tried = jax.vmap(lambda each: self(each, try_key))(drawn)
+            found = jnp.where(by_learned, tried.learned, tried.success)
+            order = jnp.argsort(-found)[:_BEST]
+            # Those as bad as the worst say nothing of where to look: a single success counts.
+            weight = (found[order] > jnp.min(found)).astype(jnp.float32)[:, None, None]
+            count = jnp.sum(weight)
+            fitted = jnp.sum(weight * drawn[order], axis=0) / jnp.maximum(count, 1.0)
+            squares = jnp.sum(weight * (drawn[order] - fitted[None]) ** 2, axis=0)
+            away = jnp.maximum(jnp.sqrt(squares / jnp.maximum(count, 1.0)), _LEAST_SPREAD)
+            better = jnp.where(count > 0, fitted, mean), jnp.where(count > 0, away, deviation)
+            return better, None
+
+        start = (begin, jnp.full(begin.shape, _SPREAD))
+        return jax.lax.scan(improve, start, jax.random.split(key, rounds))[0][0]
+
+
+@eqx.filter_jit
+def _taught(
+    method: PerceptualReward, keys: Array, gain: float, rounds: int, plans: int
+) -> tuple[Array, Array]:
+    """Success at first, `[instance]`, and after learning by stages and by success alone."""
+
+    def one(key):
+        layout_key, walk_key, learn_key, search_key, look_key = jax.random.split(key, 5)
+        task = _task(layout_key, True)
+        walks = jax.vmap(lambda key: _walk(task, key))(jax.random.split(walk_key, _LEARNED))
+        trials = _Trials(method, _learned(method, task, walks, learn_key)[0], task, gain)
+        begin = trials.demonstrated(jax.random.fold_in(walk_key, _LEARNED))
+
+        def after(by_learned: Array):
+            found = trials.searched(begin, by_learned, rounds, plans, search_key)
+            return trials.successes(found, look_key)
+
+        return trials.successes(begin, look_key), jax.lax.map(after, jnp.asarray([True, False]))
+
+    return jax.lax.map(one, keys)
+
+
+def _teaching(seed: int, *, instances: int, gain: float, rounds: int, plans: int) -> Finding:
+    keys = jnp.stack([seed_key(seed, index) for index in range(instances)])
+    method = PerceptualReward(shortest_stage=2)
+    first, after = map(np.asarray, _taught(method, keys, gain, rounds, plans))
+    return Finding(
+        (
+            Criterion("success with the learned reward", mean_of(after[:, 0]), at_least=0.8),
+            Criterion("success of the demonstration at first", mean_of(first), at_most=0.2),
+        ),
+        {
+            "success with a reward for success alone": mean_of(after[:, 1]),
+            "successes with the learned reward": after[:, 0].tolist(),
+            "successes at first": first.tolist(),
+        },
+    )
+
+
 CLAIMS = (
     Claim(
         "stages-are-found-where-they-look-different",
@@ -207,5 +347,21 @@ CLAIMS = (
             "episodes, it ended at 0.89 on four instances; but a reward for success alone did "
             "so at 1.0 from there."
         ),
+    ),
+    Claim(
+        "a-poor-demonstration-is-improved-by-rewards-of-stages",
+        "The cross-entropy method, begun with the places that the hand passes in a demonstration, "
+        "which a slack controller follows into success in at most 20 % of the episodes, succeeds "
+        "in at least 80 % of them after 640 episodes with the reward learned from ten other "
+        "demonstrations without actions. What a reward for success alone teaches is reported.",
+        ("PerceptualReward",),
+        "sermanet2017unsupervised",
+        "its door that a robot opens, there with PI2 from a demonstration that succeeds in one of "
+        "ten trials",
+        {
+            "smoke": {"instances": 1, "gain": 0.5, "rounds": 2, "plans": 8},
+            "small": {"instances": 20, "gain": 0.5, "rounds": 20, "plans": 32},
+        },
+        _teaching,
     ),
 )
