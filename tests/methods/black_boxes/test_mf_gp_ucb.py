@@ -37,6 +37,24 @@ def test_it_proposes_where_the_least_of_the_bounds_is_highest(gap):
     assert {fidelity for _, fidelity in chosen} == ({0} if gap < 1.0 else {0, 1}), chosen
 
 
+@pytest.mark.parity
+def test_it_recommends_what_was_evaluated_at_the_last_fidelity():
+    """Not where the process of the last fidelity, which has seen little, expects more."""
+    method, elsewhere = MFGPUCB(**GIVEN), 0
+    ask = jax.jit(lambda state: method.recommend(state, key=jax.random.key(0)))
+    for seed in range(6):
+        points, values = seen(rows=9, seed=seed)
+        level = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1], np.int32)
+        state = taught(method, points, values, fidelities=level, costs=COSTS)
+        mean = posterior(points[level == 1], values[level == 1])[0]
+        at = np.array([np.flatnonzero(np.isclose(GRID, x))[0] for x in points[level == 1].ravel()])
+        assert np.isclose(ask(state)[0], GRID[at[np.argmax(mean[at])]])
+        elsewhere += mean.max() > mean[at].max() + 1e-6
+    assert elsewhere > 2
+    first = taught(method, points[:1], values[:1], fidelities=level[:1], costs=COSTS)
+    assert 0.0 <= ask(first)[0] <= 1.0, "before the first evaluation at the last fidelity"
+
+
 def test_it_begins_with_points_at_each_fidelity():
     method = MFGPUCB(initial_points=3)
     space = SearchSpace((0.0,), (1.0,), costs=(0.1, 0.5, 1.0), capacity=9)

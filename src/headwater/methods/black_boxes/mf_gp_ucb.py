@@ -24,7 +24,8 @@ class MFGPUCB(
     least of the bounds counts. The point is evaluated at the cheapest fidelity of which enough is
     still unknown there, $c \, \sigma_m(x) \ge \gamma_m = \zeta_m \sqrt{\lambda_m / \lambda_{m+1}}$
     with the costs $\lambda$, else at the last. Where the fidelities differ by more than is said,
-    the maximum may be ruled out; where $\zeta$ is large, the cheap ones say little.
+    the maximum may be ruled out; where $\zeta$ is large, the cheap ones say little. Recommended is
+    the point of the highest expected value among those evaluated at the last fidelity.
 
     **Arguments:**
 
@@ -77,7 +78,7 @@ class MFGPUCB(
         return surrogate.expect(self, state, point, fidelity)
 
     def recommend(self, state: Surrogate, *, key: PRNGKeyArray) -> Float[Array, " component"]:
-        return surrogate.recommend(self, state, key=key)
+        return surrogate.recommend_evaluated(self, state, key=key)
 
 
 def _acquisition(
