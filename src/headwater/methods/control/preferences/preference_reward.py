@@ -36,7 +36,8 @@ class PreferenceReward(
     $L = -E[y \log p + (1 - y) \log(1 - p)]$ with
     $p = (1-\epsilon)\,\sigma(\sum_t r(s^1_t, a^1_t) - \sum_t r(s^2_t, a^2_t)) + \epsilon/2$, for
     each member of an ensemble; the reward is the members' mean. With it the rewards of a log are
-    filled in (`hw.label`), from which any method for logs learns.
+    filled in (`hw.label`), from which any method for logs learns. Answers have to be about the
+    segments alone: what a segment leads to would count again in the values of its steps.
 
     **Arguments:**
 
