@@ -16,7 +16,7 @@ _ROOM = Path(__file__).parent
 _FOLDERS = ("tabular", "linear")
 _MAKER = re.compile(
     r"^def ([a-z]\w*)\((?:(?!^def ).)*?\) -> "
-    r"(?:FiniteProcess|LinearProcess|LinearRewardProcess|LowRankTasks|Windows):",
+    r"(?:FiniteProcess|LinearProcess|LinearRewardProcess|LowRankTasks|FiniteTask|Windows):",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headwater.core.errors import SpecificationError
+from headwater.environments.processes import make_process, process_names
 from headwater.environments.tabular.partially_observed import (
     partially_observed_tasks,
 )
@@ -57,3 +58,9 @@ def test_a_task_tells_rewards_and_sizes_but_not_where_hidden_states_start():
 def test_sizes_that_cannot_be_are_refused(change, said):
     with pytest.raises(SpecificationError, match=said):
         partially_observed_tasks(**change, key=KEY)
+
+
+def test_tasks_that_are_learned_together_go_by_name():
+    assert {"partially-observed-tasks", "shared-feature-tasks"} <= set(process_names())
+    task = make_process("partially-observed-tasks", tasks=2, hidden=3, seed=4)
+    assert task.problem.tasks == 2 and task.process.transition.shape == (2, 3, 3, 3)
