@@ -22,12 +22,14 @@ HERE = Path(__file__).parent
 ASSETS = ("site.css", "iframe-worker.js")
 
 
-def build(work: Path, out: Path) -> None:
+def build(work: Path, out: Path, site: Site | None = None) -> None:
     """Builds the site in `out`, with its Markdown in `work`; what was there is replaced.
+
+    **Arguments:** `site`: its pages (default: `make_site`).
 
     Raises `SystemExit` with one line for each thing that is wrong.
     """
-    site = make_site()
+    site = make_site() if site is None else site
     shutil.rmtree(work, ignore_errors=True)
     write(site, work)
     command = [

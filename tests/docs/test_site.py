@@ -145,10 +145,10 @@ def test_equations_are_mathml_that_may_break_at_relations():
         equations.mathml(r"\nothing")
 
 
-def test_the_site_builds(tmp_path):
+def test_the_site_builds(site, tmp_path):
     for name in TOOLS:
         pytest.importorskip(name)
-    module("build").build(tmp_path / "work", tmp_path / "out")
+    module("build").build(tmp_path / "work", tmp_path / "out", site)
     page = (tmp_path / "out/methods/control/offline/iql.html").read_text(encoding="utf-8")
     assert page.count("<math>") >= 5
     assert "$" not in re.sub(r"<(script|code|style).*?</\1>", "", page, flags=re.DOTALL)
