@@ -181,7 +181,7 @@ def earlier_tasks() -> hw.EarlierTasks:
 
 def suitable(name, shelf):
     """Small inputs that the method called `name` learns from, and options."""
-    cls = hw.all_methods()[name]
+    cls = method_class(name)
     flow = flow_of(cls)
     method, options = small(name), dict(SMALL[flow.kind])
     inputs = {}
@@ -327,7 +327,7 @@ def test_whatever_else_is_given_is_refused_in_one_sentence(name, wrong, shelf, t
         },
         "strange": {"data": 3, "env": 3, "process": 3, "model": 3},
     }[wrong]
-    flow = flow_of(hw.all_methods()[name])
+    flow = flow_of(method_class(name))
     there = {what for what, value in given.items() if value != "none"}
     fits = set(flow.needs) <= there <= {*flow.needs, *flow.takes} and wrong != "strange"
     out = tmp_path / "run"
@@ -367,6 +367,11 @@ def test_every_flow_is_somebodys():
         ("UCBVI", {"process": "river-swim", "rank": 4}, "rank is one of the language-model"),
         ("IQL", {"updats": 4}, "unknown option 'updats': did you mean updates"),
         ("IQL", {"updates": "many"}, "updates = 'many' must be a whole number"),
+        ("UCBVI", {"process": "river-swim", "updates": 9}, "updates count where nothing is "
+         "acted, but UCBVI learns from its own episodes in a finite process: say with steps how "
+         "long"),
+        ("PPO", {"env": "pendulum", "updates": 9}, "say with steps how long"),
+        ("UCBVI", {"process": "river-swim", "batch_size": 9}, "batch_size is of rows, but UCBVI"),
         ("UCBVI", {"process": "river-swym"}, "unknown process 'river-swym': did you mean "
          "river-swim"),
         ("UCBVI", {"process": "lost/x.npz"}, "lost/x.npz: there is no such file"),

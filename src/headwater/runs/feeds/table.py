@@ -92,6 +92,15 @@ def check_options(cls: type[AbstractMethod], options: Options) -> None:
                 f"{unusual[0]} is one of the {GROUPS[group]} options, but {cls.__name__} learns "
                 f"{flow.learns}: leave it out"
             )
+    if flow.acts and options.updates is not None:
+        raise SpecificationError(
+            f"updates count where nothing is acted, but {cls.__name__} learns {flow.learns}: say "
+            "with steps how long"
+        )
+    if flow.kind == "finite" and options.batch_size is not None:
+        raise SpecificationError(
+            f"batch_size is of rows, but {cls.__name__} learns {flow.learns}: leave it out"
+        )
 
 
 def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Options]:
