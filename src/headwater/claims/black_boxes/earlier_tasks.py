@@ -269,7 +269,11 @@ CLAIMS = (
             "small": _SMALL,
         },
         experiment=_searched,
-        learned="",
+        learned=(
+            "Fails with seed 0: the regret is 0.75 times that of random search (0.60 to 0.94), and "
+            "2.35 times that of expected improvement with the true kernel (1.7 to 3.3); without "
+            "the likelihood it is larger by 0.15 (0.06 to 0.23)."
+        ),
     ),
     Claim(
         name="rewards-of-random-search-grow-rare",

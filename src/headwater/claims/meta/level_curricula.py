@@ -247,5 +247,9 @@ CLAIMS = (
             "small": {**_SMALL, "updates": 150, "tests": 8, "value_loss": True},
         },
         _curricula,
+        learned=(
+            "Fails with seed 0 as not every meta seed gains; over the three, 0.03 (-0.06 to "
+            "0.12), which tells nothing."
+        ),
     ),
 )

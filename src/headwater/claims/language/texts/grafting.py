@@ -173,5 +173,10 @@ CLAIMS = (
             },
         },
         experiment=_experiment,
+        learned=(
+            "Fails with seed 0: the numbers kept bring 0.34 of the gain (0.18 to 0.60), and as "
+            "many at random none; the masks of two domains overlap 5.7 times as often as by "
+            "chance, so that what they have in common is most of what is kept."
+        ),
     ),
 )
