@@ -217,6 +217,16 @@ REFUSED = {
         {"methods": ["SAC"], "environment": "pendulum", "datasets": []},
         "updates is for methods that do not act: say steps instead",
     ),
+    "rows of a process": (
+        {
+            "methods": ["UCBVI"],
+            "process": "river-swim",
+            "datasets": [],
+            "updates": None,
+            "grid": {},
+        },
+        "batch_size is of rows, which no method here draws: leave it out",
+    ),
 }
 
 
