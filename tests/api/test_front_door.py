@@ -367,11 +367,10 @@ def test_every_flow_is_somebodys():
         ("UCBVI", {"process": "river-swim", "rank": 4}, "rank is one of the language-model"),
         ("IQL", {"updats": 4}, "unknown option 'updats': did you mean updates"),
         ("IQL", {"updates": "many"}, "updates = 'many' must be a whole number"),
-        ("UCBVI", {"process": "river-swim", "updates": 9}, "updates count where nothing is "
-         "acted, but UCBVI learns from its own episodes in a finite process: say with steps how "
-         "long"),
-        ("PPO", {"env": "pendulum", "updates": 9}, "say with steps how long"),
-        ("UCBVI", {"process": "river-swim", "batch_size": 9}, "batch_size is of rows, but UCBVI"),
+        ("UCBVI", {"process": "river-swim", "updates": 9}, "UCBVI learns from its own episodes "
+         "in a finite process: updates is for methods that do not act: say steps instead"),
+        ("PPO", {"env": "pendulum", "updates": 9}, "methods that do not act: say steps instead"),
+        ("UCBVI", {"process": "river-swim", "batch_size": 9}, "is for methods that draw rows"),
         ("UCBVI", {"process": "river-swym"}, "unknown process 'river-swym': did you mean "
          "river-swim"),
         ("UCBVI", {"process": "lost/x.npz"}, "lost/x.npz: there is no such file"),

@@ -225,7 +225,7 @@ REFUSED = {
             "updates": None,
             "grid": {},
         },
-        "batch_size is of rows, which no method here draws: leave it out",
+        "batch_size is for methods that draw rows: leave it out",
     ),
 }
 

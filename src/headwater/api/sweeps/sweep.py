@@ -306,9 +306,7 @@ def _runs(
     how = {
         field.name: rest[field.name]
         for field in dataclasses.fields(Options)
-        if field.name in rest
-        and field.metadata["group"] in groups
-        and field.name not in _idle(flow)
+        if field.name in rest and field.metadata["group"] in groups and field.name not in flow.idle
     }
     options = Options.of({**how, "seeds": parts[0]})
     inputs = {"data": place, "env": "none" if rest.get("environment") == "none" else task}
@@ -393,12 +391,6 @@ def _looks_at_processes(method: str) -> bool:
     return "process" in (*flow.needs, *flow.takes)
 
 
-def _idle(flow: Flow) -> tuple[str, ...]:
-    """Options of training that methods of this flow refuse, and others of a table may look at."""
-    idle = ("updates",) if flow.acts else ()
-    return (*idle, "batch_size") if flow.kind == "finite" else idle
-
-
 def _refuse_idle_keys(table: Table) -> None:
     """Raises `SpecificationError` for a key that no run would look at."""
     flows = [flow_of(method_class(method)) for method in table.methods]
@@ -412,10 +404,8 @@ def _refuse_idle_keys(table: Table) -> None:
             raise table.wrong(
                 f"{key} is for methods with {GROUPS[group]} options, and there is none"
             )
-        if key == "updates" and all(key in _idle(flow) for flow in flows):
-            raise table.wrong("updates is for methods that do not act: say steps instead")
-        if key == "batch_size" and all(key in _idle(flow) for flow in flows):
-            raise table.wrong("batch_size is of rows, which no method here draws: leave it out")
+        if flows and all(key in flow.idle for flow in flows):
+            raise table.wrong(flows[0].idle[key])
         name = key.removesuffix("_options")
         name = "env" if name == "environment" else name
         if name in ("env", "process", "model", "reward") and not any(

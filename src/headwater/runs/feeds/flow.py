@@ -142,6 +142,16 @@ class Flow:
     rollouts: bool = False
 
     @property
+    def idle(self) -> dict[str, str]:
+        """Options of training that would change nothing, each with why and what to do."""
+        found = {}
+        if self.acts:
+            found["updates"] = "updates is for methods that do not act: say steps instead"
+        if self.kind == "finite":
+            found["batch_size"] = "batch_size is for methods that draw rows: leave it out"
+        return found
+
+    @property
     def kind(self) -> Literal["control", "finite", "language", "bandits", "black boxes"]:
         """What there is to learn about."""
         if "pulls" in self.groups:

@@ -92,15 +92,9 @@ def check_options(cls: type[AbstractMethod], options: Options) -> None:
                 f"{unusual[0]} is one of the {GROUPS[group]} options, but {cls.__name__} learns "
                 f"{flow.learns}: leave it out"
             )
-    if flow.acts and options.updates is not None:
-        raise SpecificationError(
-            f"updates count where nothing is acted, but {cls.__name__} learns {flow.learns}: say "
-            "with steps how long"
-        )
-    if flow.kind == "finite" and options.batch_size is not None:
-        raise SpecificationError(
-            f"batch_size is of rows, but {cls.__name__} learns {flow.learns}: leave it out"
-        )
+    for name, why in flow.idle.items():
+        if getattr(options, name) is not None:
+            raise SpecificationError(f"{cls.__name__} learns {flow.learns}: {why}")
 
 
 def settle(method: AbstractMethod, options: Options) -> tuple[AbstractMethod, Options]:
