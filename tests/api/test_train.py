@@ -185,7 +185,12 @@ def test_rlpd_takes_the_task_that_its_data_names():
         (CLONE, True, {"top": 1.5}, "is not in"),
         (CLONE, True, {"recipe": "wsrl"}, "recipe is one of the adaptation options, but BC learns"),
         (CLONE, True, {"online_ready": True}, "BC has no critics whose number and layer norm can"),
-        (SAC(), False, {"env": "pendulum", "steps": 5, "random_steps": 5}, "leave none to learn"),
+        (
+            SAC(),
+            False,
+            {"env": "pendulum", "steps": 5, "random_steps": 5, "updates": None},
+            "leave none to learn",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_and_leaves_nothing_behind(

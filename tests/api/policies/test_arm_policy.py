@@ -38,7 +38,7 @@ def test_rounds_one_by_one_teach_what_a_log_in_order_does(tmp_path):
         REWARDS.astype(np.float32), np.full(ROWS, 0.25, np.float32),
     )  # fmt: skip
     options = {"seeds": 1, "batch_size": 1, "reward_range": (0.0, 1.0), "progress": False}
-    hw.train("SquareCB", data, updates=ROWS, evaluations=1, **options, out=tmp_path / "run")
+    hw.train("SquareCB", data, evaluations=1, **options, out=tmp_path / "run")
     policy = hw.ArmPolicy(hw.build_method("SquareCB"), PROBLEM)
     for context, arm, reward in zip(CONTEXTS, PULLED, REWARDS):
         policy.partial_fit(context[None], arm, reward)

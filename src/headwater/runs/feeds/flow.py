@@ -147,6 +147,8 @@ class Flow:
         found = {}
         if self.acts:
             found["updates"] = "updates is for methods that do not act: say steps instead"
+            if self.kind == "bandits":
+                found["updates"] += ", or nothing of a log, which is gone through once"
         if self.kind == "finite":
             found["batch_size"] = "batch_size is for methods that draw rows: leave it out"
         return found
