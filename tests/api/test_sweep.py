@@ -159,6 +159,15 @@ def test_a_run_is_asked_for_what_training_alone_would_be(folder):
     assert json.loads(json.dumps(member.specification)) == stored
 
 
+def test_methods_that_act_and_others_share_a_table(folder):
+    table = {**TABLE, "methods": ["TD3BC", "SAC"], "environment": "pendulum", "steps": 12}
+    table |= {"grid": {"hidden_sizes": [[8, 8]]}}
+    found = {m.name: m.specification["options"] for m in verb.members_of(read_table(table))}
+    logged, acting = (found[name] for name in sorted(found, key=lambda name: "SAC" in name))
+    assert logged["updates"] == SMALL["updates"] != acting["updates"]
+    assert acting["steps"] == 12 != logged["steps"]
+
+
 REFUSED = {
     "method that acts": (
         {"methods": ["SAC"], "datasets": [], "updates": None},
