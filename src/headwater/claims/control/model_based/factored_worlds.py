@@ -4,23 +4,19 @@ Q-learning on as many transitions in each update: replayed, imagined by a model 
 meanwhile, or by the process itself. Nothing else differs.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from headwater.core.feed import Feed
-from headwater.core.method import AbstractDynamics, AbstractMethod, Info
-from headwater.core.records import ModelPrediction, ModelStep, Transitions
-from headwater.core.spaces import Spaces
+from headwater.core.method import AbstractMethod
 from headwater.environments.environment import AbstractEnvironment
 from headwater.environments.factored.button_grid import ButtonGrid
 from headwater.environments.factored.pan_flute import PanFlute
 from headwater.environments.factored.recoded import Recoded, random_code
 from headwater.evidence.claim import Claim, Criterion, Finding, ratio_of_means
+from headwater.evidence.true_dynamics import TrueDynamics
 from headwater.methods.control.model_based.factored_dynamics import FactoredDynamics
 from headwater.methods.control.online.dqn import DQN
 from headwater.methods.control.online.dyna import Dyna
@@ -35,34 +31,6 @@ _EXPLORATION = 0.1
 """Share of random actions while acting and imagining."""
 
 
-class _NoState(eqx.Module):
-    """Nothing is learned."""
-
-
-class _TrueModel(AbstractMethod[Spaces, Transitions, _NoState], AbstractDynamics[_NoState]):
-    """What the task does, whose observations tell its state."""
-
-    feed: ClassVar[Feed] = Feed.STORED
-    info: ClassVar[Info] = Info("young2023benefits", summary="knows the task")
-
-    task: PanFlute | ButtonGrid
-
-    def init(self, problem: Spaces, *, key) -> _NoState:
-        return _NoState()
-
-    def update(self, state: _NoState, data: Transitions, *, key):
-        return state, {}
-
-    def predict(self, state: _NoState, observation: Array, action: Array) -> ModelPrediction:
-        found, none = self.step(state, observation, action, key=jax.random.key(0)), jnp.zeros(())
-        return ModelPrediction(*found, none, none, jnp.zeros((), bool))
-
-    def step(self, state: _NoState, observation: Array, action: Array, *, key) -> ModelStep:
-        task: Any = self.task
-        seen = task.step(task.observed(observation), action, key=key)[1]
-        return ModelStep(seen.observation, seen.reward, seen.terminal)
-
-
 def _arms(task: PanFlute | ButtonGrid, width: int) -> dict[str, AbstractMethod]:
     learner = DQN(
         discount=0.9,
@@ -72,10 +40,11 @@ def _arms(task: PanFlute | ButtonGrid, width: int) -> dict[str, AbstractMethod]:
         hidden_sizes=(width, width),
     )
     model = FactoredDynamics(learning_rate=3e-3, hidden_sizes=(width, width))
+    perfect = TrueDynamics(task, task.observed)
     return {
         "replay": learner,
         "learned model": Dyna(_ROLLOUTS, _ROLLOUT_STEPS, learner, model),
-        "perfect model": Dyna(_ROLLOUTS, _ROLLOUT_STEPS, learner, _TrueModel(task)),
+        "perfect model": Dyna(_ROLLOUTS, _ROLLOUT_STEPS, learner, perfect),
     }
 
 

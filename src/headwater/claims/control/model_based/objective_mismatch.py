@@ -1,7 +1,7 @@
 """Whether a model that errs less is better to plan with, and weights that make it so."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,15 +10,14 @@ import numpy as np
 from jaxtyping import Array
 
 from headwater.analysis.models.objective_mismatch import nearness_weights
-from headwater.core.feed import Feed
-from headwater.core.method import AbstractDynamics, AbstractMethod, Info
-from headwater.core.records import ModelPrediction, ModelStep, Transitions
-from headwater.core.spaces import Spaces
+from headwater.core.method import AbstractDynamics
+from headwater.core.records import Transitions
 from headwater.environments.control.cart_pole_swing_up import CartPoleSwingUp, SwingUpState
 from headwater.evaluation.returns import evaluate_returns
 from headwater.evaluation.statistics import rank_correlation_interval
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of, ratio_of_means
 from headwater.evidence.logs import dataset_of, record
+from headwater.evidence.true_dynamics import TrueDynamics
 from headwater.methods.control.model_based.dynamics_ensemble import DynamicsEnsemble
 from headwater.methods.control.model_based.pets import PETS
 from headwater.runs.learn import learn
@@ -29,32 +28,10 @@ _REACH = jnp.asarray([2.0, 4.0, jnp.pi, 8.0])
 """Broad data begin anywhere within this position, velocity, angle and turning."""
 
 
-class _NoState(eqx.Module):
-    """Nothing is learned."""
-
-
-class _TrueModel(AbstractMethod[Spaces, Transitions, _NoState], AbstractDynamics[_NoState]):
-    """What the task does, to plan with: the expert."""
-
-    feed: ClassVar[Feed] = Feed.STORED
-    info: ClassVar[Info] = Info("lambert2020objective", summary="knows the task")
-
-    def init(self, problem: Spaces, *, key) -> _NoState:
-        return _NoState()
-
-    def update(self, state: _NoState, data: Transitions, *, key):
-        return state, {}
-
-    def predict(self, state: _NoState, observation: Array, action: Array) -> ModelPrediction:
-        found, none = self.step(state, observation, action, key=jax.random.key(0)), jnp.zeros(())
-        return ModelPrediction(*found, none, none, jnp.zeros((), bool))
-
-    def step(self, state: _NoState, observation: Array, action: Array, *, key) -> ModelStep:
-        place, velocity, cosine, sine, turning = observation
-        motion = jnp.stack([place, velocity, jnp.arctan2(sine, cosine), turning])
-        at = SwingUpState(motion, jnp.zeros((), jnp.int32))
-        seen = _TASK.step(at, action, key=key)[1]
-        return ModelStep(seen.observation, seen.reward, seen.terminal)
+def _state_of(observation: jax.Array) -> SwingUpState:
+    place, velocity, cosine, sine, turning = observation
+    motion = jnp.stack([place, velocity, jnp.arctan2(sine, cosine), turning])
+    return SwingUpState(motion, jnp.zeros((), jnp.int32))
 
 
 @eqx.filter_jit
@@ -133,7 +110,7 @@ def _mismatch(
         num_particles=1,
         dynamics=DynamicsEnsemble(num_members=1, num_elites=1, hidden_sizes=(width, width)),
     )
-    expert = dataclasses.replace(planner, dynamics=_TrueModel())
+    expert = dataclasses.replace(planner, dynamics=TrueDynamics(_TASK, _state_of))
     knows = expert.init(log.spaces, key=expert_key)
 
     def by_expert(skill, observation, key):
