@@ -19,7 +19,7 @@ from headwater.networks.decoders.decoder import Decoder
 from headwater.runs.learn import learn
 from headwater.sources.language.completions import CompletionReplay
 
-_KNOWN, _RATE, _BINS = 4, 5e-3, 10
+_KNOWN, _RATE, _BINS = 4, 2e-3, 10
 
 
 def _judged(network: Decoder, data: Completions):
@@ -71,7 +71,7 @@ def _experiment(
         part = lambda domain: _rows(every, np.arange(facts) + domain * facts)
         # With one worker whose messages hold everything this is gradient descent, as the paper's
         # tuning is: Adam would change all numbers alike.
-        method = EF21(learning_rate=0.5, num_workers=1, message_size=10**9)
+        method = EF21(learning_rate=0.1, num_workers=1, message_size=10**9)
 
         def skill(domain):
             source = CompletionReplay(part(domain), rows=None)
@@ -101,7 +101,12 @@ def _experiment(
                 *(eqx.filter(network, eqx.is_array) for network in networks.values()),
             ),
         )
-        found = {"overlap of two masks": _overlap(mask, other)}
+        sizes = [jnp.sum(x) for x in jax.tree.leaves(mask)]
+        both = [jnp.sum(x & y) for x, y in zip(*map(jax.tree.leaves, (mask, other)), strict=True)]
+        found = {
+            "overlap of two masks": _overlap(mask, other),
+            "share of a mask that is in the other": sum(both) / sum(sizes),
+        }
         known = _KNOWN * facts
         for name, right, sure in zip(networks, *judged, strict=True):
             found[f"{name}, new domain"] = jnp.mean(right[known : known + facts])
@@ -167,16 +172,18 @@ CLAIMS = (
                 "facts": 12,
                 "updates": 500,
                 "tuning": 200,
-                "steps": 50,
-                "width": 24,
+                "steps": 200,
+                "width": 64,
                 "share": 0.01,
             },
         },
         experiment=_experiment,
         learned=(
-            "Fails with seed 0: the numbers kept bring 0.34 of the gain (0.18 to 0.60), and as "
-            "many at random none; the masks of two domains overlap 5.7 times as often as by "
-            "chance, so that what they have in common is most of what is kept."
+            "With a width of 24 (13,000 numbers) it failed with seeds 0 to 2: 1 % are 134 numbers, "
+            "too few for the values of twelve facts, and brought 0.34 of the gain with seed 0. In "
+            "pilots with other seeds (100, 101) and a width of 64 they bring all of it; masks of "
+            "two domains share an eighth of their numbers, most of them in the embedding, which "
+            "the authors neither tune nor graft."
         ),
     ),
 )
