@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from headwater.analysis.hiring import (
+from headwater.analysis.hiring.hiring import (
     Hiring,
     Mechanism,
     best_response,
     optimal_mechanism,
     value_to_principal,
 )
-from headwater.analysis.hiring_online import hire_unknown_agents
+from headwater.analysis.hiring.online import hire_unknown_agents
 from headwater.core.errors import DataError, SpecificationError
 from headwater.testing import check_analysis
 

@@ -168,6 +168,23 @@ def test_concrete_classes_are_final(path):
                 )
 
 
+def copied_to(text: str) -> list[Path]:
+    """The folders that commands in `text` copy the skeleton to."""
+    return [
+        ROOT / line.split()[2].rpartition("/")[0]
+        for line in text.splitlines()
+        if line.startswith("cp docs/skeleton/")
+    ]
+
+
+def test_there_is_room_where_contributors_are_told_to_put_things():
+    told = copied_to((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(told) == 3 and all(folder.is_dir() for folder in told)
+    for folder in (*told, PACKAGE / "analysis"):
+        names = [path.name for path in folder.glob("*.py")]
+        assert not too_many([*names, "one_more.py"]), f"{folder} is full"
+
+
 MOST_FILES = 15
 LARGER: dict[str, str] = {}
 """Folders that hold more files for now, and why."""
@@ -178,7 +195,8 @@ def test_a_folder_has_few_files(folder):
     name = folder.relative_to(PACKAGE).as_posix()
     crowded = too_many([path.name for path in FILES if path.parent == folder])
     assert crowded == (name in LARGER), (
-        f"{name} has more than {MOST_FILES} files: group them in folders"
+        f"{name} has more than {MOST_FILES} files: put the new one into a folder within it, with "
+        "an __init__.py of one sentence; what is found by its place is found there, too"
         if crowded
         else f"{name} needs no exception any more"
     )

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from headwater.analysis.hiring import Hiring, best_response, optimal_mechanism
-from headwater.analysis.hiring_online import hire_unknown_agents
+from headwater.analysis.hiring.hiring import Hiring, best_response, optimal_mechanism
+from headwater.analysis.hiring.online import hire_unknown_agents
 from headwater.evidence.claim import Claim, Criterion, Finding, exactly, mean_of
 
 _PROFILES = tuple(np.ndindex(2, 2))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headwater.analysis.hiring import (
+from headwater.analysis.hiring.hiring import (
     Hiring,
     Mechanism,
     best_response,

@@ -1,0 +1,1 @@
+"""Paying agents who gather information for a principal."""
