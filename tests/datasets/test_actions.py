@@ -53,6 +53,21 @@ def test_numbers_of_actions(actions, options, space, tmp_path):
         np.testing.assert_array_equal(again.raw_actions(), actions)
 
 
+def test_continuous_actions_that_are_whole_numbers_are_told():
+    (note,) = notes(built([0.0, 1.0, 1.0, 0.0]))
+    assert note == (
+        "actions are read as continuous; all of them are whole numbers: if they number discrete "
+        "actions, say action_labels=[0, 1] (`--action-labels 0 1`)"
+    )
+    again = built([0.0, 1.0, 1.0, 0.0], action_labels=[0, 1])
+    assert again.spaces.discrete and again.actions.tolist() == [0, 1, 1, 0]
+    for options in ({"discrete": False}, {"action_low": 0, "action_high": 1}):
+        assert notes(built([0.0, 1.0, 1.0, 0.0], **options)) == []
+    assert notes(built([0.0, 0.5, 1.0, 0.0])) == []
+    with pytest.raises(DataError, match=r"discrete actions, say action_labels=\[0, 1, 2, 3\]"):
+        built([0.0, 1.0, 3.0, 0.0])
+
+
 def test_what_is_inferred_of_numbers_is_said():
     assert notes(built([0, 2, 1, 0])) == []
     assert notes(built([1, 2, 3, 1])) == [

@@ -53,6 +53,13 @@ def test_actions_that_are_words_are_numbered(tmp_path, categories):
     assert [names[action] for block in blocks for action in block.actions] == WORDS
 
 
+def test_words_that_differ_in_capitals_or_spaces_alone_are_told(tmp_path):
+    data = load(text(tmp_path / "log.csv", table(["Left ", "left", "right"])))
+    assert data.spaces.action.count == 3
+    told = dict(reading_rows(data.metadata))["read as"]
+    assert "'Left ' and 'left' differ in capitals or spaces alone" in told
+
+
 def test_files_whose_words_differ_are_not_read_together(tmp_path):
     first = text(tmp_path / "log-1.csv", table())
     second = text(tmp_path / "log-2.csv", table(["stay", "up", "left", "up"]))
@@ -162,6 +169,7 @@ def test_batches_of_one_policy_of_rllib(tmp_path):
         "1:-0.5:0.25 | a:1 b:2",
         "shared |User age=3\n0:1:0.5 |Action x",
         '{"_label_cost": -1, "_label_probability": 0.5}',
+        '{"EventId": "a", "_label_cost": -1, "_label_probability": 0.5}',
     ],
 )
 def test_logs_of_vowpal_wabbit_are_named(tmp_path, line):

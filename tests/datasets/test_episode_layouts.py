@@ -137,6 +137,7 @@ def test_robomimic(tmp_path):
     notes = data.metadata["reading"]["notes"]
     assert "observations are obs/a, obs/b" in notes and any("image" in note for note in notes)
     assert any("'dones' is taken as the end of the process" in note for note in notes)
+    assert "lists of episodes are not used, all are read: mask/train" in notes
     data = load(path, columns={"observations": ["b"]})
     np.testing.assert_array_equal(
         data.observations, np.concatenate([e["observations"][:-1, 1:] for e in episodes()])
@@ -214,7 +215,45 @@ def test_an_axis_of_episodes(tmp_path, how):
     data = load(path)
     check_whole(data, episodes())
     assert "continues" not in data.metadata["reading"]["columns"]
-    assert set(extra) <= set(data.metadata["reading"]["unused"])
+    # What says how long episodes are is used, and a note tells for what.
+    reading = data.metadata["reading"]
+    assert not set(extra) & set(reading["unused"])
+    assert all(
+        any(f"'{name}' says how many steps" in n for n in reading["notes"]) for name in extra
+    )
+
+
+def test_a_flag_for_each_padded_episode_stands_for_its_last_step(tmp_path):
+    path = tmp_path / "log.npz"
+    arrays = padded(0.25, flags=False) | {"terminals": np.array([[0], [1], [0]])}
+    np.savez(path, **arrays, lengths=np.array(LENGTHS))
+    check_whole(load(path), episodes())
+    # Both at once contradict nothing, and a truncation is no end of the process.
+    np.savez(path, **arrays, truncated=np.array([1, 0, 1]), lengths=np.array(LENGTHS))
+    check_whole(load(path), episodes())
+
+
+def test_observations_one_longer_end_to_end(tmp_path):
+    path = tmp_path / "trajectories.npz"
+    found = episodes()
+    arrays = {
+        "obs": np.concatenate([e["observations"] for e in found]),
+        "acts": np.concatenate([e["actions"] for e in found]),
+        "rews": np.concatenate([e["rewards"] for e in found]),
+        "terminal": np.array([False, True, False]),
+        "indices": np.cumsum(LENGTHS)[:-1],
+    }
+    np.savez(path, **arrays)
+    data = load(path)
+    check_whole(data, found)
+    reading = data.metadata["reading"]
+    assert any("'indices' says where each of 3 episodes begins" in n for n in reading["notes"])
+    assert "indices" not in reading["unused"]
+    np.savez(path, **{**arrays, "indices": np.array([9, 4])})
+    refused(path, "'indices' says that episode 1 begins at step 9 and the next at 4")
+    # Whatever else is called so is left alone.
+    np.savez(path, **{**arrays, "obs": arrays["obs"][:-3], "terminal": np.arange(23) == 15})
+    assert "indices" in load(path).metadata["reading"]["unused"]
 
 
 def test_full_episodes_need_no_length_and_end_with_their_row(tmp_path):
@@ -246,7 +285,7 @@ def test_what_is_padding_is_not_guessed(tmp_path):
     refused(path, "episode 0 goes on at step 1 after steps that do not count")
     np.savez(path, **padded(0.25), lengths=np.array(LENGTHS), mask=np.ones((3, 12)))
     refused(path, "contradict each other on how long episode 0 is")
-    np.savez(path, **{**padded(0.25), "terminals": np.zeros(3)}, lengths=np.array(LENGTHS))
-    refused(path, "terminals has one value for each of 3 episodes")
+    np.savez(path, **padded(0.25), is_last=np.zeros(3), lengths=np.array(LENGTHS))
+    refused(path, "ends has one value for each of 3 episodes")
     np.savez(path, **{**padded(0.25), "observations": np.zeros((3, 20, 2))})
     refused(path, "rewards are laid out [episode, step] = [3, 12]")

@@ -1,5 +1,6 @@
 """Episodes as lists in the rows of a table, JSON, arrays in a directory, LeRobot, RLDS's rows."""
 
+import itertools
 import json
 
 import numpy as np
@@ -83,6 +84,63 @@ def test_lists_that_do_not_fit(tmp_path):
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"'rews' has 5 steps in row 2 but 'acts' has 4: all lists"):
         load(tmp_path / "log.parquet")
+
+
+def fragments(cuts, numbers, **more):
+    """Rows of a table that hold pieces of episodes, as samplers write them, and their steps.
+
+    Five, three and six steps; the second episode is terminal.
+    """
+    draw = np.random.default_rng(4)
+    lengths = (5, 3, 6)
+    paths = [draw.normal(size=(n + 1, 2)) for n in lengths]
+    steps = {
+        "obs": np.concatenate([path[:-1] for path in paths]),
+        "new_obs": np.concatenate([path[1:] for path in paths]),
+        "actions": draw.uniform(-1, 1, (14, 1)),
+        "rewards": draw.normal(size=14),
+        "terminateds": np.arange(14) == 7,
+        "eps_id": np.repeat(numbers, lengths),
+        "t": np.concatenate([np.arange(n) for n in lengths]),
+    }
+    steps |= more
+    steps = {name: values for name, values in steps.items() if values is not None}
+    edges = (0, *cuts, 14)
+    rows = [
+        {name: values[begin:end].tolist() for name, values in steps.items()}
+        for begin, end in itertools.pairwise(edges)
+    ]
+    return rows, steps
+
+
+@pytest.mark.parametrize("left_out", [None, "t", "new_obs"])
+@pytest.mark.parametrize("cuts", [(2, 4, 6), (5, 8), (7, 10), (3,)])
+def test_an_episode_goes_on_in_the_next_row(tmp_path, left_out, cuts):
+    rows, steps = fragments(cuts, (41, 7, 90), **({left_out: None} if left_out else {}))
+    path = tmp_path / "log.parquet"
+    parquet.write_table(arrow.Table.from_pylist(rows), path, row_group_size=1)
+    data = load(path)
+    kept = np.ones(14, bool)
+    if left_out == "new_obs":
+        kept[[4, 13]] = False
+    np.testing.assert_allclose(data.rewards, steps["rewards"][kept], atol=1e-6)
+    np.testing.assert_allclose(data.observations, steps["obs"][kept], atol=1e-6)
+    lengths = [4, 3, 5] if left_out == "new_obs" else [5, 3, 6]
+    assert data.episode_lengths().tolist() == lengths
+    assert np.flatnonzero(data.terminals).tolist() == [sum(lengths[:2]) - 1]
+    assert any("a row goes on with the episode" in n for n in data.metadata["reading"]["notes"])
+    blocks = list(load_blocks(path, 1))
+    assert np.concatenate([block.episode_lengths() for block in blocks]).tolist() == lengths
+
+
+def test_rows_of_the_same_number_are_episodes_unless_their_steps_follow(tmp_path):
+    # Three episodes that all have the same number, and are told apart by where steps begin again.
+    rows, _ = fragments((5, 8), (3, 3, 3))
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "log.parquet")
+    assert load(tmp_path / "log.parquet").episode_lengths().tolist() == [5, 3, 6]
+    rows, _ = fragments((5, 8), (3, 3, 3), t=None)
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "log.parquet")
+    assert load(tmp_path / "log.parquet").episode_lengths().tolist() == [5, 3, 6]
 
 
 @pytest.mark.parametrize("layout", ["lines", "list", "inside", "one"])

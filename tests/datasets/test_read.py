@@ -103,6 +103,20 @@ def test_tables_with_families_of_scalar_columns(tmp_path, columns):
     check(load(tmp_path / "log.parquet"), columns)
 
 
+@pytest.mark.parametrize(
+    "family", ["{}[{}]", "{}.{}", "{}-{}", "{}:{}", "{} {}", "{}({})", "{}/{}"]
+)
+def test_components_are_numbered_in_many_ways(tmp_path, columns, family):
+    table = scalar_table(columns)
+    names = [
+        family.format(*name.rsplit("_", 1)) if name[-1].isdigit() else name
+        for name in table.column_names
+    ]
+    assert names != table.column_names
+    pyarrow.parquet.write_table(table.rename_columns(names), tmp_path / "log.parquet")
+    check(load(tmp_path / "log.parquet"), columns)
+
+
 def test_a_mapping_given_or_written_next_to_the_file(tmp_path, columns):
     table = scalar_table(columns, "sensor{}.value")
     path = tmp_path / "log.parquet"

@@ -1,5 +1,8 @@
 """Several files as one log."""
 
+import gzip
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -151,3 +154,41 @@ def test_one_declaration_for_all_files(tmp_path):
         write(tmp_path / "logs" / f"{number}.parquet", columns)
     (tmp_path / "logs.columns.toml").write_text('[columns]\nrewards = "gain"\n')
     assert load(tmp_path / "logs").episodes == 6
+
+
+def episodes_as_json(folder, suffix, lengths=(3, 1, 4)):
+    """A file for each episode, with one observation more than steps; and their rewards."""
+    draw = np.random.default_rng(5)
+    folder.mkdir()
+    rewards = []
+    for number, steps in enumerate(lengths):
+        rewards += draw.normal(size=steps).tolist()
+        text = json.dumps(
+            {
+                "observations": draw.normal(size=(steps + 1, 2)).tolist(),
+                "actions": draw.uniform(-1, 1, (steps, 1)).tolist(),
+                "rewards": rewards[-steps:],
+                "terminated": number == 1,
+            }
+        ).encode()
+        # The tenth does not come before the ninth.
+        name = folder / f"episode_{number + 9}{suffix}"
+        name.write_bytes(gzip.compress(text) if suffix.endswith(".gz") else text)
+    return rewards
+
+
+@pytest.mark.parametrize("suffix", [".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson.gz"])
+def test_a_directory_of_json_also_compressed(tmp_path, suffix):
+    rewards = episodes_as_json(tmp_path / "logs", suffix)
+    data = load(tmp_path / "logs")
+    np.testing.assert_allclose(data.rewards, rewards, atol=1e-6)
+    assert data.episode_lengths().tolist() == [3, 1, 4]
+    assert np.flatnonzero(data.terminals).tolist() == [3]
+    (tmp_path / "logs" / f"episode_12{suffix}").write_bytes(b"\x1f\x8b\x08 broken")
+    refused(tmp_path / "logs", "corrupt" if suffix.endswith(".gz") else "episode_12")
+
+
+def test_json_that_describes_other_data_is_none_of_it(folder):
+    expected = load(folder)
+    (folder / "data" / "state.json").write_text('{"_format_type": null}')
+    np.testing.assert_array_equal(load(folder).rewards, expected.rewards)

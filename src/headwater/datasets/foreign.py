@@ -95,10 +95,11 @@ _SUFFIXES = {
 }
 """What is said of kinds of files that are told by their names."""
 
+_READ_PACKED = (".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _NUMBER = rb"-?[0-9.]+(?:[eE][-+]?[0-9]+)?"
 _VOWPAL_WABBIT = re.compile(
     rb"shared ?\||(?:ccb|slates) shared|[0-9]+:" + _NUMBER + rb":" + _NUMBER + rb"(?: [^|\n]*)?\|"
-    rb'|\{"_label_(?:cost|probability|Action)"'
+    rb'|\{[^\n]*"_label_(?:cost|probability|Action)" ?:'
 )
 """How decisions begin there: `action:cost:probability | features`, of several actions, as JSON."""
 _RECORDS = (
@@ -141,10 +142,10 @@ def _file(place: Path, head: bytes) -> str | None:
         return _archive(place)
     if head[257:262] == b"ustar":
         return f"this is a tar archive: {_UNPACK}"
-    if head.startswith(b"\x1f\x8b") and not name.endswith((".csv.gz", ".tsv.gz")):
+    if head.startswith(b"\x1f\x8b") and not name.endswith(_READ_PACKED):
         return (
-            f"this is a gzip archive, of which only text tables (.csv.gz, .tsv.gz) are read as "
-            f"they are: {_UNPACK}"
+            "this is a gzip archive, of which only text tables (.csv.gz, .tsv.gz) and JSON "
+            f"(.json.gz, .jsonl.gz) are read as they are: {_UNPACK}"
         )
     if _is_records(head, place.stat().st_size) and ("tfrecord" in name or "tfevents" in name):
         if "tfevents" in name:

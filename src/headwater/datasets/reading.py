@@ -11,6 +11,7 @@ ROLE_OF_LOOKS = {
     "the start of an episode": "starts",
     "the number of an episode": "episodes",
     "what follows a row": "next_observations",
+    "the step within an episode": "steps",
     "the probability of the logged action": "propensities",
 }
 """What a name of a column can look like, and the role that it would then play."""

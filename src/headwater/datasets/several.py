@@ -16,7 +16,9 @@ from headwater.datasets.episodes.ends import RECORDS
 from headwater.datasets.metadata import ACTION_NAMES, remark_of_format
 
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz")
-_SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson")
+_SUFFIXES += (".hdf5", ".h5", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_BESIDE = (".json", ".json.gz")
+"""Also of what describes data beside it, so that these are data only where nothing else is."""
 _MOST = 1_000_000
 
 Opened = tuple[Options, Iterator[Chunk]]
@@ -31,11 +33,14 @@ def files_of_directory(place: Path) -> list[Path]:
     for folder, folders, names in os.walk(place):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         for name in names:
-            suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), None)
+            known = (*_SUFFIXES, *_BESIDE)
+            suffix = next((s for s in known if name.lower().endswith(s)), None)
             if suffix is not None and not name.startswith((".", "_")):
                 found.setdefault(suffix, []).append(Path(folder) / name)
         if sum(map(len, found.values())) > _MOST:
             raise DataError(f"it holds more than {_MOST:,} files: join them into larger ones")
+    if len(found) > 1:
+        found = {suffix: files for suffix, files in found.items() if suffix not in _BESIDE} or found
     if len(found) > 1:
         held = " and ".join(f"{len(files):,} {suffix}" for suffix, files in sorted(found.items()))
         raise DataError(

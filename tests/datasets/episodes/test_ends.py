@@ -324,6 +324,8 @@ def test_what_is_dropped_is_counted_with_its_reward(tmp_path):
         ("hadm_id", "the number of an episode"),
         ("next_glucose", "what follows a row"),
         ("next_action", None),
+        ("next.success", "the end of an episode"),
+        ("timestamps_utc", None),
         ("weekend", None),
         ("item_id", None),
         ("blast", None),
@@ -511,3 +513,21 @@ def test_what_looks_like_a_mask_is_named_where_nothing_says_how_episodes_end(tmp
         load(path)
     data = load(path, columns={"continues": "not_done"})
     assert np.flatnonzero(data.terminals).size == sum(TERMINAL)
+
+
+def test_flags_named_after_what_comes_next_end_the_step_that_they_stand_in(tmp_path):
+    last = np.isin(np.arange(10), (3, 9))
+    path = table(
+        tmp_path / "log.parquet",
+        **NONE,
+        **{"next.done": last, "next.truncated": np.arange(10) == 3, "next.success": last},
+    )
+    data = load(path)
+    assert np.flatnonzero(data.terminals).tolist() == [8]
+    assert np.flatnonzero(data.truncations).tolist() == [2] and data.size == 9
+
+
+def test_a_time_is_named_only_where_nothing_counts(tmp_path):
+    path = table(tmp_path / "log.parquet", **signals(), timestamp=np.arange(10.0), ep=np.zeros(10))
+    reading = load(path, columns={"unused": ["ep"]}).metadata["reading"]
+    assert "timestamp" not in reading["looks"] and "timestamp" in reading["unused"]

@@ -158,3 +158,24 @@ def test_a_buffer_of_several_environments(tmp_path):
     swapped = {name: np.swapaxes(values, 0, 1) for name, values in arrays.items()}
     again = read(tmp_path / "swapped.npz", swapped)
     assert again.episode_lengths().tolist() == data.episode_lengths().tolist()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("unit", [1, 0.1])
+def test_steps_that_a_counter_leaves_out_are_told(tmp_path, stored, unit):
+    arrays = columns() | {"t": unit * np.concatenate([np.arange(n) for n in LENGTHS])}
+    if not stored:
+        del arrays["next_observations"]
+    else:
+        assert notes(read(tmp_path / "log.npz", arrays)) == []
+    # The eighth row was the third step of seven.
+    data = read(tmp_path / "log.npz", {name: np.delete(v, 7, 0) for name, v in arrays.items()})
+    (note,) = [note for note in notes(data) if "'t' leaves out steps" in note]
+    assert "after 1 row within episodes (the first is row 6, from" in note
+    assert ("is taken for the successor" in note) == (not stored)
+
+
+def test_a_counter_of_other_sense_leaves_nothing_out(tmp_path):
+    # Times of visits, say.
+    times = np.concatenate([np.cumsum(np.arange(n) ** 2) for n in LENGTHS])
+    assert notes(read(tmp_path / "log.npz", columns() | {"t": times})) == []

@@ -112,6 +112,7 @@ def canonical_actions(
             f"component {component}: the lower bound must be below the upper"
         )
     slack = _ROUNDING * (upper - lower)
+    whole = not bounded and _few_whole(array)
     outside = (array < lower - slack) | (array > upper + slack)
     if outside.any():
         row, component = (int(index) for index in np.argwhere(outside)[0])
@@ -123,12 +124,15 @@ def canonical_actions(
             f"action_high (here they span {array.min():g} to {array.max():g}), or take those of "
             "the data with action_bounds='data', in Python, in a file NAME.columns.toml beside the "
             "data, or with a command's `--action-low`, `--action-high` or `--action-bounds data`"
+            + (f"; {_numbered(array)}" if whole else "")
         )
         raise DataError(
             f"actions holds {array[row, component]:g} at row {row}, component {component}, outside "
             f"the bounds {lower[component]:g} to {upper[component]:g} (so do {affected:,} of "
             f"{rows:,} rows): {remedy}"
         )
+    if whole and options.discrete is None:
+        remark(metadata, f"actions are read as continuous; {_numbered(array)}")
     canonical = np.empty_like(array)
     for block, to in zip(blocks(array), blocks(canonical), strict=True):
         # In double precision, which is exact for the usual bounds.
@@ -136,6 +140,26 @@ def canonical_actions(
             space.to_canonical(block.astype(np.float64)), -1.0, 1.0, out=to, casting="same_kind"
         )
     return canonical, space
+
+
+def _few_whole(array: np.ndarray) -> bool:
+    """Whether continuous actions are a few whole numbers, as discrete ones that became floats."""
+    if array.shape[1] != 1 or not np.all(array[:64] == np.floor(array[:64])):
+        return False
+    return bool(np.all(array == np.floor(array))) and 1 < np.unique(array).size <= _FEW_ACTIONS
+
+
+def _numbered(array: np.ndarray) -> str:
+    found = np.unique(array).astype(np.int64)
+    # As of whole numbers, one that does not occur among few is still an action.
+    few = np.ptp(found) < _FEW_ACTIONS
+    labels = np.arange(found[0], found[-1] + 1) if few else found
+    shown = labels[:8].tolist()
+    more = " …" if labels.size > 8 else ""
+    return (
+        f"all of them are whole numbers: if they number discrete actions, say action_labels="
+        f"{shown}{more} (`--action-labels {' '.join(map(str, shown))}{more}`)"
+    )
 
 
 def _bound(value, size: int, name: str) -> tuple[float, ...]:

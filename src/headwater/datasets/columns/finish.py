@@ -10,7 +10,7 @@ from headwater.datasets.columns.options import Options
 from headwater.datasets.columns.roles import Chunk, Reading
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.episodes.ends import SIGNALS, Ends, Signal, combine, without_last_rows
-from headwater.datasets.episodes.successors import check_successors, unused_rows
+from headwater.datasets.episodes.successors import check_successors, missing_steps, unused_rows
 from headwater.datasets.metadata import add_counts, remark
 from headwater.datasets.reading import ROLE_OF_LOOKS
 
@@ -36,7 +36,7 @@ def finish(
     remarks = metadata.pop("reading", None)
     metadata["reading"] = _reading_notes(options, ends.ignored, remarks)
     add_counts(metadata, {"unmarked_ends": int(np.count_nonzero(ends.unmarked))})
-    for note in _oddities(chunk, ends):
+    for note in _oddities(chunk, ends, options):
         remark(metadata, note)
     rewards = chunk.get("rewards")
     if rewards is None:
@@ -64,7 +64,7 @@ def finish(
     )
 
 
-def _oddities(chunk: Chunk, ends: Ends) -> Iterator[str]:
+def _oddities(chunk: Chunk, ends: Ends, options: Options) -> Iterator[str]:
     """What is odd about these rows, as sentences."""
     rows = count_rows(chunk)
     arrays = (chunk["observations"], chunk.get("rewards", np.zeros(rows)))
@@ -77,6 +77,12 @@ def _oddities(chunk: Chunk, ends: Ends) -> Iterator[str]:
             observations, np.asarray(following), rewards, ends.terminals, ends.truncations
         )
     final = ends.terminals if ends.truncations is None else ends.terminals | ends.truncations
+    steps = chunk.get("steps")
+    names = [] if options.reading is None else options.reading.columns.get("steps", [])
+    if steps is not None and len(names) == 1 and names[0] not in ends.ignored:
+        note = missing_steps(np.asarray(steps), names[0], final, following is not None)
+        if note is not None:
+            yield note
     note = unused_rows(observations, np.asarray(chunk["actions"]), rewards, final)
     if note is not None:
         yield note
@@ -131,7 +137,8 @@ def _refuse_single(ends: Ends, rows: int, options: Options) -> None:
         return
     for name, what in reading.looks.items():
         role = ROLE_OF_LOOKS[what]
-        if role not in ("next_observations", "propensities", "continues"):
+        # Many a record of one process has a time.
+        if role not in ("next_observations", "propensities", "continues", "steps"):
             raise DataError(
                 f"all {rows:,} rows would be one episode, but the column '{name}' looks like "
                 f"{what}: say columns={{'{role}': '{name}'}} (`--column {role}={name}`), or, if it "

@@ -31,6 +31,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "terminateds",
         "is_terminal",
         "is_terminated",
+        "next_terminal",
+        "next_terminated",
         "absorbing",
     ),
     "truncations": (
@@ -39,6 +41,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "truncated",
         "truncateds",
         "is_truncated",
+        "next_truncated",
+        "next_truncation",
         "timeouts",
         "timeout",
         "timed_out",
@@ -86,6 +90,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "episode_number",
         "episode_num",
         "episode_no",
+        "ep",
         "eps_id",
         "ep_id",
         "trajectories",
@@ -192,6 +197,9 @@ ROLES: dict[str, tuple[str, ...]] = {
 with `_` for whatever is neither letter nor digit. Columns called `unused` are left alone."""
 ANYTHING = ("episodes", "steps")
 """The roles whose columns may hold text as well as numbers."""
+_FAMILIES = ("_*", ".*", "[*]", "[ *]", "(*)", "-*", ":*", " *", "/*")
+"""How components are numbered behind the name of what they are components of."""
+_STEP = "the step within an episode"
 _WORD = r"(?:^|_)(?:{})(?:$|_)"
 _EPISODE = (
     "episodes?|epis|eps|ep|traj|trajs|trajectory|trajectories|rollouts?|sessions?|visits?|stays?|"
@@ -202,15 +210,16 @@ _LOOKS: dict[str, re.Pattern[str]] = {
     "whether anything follows": re.compile(
         r"^(?:discounts?|not_?dones?|continues?|cont|(?:not|non)_?terminals?|not_?terminated)$"
     ),
-    "what follows a row": re.compile(
-        r"^(?:next|new|following|successor)_(?!actions?|rewards?|dones?)|"
-        r"_(?:next|prime|tp1)$|^(?:obs|observations?|states?|s)(?:2|_2)$"
-    ),
     "the end of an episode": re.compile(
         _WORD.format(
             "dones?|ends?|ended|terminals?|terminat[a-z]*|truncat[a-z]*|timeouts?|time_?out|"
             "timed_out|last|final|absorbing|game_over|finished|discharged?|death|died|dead|success"
         )
+    ),
+    # Flags of LeRobot are called `next.` too: what has come to an end is asked first.
+    "what follows a row": re.compile(
+        r"^(?:next|new|following|successor)_(?!actions?|rewards?)|"
+        r"_(?:next|prime|tp1)$|^(?:obs|observations?|states?|s)(?:2|_2)$"
     ),
     "the start of an episode": re.compile(_WORD.format("first|starts?|started|begins?|resets?")),
     "the number of an episode": re.compile(
@@ -222,6 +231,9 @@ _LOOKS: dict[str, re.Pattern[str]] = {
             "propensit(?:y|ies)|p_?scores?|probs?|probabilit(?:y|ies)|log_?probs?|log_?p|log_?pi|"
             "likelihoods?|log_?likelihoods?|ips"
         )
+    ),
+    _STEP: re.compile(
+        rf"^(?:timestamps?|time|frames?|ticks?)$|^(?:{_EPISODE})_(?:t|time|steps?|ticks?)$"
     ),
 }
 """What the name of a column may say of it, where it is none of the usual ones."""
@@ -287,11 +299,14 @@ def resolve(names: Sequence[str], mapping: Mapping | None) -> Reading:
                 f"{role}=NAME`"
             )
     used = {name for columns in found.values() for name in columns}
+    counted = any(role in found for role in ("episodes", "steps", "starts"))
     unused = tuple(name for name in names if name not in used)
     looks = {
         name: what
         for name in unused
-        if name not in left_alone and (what := _looks_like(name)) is not None
+        if name not in left_alone
+        and (what := _looks_like(name)) is not None
+        and not (counted and what == _STEP)
     }
     columns = {role: found[role] for role in ROLES if role in found}
     return Reading(columns, declared, unused, looks)
@@ -308,11 +323,10 @@ def _recognised(role: str, synonyms: Sequence[str], plain: dict[str, str]) -> li
         if alone:
             return alone[:1]
         if role in ("observations", "actions", "next_observations"):
-            family = _family(synonym + "_*", list(plain), re.IGNORECASE) or _family(
-                synonym + ".*", list(plain), re.IGNORECASE
-            )
-            if family:
-                return family
+            for pattern in _FAMILIES:
+                family = _family(synonym + pattern, list(plain), re.IGNORECASE)
+                if family:
+                    return family
     if role in ("observations", "actions", "next_observations"):
         # Objects within an object, of any names.
         for synonym in synonyms:

@@ -83,6 +83,41 @@ def _mostly(follows: np.ndarray) -> bool:
     return follows.size > 0 and bool(np.mean(follows) >= _MOST)
 
 
+def missing_steps(steps: np.ndarray, name: str, final: np.ndarray, stored: bool) -> str | None:
+    """A sentence if a counter that else goes up evenly leaves steps out within episodes.
+
+    **Arguments:** `steps`: `[row]`, the counter, called `name`; `final`: `[row]`, where an end is
+    marked; `stored`: whether successors are stored with the rows.
+    """
+    counts = steps.reshape(-1)
+    if counts.dtype.kind not in "iuf" or counts.size != final.size:
+        return None
+    after = np.flatnonzero(~final[:-1])
+    increments = np.diff(counts.astype(np.float64))[after]
+    kept = increments > 0
+    after, increments = after[kept], increments[kept]
+    if not after.size:
+        return None
+    usual = float(np.median(increments))
+    missing = increments > 1.5 * usual
+    even = np.abs(increments - usual) < 0.01 * usual
+    count = int(np.count_nonzero(missing))
+    if not count or np.mean(even) < _MOST:
+        return None
+    row = int(after[np.argmax(missing)])
+    consequence = (
+        "what learns from sequences must not use them"
+        if stored
+        else "the next row is taken for the successor of a row that it did not follow; number the "
+        "pieces as episodes of their own"
+    )
+    return (
+        f"'{name}' leaves out steps after {count:,} {'rows' if count > 1 else 'row'} within "
+        f"episodes (the first is row {row:,}, from {counts[row]:g} to {counts[row + 1]:g}): rows "
+        f"are missing there, and {consequence}"
+    )
+
+
 def unused_rows(
     observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, final: np.ndarray
 ) -> str | None:

@@ -38,13 +38,16 @@ def bounded(batches: Iterable[Any], size: int) -> Iterator[Any]:
         yield batch
 
 
-def refuse_large_arrow(path: Path) -> None:
-    """Raises `DataError` if the compressed buffers of an Arrow file claim too much."""
+def refuse_large_arrow(path: Path, start: int = _FILE_START) -> None:
+    """Raises `DataError` if the compressed buffers of an Arrow file claim too much.
+
+    **Arguments:** `start`: bytes before the first message.
+    """
     import pyarrow as arrow
 
     size, total = path.stat().st_size, 0
     with arrow.memory_map(str(path)) as file:
-        file.seek(_FILE_START)
+        file.seek(start)
         reader = arrow.ipc.MessageReader.open_stream(file)
         for message in reader:
             if message.type != "schema":
@@ -52,18 +55,25 @@ def refuse_large_arrow(path: Path) -> None:
             refuse_beyond(total, size)
 
 
-def arrow_batches(path: Path) -> tuple[Any, Any]:
+def arrow_batches(path: Path, *, footer: bool = True) -> tuple[Any, Any]:
     """The schema and an iterator over the batches of an Arrow file, each checked whole.
 
-    Their offsets are what the processor would follow without looking. Raises `DataError` for
-    batches that claim too much, and `ArrowException` for damaged ones.
+    Their offsets are what the processor would follow without looking.
+
+    **Arguments:** `footer`: whether it has one, which lists the batches; a stream, as the datasets
+    of Hugging Face write it, has none.
+
+    Raises `DataError` for batches that claim too much, and `ArrowException` for damaged ones.
     """
     import pyarrow as arrow
 
-    refuse_large_arrow(path)
-    count = arrow.ipc.open_file(arrow.memory_map(str(path))).num_record_batches
+    start = _FILE_START if footer else 0
+    refuse_large_arrow(path, start)
+    count = None
+    if footer:
+        count = arrow.ipc.open_file(arrow.memory_map(str(path))).num_record_batches
     file = arrow.memory_map(str(path))
-    file.seek(_FILE_START)
+    file.seek(start)
     # What was looked at above; the footer could point elsewhere.
     reader = arrow.ipc.open_stream(file)
 
@@ -73,7 +83,7 @@ def arrow_batches(path: Path) -> tuple[Any, Any]:
             batch.validate(full=True)
             found += 1
             yield batch
-        if found != count:
+        if count is not None and found != count:
             raise DataError(f"this arrow file lists {count} batches but holds {found}")
 
     return reader.schema, batches()

@@ -98,6 +98,7 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
             }
             keys, left = vectors_of(first[nested["observations"]]) if nested else ([], [])
             environment = _environment(file)
+            masks = [f"mask/{name}" for name in file["mask"]] if "mask" in file else []
         except DataError:
             raise
         except Exception as error:  # Whatever a damaged file makes the library trip on.
@@ -129,6 +130,8 @@ def open_groups(path: Path, mapping: Mapping | None, rows: int | None):
             f"'{name}' is taken as the end of the process, as robomimic learns from it; if it only "
             f"marks the end of the record, say columns={{'dones': '{name}'}} and dones='truncated'"
         )
+    if masks:
+        notes.append(f"lists of episodes are not used, all are read: {', '.join(masks)}")
     joined = Reading(
         {**reading.columns, **columns}, reading.declared, reading.unused, reading.looks
     )

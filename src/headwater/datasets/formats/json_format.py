@@ -11,10 +11,13 @@ from headwater.core.errors import DataError
 from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
+from headwater.datasets.formats.tables.packed import MAGIC, is_packed, unpacked
 from headwater.datasets.metadata import remark_of_format
 
 _LARGEST = 2**31 - 1
 """Bytes that the reader of lines takes at once."""
+_DOCUMENTS = (".json", ".json.gz")
+_OF_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _STEPS = ("steps", "transitions", "trajectory", "timesteps")
 """What an episode calls the list of its steps."""
 _EPISODE = "episode_index"
@@ -31,12 +34,18 @@ def open_json(path: Path, mapping: Mapping | None, rows: int | None):
     an episode, are read as lines are. Objects within an object are columns `NAME.PART`. Raises
     `DataError` for what is no JSON, or no table.
     """
-    size = path.stat().st_size
-    if size > _LARGEST:
-        raise DataError("this JSON file is larger than 2 GiB: split it, or write Parquet instead")
-    table = _lines(path, size) if path.suffix.lower() != ".json" else None
+    blocks, size = [], 0
+    for block in unpacked(path):
+        blocks.append(block)
+        size += len(block)
+        if size > _LARGEST:
+            raise DataError(
+                "this JSON file is larger than 2 GiB: split it, or write Parquet instead"
+            )
+    text = b"".join(blocks).removeprefix(b"\xef\xbb\xbf")
+    table = None if _is_document(path) else _lines(text)
     if table is None:
-        table = _document(path)
+        table = _document(text)
     table, note = _steps_of_episodes(table)
     while any(_is_object(column.type) for column in table.columns):
         table = table.flatten()
@@ -90,19 +99,21 @@ def _of_one_policy(table: Any) -> Any:
     return table.select(inside).rename_columns([name.removeprefix(prefix) for name in inside])
 
 
-def _lines(path: Path, size: int) -> Any:
-    """The table of a file with an object in each line; nothing if it begins as a list."""
+def _is_document(path: Path) -> bool:
+    return path.name.lower().endswith(_DOCUMENTS)
+
+
+def _lines(text: bytes) -> Any:
+    """The table of a text with an object in each line; nothing if it begins as a list."""
     import pyarrow
     import pyarrow.json
 
-    with path.open("rb") as file:
-        text = file.read()
-    if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    if text.lstrip(b" \t\r\n").startswith(b"["):
         return None
     try:
         return pyarrow.json.read_json(
-            io.BytesIO(text.removeprefix(b"\xef\xbb\xbf")),
-            read_options=pyarrow.json.ReadOptions(block_size=max(size, 1)),
+            io.BytesIO(text),
+            read_options=pyarrow.json.ReadOptions(block_size=max(len(text), 1)),
         )
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())[:160]
@@ -112,15 +123,14 @@ def _lines(path: Path, size: int) -> Any:
         ) from None
 
 
-def _document(path: Path) -> Any:
+def _document(text: bytes) -> Any:
     import pyarrow
 
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         found = json_text.parse(text)
     except (ValueError, RecursionError):
         # An object in each line is what many call by this suffix too.
-        lines = _lines(path, len(text))
+        lines = _lines(text)
         if lines is None:
             raise DataError("this is no JSON, or it is cut off: write it again") from None
         return lines
@@ -181,8 +191,11 @@ class _Json(AbstractFormat):
     suffixes = ()
 
     def recognises(self, place: Path, head: bytes) -> bool:
-        known = place.suffix.lower() in (".json", ".jsonl", ".ndjson")
-        return known and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+        if not place.name.lower().endswith(_DOCUMENTS + _OF_LINES):
+            return False
+        if is_packed(place):
+            return head.startswith(MAGIC)
+        return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
 
     def open(self, place: Path, mapping: Mapping | None, rows: int | None):
         return open_json(place, mapping, rows)

@@ -11,11 +11,18 @@ from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError
 from headwater.core.stored_size import refuse_beyond, require_regular
 from headwater.datasets.columns.options import stored_options
-from headwater.datasets.columns.roles import ROLES, Chunk, Mapping, resolve
+from headwater.datasets.columns.roles import ROLES, Chunk, Mapping, Reading, resolve
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.directory_format import is_column_directory
-from headwater.datasets.formats.padded import is_length, is_padded, unrolled
+from headwater.datasets.formats.padded import (
+    SPLITS,
+    is_length,
+    is_padded,
+    is_split,
+    split,
+    unrolled,
+)
 from headwater.datasets.metadata import remark_of_format
 
 _OPTIONS = (
@@ -104,19 +111,30 @@ def _opened(archive: Any, files: list[str], mapping: Mapping | None):
     stored = _stored(archive, files)
     reading = resolve([name for name in files if name not in stored], mapping)
     chunk: Chunk = {role: _read(archive, names) for role, names in reading.columns.items()}
-    if is_padded(chunk):
+    if SPLITS in reading.unused and is_split(chunk, splits := _read(archive, [SPLITS])):
+        chunk, note = split(chunk, splits)
+        reading = _without_unused(reading, [SPLITS])
+        stored["metadata"] = remark_of_format(stored.get("metadata"), note)
+    elif is_padded(chunk):
         lengths = [name for name in reading.unused if is_length(name)]
         masks = [name for name in reading.columns.get("continues", ()) if is_length(name)]
         if masks and "continues" not in reading.declared:
             # A mask of padded episodes says which steps count, not where something follows.
             lengths += masks
             del chunk["continues"]
-            others = dict(reading.columns)
-            unused = (*reading.unused, *others.pop("continues"))
-            reading = reading._replace(columns=others, unused=unused)
+            others = {role: n for role, n in reading.columns.items() if role != "continues"}
+            reading = reading._replace(columns=others)
         chunk, note = unrolled(chunk, {name: _read(archive, [name]) for name in lengths})
+        reading = _without_unused(reading, lengths)
         stored["metadata"] = remark_of_format(stored.get("metadata"), note)
     return {**stored, "reading": reading}, iter([chunk])
+
+
+def _without_unused(reading: Reading, used: list[str]) -> Reading:
+    """The reading where the columns `used` say how long episodes are."""
+    unused = tuple(name for name in reading.unused if name not in used)
+    looks = {name: what for name, what in reading.looks.items() if name not in used}
+    return reading._replace(unused=unused, looks=looks)
 
 
 def write_archive(dataset: Dataset, path: Path) -> None:

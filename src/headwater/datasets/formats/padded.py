@@ -1,4 +1,5 @@
-"""Arrays with an axis of episodes before that of steps, padded to the longest episode."""
+"""Arrays of whole episodes: padded to the longest on an axis of their own, or with one observation
+more for each episode than there are steps."""
 
 import re
 
@@ -12,6 +13,9 @@ _LENGTHS = ("lengths", "length", "seq_lens", "seq_lengths", "num_steps", "n_step
 _LENGTHS += ("episode_lengths", "episode_length", "traj_lengths", "trajectory_lengths", "lens")
 _MASKS = ("mask", "masks", "valid", "valid_mask", "is_valid", "attention_mask", "validity")
 _FLAGS = ("terminals", "truncations", "dones", "ends", "starts", "continues")
+SPLITS = "indices"
+"""The array that says where all episodes but the first begin, as imitation calls it."""
+_OF_EPISODES = ("terminals", "truncations", "dones")
 _NEARER = 0.5
 """Distance between neighbours along the axis of steps, as a share of that along the other one."""
 
@@ -55,13 +59,22 @@ def unrolled(chunk: Chunk, extra: dict[str, np.ndarray]) -> tuple[Chunk, str]:
             "observation more for each episode), or all arrays one row for each step"
         )
     found = dict(chunk, rewards=rewards)
+    of_last: dict[str, np.ndarray] = {}
     for role in _FLAGS:
-        if role in found:
+        if role not in found:
+            continue
+        each = found[role].shape in ((episodes,), (episodes, 1))
+        if role in _OF_EPISODES and steps > 1 and each:
+            # One value for each episode: it stands for its last step.
+            of_last[role] = found.pop(role).reshape(-1)
+        else:
             found[role] = _flags(found[role], role, episodes, steps)
     lengths, how = _lengths(found, extra, episodes, steps)
     if np.any(lengths < 1):
         raise DataError(f"episode {np.argmin(lengths)} has no steps: leave it out")
     keep = np.arange(steps) < lengths[:, None]
+    last = np.arange(steps) == lengths[:, None] - 1
+    found |= {role: last * values[:, None] for role, values in of_last.items()}
     rows: Chunk = {}
     for role, values in found.items():
         if values.shape[:2] != (episodes, steps) and role != "observations":
@@ -210,3 +223,46 @@ def _counted(lengths: np.ndarray, name: str, steps: int) -> np.ndarray:
             f"whole number from 1 to {steps}"
         )
     return lengths.astype(np.int64)
+
+
+def is_split(chunk: Chunk, splits: np.ndarray) -> bool:
+    """Whether observations have one row more than actions for each of the episodes that begin at 0
+    and at `splits`."""
+    steps = len(chunk["actions"])
+    if splits.ndim != 1 or splits.dtype.kind not in "iu":
+        return False
+    return len(chunk["observations"]) == steps + splits.size + 1
+
+
+def split(chunk: Chunk, splits: np.ndarray) -> tuple[Chunk, str]:
+    """The steps of all episodes with their successors, and a sentence on how they were read.
+
+    **Arguments:** `splits`: `[episode - 1]`, the first step of each episode but the first. A flag
+    for each episode stands for its last step. Raises `DataError` if they are in no order.
+    """
+    steps = len(chunk["actions"])
+    starts = np.concatenate([[0], splits.astype(np.int64), [steps]])
+    lengths = np.diff(starts)
+    if np.any(lengths < 1):
+        episode = int(np.argmax(lengths < 1))
+        raise DataError(
+            f"'{SPLITS}' says that episode {episode} begins at step {starts[episode]} and the next "
+            f"at {starts[episode + 1]}: every episode needs a step, and they follow each other"
+        )
+    number = np.repeat(np.arange(lengths.size), lengths)
+    observed = np.arange(steps) + number
+    found = {
+        **chunk,
+        "observations": chunk["observations"][observed],
+        "next_observations": chunk["observations"][observed + 1],
+        RECORDS: number,
+    }
+    last = np.zeros(steps, bool)
+    last[starts[1:] - 1] = True
+    for role in _OF_EPISODES:
+        if role in found and np.shape(found[role]) in ((lengths.size,), (lengths.size, 1)):
+            found[role] = last & (found[role].reshape(-1)[number] != 0)
+    return found, (
+        f"'{SPLITS}' says where each of {lengths.size:,} episodes begins, whose observations are "
+        "one more than its steps"
+    )

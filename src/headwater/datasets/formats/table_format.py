@@ -23,7 +23,8 @@ from headwater.datasets.formats.tables.cells import (
     numbered,
     words_note,
 )
-from headwater.datasets.formats.trajectories import READING, is_trajectories, unrolled
+from headwater.datasets.formats.tables.types import plain, plain_column
+from headwater.datasets.formats.trajectories import is_trajectories, reading_note, unrolled
 from headwater.datasets.metadata import ACTION_NAMES, remark_of_format
 
 _KEY = b"headwater"
@@ -38,8 +39,9 @@ _GAPS = ("actions", "next_observations", "continues")
 def open_table(path: Path, kind: str, mapping: Mapping | None, rows: int | None):
     """What is stored beside the columns, and the columns in chunks of about `rows`.
 
-    **Arguments:** `kind`: `parquet` or `arrow`. Raises `DataError` for a damaged file, a missing
-    column or values that are no numbers.
+    **Arguments:** `kind`: `parquet`, `arrow` or `stream`, Arrow's messages without a footer.
+
+    Raises `DataError` for a damaged file, a missing column or values that are no numbers.
     """
     # The library takes what has a colon in it for an address, unless it is absolute.
     import pyarrow as arrow
@@ -70,11 +72,13 @@ def open_batches(
         Options().over({"columns": given})
     reading = resolve(names, mapping or stored.pop("columns", None))
     stored.pop("columns", None)
+    used = {name for columns in reading.columns.values() for name in columns}
+    batches = plain(batches, used)
     first = next((batch for batch in batches if batch.num_rows), None)
     if first is None:
         return {**stored, "reading": reading}, iter(())
     batches = itertools.chain([first], batches)
-    words = _words_of_actions(first, reading.columns, whole)
+    words = _words_of_actions(first, reading.columns, lambda name: plain_column(whole(name), name))
     if words is not None:
         name = reading.columns["actions"][0]
         batches = _with_numbers(batches, name, words)
@@ -85,7 +89,8 @@ def open_batches(
         def column(values: Any, name: str, start: int) -> np.ndarray:
             return _column(values, name, start, anything=False)
 
-        stored["metadata"] = remark_of_format(stored.get("metadata"), READING)
+        note = reading_note(first, reading.columns)
+        stored["metadata"] = remark_of_format(stored.get("metadata"), note)
         return {**stored, "reading": reading}, unrolled(batches, reading.columns, column)
     return {**stored, "reading": reading}, _chunks(batches, reading.columns)
 
@@ -97,10 +102,7 @@ def _words_of_actions(first: Any, roles: dict[str, list[str]], whole) -> list[st
     names = roles.get("actions", [])
     if len(names) != 1:
         return None
-    kind = first.column(names[0]).type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (types.is_string(kind) or types.is_large_string(kind)):
+    if not types.is_string(first.column(names[0]).type):
         return None
     return action_words(whole(names[0]).unique().drop_null().to_pylist())
 
@@ -165,7 +167,7 @@ def _open(path: Path, kind: str, rows: int | None) -> tuple[Any, Iterator[Any]]:
             file = parquet.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
             batches = file.iter_batches(batch_size=rows or 65_536)
             return _flattened(file.schema_arrow, bounded(batches, path.stat().st_size))
-        return _flattened(*arrow_batches(path))
+        return _flattened(*arrow_batches(path, footer=kind == "arrow"))
     except _BROKEN as error:
         raise _damaged(kind, error) from None
 
@@ -369,4 +371,18 @@ class _Arrow(AbstractFormat):
         write_arrow(dataset, place)
 
 
-FORMATS = (_Parquet(), _Arrow())
+class _ArrowStream(AbstractFormat):
+    title = "Arrow stream"
+    suffixes = (".arrows",)
+
+    def recognises(self, place: Path, head: bytes) -> bool:
+        # A message begins so, and so does no file of another kind; text has no such bytes.
+        return (
+            head.startswith(b"\xff\xff\xff\xff") and 0 < int.from_bytes(head[4:8], "little") < 2**31
+        )
+
+    def open(self, place: Path, mapping: Mapping | None, rows: int | None):
+        return open_table(place, "stream", mapping, rows)
+
+
+FORMATS = (_Parquet(), _Arrow(), _ArrowStream())

@@ -2,14 +2,11 @@
 
 import codecs
 import csv
-import gzip
 import importlib
 import io
 import re
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from headwater.core.errors import DataError
 from headwater.core.stored_size import refuse_beyond
@@ -17,11 +14,11 @@ from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.format import AbstractFormat
 from headwater.datasets.formats.table_format import open_batches
 from headwater.datasets.formats.tables.cells import with_lists
+from headwater.datasets.formats.tables.packed import MAGIC, is_packed, unpacked
 from headwater.datasets.metadata import remark_of_format
 
 _COLUMN_BYTES = 8_192
 """That the reader of CSV reserves for a column."""
-_BLOCK = 2**20
 _SAMPLE = 2**16
 """Bytes from the beginning by which the dialect is told."""
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -71,9 +68,8 @@ def open_text_table(path: Path, mapping: Mapping | None, rows: int | None):
     are told from the content; what was found other than UTF-8, commas, points and a header at the
     top is said in the metadata. Raises `DataError` for what is no table.
     """
-    packed = path.name.lower().endswith(".gz")
-    dialect = _dialect(path, packed)
-    table, decimal, grouped = _table(path, packed, dialect)
+    dialect = _dialect(path)
+    table, decimal, grouped = _table(path, dialect)
     _refuse_values_as_names(table.column_names)
     lists: list[str] = []
     if decimal == ".":
@@ -120,13 +116,13 @@ def _short(line: str) -> str:
     return repr(line if len(line) <= 60 else line[:60] + " …")
 
 
-def _dialect(path: Path, packed: bool) -> _Dialect:
+def _dialect(path: Path) -> _Dialect:
     head = b""
-    for block in _blocks(path, packed):
+    for block in unpacked(path):
         head += block
         if len(head) >= _SAMPLE:
             break
-    encoding = _encoding(head, path, packed)
+    encoding = _encoding(head, path)
     # What is cut off at the end of the sample is no character, nor a row.
     text = head[:_SAMPLE].decode(encoding, "ignore")
     lines = text.splitlines()
@@ -163,7 +159,7 @@ def _is_table(head: bytes) -> bool:
     return sum(map(_is_number, fields)) * 2 > len(fields)
 
 
-def _encoding(head: bytes, path: Path, packed: bool) -> str:
+def _encoding(head: bytes, path: Path) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head:
@@ -171,7 +167,7 @@ def _encoding(head: bytes, path: Path, packed: bool) -> str:
     for encoding in ("utf-8-sig", "cp1252"):
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
-            for block in _blocks(path, packed):
+            for block in unpacked(path):
                 decoder.decode(block)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
@@ -271,12 +267,12 @@ def _units(lines: list[str], delimiter: str) -> str:
     return lines[0]
 
 
-def _table(path: Path, packed: bool, dialect: _Dialect) -> tuple[Any, str, list[str]]:
+def _table(path: Path, dialect: _Dialect) -> tuple[Any, str, list[str]]:
     """The table, its decimal mark, the one with which fewer columns are left as text, and the
     columns whose numbers have marks between thousands."""
-    table, grouped = _ungrouped(_read(path, packed, dialect, "."), ",", ".")
+    table, grouped = _ungrouped(_read(path, dialect, "."), ",", ".")
     if dialect.decimal_comma and _texts(table):
-        other, others = _ungrouped(_read(path, packed, dialect, ","), ".", ",")
+        other, others = _ungrouped(_read(path, dialect, ","), ".", ",")
         if _texts(other) < _texts(table):
             return other, ",", others
     return table, ".", grouped
@@ -326,16 +322,16 @@ def _grouped(table, group: str, decimal: str) -> tuple[Any, list[str]]:
     return table, found
 
 
-def _read(path: Path, packed: bool, dialect: _Dialect, decimal: str):
+def _read(path: Path, dialect: _Dialect, decimal: str):
     import pyarrow.csv
 
     # The library takes what has a colon in it for an address, unless it is absolute.
     source: Any = path.absolute()
     spaces = dialect.delimiter == _SPACES
-    if packed or spaces or not dialect.encoding.startswith("utf-8"):
+    if is_packed(path) or spaces or not dialect.encoding.startswith("utf-8"):
         source = io.BytesIO()
         decoder = codecs.getincrementaldecoder(dialect.encoding)()
-        for block in _blocks(path, packed):
+        for block in unpacked(path):
             source.write(decoder.decode(block).encode())
         source.write(decoder.decode(b"", final=True).encode())
         if spaces:
@@ -380,33 +376,15 @@ def _texts(table) -> int:
     return sum(types.is_string(column.type) for column in table.columns)
 
 
-def _blocks(path: Path, packed: bool) -> Iterator[bytes]:
-    """The bytes of the table, unpacked, as long as they can honestly be in the file."""
-    size, total = path.stat().st_size, 0
-    try:
-        with cast(IO[bytes], gzip.open(path) if packed else path.open("rb")) as file:
-            while block := file.read(_BLOCK):
-                total += len(block)
-                if packed:
-                    refuse_beyond(total, size)
-                yield block
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"this .gz file is truncated or corrupt ({error}): copy or download it again"
-        ) from None
-    except OSError as error:
-        raise DataError(f"it cannot be read ({error.strerror or error})") from None
-
-
 class _TextTable(AbstractFormat):
     title = "CSV"
     suffixes = ()
 
     def recognises(self, place: Path, head: bytes) -> bool:
         name = place.name.lower()
-        packed = head.startswith(b"\x1f\x8b")
+        packed = head.startswith(MAGIC)
         if name.endswith(_SUFFIXES):
-            return bool(head) and packed == name.endswith(".gz")
+            return bool(head) and packed == is_packed(place)
         # Of a directory there is no head.
         if packed or not head or not name.endswith(_OTHERS):
             return False

@@ -9,7 +9,7 @@ from headwater.core.errors import DataError
 from headwater.datasets.columns.roles import Chunk
 from headwater.datasets.episodes.ends import RECORDS
 
-READING = "each row of the table is an episode, whose columns hold a list of its steps"
+_EPISODES = "each row of the table is an episode, whose columns hold a list of its steps"
 _FLAGS = ("terminals", "truncations", "dones")
 
 
@@ -40,6 +40,17 @@ def is_trajectories(batch: Any, roles: dict[str, list[str]]) -> bool:
     return bool(np.all(more == 1)) or ((varies or "rewards" in roles) and bool(np.all(more == 0)))
 
 
+def reading_note(batch: Any, roles: dict[str, list[str]]) -> str:
+    """What the rows of such a table are, in words."""
+    numbers = [name for name in roles.get("episodes", ()) if _is_list(batch.column(name).type)]
+    if not numbers:
+        return _EPISODES
+    return (
+        "each row of the table holds lists of steps, and a row goes on with the episode of the row "
+        f"before where '{numbers[0]}' is the same and its steps follow"
+    )
+
+
 def unrolled(batches: Iterator[Any], roles: dict[str, list[str]], column) -> Iterator[Chunk]:
     """The steps of all episodes end to end, a chunk for each batch.
 
@@ -47,14 +58,81 @@ def unrolled(batches: Iterator[Any], roles: dict[str, list[str]], column) -> Ite
 
     Raises `DataError`, with the row, for lists whose lengths do not fit together.
     """
-    start = 0
+    start = record = 0
+    waiting: tuple[Chunk, np.ndarray] | None = None
     for batch in batches:
         if batch.num_rows:
-            yield _chunk(batch, roles, column, start)
+            chunk, last = _chunk(batch, roles, column, start)
+            cuts = last[:-1][~_goes_on(chunk, last[:-1])]
+            if _is_counted(chunk):
+                # Where rows are told apart by their steps, too, numbers may repeat.
+                numbers = chunk["episodes"]
+                cuts = np.union1d(cuts, np.flatnonzero(~_alike(numbers[1:], numbers[:-1])))
+            if waiting is not None:
+                held, before = waiting
+                between = {
+                    role: np.concatenate([held[role][-1:], chunk[role][:1]]) for role in held
+                }
+                if not _goes_on(between, np.zeros(1, np.int64))[0]:
+                    before = np.append(before, len(held["actions"]) - 1)
+                yield _cut(held, before, record)
+                record += before.size
+            waiting = chunk, cuts
         start += batch.num_rows
+    if waiting is not None:
+        held, before = waiting
+        yield _cut(held, np.append(before, len(held["actions"]) - 1), record)
 
 
-def _chunk(batch: Any, roles: dict[str, list[str]], column, start: int) -> Chunk:
+def _cut(chunk: Chunk, cuts: np.ndarray, record: int) -> Chunk:
+    """The chunk with its records, numbered from `record` on, of which each ends after a cut."""
+    rows = len(chunk["actions"])
+    boundary = np.zeros(rows + 1, bool)
+    boundary[cuts + 1] = True
+    if "terminals" in chunk:
+        ended = chunk["terminals"].reshape(-1) != 0
+        cut = chunk.get("truncations", np.zeros(rows, bool)).reshape(-1) != 0
+        chunk = {**chunk, "truncations": cut | (boundary[1:] & ~ended)}
+    if _is_counted(chunk):
+        chunk = {role: values for role, values in chunk.items() if role != "episodes"}
+    return {**chunk, RECORDS: record + np.cumsum(boundary[:-1])}
+
+
+def _is_counted(chunk: Chunk) -> bool:
+    """Whether beside the number of an episode something says which step follows which."""
+    steps = chunk.get("steps", np.zeros(0, str))
+    return "episodes" in chunk and (steps.dtype.kind in "iuf" or "next_observations" in chunk)
+
+
+def _goes_on(chunk: Chunk, last: np.ndarray) -> np.ndarray:
+    """Whether the episode goes on after each of the steps `last`, which end rows of the table.
+
+    It does where its number stays the same, no end is marked, and the steps are counted on or what
+    was to follow is observed.
+    """
+    numbers = chunk.get("episodes")
+    if numbers is None:
+        return np.zeros(last.size, bool)
+    found = _alike(numbers[last], numbers[last + 1])
+    for role in (*_FLAGS, "ends"):
+        if role in chunk:
+            found &= chunk[role].reshape(len(numbers), -1)[last].any(1) == 0
+    steps, following = chunk.get("steps"), chunk.get("next_observations")
+    if steps is not None and steps.dtype.kind in "iuf":
+        steps = steps.reshape(len(numbers), -1)[:, 0]
+        return found & (steps[last + 1] > steps[last])
+    if following is None:
+        return np.zeros(last.size, bool)
+    return found & _alike(following[last], chunk["observations"][last + 1])
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether rows are equal, one for one."""
+    return np.all(one == other, axis=tuple(range(1, one.ndim)))
+
+
+def _chunk(batch: Any, roles: dict[str, list[str]], column, start: int) -> tuple[Chunk, np.ndarray]:
+    """The steps of the rows of a batch, and the last step of each row."""
     steps = _checked(batch.column(roles["actions"][0]), roles["actions"][0], start)
     empty = np.flatnonzero(steps == 0)
     if empty.size:
@@ -62,7 +140,7 @@ def _chunk(batch: Any, roles: dict[str, list[str]], column, start: int) -> Chunk
     ends = np.cumsum(steps)
     last = np.zeros(int(ends[-1]), bool)
     last[ends - 1] = True
-    found: Chunk = {RECORDS: np.repeat(start + np.arange(batch.num_rows), steps)}
+    found: Chunk = {}
     for role, names in roles.items():
         parts, successors = [], []
         for name in names:
@@ -97,11 +175,7 @@ def _chunk(batch: Any, roles: dict[str, list[str]], column, start: int) -> Chunk
         if successors and len(successors) == len(names):
             together = successors[0] if len(successors) == 1 else np.column_stack(successors)
             found.setdefault("next_observations", together)
-    if "terminals" in found:
-        ended = found["terminals"].reshape(-1) != 0
-        cut = found.get("truncations", np.zeros(last.size, bool)).reshape(-1) != 0
-        found["truncations"] = cut | (last & ~ended)
-    return found
+    return found, ends - 1
 
 
 def _checked(values: Any, name: str, start: int) -> np.ndarray:

@@ -70,7 +70,17 @@ def words_note(name: str, words: list[str]) -> str:
     """In which order the words of the column `name` were numbered."""
     shown = [f"{number} is '{word[:40]}'" for number, word in enumerate(words[:30])]
     more = f" and {len(words) - 30:,} more" if len(words) > 30 else ""
-    return f"the actions in '{name}' are words, numbered in order: {', '.join(shown)}{more}"
+    alike: dict[str, str] = {}
+    doubt = ""
+    for word in words:
+        other = alike.setdefault(" ".join(word.lower().split()), word)
+        if other != word:
+            doubt = (
+                f"; '{other}' and '{word}' differ in capitals or spaces alone and count as two "
+                "actions: write them alike if they are one"
+            )
+            break
+    return f"the actions in '{name}' are words, numbered in order: {', '.join(shown)}{more}{doubt}"
 
 
 def numbered(values: Any, words: list[str]) -> Any:
