@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -371,7 +372,10 @@ def _evaluation(specification: Specification, planned: Plan) -> Evaluate | None:
 
 
 def _write_model(done: Run, directory: RunDirectory | None) -> None:
-    """Writes what a language model of the first seed became, where other libraries load it."""
+    """Writes what a language model of the first seed became, where other libraries load it.
+
+    What they have no form for stays in the run alone, which is said on standard error.
+    """
     if directory is None:
         return
     if isinstance(done.method, AbstractCompletionScorer):
@@ -392,9 +396,19 @@ def _write_model(done: Run, directory: RunDirectory | None) -> None:
             lambda temporary: write_adapters(networks, temporary, base=chosen.path, family=family),
         )
     place = directory.path / MODEL_DIRECTORY
-    if not place.is_dir():
-        model = done.models[0]
-        fill_directory(place, lambda temporary: model.write(model.decoder, temporary))
+    if place.is_dir():
+        return
+    model = done.models[0]
+    reason = model.unwritten(model.decoder)
+    if reason is not None:
+        # What was learned is in the run, and must not end as if it were lost.
+        print(
+            f"note: {place} was not written, since {reason}; in Python, "
+            f"hw.open_run({str(directory.path)!r}).models has it",
+            file=sys.stderr,
+        )
+        return
+    fill_directory(place, lambda temporary: model.write(model.decoder, temporary))
 
 
 def _write_scorer(done: Run, place: Path) -> None:

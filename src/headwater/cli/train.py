@@ -54,7 +54,7 @@ def command(
         judge: Of pairs of texts, a Python function as `module:function` or `file.py:function`; by
             default the one with the higher reward tends to be preferred.
         out: Directory of the run; by default `runs/METHOD-DATA`. It must not exist. A language
-            model is left in OUT/model, which transformers loads.
+            model is left in OUT/model, which transformers loads (not one with several experts).
         then: Logs of the tasks that follow that of `--data`, in their order, for methods that learn
             one task after the other.
         set: A hyper-parameter; may be repeated.

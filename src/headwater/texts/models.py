@@ -78,6 +78,14 @@ class LanguageModel:
         if isinstance(self.tokenizer, ByteTokenizer):
             self.tokenizer.write(directory)
 
+    def unwritten(self, decoder: Decoder) -> str | None:
+        """Why `decoder`, trained from this model, cannot be written, or `None` if it can be."""
+        try:
+            family_of(decoder.architecture)
+        except SpecificationError as error:
+            return str(error)
+        return None
+
     def has_scorer(self, network: WithReward) -> bool:
         """Whether transformers has reward models of this kind; `network`: without adapters."""
         decoder = network.network

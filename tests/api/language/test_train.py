@@ -146,6 +146,17 @@ def test_one_model_over_two_devices_is_the_model_of_one(folder, tmp_path):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
 
+def test_a_model_with_experts_that_cannot_be_written_is_in_its_run(folder, tmp_path, capsys):
+    run = hw.train(
+        hw.build_method("Switch", {"num_experts": 2}), folder / "sums.jsonl",
+        model=folder / "model", out=tmp_path / "run", updates=1, batch_size=4, progress=False,
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert "model was not written, since a decoder with 2 experts in each layer cannot" in said
+    assert run.finished and not (tmp_path / "run" / "model").exists()
+    assert hw.open_run(tmp_path / "run").models[0].decoder.architecture.experts == 2
+
+
 def test_epochs_are_updates_that_pass_over_what_is_learned_from(folder):
     run = taught(folder, "SFT", "sums.jsonl", None, updates=None, epochs=2.5, held_out="0.25")
     # Six rows in batches of four, two and a half times.
