@@ -531,3 +531,6 @@ def test_a_time_is_named_only_where_nothing_counts(tmp_path):
     path = table(tmp_path / "log.parquet", **signals(), timestamp=np.arange(10.0), ep=np.zeros(10))
     reading = load(path, columns={"unused": ["ep"]}).metadata["reading"]
     assert "timestamp" not in reading["looks"] and "timestamp" in reading["unused"]
+    only = NONE | {"terminals": signals()["dones"]}
+    reading = load(table(path, **only, timestamp=np.arange(10.0))).metadata["reading"]
+    assert reading["looks"] == {"timestamp": "the step within an episode"}

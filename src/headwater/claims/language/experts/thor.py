@@ -125,11 +125,11 @@ CLAIMS = (
             "Fails with seeds 0 to 2, by 0.42 to 0.58 nats per token against the decoder "
             "without experts. The consistency loss does what it is to do (2.8 to 3.7 times less "
             "disagreement), but at the same number of operations each of the drawn experts sees "
-            "a quarter of the updates, too few where there are always new texts. In one pilot "
-            "with 512 texts, 1,600 updates of THOR and twice as many of the others, these learn "
-            "them by heart and end at 1.99 (without experts) and 1.68 (Switch) where THOR ends "
-            "at 0.94; but the decoder without experts was at 0.86 after a quarter of that, so "
-            "that stopping in time does as well."
+            "a quarter of the updates, likely too few where there are always new texts. In one "
+            "pilot (seed 100) with 512 texts, 1,600 updates of THOR and twice as many of the "
+            "others, these learn the texts by heart and end at 1.99 (without experts) and 1.68 "
+            "(Switch) where THOR ends at 0.94; but trained a quarter as long, the decoder without "
+            "experts ends at 0.86, so that stopping in time does better."
         ),
     ),
 )
