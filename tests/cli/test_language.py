@@ -38,6 +38,12 @@ def test_from_a_text_to_a_judgement(folder):
     assert written[0]["prompt"] == "1+" and len(written[0]["samples"]) == 2
 
 
+def test_a_model_with_experts_is_said_to_be_in_its_run(folder):
+    train = ("train", "Switch", "-m", folder / "grown" / "model", "-d", folder / "sums.jsonl")
+    printed = done(*train, "-o", folder / "experts", "--set", "num_experts=2", "--updates", 1)
+    assert "the model is in the run alone" in printed and "reward model" not in printed
+
+
 def test_what_cannot_be_done_is_one_sentence(folder):
     model, data = folder / "grown" / "model", folder / "sums.jsonl"
     for arguments, reason in (

@@ -169,7 +169,10 @@ def report(run, json: bool, standing=None) -> None:
         print("last: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         if pace is not None:
             print(f"about {pace:,.0f} tokens a second")
-        place = f"model: {model}" if model else "a reward model"
-        if isinstance(run.method, AbstractCompletionScorer):
+        scores = isinstance(run.method, AbstractCompletionScorer)
+        place = f"model: {model}"
+        if model is None:
+            place = "a reward model" if scores else "the model is in the run alone"
+        if scores:
             place += ": use it, or the run, as --reward" if model else ": use it as --reward"
         print(place + (" (of the first seed)" if run.seeds > 1 and model else ""))
