@@ -68,8 +68,9 @@ def test_docstring_has_its_sections_and_every_setting(name):
     for field in dataclasses.fields(cls):
         assert f"`{field.name}`" in listed, f"{field.name} is not documented"
     reference = text[places[1] : places[2]].removeprefix(sections[1])
-    assert len(reference.strip()) > 10
-    assert paper(cls.info.paper).arxiv in reference
+    assert len(reference.strip()) > 10, "the reference does not say which paper it is"
+    number = paper(cls.info.paper).arxiv
+    assert number in reference, f"the reference does not give the paper's number, arXiv:{number}"
 
 
 @methods
