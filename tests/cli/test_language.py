@@ -38,6 +38,17 @@ def test_from_a_text_to_a_judgement(folder):
     assert written[0]["prompt"] == "1+" and len(written[0]["samples"]) == 2
 
 
+def test_what_a_user_says_is_answered(folder):
+    generate = ("language", "generate", folder / "grown" / "model", "--new-tokens", 3, "--greedy")
+    # There is no template of its own, so that the plain form is what is gone on with.
+    form = "<|user|>\nQ\n<|assistant|>\n"
+    assert form + done(*generate, "-p", "Q", "--chat") == done(*generate, "-p", form)
+    answer = ask(*generate, "-p", "Q", "--system", "S")
+    assert answer.status == 1 and "before a conversation: give --chat too" in answer.err
+    answer = ask(*generate, "-p", "Q", "--system", "S", "--chat")
+    assert "do not fit into the model's context of 32" in answer.err
+
+
 def test_a_model_with_experts_is_said_to_be_in_its_run(folder):
     train = ("train", "Switch", "-m", folder / "grown" / "model", "-d", folder / "sums.jsonl")
     printed = done(*train, "-o", folder / "experts", "--set", "num_experts=2", "--updates", 1)

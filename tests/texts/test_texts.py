@@ -118,6 +118,7 @@ def test_comparisons(tmp_path):
         ("What is it? It is good.", "What is it? It was bad."),
         ("The sky is blue", "The sky is green"),
         ("answer 12", "answer 13"),
+        ("ab", "abc"),
         ([user("Q"), assistant("A")], [user("Q"), assistant("B")]),
         ([user("Q"), assistant("A"), user("R"), assistant("C")], [user("Q"), assistant("B")]),
     ],
@@ -167,7 +168,7 @@ def test_rows_that_are_too_long(tmp_path):
         read_completions(path, BYTES, 6)
     dropped = read_completions(path, BYTES, 8, too_long="drop")
     assert (dropped.dropped, dropped.cut) == (1, 0) and shown(dropped.data) == ("^a", "b$")
-    assert "1 rows were too long and left out, 0 were cut" in dropped.sentence()
+    assert "of 2 rows, 1 were too long and left out, 0 were cut" in dropped.notes[0]
     cut = read_completions(path, BYTES, 8, too_long="cut_prompt")
     assert cut.cut == 1 and shown(cut.data) == ("^cdef", "gh$")
     cut = read_completions(path, BYTES, 8, too_long="cut_response")
@@ -240,7 +241,7 @@ def test_comparisons_that_cannot_be_used(tmp_path):
         ({"chosen": "same", "rejected": "same"}, "row 1: 'chosen' and 'rejected' are the same"),
         ({"chosen": "ab", "rejected": [user("a")]}, "row 1: 'chosen' and 'rejected' must both be"),
         ({"chosen": [user("a")], "rejected": [user("b")]}, "have no first message in common"),
-        ({"chosen": "ab", "rejected": "abc"}, "row 1: 'chosen' is empty"),
+        ({"chosen": "", "rejected": "abc"}, "row 1: 'chosen' is empty"),
         ({"chosen": [assistant("a")], "rejekted": []}, "no column 'rejected'.*mean rejekted"),
     ):
         with pytest.raises(DataError, match=message):
@@ -353,7 +354,58 @@ def test_only_what_a_template_marks_as_answers_is_response(tmp_path):
         tmp_path, {"messages": [user("Q"), assistant("x>A"), user("R"), assistant("y>B")]}
     )
     data = read_completions(path, tokenizer, 64, only_answers=True).data
-    assert shown(data) == ("^u:Q|a:u:R|a:", "A;y>B;$")
+    # What a template leaves out is not put in, as in what TRL prepares: no beginning, no end.
+    assert shown(data) == ("u:Q|a:u:R|a:", "A;y>B;")
+
+
+def test_a_conversation_is_what_its_template_makes_of_it(tmp_path):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    BYTES.write(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.reasoning_content or '' }}{{ m.content }}/"
+        "{{ mood or '' }}{{ m.name is defined }}\n{% endfor %}{% if add_generation_prompt %}"
+        "a:{% endif %}"
+    )
+    tokenizer = FileTokenizer(tmp_path)
+    pair = {"prompt": [user("Q")], "completion": [assistant("A")]}
+    read = read_completions(written(tmp_path, pair), tokenizer, 64)
+    assert shown(read.data) == ("u:Q/False\na:", "A/False\n")
+    # Nothing says where to stop, so that the user has to know.
+    (note,) = read.notes
+    assert "ends 1 conversations with no token that ends a text" in note
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [257, ord("\n")]}))
+    ending = FileTokenizer(tmp_path)
+    assert read_completions(written(tmp_path, pair), ending, 64).notes == []
+    # As transformers has it: null is no field, and thoughts have three names.
+    thought = {**assistant("A"), "reasoning": "hm,", "name": None}
+    path = written(tmp_path, {"messages": [user("Q"), thought]})
+    whole = read_completions(path, tokenizer, 64).data
+    assert shown(whole) == ("u", ":Q/False\na:hm,A/False\n")
+    path = written(tmp_path, {**pair, "chat_template_kwargs": {"mood": "glad"}})
+    told = read_completions(path, tokenizer, 64).data
+    assert shown(told) == ("u:Q/gladFalse\na:", "A/gladFalse\n")
+    with pytest.raises(DataError, match="no chat template to be told 'mood'"):
+        read_completions(path, BYTES, 64)
+    path = written(tmp_path, {**pair, "chat_template_kwargs": "glad"})
+    with pytest.raises(DataError, match="'chat_template_kwargs' must be an object, not this"):
+        read_completions(path, tokenizer, 64)
+    # A prompt that the assistant spoke last in is answered all the same, as in TRL.
+    path = written(tmp_path, {"prompt": [user("Q"), assistant("A")]})
+    prompts = read_prompts(path, tokenizer, 64).data
+    assert bytes(prompts.tokens[0, : int(prompts.length[0])].tolist()) == (
+        b"u:Q/False\na:A/False\na:"
+    )
+    parts = [{"type": "text", "text": "Q"}]
+    path = written(tmp_path, {"prompt": [user(parts)], "completion": [assistant("A")]})
+    assert shown(read_completions(path, tokenizer, 64).data) == ("u:Q/False\na:", "A/False\n")
+
+
+def test_rows_that_were_dropped_are_counted_for_the_user(tmp_path):
+    rows = [{"prompt": "a", "completion": "b" * n} for n in (1, 2, 99)]
+    path = written(tmp_path, *rows)
+    read = read_completions(path, BYTES, 16, too_long="drop")
+    assert read.notes == ["of 3 rows, 1 were too long and left out, 0 were cut"]
 
 
 def test_dialects_of_rows_are_the_same_rows(tmp_path):

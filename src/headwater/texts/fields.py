@@ -96,7 +96,9 @@ class Row(NamedTuple):
             content = "".join(texts)
         if not isinstance(content, str):
             raise self.error(f"the 'content' of {where} must be a text")
-        return {**message, "content": content}
+        # Tables of messages hold null where a message lacks a field of another.
+        others = {name: value for name, value in message.items() if value is not None}
+        return {**others, "content": content}
 
     def label(self) -> bool:
         """Whether the row is labelled desirable. Raises `DataError` for what is no label."""

@@ -1,9 +1,6 @@
 """Texts as tokens, fitted into a context."""
 
-import bisect
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -15,7 +12,7 @@ from headwater.core.errors import DataError
 from headwater.core.fields import check_choice
 from headwater.core.records import Completions
 from headwater.texts.fields import Row
-from headwater.texts.segments import Segment
+from headwater.texts.segments import Parts
 from headwater.texts.tokenizers import AbstractTokenizer, begins_with_marks
 
 TooLong = Literal["refuse", "drop", "cut_prompt", "cut_response"]
@@ -30,7 +27,8 @@ class Read(Generic[Record]):
     """What came of a file.
 
     **Arguments:** `data`; `rows`: in the file; `dropped`, `cut`: rows that were too long; `tokens`:
-    that are not padding.
+    that are not padding; `endless`: conversations that the chat template ends with no token that
+    ends a text.
     """
 
     data: Record
@@ -38,26 +36,41 @@ class Read(Generic[Record]):
     dropped: int
     cut: int
     tokens: int
+    endless: int = 0
 
     @property
     def tokens_per_record(self) -> float:
         """Of each record of `data`, on average: one row of plain text is many windows."""
         return self.tokens / jax.tree.leaves(self.data)[0].shape[0]
 
-    def sentence(self) -> str:
-        """For the user, who asked for rows to be dropped or cut."""
-        return (
-            f"{self.rows:,} rows, {self.tokens:,} tokens; {self.dropped:,} rows were too long and "
-            f"left out, {self.cut:,} were cut"
-        )
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the rows before learning from them."""
+        found = []
+        if self.dropped or self.cut:
+            found.append(
+                f"of {self.rows:,} rows, {self.dropped:,} were too long and left out, {self.cut:,} "
+                "were cut"
+            )
+        if self.endless:
+            found.append(
+                f"the model's chat template ends {self.endless:,} conversations with no token that "
+                "ends a text, so that it is not learned to stop there: if the template writes a "
+                "token for that, name it in eos_token_id of the model's generation_config.json"
+            )
+        return found
 
 
 class Text(NamedTuple):
-    """Tokens, and which of them are response."""
+    """Tokens, and which of them are response.
+
+    **Arguments:** `marks`: tokens that every text begins with; `ended`: whether it has its end.
+    """
 
     tokens: list[int]
     response: list[bool]
     marks: int
+    ended: bool = True
 
     @property
     def prompt(self) -> int:
@@ -65,37 +78,55 @@ class Text(NamedTuple):
         return self.response.index(True) if True in self.response else len(self.tokens)
 
 
-def tokenised(row: Row, segments: Sequence[Segment], tokenizer: AbstractTokenizer) -> Text:
-    """The tokens of these pieces, with those that begin and end a text. Raises `DataError`."""
-    # Cut as a whole, since how a piece is cut depends on what stands before it. A token that
-    # reaches over a seam belongs to what comes after.
-    tokens, ends = tokenizer.encode_with_ends("".join(text for text, _ in segments))
-    bounds = list(itertools.accumulate(len(text) for text, _ in segments))
-    response = [segments[bisect.bisect_left(bounds, end)][1] for end in ends]
-    if begins_with_marks(tokenizer, tokens):
-        response[: len(tokenizer.begin)] = [False] * len(tokenizer.begin)
-    else:
-        tokens = [*tokenizer.begin, *tokens]
-        response = [False] * len(tokenizer.begin) + response
-    if segments[-1][1] and not _has_ended(tokens, response, tokenizer):
-        tokens, response = [*tokens, tokenizer.end], [*response, True]
-    prompted = not segments[0][1]
-    if not tokens or (prompted and response[0]):
+def tokenised(row: Row, parts: Parts, tokenizer: AbstractTokenizer) -> Text:
+    """The tokens of a row, with those that begin and end a text. Raises `DataError`.
+
+    It is cut into tokens as a whole, since how a piece is cut depends on what stands beside it. The
+    prompt is what the whole and the prompt alone begin with, as in TRL.
+    """
+    tokens, places = tokenizer.encode_with_places(parts.text)
+    asked = parts.prompt == parts.text
+    ended = asked or _has_ended(tokens, tokenizer)
+    if not (ended or parts.finished):
+        tokens, places = tokenizer.ended(parts.text, tokens, places)
+    marks = len(tokenizer.begin) if begins_with_marks(tokenizer, tokens) else 0
+    if not (marks or parts.finished):
+        marks = len(tokenizer.begin)
+        tokens, places = [*tokenizer.begin, *tokens], [(0, 0)] * marks + places
+    if not tokens:
         raise row.error("'prompt' is empty, and the tokenizer has no token to begin with")
+    if parts.answers is None:
+        same = len(tokens) if asked else _same(parts, tokens, tokenizer)
+        response = [i >= same for i in range(len(tokens))]
+    else:
+        # What ends the text belongs to an answer that reaches so far.
+        answers = [(begin, end + (end == len(parts.text))) for begin, end in parts.answers]
+        response = [any(a < end and begin < b for a, b in answers) for begin, end in places]
     # What stands first follows nothing, so that nobody chose it.
     response[0] = False
-    return Text(tokens, response, len(tokenizer.begin))
+    if not asked and True not in response:
+        raise row.error("the tokenizer makes no token of what is to be learned: remove the row")
+    return Text(tokens, response, marks, ended or not parts.finished)
 
 
-def _has_ended(tokens: list[int], response: list[bool], tokenizer: AbstractTokenizer) -> bool:
-    """Whether the response brings its end, as chat templates write it, with a line break after it.
+def _same(parts: Parts, tokens: list[int], tokenizer: AbstractTokenizer) -> int:
+    """How many tokens the whole and the prompt alone begin with."""
+    alone = tokenizer.encode(parts.prompt)
+    if not (parts.finished or begins_with_marks(tokenizer, alone)):
+        alone = [*tokenizer.begin, *alone]
+    pairs = enumerate(zip(alone, tokens))
+    return next((i for i, (a, b) in pairs if a != b), min(len(alone), len(tokens)))
 
-    Without one a model would never learn to stop, so that it is added where a template writes none.
+
+def _has_ended(tokens: list[int], tokenizer: AbstractTokenizer) -> bool:
+    """Whether a text brings its end, with a line break after it perhaps.
+
+    Without one a model would never learn to stop, so that it is added.
     """
     if tokenizer.end < 0:
         return True
     ends = tokenizer.ends
-    last = max((i for i, t in enumerate(tokens) if t in ends and response[i]), default=-1)
+    last = max((i for i, t in enumerate(tokens) if t in ends), default=-1)
     return last >= 0 and not tokenizer.decode(tokens[last + 1 :]).strip()
 
 
@@ -161,7 +192,14 @@ class Tally:
     def report(self, data: Record, rows: int, texts: list[Text]) -> Read[Record]:
         """What came of a file of so many rows."""
         tokens = sum(len(text.tokens) for text in texts)
-        return Read(data, rows, self.dropped, self.cut, tokens)
+        endless = sum(not text.ended for text in texts)
+        return Read(data, rows, self.dropped, self.cut, tokens, endless)
+
+
+def with_one_prompt(pair: list[Text]) -> list[Text]:
+    """Two responses to a prompt, of which one may begin before the other, both from there on."""
+    start = min(text.prompt for text in pair)
+    return [text._replace(response=[i >= start for i in range(len(text.tokens))]) for text in pair]
 
 
 def padded(texts: list[Text], width: int, tokenizer: AbstractTokenizer) -> Completions:

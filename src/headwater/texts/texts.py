@@ -8,8 +8,8 @@ from headwater.core.errors import DataError
 from headwater.core.records import CompletionComparisons, Completions, LabelledCompletions
 from headwater.core.tokens import Prompts
 from headwater.texts.fields import Columns, checked_rows
-from headwater.texts.fitting import Read, Tally, Text, TooLong, padded, tokenised
-from headwater.texts.segments import prompt_text, prompted, segments_of, with_prompt
+from headwater.texts.fitting import Read, Tally, Text, TooLong, padded, tokenised, with_one_prompt
+from headwater.texts.segments import parts_of, prompt_of, prompted, with_prompt
 from headwater.texts.tokenizers import AbstractTokenizer
 
 
@@ -49,9 +49,9 @@ def read_completions(
     judged = "reward" in names
     texts, rewards, tally = [], [], Tally(context, too_long)
     for row in rows:
-        segments = segments_of(row, kind, tokenizer, only_answers)
+        parts = parts_of(row, kind, tokenizer, only_answers)
         reward = row.finite("reward") if judged else 0.0
-        text = tally.fitted(row, [tokenised(row, segments, tokenizer)])
+        text = tally.fitted(row, [tokenised(row, parts, tokenizer)])
         if text is not None:
             texts += text
             rewards.append(reward)
@@ -86,7 +86,7 @@ def read_comparisons(
             tokenised(row, prompted(row, prompt, answer, name, tokenizer), tokenizer)
             for name, answer in zip(("chosen", "rejected"), answers)
         ]
-        pair = tally.fitted(row, pair)
+        pair = tally.fitted(row, with_one_prompt(pair))
         if pair is not None:
             chosen.append(pair[0])
             rejected.append(pair[1])
@@ -161,9 +161,7 @@ def read_prompts(
         raise rows[0].missing("prompt", "prompts are needed, ")
     texts, tally = [], Tally(context, too_long)
     for row in rows:
-        text = tokenised(
-            row, [(prompt_text(row, row.given("prompt"), tokenizer), False)], tokenizer
-        )
+        text = tokenised(row, prompt_of(row, row.given("prompt"), tokenizer), tokenizer)
         fitted = tally.fitted(row, [text])
         if fitted is not None:
             texts += fitted

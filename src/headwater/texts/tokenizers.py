@@ -17,10 +17,18 @@ from headwater.texts.chat_templates import Rendered, marks_answers, rendered
 Message = Mapping[str, str]
 """One turn of a conversation: who speaks (`role`) and what is said (`content`)."""
 
+Placed = tuple[list[int], list[tuple[int, int]]]
+"""Tokens, and the places of the text that they stand for."""
+
 Tokens = Sequence[int] | np.ndarray | jax.Array
 """One row of tokens."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+
+_MARKS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""Special tokens that templates are told."""
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class AbstractTokenizer(abc.ABC):
@@ -46,21 +54,37 @@ class AbstractTokenizer(abc.ABC):
         """The tokens of a piece of text, with nothing before and after it."""
 
     @abc.abstractmethod
-    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
-        """The same tokens, and after how many characters of `text` each of them ends."""
+    def encode_with_places(self, text: str) -> Placed:
+        """The same tokens, and where in `text` each of them begins and ends."""
+
+    def ended(self, text: str, tokens: list[int], places: list[tuple[int, int]]) -> Placed:
+        """The tokens of a text with the one that ends it behind it, which there has to be."""
+        return [*tokens, self.end], [*places, (len(text), len(text) + 1)]
+
+    @property
+    def templated(self) -> bool:
+        """Whether conversations are rendered by the model's own template.
+
+        That also writes what they begin and end with, so that nothing is put around them.
+        """
+        return False
 
     @abc.abstractmethod
     def decode(self, tokens: Tokens) -> str:
         """The text of tokens, without those that only mark beginning, end and padding."""
 
     @abc.abstractmethod
-    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
+    def conversation(
+        self, messages: Sequence[Message], *, answer_follows: bool, **settings: Any
+    ) -> str:
         """A conversation as one text, ending where the answer begins if one follows.
+
+        **Arguments:** `settings`: what the template is told besides (`enable_thinking`, say).
 
         Raises `DataError` for a conversation that the template refuses.
         """
 
-    def answers(self, messages: Sequence[Message]) -> Rendered | None:
+    def answers(self, messages: Sequence[Message], **settings: Any) -> Rendered | None:
         """A conversation as one text, with the places of the assistant's part.
 
         `None` where the template does not mark it. Raises as `conversation` does.
@@ -97,17 +121,19 @@ class ByteTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))
 
-    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
-        ends = [at for at, letter in enumerate(text, 1) for _ in letter.encode("utf-8")]
-        return self.encode(text), ends
+    def encode_with_places(self, text: str) -> Placed:
+        places = [(at, at + 1) for at, letter in enumerate(text) for _ in letter.encode("utf-8")]
+        return self.encode(text), places
 
     def decode(self, tokens: Tokens) -> str:
         return bytes(int(t) for t in np.asarray(tokens, int) if 0 <= t < 256).decode(
             "utf-8", "replace"
         )
 
-    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
-        return plain_conversation(messages, answer_follows=answer_follows)
+    def conversation(
+        self, messages: Sequence[Message], *, answer_follows: bool, **settings: Any
+    ) -> str:
+        return plain_conversation(messages, answer_follows=answer_follows, **settings)
 
     def write(self, directory: str | Path) -> None:
         """Writes the same tokenizer as a `tokenizer.json` that other libraries load."""
@@ -166,8 +192,18 @@ def _byte_characters() -> list[str]:
     return [chr(byte if byte in visible else next(others)) for byte in range(256)]
 
 
-def plain_conversation(messages: Sequence[Message], *, answer_follows: bool) -> str:
-    """The form for models that bring none: each turn behind a line that says who speaks."""
+def plain_conversation(
+    messages: Sequence[Message], *, answer_follows: bool, **settings: Any
+) -> str:
+    """The form for models that bring none: each turn behind a line that says who speaks.
+
+    Raises `DataError` for settings, which there is no template for.
+    """
+    if settings:
+        raise DataError(
+            f"the model has no chat template to be told {', '.join(map(repr, settings))}: leave "
+            "'chat_template_kwargs' out"
+        )
     text = "".join(f"<|{m['role']}|>\n{m['content']}\n" for m in messages)
     return text + "<|assistant|>\n" if answer_follows else text
 
@@ -264,34 +300,53 @@ class FileTokenizer(AbstractTokenizer):
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
 
-    def encode_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+    def encode_with_places(self, text: str) -> Placed:
         encoded = self.inner.encode(text, add_special_tokens=False)
-        return encoded.ids, [end for _, end in encoded.offsets]
+        return encoded.ids, encoded.offsets
+
+    def ended(self, text: str, tokens: list[int], places: list[tuple[int, int]]) -> Placed:
+        added = self.inner.get_added_tokens_decoder().get(self.end)
+        # Some swallow the space before them.
+        if added is not None and added.lstrip:
+            return self.encode_with_places(text + added.content)
+        return [*tokens, self.end], [*places, (len(text), len(text) + 1)]
 
     def decode(self, tokens: Tokens) -> str:
         return self.inner.decode(np.asarray(tokens, int).tolist(), skip_special_tokens=True)
 
-    def conversation(self, messages: Sequence[Message], *, answer_follows: bool) -> str:
-        if self.template is None:
-            return plain_conversation(messages, answer_follows=answer_follows)
-        return self._rendered(messages, answer_follows).text
+    @property
+    def templated(self) -> bool:
+        return self.template is not None
 
-    def answers(self, messages: Sequence[Message]) -> Rendered | None:
+    def conversation(
+        self, messages: Sequence[Message], *, answer_follows: bool, **settings: Any
+    ) -> str:
+        if self.template is None:
+            return plain_conversation(messages, answer_follows=answer_follows, **settings)
+        return self._rendered(messages, answer_follows, settings).text
+
+    def answers(self, messages: Sequence[Message], **settings: Any) -> Rendered | None:
         if self.template is None or not marks_answers(self.template):
             return None
-        return self._rendered(messages, False)
+        return self._rendered(messages, False, settings)
 
-    def _rendered(self, messages: Sequence[Message], answer_follows: bool) -> Rendered:
-        names = ("bos_token", "eos_token", "pad_token", "unk_token")
-        marks = {name: text for name in names if (text := self._text(name)) is not None}
-        return rendered(
-            self.template,
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=answer_follows,
-            **marks,
-        )
+    def _rendered(
+        self, messages: Sequence[Message], answer_follows: bool, settings: dict[str, Any]
+    ) -> Rendered:
+        values: dict[str, Any] = {
+            name: text for name in _MARKS if (text := self._text(name)) is not None
+        }
+        given = {"messages": [_with_reasoning(m) for m in messages]}
+        given |= {"add_generation_prompt": answer_follows, "tools": None, "documents": None}
+        return rendered(self.template, **{**values, **settings, **given})
+
+
+def _with_reasoning(message: Message) -> Message:
+    """What was thought before the answer, under every name that templates look for."""
+    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    if found is None:
+        return message
+    return {"thinking": found, **message, "reasoning_content": found}
 
 
 def begins_with_marks(tokenizer: AbstractTokenizer, tokens: Sequence[int]) -> bool:

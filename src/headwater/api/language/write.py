@@ -15,6 +15,7 @@ from headwater.decoding.constrained import Constrained, Constraint
 from headwater.ops.language.generation import Restrictions, generate
 from headwater.runs.options import check_seed
 from headwater.texts.models import LanguageModel
+from headwater.texts.tokenizers import AbstractTokenizer, Message, begins_with_marks
 
 _AT_ONCE = 64
 """Responses that are written side by side."""
@@ -26,7 +27,7 @@ _generate = eqx.filter_jit(generate)
 
 def generate_texts(
     model: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[Message]],
     *,
     new_tokens: int = 64,
     samples: int = 1,
@@ -43,16 +44,18 @@ def generate_texts(
 ) -> list[list[dict[str, Any]]]:
     """Responses to texts: for each prompt its samples, with `text` and `log_probability`.
 
-    **Arguments:** as of `ops.language.generation.generate`, and of its `Restrictions`; `required`:
+    **Arguments:** `prompts`: texts to go on with, or conversations to answer; the others as of
+    `ops.language.generation.generate`, and of its `Restrictions`; `required`:
     what each text has to say, `"wing|feather"` for one of several; `forbidden`: what it must not
     say; `once`: of which it says one at most, and once. These are strings of characters, with a
     space before them or not, in the whole text, its prompt included. Raises `SpecificationError`
-    if prompts and new tokens do not fit into the model's context, or for an empty constraint.
+    if prompts and new tokens do not fit into the model's context, or for an empty constraint, and
+    `DataError` for a conversation that the model's chat template refuses.
     """
     if not prompts:
         raise SpecificationError("there is no prompt to answer")
     check_seed(seed)
-    rows = [[*model.tokenizer.begin, *model.tokenizer.encode(prompt)] for prompt in prompts]
+    rows = [_tokens(model.tokenizer, prompt) for prompt in prompts]
     empty = [i for i, row in enumerate(rows) if not row]
     if empty:
         raise SpecificationError(f"prompt {empty[0] + 1} is empty: give at least one character")
@@ -92,6 +95,19 @@ def generate_texts(
         ]
         for i in range(len(rows))
     ]
+
+
+def _tokens(tokenizer: AbstractTokenizer, prompt: str | Sequence[Message]) -> list[int]:
+    if isinstance(prompt, str):
+        text, finished = prompt, False
+    else:
+        # A template of the model's own writes what conversations begin with.
+        finished = tokenizer.templated
+        text = tokenizer.conversation(prompt, answer_follows=True)
+    tokens = tokenizer.encode(text)
+    if finished or begins_with_marks(tokenizer, tokens):
+        return tokens
+    return [*tokenizer.begin, *tokens]
 
 
 def _constraint(

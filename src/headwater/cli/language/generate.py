@@ -13,6 +13,8 @@ def command(
     model: Annotated[Path, tyro.conf.Positional, option("DIR")],
     /,
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, option("TEXT", "-p")] = (),
+    chat: Flag = False,
+    system: Annotated[str | None, option("TEXT")] = None,
     adapters: Annotated[Path | None, option("DIR")] = None,
     new_tokens: Annotated[int, option("N")] = 64,
     samples: Annotated[int, option("N")] = 1,
@@ -37,6 +39,9 @@ def command(
             one.
         prompt: A text to continue; may be repeated. Without one, lines are read from the standard
             input.
+        chat: The prompts are what a user says to the assistant: they are put into the model's chat
+            template, and the answers alone are printed.
+        system: What the system says first; with chat.
         adapters: Directory of adapters in PEFT's form, to be merged into the model.
         new_tokens: To write at most, for each prompt.
         samples: Answers to each prompt.
@@ -56,12 +61,16 @@ def command(
     import sys
 
     from headwater.api.language.write import generate_texts
+    from headwater.core.errors import SpecificationError
     from headwater.texts.models import load_language_model
 
     prompts = list(prompt) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if system is not None and not chat:
+        raise SpecificationError("--system is what is said before a conversation: give --chat too")
+    first = [] if system is None else [{"role": "system", "content": system}]
     found = generate_texts(
         load_language_model(model, adapters=adapters),
-        prompts,
+        [[*first, {"role": "user", "content": p}] for p in prompts] if chat else prompts,
         new_tokens=new_tokens,
         samples=samples,
         temperature=temperature,
@@ -80,4 +89,4 @@ def command(
         return
     for text, answers in zip(prompts, found):
         for answer in answers:
-            print(f"{text}{answer['text']}")
+            print(answer["text"] if chat else f"{text}{answer['text']}")

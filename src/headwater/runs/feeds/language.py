@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ from headwater.sources.language.host_rewards import (
 from headwater.sources.language.packed import PackedReplay, PackedTexts, shapes_for
 from headwater.sources.language.resets import Resets
 from headwater.texts.completion_advantages import advantages, prompt_values
+from headwater.texts.fitting import Read
 from headwater.texts.models import LanguageModel, prompts_within
 from headwater.texts.texts import read_comparisons, read_completions, read_labelled, read_prompts
 
@@ -142,6 +144,7 @@ class _Texts:
             only_answers=self.options.only_answers,
             columns=self.columns,
         )
+        _tell(read)
         return read.data, read.tokens_per_record
 
     def comparisons(self, path: Path) -> tuple[CompletionComparisons, float]:
@@ -154,6 +157,7 @@ class _Texts:
             too_long=self.options.too_long,
             columns=self.columns,
         )
+        _tell(read)
         return read.data, read.tokens_per_record
 
     def labelled(self, path: Path) -> tuple[LabelledCompletions, float]:
@@ -166,6 +170,7 @@ class _Texts:
             too_long=self.options.too_long,
             columns=self.columns,
         )
+        _tell(read)
         return read.data, read.tokens_per_record
 
     def prompts(self, path: Path) -> Prompts:
@@ -184,6 +189,7 @@ class _Texts:
             too_long=self.options.too_long,
             columns=self.columns,
         )
+        _tell(read)
         return read.data
 
     @property
@@ -337,6 +343,11 @@ class _Texts:
         prompts, others, _ = self.divided(self.prompts)
         reward = self.judged(None)
         return prompts, None if others is None else HeldOut(others, reward), reward
+
+
+def _tell(read: Read[Any]) -> None:
+    for note in read.notes:
+        print(f"data, note: {note}", file=sys.stderr)
 
 
 def updates_of_epochs(
