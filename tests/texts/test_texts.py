@@ -388,7 +388,7 @@ def test_a_conversation_is_what_its_template_makes_of_it(tmp_path):
     with pytest.raises(DataError, match="no chat template to be told 'mood'"):
         read_completions(path, BYTES, 64)
     path = written(tmp_path, {**pair, "chat_template_kwargs": "glad"})
-    with pytest.raises(DataError, match="'chat_template_kwargs' must be an object, not this"):
+    with pytest.raises(DataError, match="'chat_template_kwargs' must be an object, not a text"):
         read_completions(path, tokenizer, 64)
     # A prompt that the assistant spoke last in is answered all the same, as in TRL.
     path = written(tmp_path, {"prompt": [user("Q"), assistant("A")]})
@@ -399,6 +399,31 @@ def test_a_conversation_is_what_its_template_makes_of_it(tmp_path):
     parts = [{"type": "text", "text": "Q"}]
     path = written(tmp_path, {"prompt": [user(parts)], "completion": [assistant("A")]})
     assert shown(read_completions(path, tokenizer, 64).data) == ("u:Q/False\na:", "A/False\n")
+
+
+def test_columns_are_those_that_were_named(tmp_path):
+    # One that is called like a role stays out of the way.
+    row = {"question": "a", "prompt": "no", "completion": "b"}
+    path = written(tmp_path, row)
+    data = read_completions(path, BYTES, 64, columns={"prompt": "question"}).data
+    assert shown(data) == ("^a", "b$")
+    twice = {"prompt": "question", "completion": "question"}
+    with pytest.raises(DataError, match="one column cannot hold two things: name each once"):
+        read_completions(path, BYTES, 64, columns=twice)
+    (tmp_path / "twice.csv").write_text("prompt,prompt,completion\na,b,c\n")
+    with pytest.raises(DataError, match="there are two columns 'prompt': rename one of them"):
+        read_completions(tmp_path / "twice.csv", BYTES, 64)
+    with pytest.raises(DataError, match="this is a directory: name the file in it"):
+        read_completions(tmp_path, BYTES, 64)
+    path = written(tmp_path, GOOD, {"text": "a"})
+    with pytest.raises(DataError, match="row 2: 'prompt' is missing: fill it, or remove the row"):
+        read_completions(path, BYTES, 64)
+    path = written(tmp_path, {"messages": "hello"})
+    with pytest.raises(DataError, match="'messages' must be a list of messages, not a text"):
+        read_completions(path, BYTES, 64)
+    (tmp_path / "one.json").write_text(json.dumps({"data": [GOOD]}, indent=1))
+    with pytest.raises(DataError, match="other JSON must be one array of such rows"):
+        read_completions(tmp_path / "one.json", BYTES, 64)
 
 
 def test_rows_that_were_dropped_are_counted_for_the_user(tmp_path):
@@ -418,6 +443,7 @@ def test_dialects_of_rows_are_the_same_rows(tmp_path):
         "d.jsonl.gz": gzip.compress(lines.encode()),
         "e.csv": b"prompt,completion\r\nab,c\r\na,de\r\n",
         "f.tsv": b"prompt\tcompletion\nab\tc\na\tde\n",
+        "g.TSV.GZ": gzip.compress(b"prompt\tcompletion\nab\tc\na\tde\n"),
     }
     for name, content in texts.items():
         (tmp_path / name).write_bytes(content)
@@ -443,6 +469,7 @@ REFUSED = {
         "message 2 of 'messages' calls tools, which is not learned from yet",
     ),
     "image": ({"messages": [user([{"type": "image"}]), assistant("b")]}, "a part that is not a"),
+    "pictures": ({"prompt": "a", "completion": "b", "images": ["a.png"]}, "holds pictures"),
     "reward": ({"prompt": "a", "completion": "b", "reward": 10**400}, "must be a finite number"),
 }
 

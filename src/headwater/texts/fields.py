@@ -13,7 +13,10 @@ Columns = Mapping[str, str]
 """From `prompt`, `completion`, `chosen`, `rejected`, `text`, `messages`, `reward` or `label` to
 the name of the column that holds it, where that is another one."""
 
-_NOT_HONOURED = {"tools": "tools", "margin": "margins of preferences"}
+_NOT_HONOURED = {
+    **{"tools": "tools", "margin": "margins of preferences"},
+    **{"images": "pictures", "image": "a picture"},
+}
 """Columns that TRL reads and that are not read here, and what they hold."""
 
 _SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
@@ -129,8 +132,11 @@ class Row(NamedTuple):
 
 def kind_of(value: Any) -> str:
     """What a value is, in words for messages."""
-    kinds = {list: "a list", dict: "an object", bool: "true or false", int: "a number"}
-    return kinds.get(type(value), "a number" if isinstance(value, float) else "this")
+    kinds = {
+        **{list: "a list", dict: "an object", bool: "true or false", int: "a number"},
+        **{float: "a number", str: "a text", bytes: "bytes"},
+    }
+    return kinds.get(type(value), f"a {type(value).__name__}")
 
 
 def checked_rows(path: Path, columns: Columns | None) -> Iterator[Row]:
@@ -139,13 +145,20 @@ def checked_rows(path: Path, columns: Columns | None) -> Iterator[Row]:
     for role in columns or {}:
         if role not in _COLUMNS:
             raise DataError(nearest(role, _COLUMNS, "column of texts"))
+    if len(names) < len(columns or {}):
+        raise DataError("columns: one column cannot hold two things: name each once")
     found = 0
     for number, fields in stored_rows(path):
         found += 1
         for column in names:
             if column not in fields and found == 1:
                 raise DataError(f"{path}: {nearest(column, fields, 'column')}")
-        renamed = {names.get(key, key): value for key, value in fields.items()}
+        # A column that is called like a role which another one has is none of ours.
+        renamed = {
+            names.get(key, key): value
+            for key, value in fields.items()
+            if key in names or key not in (columns or {})
+        }
         if "reward" not in renamed and "score" in renamed:
             renamed["reward"] = renamed["score"]
         if "messages" not in renamed and "conversations" in renamed:

@@ -22,6 +22,8 @@ def stored_rows(path: Path) -> Iterator[tuple[int, Fields]]:
 
     Raises `DataError`, naming file and row, for what cannot be read.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: this is a directory: name the file in it that holds the texts")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file: check the path")
     with path.open("rb") as file:
@@ -31,12 +33,13 @@ def stored_rows(path: Path) -> Iterator[tuple[int, Fields]]:
         return
     if path.suffix == ".parquet":
         raise DataError(f"{path}: this is no Parquet file: it is truncated or corrupt")
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     try:
         # What some editors put first (a byte-order mark) is not part of the text.
         with io.TextIOWrapper(_opened(path, head), encoding="utf-8-sig", newline="") as file:
-            if plain.suffix.lower() in (".csv", ".tsv"):
-                yield from _table_rows(path, file, "\t" if plain.suffix == ".tsv" else ",")
+            separators = {".csv": ",", ".tsv": "\t"}
+            if (separator := separators.get(plain.suffix.lower())) is not None:
+                yield from _table_rows(path, file, separator)
             else:
                 yield from _json_rows(path, file)
     except UnicodeDecodeError as error:
@@ -73,7 +76,7 @@ def _json_rows(path: Path, file: Any) -> Iterator[tuple[int, Fields]]:
         except ValueError as error:
             raise DataError(
                 f"{path}, row {number}: this line is no JSON object ({error}): JSON Lines has one "
-                "on each line"
+                "on each line, and other JSON must be one array of such rows"
             ) from None
         yield number, _object(path, number, fields)
 
@@ -96,10 +99,13 @@ def _object(path: Path, number: int, fields: Any) -> Fields:
 def _table_rows(path: Path, file: Any, separator: str) -> Iterator[tuple[int, Fields]]:
     try:
         reader = csv.DictReader(file, delimiter=separator, strict=True)
+        names = reader.fieldnames or ()
+        for name in names:
+            if list(names).count(name) > 1:
+                raise DataError(f"{path}: there are two columns '{name}': rename one of them")
         for number, fields in enumerate(reader, 1):
             if None in fields or None in fields.values():
-                names = len(reader.fieldnames or ())
-                raise DataError(f"{path}, row {number}: it does not have {names} values")
+                raise DataError(f"{path}, row {number}: it does not have {len(names)} values")
             yield number, dict(fields)
     except csv.Error as error:
         raise DataError(f"{path}: this table cannot be read ({error})") from None

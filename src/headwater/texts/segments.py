@@ -32,8 +32,6 @@ def parts_of(row: Row, kind, tokenizer: AbstractTokenizer, only_answers: bool) -
             whole = _conversation(row, messages, tokenizer, answer_follows=False)
             return Parts(_filled(row, "messages", whole), finished=tokenizer.templated)
         return _answers(row, messages, tokenizer)
-    if "prompt" not in row.fields:
-        raise row.missing("prompt", "completions need 'prompt' and 'completion', ")
     return prompted(row, row.given("prompt"), row.given("completion"), "completion", tokenizer)
 
 

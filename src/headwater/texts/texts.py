@@ -44,6 +44,8 @@ def read_completions(
     kind = next((kind for kind in kinds if kind[-1] in names), None)
     if kind is None:
         raise rows[0].missing("completion", "completions need 'prompt' and 'completion', ")
+    if kind[0] not in names:
+        raise rows[0].missing("prompt", "completions need 'prompt' and 'completion', ")
     if only_answers and kind != ("messages",):
         raise _no_conversations(path)
     judged = "reward" in names
