@@ -12,7 +12,7 @@ from headwater.core.errors import SpecificationError
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.episodes.flows import with_flows
 from headwater.datasets.write import write
-from headwater.environments.control.traffic_flows import TrafficFlows
+from headwater.environments.systems.traffic_flows import TrafficFlows
 from headwater.evidence.logs import record
 
 SMALL = {"seeds": 2, "batch_size": 8, "updates": 4, "evaluations": 1, "episodes": 3}

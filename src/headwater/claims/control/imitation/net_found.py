@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from headwater.core.method import AbstractMethod
 from headwater.core.records import Transitions
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.environments.control.traffic_flows import TrafficFlows
+from headwater.environments.systems.traffic_flows import TrafficFlows
 from headwater.evaluation.savings import sample_savings
 from headwater.evaluation.tuning import tune
 from headwater.evidence.claim import Claim, Criterion, Finding, mean_of, with_numbers

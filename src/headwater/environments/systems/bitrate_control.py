@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from headwater.core.errors import SpecificationError
 from headwater.core.spaces import Box, Discrete, Spaces
-from headwater.environments.control.bandwidth import markov_bandwidth
 from headwater.environments.environment import AbstractEnvironment, Step
+from headwater.environments.systems.bandwidth import markov_bandwidth
 
 BITRATES = (0.3, 0.75, 1.2, 1.85, 2.85, 4.3)
 """Megabits per second of the six encodings, from the worst to the best."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from headwater.core.method import AbstractPolicy
-from headwater.environments.control.bitrate_control import (
+from headwater.environments.systems.bitrate_control import (
     BITRATES,
     CHUNK_SECONDS,
     LOOKAHEAD,

@@ -10,8 +10,8 @@ import pytest
 
 from headwater.core.errors import DataError, SpecificationError
 from headwater.environments.check import check_environment
-from headwater.environments.control.bandwidth import markov_bandwidth, read_bandwidth_traces
-from headwater.environments.control.bitrate_control import (
+from headwater.environments.systems.bandwidth import markov_bandwidth, read_bandwidth_traces
+from headwater.environments.systems.bitrate_control import (
     BITRATES,
     LOOKAHEAD,
     MEASUREMENTS,

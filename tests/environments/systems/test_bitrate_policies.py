@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.environments.control.bitrate_control import BITRATES, BitrateControl, playback
-from headwater.environments.control.bitrate_policies import BufferBased, RateBased, RobustMPC
 from headwater.environments.interaction import begin, interact, random_action
+from headwater.environments.systems.bitrate_control import BITRATES, BitrateControl, playback
+from headwater.environments.systems.bitrate_policies import BufferBased, RateBased, RobustMPC
 from headwater.evaluation.returns import evaluate_returns
 
 TASK = BitrateControl()

@@ -7,7 +7,7 @@ import pytest
 
 from headwater.core.errors import SpecificationError
 from headwater.core.problems.flow import flow_layout
-from headwater.environments.control.traffic_flows import TrafficFlows, draw_protocols
+from headwater.environments.systems.traffic_flows import TrafficFlows, draw_protocols
 
 _FLOWS = 2_000
 
