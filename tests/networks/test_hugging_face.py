@@ -6,6 +6,7 @@ import json
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -394,6 +395,18 @@ def test_left_over_and_quantised_tensors(model):
     quantised = {"lm_head.weight": np.zeros((13, 16), np.int8)}
     _change_tensors(model, lambda t: t.update(quantised))
     with pytest.raises(DataError, match=r"'lm_head.weight' is of type int8, which is quantised"):
+        read_decoder(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_went_wrong(model, value, dtype):
+    def spoil(tensors):
+        tensors[QUERY] = tensors[QUERY].astype(dtype)
+        tensors[QUERY][3, 2] = value
+
+    _change_tensors(model, spoil)
+    with pytest.raises(DataError, match=rf"tensor '{QUERY}' holds values that are not finite"):
         read_decoder(model)
 
 

@@ -215,6 +215,11 @@ def _fill(found: dict[str, _Place], name: str, targets: list[np.ndarray], transp
             f"{place.file}: tensor '{place.name}' is of type {array.dtype}, which is quantised: "
             "save the model in bfloat16 or float32"
         )
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{place.file}: tensor '{place.name}' holds values that are not finite, of which all "
+            "that the model says would be spoilt: take a copy from before that happened"
+        )
     array = array.T if transposed else array
     start = 0
     for target, width in zip(targets, widths):

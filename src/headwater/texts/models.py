@@ -134,12 +134,15 @@ def load_language_model(
     if gradient_accumulation != 1:
         decoder = with_gradient_accumulation(decoder, gradient_accumulation)
     tokenizer: AbstractTokenizer = ByteTokenizer()
-    if (directory / "tokenizer.json").is_file():
+    has_tokenizer = (directory / "tokenizer.json").is_file()
+    if has_tokenizer:
         tokenizer = read_tokenizer(directory)
     try:
         tokenizer.fits(decoder.vocabulary)
     except DataError as error:
-        raise DataError(f"{directory}: {error}") from None
+        bytes_alone = "there is no tokenizer.json, so that bytes are tokens, and "
+        missing = "" if has_tokenizer else bytes_alone
+        raise DataError(f"{directory}: {missing}{error}") from None
     model = LanguageModel(decoder, tokenizer, directory)
     if not (directory / _STRUCTURE).is_file():
         return model

@@ -178,6 +178,8 @@ def test_names_of_matrices(key):
         ({"lora_bias": True}, "field 'lora_bias' is True, which cannot"),
         ({"kasa_config": {"a": 1}}, "field 'kasa_config' is .*, which cannot"),
         ({"r": 4}, "the adapter of 'model.layers.0.self_attn.q_proj' has rank 2 where .* says 4"),
+        ({"lora_alpha": 0}, "field 'lora_alpha' is 0, with which adapters say nothing"),
+        ({"lora_alpha": 1e999}, "field 'lora_alpha' is inf, with which adapters say nothing"),
         ({"lora_alpha": "six"}, "field 'lora_alpha' must be a number, not 'six'"),
         ({"rank_pattern": {".*q_proj": 2}}, "'rank_pattern' has the pattern '.\\*q_proj', which"),
         ({"rank_pattern": {"q_proj": -2}}, "'rank_pattern.q_proj' must be a positive number"),
@@ -203,6 +205,7 @@ def test_weights_that_do_not_fit(key, tmp_path):
         ),
         (_halves(0, "lm_head", 2, 16, 13), "'model.lm_head.lora_A.weight' cannot be honoured"),
         (_halves(0, f"model.layers.7.{QUERY}", 2, 16, 16), "'model.layers.7.* cannot be hono"),
+        ({n: x * np.float32(np.nan) for n, x in good.items()}, "holds values that are not finite"),
         ({n: x.astype(np.int8) for n, x in good.items()}, "is of type int8: save it in float32"),
     )
     for tensors, error in cases:

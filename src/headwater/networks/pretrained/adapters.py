@@ -1,5 +1,6 @@
 """Low-rank adapters in PEFT's form: a directory with `adapter_config.json` and safetensors."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -222,6 +223,11 @@ def _scale(config: Config, directory: Path, name: str, rank: int) -> float:
         expected = _of_pattern(config, "rank_pattern", name) or config.positive("r", 8)
         alpha = _of_pattern(config, "alpha_pattern", name) or config.number("lora_alpha", 8.0)
         rooted = config.flag("use_rslora")
+        if not alpha or not math.isfinite(alpha):
+            raise DataError(
+                f"field 'lora_alpha' is {alpha:g}, with which adapters say nothing: give a finite "
+                "number other than 0"
+            )
     except DataError as error:
         raise DataError(f"{directory / _CONFIG}: {error}") from None
     if rank != expected:
@@ -288,6 +294,8 @@ def _checked(
             raise DataError(
                 f"{file}: tensor '{tensor}' is of type {array.dtype}: save it in float32"
             )
+        if not np.isfinite(array).all():
+            raise DataError(f"{file}: tensor '{tensor}' holds values that are not finite")
         found.append(array.astype(np.float32))
     into, out_of = found
     fan_in, fan_out = shapes[0][-2], sum(shape[-1] for shape in shapes)
