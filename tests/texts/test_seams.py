@@ -219,3 +219,12 @@ def test_a_response_is_read_in_its_context(both):
     by_itself = tokenizer.decode(whole[len(alone) :])
     keeps = inner.decoder.__class__.__name__ in ("ByteLevel", "Replace")
     assert by_itself == (" world" if keeps else "world")
+
+
+def test_what_follows_a_mark_begins_anew(tmp_path):
+    inner = llama_2()
+    inner.add_special_tokens([AddedToken("<a>", special=True, rstrip=True)])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = FileTokenizer(tmp_path)
+    prompt, whole = (tokenizer.encode(text) for text in ("Hello<a>", "Hello<a>\nworld"))
+    assert tokenizer.decode_after(prompt, whole[len(prompt) :]) == "world"

@@ -177,7 +177,7 @@ def test_rows_that_are_too_long(tmp_path):
         read_completions(path, BYTES, 7, too_long="cut_response")
     with pytest.raises(DataError, match="even without the prompt: cut or drop it"):
         read_completions(path, BYTES, 3, too_long="cut_prompt")
-    with pytest.raises(DataError, match="no row fits into a context of 3"):
+    with pytest.raises(DataError, match="no row fits into 3 tokens"):
         read_completions(path, BYTES, 3, too_long="drop")
     # Both responses keep the same prompt.
     row = {"prompt": "abcdef", "chosen": "ghi", "rejected": "j"}

@@ -131,11 +131,14 @@ def _has_ended(tokens: list[int], tokenizer: AbstractTokenizer) -> bool:
 
 
 class Tally:
-    """Sees to rows that are too long, and counts them."""
+    """Sees to rows that are too long, and counts them.
 
-    def __init__(self, context: int, too_long: TooLong):
+    **Arguments:** `context`: tokens in a row at most; `too_long`; `kept_free`: behind them.
+    """
+
+    def __init__(self, context: int, too_long: TooLong, kept_free: int = 0):
         check_choice(too_long, TooLong, "too_long")
-        self.context, self.too_long = context, too_long
+        self.context, self.too_long, self.kept_free = context, too_long, kept_free
         self.dropped = self.cut = 0
 
     def fitted(self, row: Row, texts: list[Text]) -> list[Text] | None:
@@ -154,6 +157,11 @@ class Tally:
 
     def _reason(self, text: Text) -> str:
         prompt, total = text.prompt, len(text.tokens)
+        if self.kept_free:
+            return (
+                f"a prompt of {prompt} tokens and {self.kept_free} new ones do not fit into a "
+                f"context of {self.context + self.kept_free}"
+            )
         if prompt >= self.context:
             return f"a prompt of {prompt} tokens does not fit into a context of {self.context}"
         return (
@@ -182,7 +190,7 @@ class Tally:
         `mixed`: every response may be put behind every prompt.
         """
         if not texts:
-            raise DataError(f"{path}: no row fits into a context of {self.context}")
+            raise DataError(f"{path}: no row fits into {self.context} tokens")
         longest = max(len(text.tokens) for text in texts)
         if mixed:
             prompt = max(text.prompt for text in texts)

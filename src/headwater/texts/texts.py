@@ -151,17 +151,18 @@ def read_prompts(
     *,
     too_long: TooLong = "refuse",
     columns: Columns | None = None,
+    new_tokens: int = 0,
 ) -> Read[Prompts]:
     """Prompts to answer: the column `prompt`, of texts or conversations.
 
-    **Arguments:** `context`: tokens of a prompt at most, so that there is room for an answer; the
-    rest as of `read_completions`, which raises the same.
+    **Arguments:** `new_tokens`: of the context, kept free for an answer; the rest as of
+    `read_completions`, which raises the same.
     """
     path = Path(path)
     rows = list(checked_rows(path, columns))
     if "prompt" not in rows[0].fields:
         raise rows[0].missing("prompt", "prompts are needed, ")
-    texts, tally = [], Tally(context, too_long)
+    texts, tally = [], Tally(context - new_tokens, too_long, new_tokens)
     for row in rows:
         text = tokenised(row, prompt_of(row, row.given("prompt"), tokenizer), tokenizer)
         fitted = tally.fitted(row, [text])

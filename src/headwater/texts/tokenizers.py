@@ -95,11 +95,17 @@ class AbstractTokenizer(abc.ABC):
         """The text that `tokens` add to that of `prompt`.
 
         What a token says may depend on whether it is the first: many tokenizers leave out the
-        space that the first one begins with.
+        space that the first one begins with, and put one in behind the marks of a chat.
         """
+        if len(prompt) and self.is_mark(int(prompt[-1])):
+            return self.decode(tokens)
         before = self.decode(prompt)
         whole = self.decode(np.concatenate([np.asarray(prompt, int), np.asarray(tokens, int)]))
         return whole[len(before) :] if whole.startswith(before) else self.decode(tokens)
+
+    def is_mark(self, token: int) -> bool:
+        """Whether a token only marks a place, so that what follows begins anew."""
+        return False
 
     def fits(self, vocabulary: int) -> None:
         """Raises `DataError` if a model with so many tokens does not know all of these."""
@@ -313,6 +319,10 @@ class FileTokenizer(AbstractTokenizer):
 
     def decode(self, tokens: Tokens) -> str:
         return self.inner.decode(np.asarray(tokens, int).tolist(), skip_special_tokens=True)
+
+    def is_mark(self, token: int) -> bool:
+        added = self.inner.get_added_tokens_decoder().get(token)
+        return added is not None and added.special
 
     @property
     def templated(self) -> bool:

@@ -659,6 +659,15 @@ def test_what_cannot_be_written_is_said(folder, options, message):
         ("GRPO", "book.txt", {}, "no prompt may be empty"),
         ("GRPO", "sums.jsonl", {"new_tokens": 30}, "must fit into a context of 32"),
         ("GRPO", "sums.jsonl", {"reward": "nowhere"}, "is no run"),
+        ("GRPO", "sums.jsonl", {"samples": 1}, "GRPO compares the responses .* at least 2 samples"),
+        ("RLOO", "sums.jsonl", {"samples": 1}, "RLOO compares the responses .* at least 2 samples"),
+        ("GRPO", "pairs.jsonl", {}, "no right answer to learn, give a reward"),
+        (
+            "GRPO",
+            "sums.jsonl",
+            {"new_tokens": 30, "reward": len},
+            "a prompt of . tokens and 30 new ones do not fit into a context of 32",
+        ),
         ("SFT", "sums.jsonl", {"updates": 0}, "at least 1"),
         ("SFT", "sums.jsonl", {"only_answers": True}, "only_answers is about conversations"),
         ("DPO", "pairs.jsonl", {"only_answers": True}, "DPO does not learn from 'messages'"),
@@ -687,5 +696,7 @@ def test_what_cannot_be_trained_is_said(folder, tmp_path, method, data, others, 
 def test_a_tokenizer_that_does_not_fit_is_said(folder, tmp_path):
     architecture = Architecture(200, 32, width=8, layers=1, heads=1, hidden=8)
     write_decoder(Decoder(architecture, key=jax.random.key(0)), tmp_path / "small")
-    with pytest.raises(DataError, match=r"small: the tokenizer has 259 tokens but .* only 200"):
+    with pytest.raises(
+        DataError, match=r"small: there is no .* the tokenizer has 259 tokens but .* only 200"
+    ):
         load_language_model(tmp_path / "small")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,8 +176,7 @@ class _Texts:
 
     def prompts(self, path: Path) -> Prompts:
         """Prompts alone, that leave room for a response."""
-        room = self.model.decoder.context - self.options.new_tokens
-        if room < 1:
+        if self.options.new_tokens >= self.model.decoder.context:
             raise SpecificationError(
                 f"{self.options.new_tokens} new tokens leave no room for prompts in a context of "
                 f"{self.model.decoder.context}"
@@ -185,9 +185,10 @@ class _Texts:
         read = read_prompts(
             path,
             self.model.tokenizer,
-            room,
+            self.model.decoder.context,
             too_long=self.options.too_long,
             columns=self.columns,
+            new_tokens=self.options.new_tokens,
         )
         _tell(read)
         return read.data
@@ -332,7 +333,14 @@ class _Texts:
     ) -> tuple[Prompts, HeldOut | None, AbstractCompletionReward | AbstractHostReward]:
         """Prompts to answer, those held out, and the reward of answers."""
         if any(isinstance(reward, str) for reward in self.rewards):
-            right, others, _ = self.divided(self.completions)
+            try:
+                right, others, _ = self.divided(self.completions)
+            except DataError as error:
+                if self.inputs.reward is not None:
+                    raise
+                raise DataError(
+                    f"{error}; where there is no right answer to learn, give a reward (--reward)"
+                ) from None
             everything = right
             if others is not None:
                 everything = _stacked(right, others)
@@ -410,8 +418,27 @@ def _comparisons_and_written(method: AbstractMethod, inputs: Inputs, options: Op
 
 def _rewarded(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
     texts = _Texts(method, inputs, options)
+    if options.samples < 2:
+        _refuse_if_compared(method, texts)
     prompts, held, reward = texts.prompts_and_reward()
     return texts.fed(_with_reward(texts.written(prompts), reward), texts.written_tokens, held)
+
+
+def _refuse_if_compared(method: AbstractMethod, texts: _Texts) -> None:
+    """Raises `SpecificationError` if a method cannot do with one sample, which its update says."""
+    problem = token_problem(texts.model, texts.options)
+    key = jax.random.key(0)
+    tokens = jnp.zeros((texts.rows, 1, 2), jnp.int32)
+    numbers = tokens.astype(jnp.float32)
+    data = Completions(tokens, tokens == 0, numbers[..., 0], numbers)
+    try:
+        state = eqx.filter_eval_shape(method.init, problem, key=key)
+        eqx.filter_eval_shape(method.update, state, data, key=key)
+    except SpecificationError:
+        raise SpecificationError(
+            f"{type(method).__name__} compares the responses to a prompt with each other: at least "
+            "2 samples are needed"
+        ) from None
 
 
 def _from_resets(method: AbstractMethod, inputs: Inputs, options: Options) -> Fed:
