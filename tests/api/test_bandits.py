@@ -10,7 +10,7 @@ import pytest
 import headwater as hw
 from headwater.cli import main
 from headwater.core.errors import DataError, SpecificationError
-from headwater.datasets.pulls_files import read_arms, read_pulls, write_arms, write_pulls
+from headwater.datasets.bandits.pulls_files import read_arms, read_pulls, write_arms, write_pulls
 from headwater.evaluation.bandits import ExactReward
 
 from .problems import cart_pole_log
@@ -132,6 +132,32 @@ def test_names_as_obp_has_them(tmp_path):
     data, problem = read_pulls(tmp_path / "log.csv")
     assert problem.arms == 3 and data.context.shape == (9, 2)
     np.testing.assert_allclose(data.propensity, 0.25)
+
+
+def test_columns_of_other_names_are_read_again_when_a_run_goes_on_or_is_judged(tmp_path, capsys):
+    rows = log(rows=40)
+    named = {"shown": rows["arm"], "bought": rows["reward"], "p": rows["propensity"]}
+    lines = [",".join([*named, "x_0", "x_1"])]
+    lines += [",".join(map(str, [*row, *x])) for *row, x in zip(*named.values(), rows["context"])]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = {"arm": "shown", "reward": "bought", "propensity": "p", "context": "x_*"}
+    given = {"seeds": 1, "progress": False, "data_options": {"columns": columns}}
+    run = hw.train("CRM", str(path), updates=2, out=tmp_path / "run", **given)
+    plain = hw.train("CRM", str(archive(tmp_path / "log.npz", **rows)), updates=2, seeds=1,
+                     progress=False)  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, run.state, plain.state)
+    opened = hw.open_run(tmp_path / "run")
+    assert opened.specification.data.options == {"columns": columns}
+    judged = hw.evaluate(opened, data=str(path), estimators=["wis"], progress=False)
+    assert judged.estimates
+    described = ("data", "describe", str(path), *(f"--column={k}={v}" for k, v in columns.items()))
+    assert main([*described, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reading"][-1] == ["read as context", "x_0, x_1"]
+    with pytest.raises(SpecificationError, match="horizon says how a file is read, and logged"):
+        hw.train("CRM", str(path), updates=2, seeds=1, data_options={"horizon": 3})
+    with pytest.raises(SpecificationError, match="the data is read already"):
+        hw.train("CRM", pulls(), updates=2, **given)
 
 
 PROPENSITY = np.full(60, 1 / 3)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headwater.api.inputs import as_task, read_log
+from headwater.api.inputs import as_task, pulls_columns, read_log, refuse_options
 from headwater.api.language.score import score_texts
 from headwater.api.run import Run, open_run
 from headwater.api.specifications.choices import TaskChoice
@@ -18,9 +18,9 @@ from headwater.core.errors import SpecificationError, nearest
 from headwater.core.finite import FiniteProcess
 from headwater.core.method import AbstractLikelihood, AbstractPolicy, AbstractTablePolicy
 from headwater.core.records import Pulls
+from headwater.datasets.bandits.pulls_files import check_pulls, read_pulls
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.metadata import require_actions, require_rewards
-from headwater.datasets.pulls_files import check_pulls, read_pulls
 from headwater.environments.registry import acted_in
 from headwater.evaluation.bandits import as_transitions
 from headwater.evaluation.estimators.importance import WEIGHING
@@ -145,7 +145,7 @@ def evaluate(
     method = run.method
     kind = run.specification.flow.kind
     acts = run.base is None and kind != "bandits" and not isinstance(method, AbstractTablePolicy)
-    if data_options and (data is None or not acts):
+    if data_options and (data is None or not (acts or kind == "bandits")):
         raise SpecificationError("data options are of logged transitions: leave them out")
     if unseen_levels and not acts:
         raise SpecificationError(
@@ -165,7 +165,8 @@ def evaluate(
     if isinstance(method, AbstractTablePolicy):
         return _exactly(run, env, data)
     if kind == "bandits":
-        return _from_pulls(run, env, data, estimators, explore, max_weight, seed, progress)
+        judged_by = (estimators, explore, max_weight, seed, progress)
+        return _from_pulls(run, env, data, data_options, *judged_by)
     if isinstance(data, Pulls):
         raise SpecificationError(
             f"{run.name} is no run of a bandit, which alone is judged by logged rounds: give "
@@ -332,6 +333,7 @@ def _from_pulls(
     run: Run,
     env: Any,
     data: Any,
+    options: dict[str, Any] | None,
     estimators: Sequence[str] | None,
     explore: bool,
     max_weight: float,
@@ -349,7 +351,14 @@ def _from_pulls(
                 f"{run.name} is judged from logged rounds of a bandit (hw.Pulls or a file), not "
                 f"from a {type(data).__name__}"
             )
-        data = read_pulls(data, reward_range=(run.problem.low, run.problem.high))[0]
+        bounds = run.problem.low, run.problem.high
+        columns = pulls_columns(options)
+        if columns is None and run.specification.data is not None:
+            # As the run read what it learned from, unless something else is said.
+            columns = run.specification.data.options.get("columns")
+        data = read_pulls(data, reward_range=bounds, columns=columns)[0]
+    else:
+        refuse_options(options)
     if not run.problem.feature_size:
         # A log need not show every arm.
         data = dataclasses.replace(data, features=np.zeros((1, run.problem.arms, 0), np.float32))

@@ -34,11 +34,11 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractTokenPolicy
 from headwater.core.records import Pulls, Queries
 from headwater.core.spaces import Spaces
+from headwater.datasets.bandits.pulls_files import write_arms, write_pulls
 from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks, write_earlier_tasks
 from headwater.datasets.black_boxes.queries_files import write_queries
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import write_log, write_process
-from headwater.datasets.pulls_files import write_arms, write_pulls
 from headwater.datasets.write import write
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox

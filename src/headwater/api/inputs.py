@@ -24,7 +24,9 @@ from headwater.core.hypotheses import FiniteTask
 from headwater.core.method import AbstractCompletionScorer, AbstractMethod
 from headwater.core.records import Completions, EpisodeComparisons, Episodes, Pulls, Queries
 from headwater.core.tokens import AbstractCompletionReward
+from headwater.datasets.bandits.pulls_files import PullsFile
 from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks
+from headwater.datasets.columns.roles import Mapping
 from headwater.datasets.dataset import Dataset
 from headwater.datasets.finite_files import read_process
 from headwater.datasets.formats.directory_format import is_column_directory, open_columns
@@ -184,6 +186,13 @@ def refuse_options(options: dict[str, Any] | None, why: str = "the data is read 
         )
 
 
+def pulls_columns(options: dict[str, Any] | None) -> Mapping | None:
+    """The one option of reading that logged rounds of a bandit have: their columns."""
+    others = {name: value for name, value in (options or {}).items() if name != "columns"}
+    refuse_options(others, "logged rounds of a bandit have no such option, `columns` alone")
+    return (options or {}).get("columns") or None
+
+
 def choose_transitions(
     data: Any, options: dict[str, Any] | None, *, from_disk: bool = False
 ) -> tuple[DataChoice | None, Dataset | None]:
@@ -283,10 +292,16 @@ def open_inputs(
         made = None if task is None else TaskChoice.of(task)
         others = tuple(log for _, log in found[1:])
         return Chosen(chosen, made, later=later), Given(data, task, later=others)
-    if data_options:
+    if data_options and flow.kind != "bandits":
         raise SpecificationError("data options are of logged transitions: leave them out")
     chosen, data = choose_file(data)
     if flow.kind == "bandits":
+        if chosen is not None and isinstance(data, Path):
+            columns = pulls_columns(data_options)
+            chosen = dataclasses.replace(chosen, options=data_options or {})
+            data = PullsFile(data, columns)
+        else:
+            refuse_options(data_options)
         bandit = as_bandit(env)
         made = None if bandit is None else TaskChoice.of(bandit)
         return Chosen(chosen, made), Given(data, bandit)

@@ -8,18 +8,25 @@ import numpy as np
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import refuse_beyond
 
+TABLES = (
+    *(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".arrow", ".feather"),
+    *(".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
+)
+"""How the names of files with tables end."""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    return path.name.lower().endswith(TABLES)
+
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a table (`.csv`, `.parquet`). Raises `DataError` for what is damaged."""
+    """The columns of a table, lists of equal length as `[row, component]`.
+
+    Raises `DataError` for what is damaged, empty cells, and lists of unequal length.
+    """
     try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            table = pyarrow.parquet.read_table(path)
-        else:
-            import pyarrow.csv
-
-            table = pyarrow.csv.read_csv(path)
+        table = _open_table(path)
     except FileNotFoundError:
         raise DataError("there is no such file") from None
     except Exception as error:  # Whatever a damaged file makes the library trip on.
@@ -32,8 +39,37 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
         column = table[name]
         if column.null_count:
             raise DataError(f"column '{name}' has empty cells: fill or remove them")
-        found[name] = column.to_numpy()
+        array = column.to_numpy()
+        if array.dtype.kind == "O" and isinstance(array[0], np.ndarray):
+            lengths = {len(row) for row in array}
+            if len(lengths) > 1:
+                raise DataError(
+                    f"column '{name}' has lists of {min(lengths)} to {max(lengths)} numbers: each "
+                    "row needs as many"
+                )
+            array = np.stack(list(array))
+        found[name] = array
     return found
+
+
+def _open_table(path: Path) -> Any:
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(".parquet"):
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path)
+    if name.endswith((".arrow", ".feather")):
+        import pyarrow.feather
+
+        return pyarrow.feather.read_table(path)
+    if name.endswith((".jsonl", ".ndjson")):
+        import pyarrow.json
+
+        return pyarrow.json.read_json(path)
+    import pyarrow.csv
+
+    between = "\t" if name.endswith(".tsv") else ","
+    return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter=between))
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:

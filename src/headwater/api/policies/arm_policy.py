@@ -19,7 +19,7 @@ from headwater.core.finite import draw_index
 from headwater.core.method import AbstractArmPolicy, AbstractMethod
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
-from headwater.datasets.pulls_files import check_pulls
+from headwater.datasets.bandits.pulls_files import check_pulls
 from headwater.exports.policy_function import as_text
 from headwater.runs.checkpoint import flatten, restore
 from headwater.runs.files import explain, write_atomically

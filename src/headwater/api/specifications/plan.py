@@ -18,8 +18,8 @@ from headwater.core.method import AbstractArchiving, AbstractMethod, AbstractPro
 from headwater.core.problems.measured_space import MeasuredSpace
 from headwater.core.problems.search_space import SearchSpace
 from headwater.core.spaces import Spaces
+from headwater.datasets.bandits.pulls_files import PullsFile, read_arms
 from headwater.datasets.finite_files import read_process
-from headwater.datasets.pulls_files import read_arms
 from headwater.datasets.references import published_references
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
@@ -138,6 +138,8 @@ def plan(
         if data is None:
             raise RunError("this run's data was held in memory and is not known any more")
         specification.data.check_unchanged(data)
+        if kind == "bandits":
+            data = PullsFile(data, specification.data.options.get("columns"))
     fits: tuple[Stage, ...] = ()
     if specification.fits_critics:
         assert specification.start is not None

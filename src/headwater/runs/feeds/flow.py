@@ -22,6 +22,7 @@ from headwater.core.tokens import (
     AbstractPreference,
     Prompts,
 )
+from headwater.datasets.bandits.pulls_files import PullsFile
 from headwater.datasets.black_boxes.earlier_tasks import EarlierTasks
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.environments.black_boxes.black_box import AbstractBlackBox
@@ -72,6 +73,7 @@ class Inputs:
         | Episodes
         | EpisodeComparisons
         | Pulls
+        | PullsFile
         | Queries
         | EarlierTasks
         | None

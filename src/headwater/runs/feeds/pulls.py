@@ -1,6 +1,5 @@
 """Rounds of bandits, live and logged."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from headwater.core.finite import checked_range
 from headwater.core.method import AbstractArmPolicy, AbstractMethod
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
-from headwater.datasets.pulls_files import check_pulls, read_pulls
+from headwater.datasets.bandits.pulls_files import PullsFile, check_pulls, read_pulls
 from headwater.environments.bandits.bandit import AbstractBandit
 from headwater.runs.feeds.flow import Fed, Flow, Inputs, wrong_data
 from headwater.runs.learn import learn
@@ -81,8 +80,8 @@ def _log(method: AbstractMethod, inputs: Inputs, options: Options) -> tuple[Pull
     given: Any = inputs.data
     bandit = inputs.task
     bounds = None if options.reward_range is None else checked_range(options.reward_range)
-    if isinstance(given, Path):
-        data, problem = read_pulls(given, reward_range=bounds)
+    if isinstance(given, PullsFile):
+        data, problem = read_pulls(given.path, reward_range=bounds, columns=given.columns)
     elif isinstance(given, Pulls):
         data, problem = given, arms_of(given, *(bounds or (0.0, 1.0)))
     else:

@@ -1,7 +1,7 @@
 """Logged rounds of bandits, and what is known of their arms, in files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,42 +10,69 @@ from headwater.core.errors import DataError, SpecificationError
 from headwater.core.problems.arms import Arms
 from headwater.core.records import Pulls
 from headwater.datasets.actions.propensities import SLACK
-from headwater.datasets.arrays import array_of, read_archive, read_table
+from headwater.datasets.arrays import array_of, is_table, read_archive, read_table
+from headwater.datasets.bandits.columns import OF_THE_LOG, roles_of
+from headwater.datasets.columns.roles import Mapping
 
-_NAMES = {
-    "arm": ("arm", "action", "item_id"),
-    "reward": ("reward", "click"),
-    "propensity": ("propensity", "pscore", "propensity_score", "probability"),
-    "context": ("context", "user_feature"),
-    "features": ("features", "action_context"),
-}
-"""What each column is called, here and in obp's files."""
 _MOST_ARMS = 2**31 - 1
 
 
+class PullsFile(NamedTuple):
+    """A file with logged rounds, and which of its columns plays which role, if that was said."""
+
+    path: Path
+    columns: Mapping | None = None
+
+
+class ReadPulls(NamedTuple):
+    """Logged rounds, their arms, and which columns were used for what and which were not."""
+
+    data: Pulls
+    problem: Arms
+    used: dict[str, list[str]]
+    unused: list[str]
+
+
 def read_pulls(
-    path: str | Path, *, reward_range: tuple[float, float] | None = None
+    path: str | Path,
+    *,
+    reward_range: tuple[float, float] | None = None,
+    columns: Mapping | None = None,
 ) -> tuple[Pulls, Arms]:
     """Logged rounds of a bandit and its arms.
 
     An archive (`.npz`) holds `arm`, `reward` and `propensity` `[row]`, perhaps `context`
     `[row, context]`, and `features` `[arm, feature]` or `[row, arm, feature]`, and `low`, `high`
-    and `arms` if there are others than it shows. A table (`.csv`, `.parquet`) has the columns
-    `arm`, `reward`, `propensity` and `context_0`, `context_1`, …; the names that obp gives them
-    are read too.
+    and `arms` if there are others than it shows. A table (CSV, TSV, Parquet, Arrow, JSON Lines) has
+    the columns `arm`, `reward`, `propensity` and `context_0`, `context_1`, …, or `context` with
+    lists. Propensities may also be those of all arms, `[row, arm]`, or logarithms
+    (`log_propensity`). The names that obp and logs of episodes have are read too.
 
     **Arguments:** `reward_range`: what rewards lie between; by default what the file says, or zero
-    and one.
+    and one; `columns`: which column is the `arm`, the `reward`, the `propensity` (or the
+    `log_propensity`), the `context` (a name, a list of names, or a family such as `x_*`) and the
+    `features`, where names are not these; `unused`: columns to be left alone.
 
     Raises `DataError`, naming the file, the column and the row, for anything else.
     """
+    found = read_pulls_file(path, reward_range=reward_range, columns=columns)
+    return found.data, found.problem
+
+
+def read_pulls_file(
+    path: str | Path,
+    *,
+    reward_range: tuple[float, float] | None = None,
+    columns: Mapping | None = None,
+) -> ReadPulls:
+    """As `read_pulls`, with what was read as what."""
     path = Path(path)
     try:
-        if path.suffix.lower() in (".csv", ".parquet"):
-            arrays = _with_contexts(read_table(path))
-        else:
-            arrays = read_archive(path)
-        return _pulls(arrays, reward_range)
+        arrays = read_table(path) if is_table(path) else read_archive(path)
+        found, used = roles_of(arrays, columns)
+        data, problem = _pulls(found, reward_range)
+        taken = {name for names in used.values() for name in names} | {*OF_THE_LOG}
+        return ReadPulls(data, problem, used, [name for name in arrays if name not in taken])
     except (SpecificationError, DataError) as error:
         raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
@@ -138,32 +165,59 @@ def check_pulls(data: Pulls, problem: Arms) -> None:
             raise DataError(f"row {at + 1}: {name}{value} {reason}{more}")
 
 
-def _pulls(
-    arrays: dict[str, np.ndarray], reward_range: tuple[float, float] | None
-) -> tuple[Pulls, Arms]:
-    found = {role: _called(arrays, role) for role in _NAMES}
-    for role in ("arm", "reward"):
-        if found[role] is None:
-            array_of(arrays, role, "biuf")
-    if found["propensity"] is None:
+def _propensities(found: dict[str, np.ndarray], arm: np.ndarray) -> np.ndarray:
+    """The probability of each arm that was pulled."""
+    if "propensity" not in found and "log_propensity" not in found:
         raise DataError(
             "there is no 'propensity', the probability with which each arm was pulled: log it, or "
             "if all arms were equally likely, add a column of one over their number"
         )
-    arm, reward, propensity = (
-        array_of(arrays, str(found[role]), "biuf") for role in ("arm", "reward", "propensity")
-    )
+    if "log_propensity" in found:
+        logarithm = array_of(found, "log_propensity", "biuf")
+        above = np.flatnonzero(~(logarithm <= SLACK))
+        if len(above):
+            raise DataError(
+                f"row {above[0] + 1}: log_propensity {logarithm.reshape(-1)[above[0]]:g} is no "
+                "logarithm of a probability: it must not be above 0"
+            )
+        return np.exp(logarithm.astype(np.float64))
+    propensity = array_of(found, "propensity", "biuf")
+    if propensity.ndim != 2 or len(propensity) != len(arm) or arm.ndim != 1:
+        return propensity
+    if propensity.shape[1] == 1:
+        return propensity[:, 0]
+    outside = np.flatnonzero(~((arm >= 0) & (arm < propensity.shape[1])))
+    if len(outside):
+        raise DataError(
+            f"row {outside[0] + 1}: arm {arm[outside[0]]} is not one of the "
+            f"{propensity.shape[1]} that there are propensities of"
+        )
+    total = propensity.sum(axis=1)
+    off = np.flatnonzero(~(np.abs(total - 1.0) <= 1e-3))
+    if len(off):
+        raise DataError(
+            f"row {off[0] + 1}: the propensities of all arms add up to {total[off[0]]:g} instead "
+            "of 1"
+        )
+    return np.take_along_axis(propensity, arm.astype(int)[:, None], axis=1)[:, 0]
+
+
+def _pulls(
+    found: dict[str, np.ndarray], reward_range: tuple[float, float] | None
+) -> tuple[Pulls, Arms]:
+    arm, reward = (array_of(found, role, "biuf") for role in ("arm", "reward"))
     broken = np.flatnonzero(~((arm == np.round(arm)) & (arm < _MOST_ARMS)))
     if len(broken):
         raise DataError(
             f"row {broken[0] + 1}: arm {arm[broken[0]]} is not a whole number below {_MOST_ARMS:,}"
         )
-    shown = max(2, 1 + int(np.max(arm, initial=0)))
-    count = int(_number(arrays, "arms" if "arms" in arrays else "n_actions", float(shown)))
-    context = found["context"]
-    context = np.zeros((len(arm), 0)) if context is None else array_of(arrays, context, "biuf")
-    features = found["features"]
-    features = np.zeros((count, 0)) if features is None else array_of(arrays, features, "biuf")
+    propensity = _propensities(found, arm)
+    given = found.get("propensity")
+    wide = 0 if given is None or given.ndim != 2 else given.shape[1]
+    shown = max(2, 1 + int(np.max(arm, initial=0)), wide)
+    count = int(_number(found, "arms" if "arms" in found else "n_actions", float(shown)))
+    context = found.get("context", np.zeros((len(arm), 0)))
+    features = found.get("features", np.zeros((count, 0)))
     if context.ndim != 2 or features.ndim not in (2, 3):
         raise DataError(
             f"contexts have shape {context.shape} and features {features.shape}: they need "
@@ -176,7 +230,7 @@ def _pulls(
                 "each pull"
             )
     fixed = features.ndim == 2
-    low, high = reward_range or (_number(arrays, "low", 0.0), _number(arrays, "high", 1.0))
+    low, high = reward_range or (_number(found, "low", 0.0), _number(found, "high", 1.0))
     problem = Arms(
         count,
         context.shape[1],
@@ -206,23 +260,6 @@ def _number(arrays: dict[str, np.ndarray], name: str, default: float) -> float:
             f"'{name}' has shape {found.shape}: it must be one finite number for the whole log"
         )
     return float(found.reshape(()))
-
-
-def _called(arrays: dict[str, np.ndarray], role: str) -> str | None:
-    return next((name for name in _NAMES[role] if name in arrays), None)
-
-
-def _with_contexts(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns, with those of contexts side by side."""
-    for prefix in _NAMES["context"]:
-        parts = [f"{prefix}_{i}" for i in range(len(columns))]
-        there = [name for name in parts if name in columns]
-        if there:
-            texts = [name for name in there if columns[name].dtype.kind not in "biuf"]
-            if texts:
-                raise DataError(f"column '{texts[0]}' holds texts, but contexts are numbers")
-            return columns | {"context": np.stack([columns[name] for name in there], axis=1)}
-    return columns
 
 
 def _sizes(problem: Arms) -> dict[str, Any]:

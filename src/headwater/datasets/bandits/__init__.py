@@ -1,0 +1,1 @@
+"""Logged rounds of bandits in files."""
