@@ -17,6 +17,11 @@ from .asking import ask
         ("train IQL --top tenth", "--top: 'tenth' is not a number"),
         ("train IQL --updates", "--updates: its value is missing"),
         ("train IQL --from-dsk", "unknown option '--from-dsk': did you mean --from-disk"),
+        (
+            "train SFT --learning-rate 1e-3",
+            "unknown option '--learning-rate': did you mean --reward-range, --reading, "
+            "--weight-temperature?; hyper-parameters of methods are given as --set learning_rate=…",
+        ),
         ("train IQL --weights gain", "--weights: unknown value 'gain': known values are advantage"),
         ("train IQL --set", "--set: its value is missing"),
         ("adapt run --recipe wrsl", "--recipe: unknown value 'wrsl': did you mean wsrl"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import io
@@ -174,7 +175,11 @@ def _sentence(complaint: str, command: Callable[..., Any]) -> str:
         ]
         if (verb := _verb_of(command)) is not None:
             known += ["--" + field.name.replace("_", "-") for field in verb.fields()]
-        return nearest(given, known, "option").rstrip(".")
+        said = nearest(given, known, "option").rstrip(".")
+        if "--set" not in known or difflib.get_close_matches(given, known, cutoff=0.75):
+            return said
+        name = given.lstrip("-").replace("-", "_")
+        return f"{said}; hyper-parameters of methods are given as --set {name}=…"
     if found := re.search(
         r"invalid choice '(.*?)' for argument '.*?'\. Expected one of \((.*?)\)", text
     ):
