@@ -444,6 +444,7 @@ def test_functions_by_name_and_what_is_wrong_with_them(folder, tmp_path):
         "def length(prompts, completions):\n    return [len(c) for c in completions]\n"
         "def few(prompts, completions):\n    return [1.0]\n"
         "def broken(prompts, completions):\n    raise ValueError('out of order')\n"
+        "def quits(prompts, completions):\n    raise SystemExit(3)\n"
     )
     place = f"{tmp_path}/rewards.py"
     run = taught(folder, "RLOO", "sums.jsonl", None, reward=f"{place}:length")
@@ -451,6 +452,7 @@ def test_functions_by_name_and_what_is_wrong_with_them(folder, tmp_path):
     for name, said in (
         ("few", "few must give one finite number for each of the"),
         ("broken", "broken failed: ValueError: out of order"),
+        ("quits", "quits failed: SystemExit: 3"),
         ("none", "rewards.py has no function 'none'"),
     ):
         with pytest.raises(SpecificationError, match=said):

@@ -101,7 +101,8 @@ class TextJudge(AbstractHostReward):
     def _ask(self, count: int, **texts: list[str]) -> np.ndarray:
         try:
             answer = self.function(**texts)
-        except Exception as error:  # Whatever is wrong with it is the user's to know.
+        # Whatever is wrong with it is the user's to know, and it is not to end all without a word.
+        except (Exception, SystemExit) as error:
             reason = " ".join(str(error).split())[:200]
             raise SpecificationError(
                 f"{self.name} failed: {type(error).__name__}: {reason}"
