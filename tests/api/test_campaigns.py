@@ -199,6 +199,13 @@ def test_what_no_campaign_can_be():
     for given, sentence in (
         ({"space": {"x": (0.0, 0.0)}}, "two finite bounds are needed"),
         ({"space": {"x": 3.0}}, "x: give two bounds"),
+        ({"space": {"x": (0, 1), "y": (1, 1)}}, "^y lies between 1 and 1: two finite bounds"),
+        (
+            {"space": {"x": (0, 1), "y": ["a", "b"]}},
+            r"y is one of \['a', 'b'\]: words have no "
+            "order; give the list of points",
+        ),
+        ({"space": [{"x": 1.0}, {"x": "a"}]}, "point 2: x is 'a': words have no order"),
         ({"space": {}}, "at least one quantity"),
         ({"space": [{"x": 1.0}, {"y": 1.0}]}, "point 2 has the quantities y"),
         ({"space": SPACE, "method": "IQL"}, "IQL proposes no experiments"),

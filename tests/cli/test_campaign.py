@@ -113,7 +113,7 @@ def test_cheap_experiments_are_kept_apart_from_the_real_ones(tmp_path):
         (("start", "NEW", "-q", "x=0:1:cubic"), "x: 'cubic' is neither log nor whole"),
         (("start", "NEW", "-q", "x=0:1:"), "x: '' is neither log nor whole"),
         (("start", "NEW", "-q", "x=0:1", "-q", "x=0:2"), "a quantity is named twice"),
-        (("start", "NEW", "-q", "x=1:0"), "component 0 lies between 1 and 0"),
+        (("start", "NEW", "-q", "x=1:0"), "x lies between 1 and 0"),
         (("start", "NEW", "-q", "x=0:1", "--method", "IQL"), "IQL proposes no experiments"),
         (("start", "NEW", "--points", "NEW"), "NEW: there is no such file"),
         (("ask", "NEW"), "there is no campaign at NEW: begin one with"),

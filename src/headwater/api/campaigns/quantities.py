@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,19 @@ def as_space(given: Any) -> tuple[list[str], SearchSpace]:
     if isinstance(given, Mapping):
         if not given:
             raise SpecificationError("a campaign needs at least one quantity to choose")
-        components = [_component(str(name), part) for name, part in given.items()]
-        box = SearchSpace(
-            tuple(float(c.low) for c in components),
-            tuple(float(c.high) for c in components),
-            logarithmic=tuple(bool(c.logarithmic) for c in components),
-            whole=tuple(bool(c.whole) for c in components),
-        )
-        return [str(name) for name in given], box
+        names = [str(name) for name in given]
+        components = [_component(name, part) for name, part in zip(names, given.values())]
+        try:
+            box = SearchSpace(
+                tuple(float(c.low) for c in components),
+                tuple(float(c.high) for c in components),
+                logarithmic=tuple(bool(c.logarithmic) for c in components),
+                whole=tuple(bool(c.whole) for c in components),
+            )
+        except SpecificationError as error:
+            by_name = lambda found: names[int(found[1])]
+            raise SpecificationError(re.sub(r"component (\d+)", by_name, str(error))) from None
+        return names, box
     if not isinstance(given, Sequence) or not given or not isinstance(given[0], Mapping):
         raise SpecificationError(
             "a space is a table of bounds by name, or a list of possible points, each by name"
@@ -56,7 +62,16 @@ def as_space(given: Any) -> tuple[list[str], SearchSpace]:
                 f"point {row + 1} has the quantities {', '.join(map(str, point))}, but the first "
                 f"has {', '.join(names)}"
             )
+        for name, value in point.items():
+            if isinstance(value, str):
+                raise SpecificationError(f"point {row + 1}: {name} is '{value}': {_NO_WORDS}")
     return names, SearchSpace.of_candidates([[point[name] for name in names] for point in given])
+
+
+_NO_WORDS = (
+    "words have no order; give the list of points that are possible, with a quantity of 0 or 1 for "
+    "each word"
+)
 
 
 def _component(name: str, given: Any) -> Component:
@@ -65,6 +80,8 @@ def _component(name: str, given: Any) -> Component:
     try:
         low, high = (float(end) for end in given)
     except (TypeError, ValueError):
+        if isinstance(given, list | tuple) and any(isinstance(each, str) for each in given):
+            raise SpecificationError(f"{name} is one of {list(given)}: {_NO_WORDS}") from None
         raise SpecificationError(
             f"{name}: give two bounds, or hw.Component(low, high, …), not {given!r}"
         ) from None
