@@ -232,6 +232,8 @@ def choose_file(data: Any) -> tuple[DataChoice | None, Any]:
             f"data is a file, or episodes in Python, not a {type(data).__name__}"
         )
     path = locate(Path(data)) if Path(data).suffix else Path(data)
+    if path.is_dir():
+        raise DataError(f"{data} is a directory: give one of the files in it")
     if not path.is_file():
         raise DataError(f"{data}: there is no such file")
     return DataChoice(str(path.resolve()), {}, file_fingerprint(path)), path.resolve()
@@ -383,6 +385,11 @@ def _choose_reward(reward: Any) -> tuple[JudgeChoice, Any]:
         return JudgeChoice("file", EXACT_MATCH), EXACT_MATCH
     if isinstance(reward, str | os.PathLike):
         text = str(reward)
+        if text.endswith(".py"):
+            raise SpecificationError(
+                f"{text} is a file of Python: say which of its functions is the reward, as "
+                f"{text}:FUNCTION"
+            )
         if ":" in text and not Path(text).exists():
             return JudgeChoice("object", text), open_function(text)
         place = str(Path(reward).resolve())
@@ -453,7 +460,7 @@ def open_function(text: str) -> Callable[..., Any]:
             module = importlib.import_module(where)
     except SpecificationError:
         raise
-    except Exception as error:  # Whatever the module trips on when it is imported.
+    except (Exception, SystemExit) as error:  # Whatever the module does when it is imported.
         reason = " ".join(str(error).split())[:160]
         raise SpecificationError(f"{where} cannot be imported ({reason})") from None
     function = getattr(module, name, None)

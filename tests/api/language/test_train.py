@@ -457,8 +457,16 @@ def test_functions_by_name_and_what_is_wrong_with_them(folder, tmp_path):
     ):
         with pytest.raises(SpecificationError, match=said):
             taught(folder, "RLOO", "sums.jsonl", None, reward=f"{place}:{name}")
-    with pytest.raises(SpecificationError, match="there is no file"):
-        taught(folder, "RLOO", "sums.jsonl", None, reward="lost.py:length")
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(4)\n")
+    for reward, said in (
+        ("lost.py:length", "there is no file"),
+        (f"{tmp_path}/ends.py:any", r"ends.py cannot be imported \(4\)"),
+        (place, "rewards.py is a file of Python: say which of its functions is the reward, as"),
+    ):
+        with pytest.raises(SpecificationError, match=said):
+            taught(folder, "RLOO", "sums.jsonl", None, reward=reward)
+    with pytest.raises(DataError, match="is a directory: give one of the files in it"):
+        taught(folder, "RLOO", "", None)
 
     def judge(prompts, first, second):
         return [float(len(a) > len(b)) for a, b in zip(first, second)]

@@ -179,10 +179,10 @@ CLAIMS = (
         learned=(
             "With seeds 0 to 2 it asks in 8 to 9 % of the rounds at a threshold of one unit, at "
             "1.4 times the regret of always asking; with thresholds of 0, 0.25 and 0.5 the second "
-            "half of the rounds has 0.27 to 0.40 of the first half's regret. With noise of 0.3 in the "
-            "dynamics and cutoffs of 0.5 and 0.9, the defaults once, it stopped exploring after a "
-            "few visits, and the second half had 0.7. Transitions of these processes are not "
-            "linear in the features, as the method supposes."
+            "half of the rounds has 0.27 to 0.40 of the first half's regret. With noise of 0.3 in "
+            "the dynamics and cutoffs of 0.5 and 0.9, the defaults once, it stopped exploring "
+            "after a few visits, and the second half had 0.7. Transitions of these processes are "
+            "not linear in the features, as the method supposes."
         ),
     ),
     Claim(
