@@ -103,6 +103,7 @@ def test_what_cannot_be_told():
     search.ask()
     for number, value, measures, error, sentence in (
         (6, 1.0, {"height": 1.0}, SpecificationError, "solution 6 is not waited for: .* 0 … 5"),
+        (True, 1.0, {"height": 1.0}, SpecificationError, "told by its number, solution.number"),
         (0, float("nan"), {"height": 1.0}, DataError, "solution 0 is nan: tell None if"),
         (0, 1.0, {"height": 2.5}, DataError, "height = 2.5 lies outside of 0 … 2: clip it"),
         (0, 1.0, {"heigth": 1.0, "height": 1.0}, DataError, "unknown measure 'heigth'"),
@@ -113,6 +114,11 @@ def test_what_cannot_be_told():
             search.tell(number, value, measures)
     with pytest.raises(DataError, match="a frame of 3 numbers: 0 finite ones are needed"):
         search.tell(0, 1.0, {"height": 1.0}, [0.0] * 3)
+    with pytest.raises(DataError, match="solution 0 has a frame that is no array of numbers"):
+        search.tell(0, 1.0, {"height": 1.0}, "abc")
+    for outcome in (1.0, None, (1.0, {"height": 1.0}, None, 3)):
+        with pytest.raises(RunError, match=r"the simulator gave .* a value and measures by name"):
+            search.evaluate(lambda outcome=outcome, **_: outcome)
     search.tell(0, 1.0, {"height": 1.0})
     search.tell(0, 1.0, {"height": 1.0})
     with pytest.raises(SpecificationError, match="told already, as something else"):
@@ -148,6 +154,28 @@ def test_files_that_are_not_of_this_search(tmp_path):
         begun(path)
     path.write_text(json.dumps(stored | {"state": stored["state"][1:]}))
     with pytest.raises(RunError, match="a state that MAPElites of this version of Headwater does"):
+        hw.ArchiveSearch.open(path)
+    path.write_text(json.dumps(stored))
+    asked = hw.ArchiveSearch.open(path).ask()
+    hw.ArchiveSearch.open(path).tell(asked[0].number, 1.0, {"height": 1.0})
+    stored = json.loads(path.read_text())
+    first, second, *rest = stored["batch"]
+    for batch in (
+        {},
+        [first],
+        [second, first, *rest],
+        [first | {"note": "by hand"}, second, *rest],
+        [first | {"value": "high"}, second, *rest],
+        [first | {"value": None}, second, *rest],
+        [first | {"measures": {"height": 9.0}}, second, *rest],
+        [first, second | {"status": "done"}, *rest],
+        [first, second | {"point": {}}, *rest],
+    ):
+        path.write_text(json.dumps(stored | {"batch": batch}))
+        with pytest.raises(RunError, match="no archive of a search, or a damaged one"):
+            hw.ArchiveSearch.open(path)
+    path.write_text(json.dumps(stored | {"updates": -1}))
+    with pytest.raises(RunError, match="it counts -1 updates"):
         hw.ArchiveSearch.open(path)
     path.write_text("{}")
     with pytest.raises(RunError, match="is no archive of a search: give another path"):

@@ -12,7 +12,7 @@ import pytest
 
 import headwater as hw
 from headwater.api.campaigns import campaign as campaign_file
-from headwater.api.campaigns.quantities import unit_point
+from headwater.api.campaigns.quantities import unit_point, whole_number
 from headwater.core.errors import DataError, RunError, SpecificationError
 
 SPACE = {
@@ -157,11 +157,21 @@ def test_another_method_is_refused_and_a_damaged_file_too(tmp_path):
         {"trials": [{"number": 0, "point": {"rate": 0.1, "layers": 1}, "status": "told"}]},
         {"space": {}},
         {"space": {**stored["space"], "low": stored["space"]["high"]}},
-        {"format": 2},
+        {"trials": {}},
+        {"trials": [3]},
+        {"trials": [{"number": 0, "point": {}, "status": "told", "value": True}]},
+        {"trials": [{"number": 0, "point": {"rate": 0.1, "layers": 1}, "note": "by hand"}]},
+        {"names": "rl"},
     ):
         path.write_text(json.dumps({**stored, **change}))
         with pytest.raises(RunError, match=r"campaign\.json is no campaign"):
             hw.Campaign.open(path)
+    path.write_text(json.dumps(stored | {"method": 5}))
+    with pytest.raises(SpecificationError, match="unknown method '5'"):
+        hw.Campaign.open(path)
+    path.write_text(json.dumps(stored | {"format": 2}))
+    with pytest.raises(RunError, match="a campaign of format 2, and this version of Headwater"):
+        hw.Campaign.open(path)
     path.write_text("{")
     with pytest.raises(RunError, match="cannot be read as a campaign"):
         begun(path)
@@ -172,6 +182,8 @@ def test_what_cannot_be_told():
     campaign.add([{"rate": 0.01, "layers": 2}], [-2.0])
     trial = campaign.ask()
     for number, told, error, sentence in (
+        (trial, 0.0, SpecificationError, "told by its number, trial.number, not by Trial"),
+        (False, 0.0, SpecificationError, "told by its number, trial.number, not by False"),
         (1, 0.0, SpecificationError, "there is no experiment 1: there are 1"),
         (0, float("nan"), DataError, "experiment 0 is nan: tell None if the experiment failed"),
         (0, "good", DataError, "experiment 0 is no number"),
@@ -187,7 +199,8 @@ def test_what_cannot_be_told():
         ({"rate": 0.01}, "row 1 has no 'layers'"),
         ({"rate": 0.01, "layers": 9}, "row 1: layers = 9 lies outside of 1 … 5"),
         ({"rate": 0.01, "layers": 2, "layres": 2}, "row 1: unknown quantity 'layres'"),
-        ({"rate": 0.01, "layers": 2, 3: 2}, "row 1: unknown quantity '3'"),
+        ({"rate": 0.01, "layers": 2, 3: 2}, "quantity '3': known quantities are rate, layers"),
+        ({"rate": 0.01, "layers": 2.5}, "row 1: layers = 2.5, which must be a whole number"),
     ):
         with pytest.raises(DataError, match=sentence):
             campaign.add([point], [0.0])
@@ -198,6 +211,9 @@ def test_what_cannot_be_told():
 def test_what_no_campaign_can_be():
     for given, sentence in (
         ({"space": {"x": (0.0, 0.0)}}, "two finite bounds are needed"),
+        ({"space": {"x": (3.0, 1.0)}}, "x lies between 3 and 1: two finite bounds are needed"),
+        ({"space": {"x": hw.Component(0, 1, logarithmic=True)}}, "x is logarithmic, but begins"),
+        ({"space": {"x": hw.Component(0.5, 2.5, whole=True)}}, "x is a whole number, but lies"),
         ({"space": {"x": 3.0}}, "x: give two bounds"),
         ({"space": {"x": (0, 1), "y": (1, 1)}}, "^y lies between 1 and 1: two finite bounds"),
         (
@@ -213,6 +229,11 @@ def test_what_no_campaign_can_be():
     ):
         with pytest.raises(SpecificationError, match=sentence):
             hw.Campaign(**given)
+    for wrong in (2.5, "x", True):
+        with pytest.raises(SpecificationError, match=f"seed = {wrong!r}: it must be a whole"):
+            whole_number(wrong, "seed")
+    with pytest.raises(DataError, match=r"row 1 gives no quantities by name .rate, layers.: "):
+        unit_point(begun(None).space, list(SPACE), [0.01, 2], "row 1")
     full = begun(None, most=1)
     full.ask()
     with pytest.raises(RunError, match="there are 1 experiments, as many as there may be"):

@@ -20,6 +20,7 @@ from headwater.api.campaigns.quantities import (
     locked,
     named_point,
     unit_point,
+    whole_number,
 )
 from headwater.api.inputs import as_method
 from headwater.core import json_text
@@ -90,6 +91,8 @@ class ArchiveSearch:
         most: int = 10_000,
         seed: int = 0,
     ):
+        most, seed = whole_number(most, "most"), whole_number(seed, "seed")
+        batch_size = whole_number(batch_size, "batch_size")
         names, box = as_space(space)
         low, high = _bounds(measures)
         problem = MeasuredSpace(box, low, high, frame_size).with_capacity(most)
@@ -116,7 +119,7 @@ class ArchiveSearch:
                 [str(name) for name in stored["names"]],
                 [str(name) for name in stored["measures"]],
                 MeasuredSpace.from_json(stored["problem"]),
-                build_method(stored["method"], stored["settings"]),
+                build_method(str(stored["method"]), stored["settings"]),
                 int(stored["batch_size"]),
                 bool(stored["minimise"]),
                 int(stored["seed"]),
@@ -240,12 +243,21 @@ class ArchiveSearch:
                         f"({type(error).__name__}: {error}); what was told before is kept{where}: "
                         f"mend it and evaluate again, or tell({each.number}, None)"
                     ) from error
+                if not isinstance(outcome, tuple | list) or len(outcome) not in (1, 2, 3):
+                    raise RunError(
+                        f"the simulator gave {outcome!r} for solution {each.number}: a value and "
+                        "measures by name are needed, and a frame where there is one; (None,) if "
+                        "it failed"
+                    )
                 self.tell(each.number, *outcome)
 
     def _tell(self, number: Any, value: Any, measures: Any = None, frame: Any = None) -> None:
         begun = self._updates * self.batch_size
-        whole = isinstance(number, int | np.integer)
-        if not whole or not begun <= number < begun + len(self._batch):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise SpecificationError(
+                f"a solution is told by its number, solution.number, not by {number!r}"
+            )
+        if not begun <= number < begun + len(self._batch):
             there = (
                 f"{begun} … {begun + len(self._batch) - 1}" if self._batch else "none: ask first"
             )
@@ -280,7 +292,10 @@ class ArchiveSearch:
                     f"{where}: {name} = {number:g} lies outside of {low:g} … {high:g}: clip it "
                     "before it is told, or begin a search with wider bounds"
                 )
-        pixels = np.zeros(0) if frame is None else np.asarray(frame, np.float64).reshape(-1)
+        try:
+            pixels = np.zeros(0) if frame is None else np.asarray(frame, np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            raise DataError(f"{where} has a frame that is no array of numbers") from None
         if len(pixels) != self.problem.frame_size or not np.isfinite(pixels).all():
             raise DataError(
                 f"{where} has a frame of {len(pixels)} numbers: {self.problem.frame_size} finite "
@@ -371,9 +386,11 @@ class ArchiveSearch:
         leaves, tree = jax.tree.flatten(self._state)
         try:
             found = [_read_array(each) for each in stored["state"]]
-            batch = [Simulation(**row) for row in stored["batch"]]
-            updates = int(stored["updates"])
-        except (KeyError, TypeError, ValueError) as error:
+            updates = stored["updates"]
+            if isinstance(updates, bool) or not isinstance(updates, int) or updates < 0:
+                raise ValueError(f"it counts {updates!r} updates")
+            batch = self._stored_batch(stored["batch"], updates * self.batch_size)
+        except (DataError, KeyError, TypeError, ValueError) as error:
             raise _damaged(self.path, error) from None
         if [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in leaves]:
             raise RunError(
@@ -382,6 +399,27 @@ class ArchiveSearch:
             )
         self._state = jax.tree.unflatten(tree, [jnp.asarray(x) for x in found])
         self._batch, self._updates = batch, updates
+
+    def _stored_batch(self, rows: Any, begun: int) -> list[Simulation]:
+        """The solutions of a file, checked like those that are told: files are edited by hand."""
+        if not isinstance(rows, list) or len(rows) not in (0, self.batch_size):
+            raise ValueError(f"its batch is no list of {self.batch_size} solutions, or of none")
+        batch = []
+        for number, row in enumerate(rows, begun):
+            if not isinstance(row, dict) or set(row) != set(Simulation._fields):
+                known = ", ".join(Simulation._fields)
+                raise ValueError(f"solution {number} has other entries than {known}")
+            found = Simulation(**row)
+            if found.number != number or found.status not in ("asked", "told", "failed"):
+                raise ValueError(f"solution {number} makes no sense")
+            unit_point(self.problem.space, self.names, found.point, f"solution {number}")
+            if found.status == "told":
+                frame = found.frame if self.problem.frame_size else None
+                checked = self._outcome(found, found.value, found.measures, frame)
+                if checked.status != "told":
+                    raise ValueError(f"solution {number} was told, but has no value")
+            batch.append(found)
+        return batch
 
 
 def _bounds(measures: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

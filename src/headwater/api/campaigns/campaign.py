@@ -19,6 +19,7 @@ from headwater.api.campaigns.quantities import (
     locked,
     named_point,
     unit_point,
+    whole_number,
 )
 from headwater.api.inputs import as_method
 from headwater.api.run import Run, open_run
@@ -77,6 +78,7 @@ class Campaign:
         most: int = 200,
         seed: int = 0,
     ):
+        most, seed = whole_number(most, "most"), whole_number(seed, "seed")
         names, box = as_space(space)
         box = dataclasses.replace(box, costs=tuple(float(cost) for cost in costs))
         run = begin if isinstance(begin, Run) or begin is None else open_run(Path(begin))
@@ -105,7 +107,7 @@ class Campaign:
             found._begin(
                 names,
                 space,
-                build_method(stored["method"], stored["settings"]),
+                build_method(str(stored["method"]), stored["settings"]),
                 None if stored.get("begin") is None else open_run(stored["begin"]),
                 bool(stored["minimise"]),
                 int(stored["most"]),
@@ -207,7 +209,11 @@ class Campaign:
         `DataError` for a value that is no finite number.
         """
         with self._current():
-            if not isinstance(number, int | np.integer) or not 0 <= number < len(self._trials):
+            if isinstance(number, bool) or not isinstance(number, int | np.integer):
+                raise SpecificationError(
+                    f"an experiment is told by its number, trial.number, not by {number!r}"
+                )
+            if not 0 <= number < len(self._trials):
                 raise SpecificationError(
                     f"there is no experiment {number}: there are {len(self._trials)}, numbered "
                     "from 0"
@@ -349,7 +355,10 @@ class Campaign:
 
         Remembered, as every experiment is looked at again before each of those that follow.
         """
-        if not all(isinstance(value, float | int) for value in point.values()):
+        numbers = isinstance(point, Mapping) and all(
+            isinstance(value, float | int) for value in point.values()
+        )
+        if not numbers:
             return unit_point(self.space, self.names, point, where)
         key = tuple(point.items())
         if key not in self._units:
@@ -429,7 +438,7 @@ class Campaign:
     def _load(self, stored: dict[str, Any]) -> None:
         try:
             self._earlier, self._trials = (
-                [_trial(row, i) for i, row in enumerate(stored[name])]
+                [_trial(row, i) for i, row in enumerate(_listed(stored, name))]
                 for name in ("earlier", "trials")
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -438,21 +447,36 @@ class Campaign:
             where = f"{self.path}: experiment {trial.number}"
             self._unit(trial.point, where)
             if trial.fidelity not in range(self.space.fidelities):
-                raise RunError(f"{where} is of fidelity {trial.fidelity}, which there is none")
+                last = self.space.fidelities - 1
+                raise RunError(
+                    f"{where} has the fidelity {trial.fidelity!r}, not one of 0 … {last}"
+                )
 
 
 def _space_of(stored: dict[str, Any], path: Path | None) -> tuple[list[str], SearchSpace]:
     try:
-        return [str(name) for name in stored["names"]], SearchSpace.from_json(stored["space"])
+        return [str(name) for name in _listed(stored, "names")], SearchSpace.from_json(
+            stored["space"]
+        )
     except (KeyError, TypeError, ValueError, SpecificationError) as error:
         raise RunError(f"{path} is no campaign, or a damaged one ({error})") from None
 
 
-def _trial(row: dict[str, Any], number: int) -> Trial:
+def _listed(stored: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(stored[name], list):
+        raise ValueError(f"'{name}' is no list")
+    return stored[name]
+
+
+def _trial(row: Any, number: int) -> Trial:
+    if not isinstance(row, dict) or not {"number", "point"} <= set(row) <= set(Trial._fields):
+        known = ", ".join(Trial._fields)
+        raise ValueError(f"experiment {number} has other entries than {known}")
     trial = Trial(**row)
     right = trial.number == number and isinstance(trial.point, dict)
     known = trial.status in ("asked", "told", "failed")
-    numeric = isinstance(trial.value, int | float) and math.isfinite(trial.value)
+    value = math.nan if isinstance(trial.value, bool) else trial.value
+    numeric = isinstance(value, int | float) and math.isfinite(value)
     if not right or not known or (trial.status == "told") is not numeric:
         raise ValueError(f"experiment {number} makes no sense")
     return trial
@@ -463,8 +487,14 @@ def _read(path: Path) -> dict[str, Any]:
         stored = json_text.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a campaign ({error})") from None
-    if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
-        raise RunError(f"{path} is no campaign, or one of another version of Headwater")
+    if not isinstance(stored, dict) or "format" not in stored or "trials" not in stored:
+        raise RunError(f"{path} is no campaign: give another path")
+    if stored["format"] != _FORMAT:
+        raise RunError(
+            f"{path} is a campaign of format {stored['format']}, and this version of Headwater "
+            f"reads format {_FORMAT}: open it with the version that wrote it, or begin a new file "
+            "and `add` its experiments"
+        )
     return stored
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.core.errors import DataError, RunError, SpecificationError, nearest
+from headwater.core.errors import DataError, RunError, SpecificationError
 from headwater.core.problems.search_space import SearchSpace
 from headwater.runs.files import explain
 
@@ -40,6 +40,8 @@ def as_space(given: Any) -> tuple[list[str], SearchSpace]:
             raise SpecificationError("a campaign needs at least one quantity to choose")
         names = [str(name) for name in given]
         components = [_component(name, part) for name, part in zip(names, given.values())]
+        for name, component in zip(names, components):
+            _check(name, component)
         try:
             box = SearchSpace(
                 tuple(float(c.low) for c in components),
@@ -88,6 +90,27 @@ def _component(name: str, given: Any) -> Component:
     return Component(low, high)
 
 
+def _check(name: str, given: Component) -> None:
+    """Raises `SpecificationError`, naming the quantity, unless it can be searched."""
+    try:
+        low, high = float(given.low), float(given.high)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"{name} lies between two numbers, not {given.low!r} and {given.high!r}"
+        ) from None
+    if given.whole and not (low.is_integer() and high.is_integer()):
+        raise SpecificationError(
+            f"{name} is a whole number, but lies between {low:g} and {high:g}: give whole bounds"
+        )
+
+
+def whole_number(value: Any, name: str) -> int:
+    """`value` as an integer. Raises `SpecificationError`, naming the option, if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise SpecificationError(f"{name} = {value!r}: it must be a whole number")
+    return int(value)
+
+
 def finite_number(value: Any, what: str) -> float:
     """`value` as a number. Raises `DataError`, which begins with `what`, unless it is finite."""
     try:
@@ -99,20 +122,25 @@ def finite_number(value: Any, what: str) -> float:
     return number
 
 
-def unit_point(
-    space: SearchSpace, names: Sequence[str], point: Mapping[str, Any], where: str
-) -> np.ndarray:
+def unit_point(space: SearchSpace, names: Sequence[str], point: Any, where: str) -> np.ndarray:
     """A point by name in the unit cube. Raises `DataError` for what lies outside."""
+    if not isinstance(point, Mapping):
+        raise DataError(f"{where} gives no quantities by name ({', '.join(names)}): {point!r}")
     for name in (*names, *point):
         if name not in point:
             raise DataError(f"{where} has no '{name}'")
         if name not in names:
-            raise DataError(f"{where}: {nearest(str(name), names, 'quantity')}")
+            raise DataError(
+                f"{where}: unknown quantity '{name}': known quantities are {', '.join(names)}"
+            )
     place = np.asarray([finite_number(point[name], f"{where}: {name}") for name in names])
     for name, value, low, high in zip(names, place, space.low, space.high):
         slack = 1e-6 * (high - low)
         if not low - slack <= value <= high + slack:
             raise DataError(f"{where}: {name} = {value:g} lies outside of {low:g} … {high:g}")
+    for name, value, is_whole in zip(names, place, space.whole):
+        if is_whole and abs(value - round(value)) > 1e-6:
+            raise DataError(f"{where}: {name} = {value:g}, which must be a whole number")
     return np.clip(space.to_unit(place), 0.0, 1.0)
 
 
