@@ -72,7 +72,8 @@ def as_space(given: Any) -> tuple[list[str], SearchSpace]:
 
 _NO_WORDS = (
     "words have no order; give the list of points that are possible, with a quantity of 0 or 1 for "
-    "each word"
+    "each word, or, where every quantity is one of several words, number them from 0, as whole "
+    "quantities, and search with GameOpt"
 )
 
 
