@@ -155,6 +155,11 @@ def report(run, json: bool, standing=None) -> None:
         print("label a log with it: `headwater data label DATA TARGET --run " + f"{run.path}`")
     elif run.base is not None:
         print("not evaluated: give a file or a share of the data with --held-out")
+    elif run.specification.flow.kind == "bandits":
+        print(
+            "not evaluated: give a bandit with --env, or judge it on other rounds with `headwater "
+            f"evaluate {run.path} --data ROUNDS`"
+        )
     else:
         print("not evaluated: give an environment with --env, or a process with --process")
     if standing is not None:
