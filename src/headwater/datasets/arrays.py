@@ -52,6 +52,14 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def columns_of_table(path: Path) -> list[str]:
+    """The names of the columns of a table, none of what is no table."""
+    try:
+        return list(_open_table(path).column_names)
+    except Exception:  # Whatever a damaged file makes the library trip on.
+        return []
+
+
 def _open_table(path: Path) -> Any:
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".parquet"):

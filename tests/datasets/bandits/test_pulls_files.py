@@ -159,5 +159,9 @@ def test_a_log_of_episodes_is_none_of_decisions(tmp_path):
     numbered = {**PLAIN, "obs_0": CONTEXT[:, 0]}
     assert not holds_pulls(write(tmp_path / "steps.csv", numbered))
     assert not holds_pulls(tmp_path / "nothing.csv")
+    (tmp_path / "empty.csv").write_text("arm,reward,propensity,context_0\n1,0,0.5,\n0,1,0.5,2\n")
+    assert holds_pulls(tmp_path / "empty.csv")
+    with pytest.raises(DataError, match="column 'context_0' has empty cells"):
+        read_pulls(tmp_path / "empty.csv")
     (tmp_path / "broken.npz").write_bytes(b"PK")
     assert not holds_pulls(tmp_path / "broken.npz")
