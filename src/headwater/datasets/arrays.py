@@ -1,10 +1,13 @@
 """Plain arrays and tables in files, with what is wrong with them in words."""
 
+import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headwater.core import json_text
 from headwater.core.errors import DataError, HeadwaterError, nearest
 from headwater.core.stored_size import refuse_beyond
 
@@ -52,12 +55,38 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def columns_of_table(path: Path) -> list[str]:
-    """The names of the columns of a table, none of what is no table."""
+def names_in(path: Path) -> list[str]:
+    """What the columns of a table, or the arrays of an `.npz`, are called, none of anything else.
+
+    No rows are read but the first ones.
+    """
+    name = path.name.lower().removesuffix(".gz")
     try:
-        return list(_open_table(path).column_names)
-    except Exception:  # Whatever a damaged file makes the library trip on.
+        if name.endswith(".npz"):
+            with zipfile.ZipFile(path) as archive:
+                return [each.removesuffix(".npy") for each in archive.namelist()]
+        if name.endswith(".parquet"):
+            import pyarrow.parquet
+
+            return list(pyarrow.parquet.read_schema(path).names)
+        if name.endswith((".jsonl", ".ndjson")):
+            packed = path.name.lower().endswith(".gz")
+            with gzip.open(path) if packed else path.open("rb") as file:
+                return list(json_text.parse(file.readline()))
+        if name.endswith((".csv", ".tsv")):
+            import pyarrow.csv
+
+            between = pyarrow.csv.ParseOptions(delimiter="\t" if name.endswith(".tsv") else ",")
+            with pyarrow.csv.open_csv(path, parse_options=between) as reader:
+                return list(reader.schema.names)
+        if name.endswith((".arrow", ".feather")):
+            import pyarrow.ipc
+
+            with pyarrow.ipc.open_file(path) as reader:
+                return list(reader.schema.names)
+    except Exception:  # Whatever a damaged file makes the libraries trip on.
         return []
+    return []
 
 
 def _open_table(path: Path) -> Any:

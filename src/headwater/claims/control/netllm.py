@@ -330,7 +330,7 @@ CLAIMS = (
             "It fails with seeds 0 to 2, but for the third bound. NetLLM needs 0.97 to 1.00 of "
             "the players' mean time (7.5 to 8.4 s), where the shortest job first needs 0.78 to "
             "0.80, and so do the body trained whole and one that is drawn at random: it "
-            "imitates the players together. Returns of other jobs lie apart by 5.8 s (a "
+            "imitates the players together. Returns of other jobs lie apart by 5 s (a "
             "deviation), and those of the rules by 2 s, so that asking for a high return asks "
             "for other jobs rather than for a better rule. What the language is worth, with "
             "adapters: -0.20 (-0.34 to -0.07), -0.06 (-0.18 to 0.07) and 0.03 (-0.14 to 0.30) "

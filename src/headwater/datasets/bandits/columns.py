@@ -1,13 +1,12 @@
 """Which column of logged rounds plays which part, by its name or by the user's word."""
 
-import contextlib
 import re
 from pathlib import Path
 
 import numpy as np
 
 from headwater.core.errors import DataError, nearest
-from headwater.datasets.arrays import columns_of_table, is_table, read_archive
+from headwater.datasets.arrays import names_in
 from headwater.datasets.columns.roles import ROLES, Mapping
 
 NAMES = {
@@ -34,12 +33,7 @@ def holds_pulls(path: str | Path, columns: Mapping | None = None) -> bool:
     place = Path(path)
     if columns or not place.is_file():
         return False
-    names: set[str] = set()
-    if is_table(place):
-        names = set(columns_of_table(place))
-    elif place.suffix.lower() == ".npz":
-        with contextlib.suppress(DataError):
-            names = set(read_archive(place))
+    names = set(names_in(place))
     episodes = {name for role in ("observations", "terminals", "dones") for name in ROLES[role]}
     plain = {re.sub(r"_\d+$", "", name) for name in names}
     if plain & episodes:
